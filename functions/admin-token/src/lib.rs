@@ -1,0 +1,164 @@
+//! Admin tokens: the bearer token of an application's admin API.
+//!
+//! The application accepts the current token, the pending one while a rotation is open, and the previous one during the
+//! overlap. Previous means: for a text secret the value of `AWSPREVIOUS`; for a JSON secret whose member `NAME` is
+//! rotated, the member `NAME_PREVIOUS` until `NAME_PREVIOUS_UNTIL` (RFC 3339), because any edit of another member
+//! moves `AWSPREVIOUS`.
+
+use std::time::{Duration, SystemTime};
+
+use rand::rngs::StdRng;
+use rotation::deadline::Deadline;
+use rotation::document::{Document, FieldName};
+use rotation::environment::Environment;
+use rotation::error::RotationError;
+use rotation::kind::{Phase, SecretKind, Subject, Values};
+use rotation::policy::Verify;
+use rotation::secret::SecretText;
+use rotation::target::http::HttpTarget;
+use rotation::target::{Target, prove, refresh};
+use rotation::time::{format_timestamp, parse_timestamp};
+
+/// The kind of secret that is an admin token, with the application that uses it, if the stack names one.
+#[derive(Debug)]
+pub struct AdminToken<T = HttpTarget> {
+    target: Option<T>,
+}
+
+impl AdminToken {
+    /// Reads the target from the environment, see [`HttpTarget`].
+    ///
+    /// # Errors
+    /// An unusable variable, by name.
+    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+        Ok(Self::new(HttpTarget::from_environment(environment)?))
+    }
+}
+
+impl<T> AdminToken<T> {
+    /// With the application `target`, or for a secret that nobody needs to be told about.
+    #[must_use]
+    pub fn new(target: Option<T>) -> Self {
+        Self { target }
+    }
+}
+
+/// The members that stand beside the rotated one in a JSON secret.
+struct PreviousMembers {
+    token: FieldName,
+    until: FieldName,
+}
+
+impl PreviousMembers {
+    fn of(field: &FieldName) -> Self {
+        Self { token: field.with_suffix("_PREVIOUS"), until: field.with_suffix("_PREVIOUS_UNTIL") }
+    }
+
+    /// Until when `document` says that its previous token is accepted. A person may have written nonsense there,
+    /// which every application would have to take for "not any more".
+    fn until(&self, document: &Document) -> Option<SystemTime> {
+        parse_timestamp(document.member(&self.until).ok()??.expose())
+    }
+}
+
+impl<T: Target + Send> SecretKind for AdminToken<T> {
+    fn has_target(&self) -> bool {
+        self.target.is_some()
+    }
+
+    fn settle_time(&self) -> Duration {
+        // A refresh, the acceptance of the new token, and the refusal of a random one.
+        self.target.as_ref().map_or(Duration::ZERO, |target| 3 * target.settings().timeout)
+    }
+
+    fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
+        Document::first(&subject.policy.token.generate(rng), subject.policy.field.as_ref())
+    }
+
+    fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
+        let rotated = current.with_secret(&subject.policy.token.generate(rng))?;
+        let Some(field) = current.field() else { return Ok(rotated) };
+        let previous = PreviousMembers::of(field);
+        if subject.policy.overlap.is_zero() {
+            return rotated.without_member(&previous.token)?.without_member(&previous.until);
+        }
+        let until = SecretText::new(format_timestamp(subject.now + subject.policy.overlap));
+        rotated.with_member(&previous.until, &until)?.with_member(&previous.token, &current.secret()?)
+    }
+
+    fn members(&self, field: &FieldName) -> Vec<FieldName> {
+        let previous = PreviousMembers::of(field);
+        vec![field.clone(), previous.token, previous.until]
+    }
+
+    fn check_succession(&self, subject: &Subject<'_>, old: &Document, new: &Document) -> Result<(), RotationError> {
+        let Some(field) = old.field() else { return Ok(()) };
+        let changed = || RotationError::CurrentChanged { name: subject.name.to_owned() };
+        let previous = PreviousMembers::of(field);
+        let Some(kept) = new.member(&previous.token)? else { return Ok(()) };
+        if kept != old.secret()? {
+            return Err(changed());
+        }
+        // The end of the overlap was written when the token was made. A retry much later would cut it short.
+        let until = previous.until(new).ok_or_else(changed)?;
+        if subject.now + subject.policy.overlap / 2 > until {
+            return Err(RotationError::OverlapTooShort { name: subject.name.to_owned(), until });
+        }
+        Ok(())
+    }
+
+    fn overlap_end(&self, subject: &Subject<'_>, current: &Document, promoted: SystemTime) -> Option<SystemTime> {
+        match current.field() {
+            Some(field) => PreviousMembers::of(field).until(current),
+            None => (!subject.policy.overlap.is_zero()).then(|| promoted + subject.policy.overlap),
+        }
+    }
+
+    async fn set(
+        &self,
+        subject: &Subject<'_>,
+        values: Values<'_>,
+        phase: Phase,
+        deadline: Deadline,
+    ) -> Result<(), RotationError> {
+        let Some(target) = &self.target else { return Ok(()) };
+        if phase == Phase::BeforePromotion && subject.policy.verify == Verify::After {
+            // The application reads AWSCURRENT only: there is nothing that it could load yet.
+            return Ok(());
+        }
+        let old = values.old.map(Document::secret).transpose()?;
+        let new = values.new.secret()?;
+        let tokens: Vec<_> = old.iter().chain([&new]).collect();
+        refresh(target, subject.name, &tokens, deadline).await
+    }
+
+    async fn test(
+        &self,
+        subject: &Subject<'_>,
+        values: Values<'_>,
+        phase: Phase,
+        deadline: Deadline,
+        rng: &mut StdRng,
+    ) -> Result<(), RotationError> {
+        let Some(target) = &self.target else { return Ok(()) };
+        let (subjected, which, hint) = match (phase, subject.policy.verify, values.old) {
+            (Phase::BeforePromotion, Verify::After, Some(old)) => (
+                old,
+                "current",
+                ", which it should accept before a rotation: is TARGET_VERIFY_URL this secret's application?",
+            ),
+            (Phase::BeforePromotion, _, _) => (
+                values.new,
+                "pending",
+                ": if the application reads AWSCURRENT only, tag the secret rotation:verify=after",
+            ),
+            (Phase::AfterPromotion, _, _) => (values.new, "new", ""),
+            (Phase::Configuration, _, _) => {
+                (values.new, "current", ": is TARGET_VERIFY_URL this secret's application, and TARGET_HEADER right?")
+            }
+        };
+        let random = subject.policy.token.generate(rng);
+        let refused = RotationError::TargetRefused { which, hint };
+        prove(target, subject.name, &subjected.secret()?, &random, refused, deadline).await
+    }
+}

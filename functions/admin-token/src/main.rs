@@ -1,0 +1,8 @@
+//! The rotation function for admin tokens. Everything is in the library; this wires it to AWS Lambda.
+
+use admin_token::AdminToken;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), rotation::lambda::Error> {
+    rotation::lambda::run(AdminToken::from_environment).await
+}

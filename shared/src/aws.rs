@@ -1,0 +1,382 @@
+//! The adapters to AWS: the only file that knows the SDK.
+//!
+//! The configuration is made by hand, from the variables that Lambda sets: the SDK's default chain costs 2.5 ms of every
+//! cold start to arrive at the same. TLS is rustls with ring, because aws-lc gathers entropy for 40 ms at its first use.
+
+use std::error::Error as _;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit};
+use aws_sdk_secretsmanager::config::retry::RetryConfig;
+use aws_sdk_secretsmanager::config::timeout::TimeoutConfig;
+use aws_sdk_secretsmanager::config::{
+    BehaviorVersion, ConfigBag, IdentityCache, Intercept, Region, RuntimeComponents, StalledStreamProtectionConfig,
+};
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_secretsmanager::primitives::DateTime;
+use aws_smithy_http_client::tls;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
+use aws_smithy_types::date_time::Format;
+
+use crate::deadline::Deadline;
+use crate::environment::{Environment, invalid};
+use crate::error::RotationError;
+use crate::event::{RotationToken, VersionId};
+use crate::secret::SecretText;
+use crate::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
+use crate::target::http::is_loopback;
+use crate::telemetry::{Datum, MetricSink, NAMESPACE, Unit};
+use crate::versions::Stage;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_ATTEMPTS: u32 = 4;
+const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// The clients of one process: made once, used by every invocation.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    secrets_manager: aws_sdk_secretsmanager::Client,
+    cloudwatch: aws_sdk_cloudwatch::Client,
+    endpoint: String,
+    region: String,
+    clock: ServiceClock,
+}
+
+impl Clients {
+    /// Makes the clients from `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, which
+    /// Lambda sets, and the overrides `AWS_ENDPOINT_URL_SECRETS_MANAGER`, `AWS_ENDPOINT_URL_CLOUDWATCH`,
+    /// `AWS_ENDPOINT_URL` and `AWS_USE_FIPS_ENDPOINT`. Nothing is sent.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
+    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+        let region = environment.require("AWS_REGION")?.to_owned();
+        let credentials = Credentials::new(
+            environment.require("AWS_ACCESS_KEY_ID")?,
+            environment.require("AWS_SECRET_ACCESS_KEY")?,
+            environment.get("AWS_SESSION_TOKEN").map(str::to_owned),
+            None,
+            "environment",
+        );
+        let fips = environment.parse("AWS_USE_FIPS_ENDPOINT", "true or false")?.unwrap_or(false);
+        let secrets_endpoint = endpoint(environment, "AWS_ENDPOINT_URL_SECRETS_MANAGER")?;
+        let cloudwatch_endpoint = endpoint(environment, "AWS_ENDPOINT_URL_CLOUDWATCH")?;
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+            .build_https();
+        let clock = ServiceClock::default();
+
+        let mut secrets_manager = aws_sdk_secretsmanager::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(region.clone()))
+            .credentials_provider(credentials.clone())
+            .identity_cache(IdentityCache::no_cache())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .http_client(http.clone())
+            .timeout_config(timeouts())
+            .retry_config(retries())
+            .use_fips(fips)
+            .interceptor(clock.clone());
+        secrets_manager.set_endpoint_url(secrets_endpoint.clone());
+        let cloudwatch = Self::cloudwatch(http, &region, credentials, cloudwatch_endpoint, fips);
+        Ok(Self {
+            secrets_manager: aws_sdk_secretsmanager::Client::from_conf(secrets_manager.build()),
+            cloudwatch,
+            endpoint: secrets_endpoint.unwrap_or_else(|| format!("secretsmanager.{region}")),
+            region,
+            clock,
+        })
+    }
+
+    fn cloudwatch(
+        http: SharedHttpClient,
+        region: &str,
+        credentials: Credentials,
+        endpoint: Option<String>,
+        fips: bool,
+    ) -> aws_sdk_cloudwatch::Client {
+        let mut config = aws_sdk_cloudwatch::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(region.to_owned()))
+            .credentials_provider(credentials)
+            .identity_cache(IdentityCache::no_cache())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .http_client(http)
+            .timeout_config(timeouts())
+            .retry_config(retries())
+            .use_fips(fips)
+            .disable_request_compression(true);
+        config.set_endpoint_url(endpoint);
+        aws_sdk_cloudwatch::Client::from_conf(config.build())
+    }
+
+    /// Secrets Manager for one invocation, whose calls and retries end by `deadline`.
+    #[must_use]
+    pub fn secrets_manager(&self, deadline: Deadline) -> SecretsManager<'_> {
+        SecretsManager { clients: self, deadline }
+    }
+}
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT).build()
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig::standard()
+        .with_max_attempts(MAX_ATTEMPTS)
+        .with_initial_backoff(INITIAL_BACKOFF)
+        .with_max_backoff(MAX_BACKOFF)
+}
+
+/// The override of an endpoint: for the service, else for all. HTTPS, or the loopback interface.
+fn endpoint(environment: &Environment, variable: &str) -> Result<Option<String>, RotationError> {
+    let chosen = [variable, "AWS_ENDPOINT_URL"].into_iter().find_map(|name| Some((name, environment.get(name)?)));
+    let Some((name, url)) = chosen else { return Ok(None) };
+    let uri: http::Uri =
+        url.parse().map_err(|_| invalid(name, "expected a URL such as https://vpce-….amazonaws.com"))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https"), Some(_)) => Ok(Some(url.to_owned())),
+        (Some("http"), Some(_)) if is_loopback(&uri) => Ok(Some(url.to_owned())),
+        (Some("http"), Some(_)) => Err(RotationError::InsecureUrl { variable: name.to_owned() }),
+        _ => Err(invalid(name, "expected a URL such as https://vpce-….amazonaws.com")),
+    }
+}
+
+/// The time that the service stamped on its last answer (RFC 9110 §6.6.1, `Date`).
+#[derive(Clone, Debug, Default)]
+struct ServiceClock(Arc<Mutex<Option<SystemTime>>>);
+
+impl ServiceClock {
+    fn now(&self) -> Option<SystemTime> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Intercept for ServiceClock {
+    fn name(&self) -> &'static str {
+        "ServiceClock"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        let date = date.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok());
+        if let Some(time) = date.and_then(|date| SystemTime::try_from(date).ok()) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(time);
+        }
+        Ok(())
+    }
+}
+
+/// Secrets Manager through the SDK, within one invocation's deadline.
+#[derive(Clone, Copy, Debug)]
+pub struct SecretsManager<'a> {
+    clients: &'a Clients,
+    deadline: Deadline,
+}
+
+impl SecretsManager<'_> {
+    async fn within_deadline<T, E>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, SdkError<E>>>,
+    ) -> Result<T, StoreError>
+    where
+        E: ProvideErrorMetadata + fmt::Debug,
+    {
+        match self.deadline.bound(call).await {
+            Some(result) => result.map_err(|error| self.classify(operation, &error)),
+            None => Err(StoreError {
+                operation,
+                kind: StoreErrorKind::Unreachable,
+                detail: Some(format!("{}, in the time that this invocation had left", self.clients.endpoint)),
+            }),
+        }
+    }
+
+    fn classify<E: ProvideErrorMetadata + fmt::Debug>(
+        &self,
+        operation: &'static str,
+        error: &SdkError<E>,
+    ) -> StoreError {
+        use StoreErrorKind as Kind;
+        let at_endpoint = |reason: String| Some(format!("{}: {reason}", self.clients.endpoint));
+        let (kind, detail) = match error {
+            SdkError::TimeoutError(_) => (Kind::Unreachable, at_endpoint("timed out".to_owned())),
+            SdkError::DispatchFailure(failure) => {
+                let error = failure.as_connector_error();
+                let reason = error.and_then(|error| error.source()).map_or("no connection".to_owned(), innermost);
+                (Kind::Unreachable, at_endpoint(reason))
+            }
+            SdkError::ServiceError(refused) => {
+                let code = refused.err().code().unwrap_or("without an error code");
+                let message = refused.err().message().unwrap_or_default();
+                let kind = match code {
+                    "ResourceNotFoundException" => Kind::SecretNotFound,
+                    "InvalidParameterException" | "InvalidRequestException" if operation == MOVE => Kind::Conflict,
+                    "DecryptionFailure" | "EncryptionFailure" => Kind::Kms,
+                    "AccessDeniedException" if message.contains("KMS") => Kind::Kms,
+                    "AccessDeniedException" => Kind::AccessDenied,
+                    "ThrottlingException" | "Throttling" | "TooManyRequestsException" => Kind::Throttled,
+                    _ if refused.raw().status().is_server_error() => Kind::Service,
+                    _ => Kind::Rejected,
+                };
+                // Who was denied what is said only there, and holds no value. Other messages may repeat their input.
+                let detail = match kind {
+                    Kind::AccessDenied | Kind::Kms => {
+                        format!("{code}: {}", message.chars().take(400).collect::<String>())
+                    }
+                    _ => code.to_owned(),
+                };
+                (kind, Some(detail))
+            }
+            _ => (Kind::Service, Some("an answer that is not Secrets Manager's".to_owned())),
+        };
+        StoreError { operation, kind, detail }
+    }
+}
+
+const MOVE: &str = "UpdateSecretVersionStage";
+
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+impl SecretStore for SecretsManager<'_> {
+    async fn describe(&self, secret_id: &str) -> Result<Described, StoreError> {
+        const OPERATION: &str = "DescribeSecret";
+        let call = self.clients.secrets_manager.describe_secret().secret_id(secret_id).send();
+        let secret = self.within_deadline(OPERATION, call).await?;
+        let incomplete = |what| StoreError {
+            operation: OPERATION,
+            kind: StoreErrorKind::Service,
+            detail: Some(format!("{what} is missing")),
+        };
+        let versions = secret.version_ids_to_stages.into_iter().flatten();
+        let tags = secret.tags.into_iter().flatten().filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default())));
+        Ok(Described {
+            arn: secret.arn.ok_or_else(|| incomplete("ARN"))?,
+            name: secret.name.ok_or_else(|| incomplete("Name"))?,
+            rotation_enabled: secret.rotation_enabled.unwrap_or(false),
+            deleted: secret.deleted_date.is_some(),
+            replica_of: secret.primary_region.filter(|primary| *primary != self.clients.region),
+            tags: tags.collect(),
+            versions: versions
+                .map(|(id, stages)| {
+                    (VersionId::new(id), stages.iter().map(|stage| Stage::from(stage.as_str())).collect())
+                })
+                .collect(),
+            last_rotated: secret.last_rotated_date.and_then(|date| SystemTime::try_from(date).ok()),
+            as_of: self.clients.clock.now().ok_or_else(|| incomplete("the header Date"))?,
+        })
+    }
+
+    async fn get(&self, secret_id: &str, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
+        const OPERATION: &str = "GetSecretValue";
+        let call =
+            self.clients.secrets_manager.get_secret_value().secret_id(secret_id).version_id(version.as_str()).send();
+        let value = match self.within_deadline(OPERATION, call).await {
+            Err(error) if error.kind == StoreErrorKind::SecretNotFound => return Ok(None),
+            result => result?,
+        };
+        let failed = |kind, detail: &str| StoreError { operation: OPERATION, kind, detail: Some(detail.to_owned()) };
+        let created = value.created_date.and_then(|date| SystemTime::try_from(date).ok());
+        match value.secret_string {
+            Some(text) => Ok(Some(VersionValue {
+                text: SecretText::new(text),
+                created: created.ok_or_else(|| failed(StoreErrorKind::Service, "CreatedDate is missing"))?,
+            })),
+            None => {
+                Err(failed(StoreErrorKind::Binary, "store it as a SecretString: this function rotates text and JSON"))
+            }
+        }
+    }
+
+    async fn put_pending(
+        &self,
+        secret_id: &str,
+        version: &VersionId,
+        value: &SecretText,
+        rotation_token: Option<&RotationToken>,
+    ) -> Result<Put, StoreError> {
+        let call = self
+            .clients
+            .secrets_manager
+            .put_secret_value()
+            .secret_id(secret_id)
+            .client_request_token(version.as_str())
+            .secret_string(value.expose())
+            .version_stages(Stage::Pending.as_str())
+            .set_rotation_token(rotation_token.map(|token| token.expose().to_owned()))
+            .send();
+        match self.within_deadline("PutSecretValue", call).await {
+            Ok(_) => Ok(Put::Stored),
+            Err(error) if error.detail.as_deref() == Some("ResourceExistsException") => Ok(Put::Exists),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn move_stage(
+        &self,
+        secret_id: &str,
+        stage: Stage,
+        from: Option<&VersionId>,
+        to: Option<&VersionId>,
+    ) -> Result<(), StoreError> {
+        let call = self
+            .clients
+            .secrets_manager
+            .update_secret_version_stage()
+            .secret_id(secret_id)
+            .version_stage(stage.as_str())
+            .set_remove_from_version_id(from.map(ToString::to_string))
+            .set_move_to_version_id(to.map(ToString::to_string))
+            .send();
+        self.within_deadline(MOVE, call).await.map(drop)
+    }
+}
+
+impl MetricSink for Clients {
+    async fn publish(&self, data: Vec<Datum>) -> Result<(), String> {
+        let data = data.into_iter().map(|datum| {
+            let dimensions = datum
+                .dimensions
+                .into_iter()
+                .map(|(name, value)| Dimension::builder().name(name).value(value).build())
+                .collect();
+            let unit = match datum.unit {
+                Unit::Count => StandardUnit::Count,
+                Unit::Seconds => StandardUnit::Seconds,
+            };
+            MetricDatum::builder()
+                .metric_name(datum.name)
+                .set_dimensions(Some(dimensions))
+                .value(datum.value)
+                .unit(unit)
+                .build()
+        });
+        let call = self.cloudwatch.put_metric_data().namespace(NAMESPACE).set_metric_data(Some(data.collect()));
+        match call.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.code().map_or_else(
+                || error.source().map_or("no answer".to_owned(), innermost),
+                |code| format!("{code}: {}", error.message().unwrap_or_default()),
+            )),
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The value of a secret: plain text, or a JSON object of which some members are rotated and every other byte stays.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::error::RotationError;
+use crate::secret::SecretText;
+
+/// The most bytes a value may have (Secrets Manager quotas, "Secret value size").
+pub const MAX_VALUE_BYTES: usize = 65_536;
+
+/// The name of a member of a JSON secret: 1 to 128 ASCII letters, digits, `_`, `-` and `.`, beginning with a letter or `_`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldName(String);
+
+impl FieldName {
+    /// Checks and takes a name; `None` when it is not of the form.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let form = name.len() <= 128
+            && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+        form.then(|| Self(name.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name of a member that stands beside this one, for example `NAME_PREVIOUS`.
+    #[must_use]
+    pub fn with_suffix(&self, suffix: &str) -> Self {
+        Self(format!("{}{suffix}", self.0))
+    }
+}
+
+impl fmt::Display for FieldName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A parsed secret value.
+///
+/// ```
+/// use rotation::document::{Document, FieldName};
+/// use rotation::secret::SecretText;
+///
+/// let field = FieldName::new("ADMIN_TOKEN").unwrap();
+/// let value = SecretText::new(r#"{ "ADMIN_TOKEN": "old", "port": 8080 }"#.into());
+/// let document = Document::parse(value, Some(&field)).unwrap();
+/// let rotated = document.with_secret(&SecretText::new("new".into())).unwrap();
+/// assert_eq!(rotated.text().expose(), r#"{ "ADMIN_TOKEN": "new", "port": 8080 }"#);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Document {
+    text: SecretText,
+    json: Option<Json>,
+}
+
+#[derive(Clone)]
+struct Json {
+    field: FieldName,
+    members: Vec<Member>,
+}
+
+/// Positions in the text, so that the text itself is held once.
+#[derive(Clone)]
+struct Member {
+    key: Range<usize>,
+    value: Range<usize>,
+}
+
+/// Member names of other people's JSON may say more than they should.
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Json({}, {} members)", self.field, self.members.len())
+    }
+}
+
+impl Document {
+    /// Parses a value: with `field` as a JSON object that has this member, a string that is not empty; else as text.
+    ///
+    /// # Errors
+    /// [`RotationError::NotAnObject`], [`RotationError::FieldMissing`], [`RotationError::FieldNotText`],
+    /// [`RotationError::FieldRepeated`] for JSON; [`RotationError::FieldNotChosen`] when there is no `field` and the
+    /// text is a JSON object, [`RotationError::EmptyValue`] when it is empty.
+    pub fn parse(text: SecretText, field: Option<&FieldName>) -> Result<Self, RotationError> {
+        let Some(field) = field else {
+            if members(text.expose()).is_some() {
+                return Err(RotationError::FieldNotChosen);
+            }
+            if text.is_empty() {
+                return Err(RotationError::EmptyValue);
+            }
+            return Ok(Self { text, json: None });
+        };
+        let Some(members) = members(text.expose()) else {
+            let json = serde_json::from_str::<serde::de::IgnoredAny>(text.expose()).is_ok();
+            let problem = if json { "JSON of another kind" } else { "not JSON" };
+            return Err(RotationError::NotAnObject { field: field.to_string(), problem });
+        };
+        let document = Self { text, json: Some(Json { field: field.clone(), members }) };
+        if document.member(field)?.is_none() {
+            return Err(RotationError::FieldMissing { field: field.to_string() });
+        }
+        Ok(document)
+    }
+
+    /// The first value of a secret: the text itself, or a JSON object with the one member.
+    ///
+    /// # Errors
+    /// Those of [`Document::parse`], for an empty secret.
+    pub fn first(secret: &SecretText, field: Option<&FieldName>) -> Result<Self, RotationError> {
+        let text = match field {
+            None => secret.clone(),
+            Some(field) => SecretText::new(
+                ["{", quoted(field.as_str()).expose(), ":", quoted(secret.expose()).expose(), "}"].concat(),
+            ),
+        };
+        Self::parse(text, field)
+    }
+
+    /// The whole value.
+    #[must_use]
+    pub fn text(&self) -> &SecretText {
+        &self.text
+    }
+
+    /// The member that is rotated; `None` when it is the whole text.
+    #[must_use]
+    pub fn field(&self) -> Option<&FieldName> {
+        self.json.as_ref().map(|json| &json.field)
+    }
+
+    /// The secret that is rotated: the member's string, or the whole text.
+    ///
+    /// # Errors
+    /// Those of [`Document::member`]; a parsed document has the member.
+    pub fn secret(&self) -> Result<SecretText, RotationError> {
+        match self.field() {
+            None => Ok(self.text.clone()),
+            Some(field) => self.member(field)?.ok_or_else(|| RotationError::FieldMissing { field: field.to_string() }),
+        }
+    }
+
+    /// The string that the member `name` holds; `None` when there is no such member, or no object.
+    ///
+    /// # Errors
+    /// [`RotationError::FieldNotText`] when it is not a string or empty, [`RotationError::FieldRepeated`] when it
+    /// stands more than once.
+    pub fn member(&self, name: &FieldName) -> Result<Option<SecretText>, RotationError> {
+        let Some(position) = self.position(name)? else { return Ok(None) };
+        let raw = &self.text.expose()[self.members()[position].value.clone()];
+        let not_text = |problem| RotationError::FieldNotText { field: name.to_string(), problem };
+        match serde_json::from_str::<String>(raw).map(SecretText::new) {
+            Ok(text) if text.is_empty() => Err(not_text("an empty string")),
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(not_text(match raw.as_bytes().first() {
+                Some(b'{') => "an object",
+                Some(b'[') => "an array",
+                Some(b't' | b'f') => "a boolean",
+                Some(b'n') => "null",
+                Some(b'"') => "a string that is no valid Unicode",
+                _ => "a number",
+            })),
+        }
+    }
+
+    /// This value with another secret in it.
+    ///
+    /// # Errors
+    /// Those of [`Document::with_member`].
+    pub fn with_secret(&self, secret: &SecretText) -> Result<Self, RotationError> {
+        match self.field() {
+            None => Self::parse(secret.clone(), None),
+            Some(field) => self.with_member(&field.clone(), secret),
+        }
+    }
+
+    /// This JSON value with the member `name` set; a new member follows the rotated one, spaced as that one is.
+    /// Text stays as it is.
+    ///
+    /// # Errors
+    /// [`RotationError::FieldRepeated`] when `name` stands more than once.
+    pub fn with_member(&self, name: &FieldName, value: &SecretText) -> Result<Self, RotationError> {
+        let Some(json) = &self.json else { return Ok(self.clone()) };
+        let text = self.text.expose();
+        let value = quoted(value.expose());
+        let edited = if let Some(position) = self.position(name)? {
+            let old = &json.members[position].value;
+            [&text[..old.start], value.expose(), &text[old.end..]].concat()
+        } else {
+            let Some(anchor) = self.position(&json.field)? else { return Ok(self.clone()) };
+            let member = &json.members[anchor];
+            let before = anchor.checked_sub(1).map_or(0, |previous| json.members[previous].value.end);
+            // What stands before the anchor's key, after the `{` or the `,`: its line break and indentation.
+            let lead = text[before..member.key.start].trim_start_matches(|c: char| c != ',' && c != '{');
+            let lead = lead.get(1..).unwrap_or_default();
+            let colon = &text[member.key.end..member.value.start];
+            let (head, tail) = text.split_at(member.value.end);
+            [head, ",", lead, quoted(name.as_str()).expose(), colon, value.expose(), tail].concat()
+        };
+        Self::parse(SecretText::new(edited), Some(&json.field))
+    }
+
+    /// This JSON value without the member `name`. Text, and an object without it, stay as they are.
+    ///
+    /// # Errors
+    /// [`RotationError::FieldRepeated`] when `name` stands more than once.
+    pub fn without_member(&self, name: &FieldName) -> Result<Self, RotationError> {
+        let (Some(json), Some(position)) = (&self.json, self.position(name)?) else { return Ok(self.clone()) };
+        let member = &json.members[position];
+        let cut = match (position.checked_sub(1), json.members.get(position + 1)) {
+            (_, Some(next)) => member.key.start..next.key.start,
+            (Some(previous), None) => json.members[previous].value.end..member.value.end,
+            (None, None) => member.key.start..member.value.end,
+        };
+        let text = self.text.expose();
+        Self::parse(SecretText::new([&text[..cut.start], &text[cut.end..]].concat()), Some(&json.field))
+    }
+
+    /// Whether all members but those of `except` are the same, byte for byte and in the same order. Texts have none.
+    #[must_use]
+    pub fn same_other_members(&self, other: &Self, except: &[FieldName]) -> bool {
+        let rest = |document: &Self| -> Vec<(SecretText, SecretText)> {
+            let slice = |range: &Range<usize>| SecretText::new(document.text.expose()[range.clone()].to_owned());
+            let kept = document.members().iter().filter(|member| !except.iter().any(|name| document.is(member, name)));
+            kept.map(|member| (slice(&member.key), slice(&member.value))).collect()
+        };
+        rest(self) == rest(other)
+    }
+
+    fn members(&self) -> &[Member] {
+        self.json.as_ref().map_or(&[], |json| &json.members)
+    }
+
+    fn position(&self, name: &FieldName) -> Result<Option<usize>, RotationError> {
+        let mut found = self.members().iter().enumerate().filter(|(_, member)| self.is(member, name));
+        let first = found.next();
+        if found.next().is_some() {
+            return Err(RotationError::FieldRepeated { field: name.to_string() });
+        }
+        Ok(first.map(|(position, _)| position))
+    }
+
+    fn is(&self, member: &Member, name: &FieldName) -> bool {
+        let raw = &self.text.expose()[member.key.clone()];
+        serde_json::from_str::<String>(raw).is_ok_and(|key| key == name.0)
+    }
+}
+
+fn quoted(text: &str) -> SecretText {
+    // At most six bytes for one (a control character as \u00XX): no growth, so no copy is left behind.
+    let mut quoted = Vec::with_capacity(6 * text.len() + 2);
+    // Writing a string to memory cannot fail.
+    let _ = serde_json::to_writer(&mut quoted, text);
+    SecretText::new(String::from_utf8(quoted).unwrap_or_default())
+}
+
+/// Where the members of a JSON object stand in `text`; `None` when it is no JSON object.
+fn members(text: &str) -> Option<Vec<Member>> {
+    struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
+
+    impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Collect;
+            impl<'de> Visitor<'de> for Collect {
+                type Value = Vec<(&'de RawValue, &'de RawValue)>;
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("an object")
+                }
+                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                    let mut members = Vec::new();
+                    while let Some(member) = map.next_entry()? {
+                        members.push(member);
+                    }
+                    Ok(members)
+                }
+            }
+            deserializer.deserialize_map(Collect).map(Self)
+        }
+    }
+
+    let Members(raw) = serde_json::from_str(text).ok()?;
+    let position = |raw: &RawValue| {
+        let start = raw.get().as_ptr().addr() - text.as_ptr().addr();
+        start..start + raw.get().len()
+    };
+    Some(raw.into_iter().map(|(key, value)| Member { key: position(key), value: position(value) }).collect())
+}

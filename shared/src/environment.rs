@@ -1,0 +1,62 @@
+//! The function's environment variables, captured once at start-up.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::RotationError;
+
+/// Environment variables. They include credentials, so `Debug` shows the names only.
+#[derive(Clone)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// The variable's value; `None` when it is not set or empty, which templates cannot tell apart.
+    #[must_use]
+    pub fn get(&self, variable: &str) -> Option<&str> {
+        self.0.get(variable).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The variable's value.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`] when it is not set.
+    pub fn require(&self, variable: &str) -> Result<&str, RotationError> {
+        self.get(variable).ok_or_else(|| invalid(variable, "is not set"))
+    }
+
+    /// The variable's value in another type.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`] when it does not parse, with what was `expected`.
+    pub fn parse<T: FromStr>(&self, variable: &str, expected: &str) -> Result<Option<T>, RotationError> {
+        self.get(variable)
+            .map(|value| value.parse().map_err(|_| invalid(variable, &format!("expected {expected}"))))
+            .transpose()
+    }
+
+    /// The variable's value as a duration such as `10s`.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`] when it is no duration.
+    pub fn duration(&self, variable: &str) -> Result<Option<std::time::Duration>, RotationError> {
+        let duration = self.parse::<humantime::Duration>(variable, "a duration such as 500ms, 10s or 24h")?;
+        Ok(duration.map(Into::into))
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
+        Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+pub(crate) fn invalid(variable: &str, problem: &str) -> RotationError {
+    RotationError::InvalidConfiguration { variable: variable.to_owned(), problem: problem.to_owned() }
+}

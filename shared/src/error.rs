@@ -1,0 +1,359 @@
+//! What can go wrong in a rotation: every variant has one stable name to alarm on, says what to do, and holds no value.
+
+use std::time::{Duration, SystemTime};
+
+use crate::event::VersionId;
+use crate::store::StoreError;
+use crate::time::format_timestamp;
+
+/// Why a step of a rotation did not happen.
+///
+/// [`RotationError::name`] is the `errorType` of the invocation and the dimension `ErrorType` of the metric
+/// `RotationFailed`; it does not change between releases. Messages name ARNs, version ids, members, tags and
+/// environment variables, never a value and never the body of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RotationError {
+    /// The event is not a rotation event.
+    #[error("event member {field}: {problem}")]
+    InvalidEvent {
+        /// The member.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The function's environment is not usable.
+    #[error("environment variable {variable}: {problem}")]
+    InvalidConfiguration {
+        /// The variable.
+        variable: String,
+        /// What is wrong, and what to write instead.
+        problem: String,
+    },
+    /// A URL is not HTTPS and not on the loopback interface.
+    #[error(
+        "environment variable {variable}: an http:// URL would send the secret in clear text; use https:// (http:// is accepted for 127.0.0.1, [::1] and localhost only)"
+    )]
+    InsecureUrl {
+        /// The variable.
+        variable: String,
+    },
+    /// A tag of the secret asks for something that the stack does not allow.
+    #[error("{setting}: {problem}")]
+    InvalidPolicy {
+        /// The tag or the environment variable.
+        setting: String,
+        /// What is wrong, and what is allowed.
+        problem: String,
+    },
+    /// The secret's name does not begin with the prefix that this stack may rotate.
+    #[error(
+        "secret {name} is outside this stack's prefix {prefix} (environment variable SECRET_NAME_PREFIX): rename the secret, or rotate it with the stack that owns it"
+    )]
+    NameNotAllowed {
+        /// The secret's name.
+        name: String,
+        /// The prefix.
+        prefix: String,
+    },
+    /// The secret is scheduled for deletion.
+    #[error(
+        "secret {name} is scheduled for deletion: restore it with `aws secretsmanager restore-secret --secret-id {name}`, or cancel its rotation"
+    )]
+    ScheduledForDeletion {
+        /// The secret's name.
+        name: String,
+    },
+    /// The secret here is a replica, which follows its primary.
+    #[error("secret {name} is a replica of the one in {primary_region}: rotate it there")]
+    ReplicaRegion {
+        /// The secret's name.
+        name: String,
+        /// The Region that holds the primary.
+        primary_region: String,
+    },
+    /// Rotation is switched off for the secret.
+    #[error(
+        "rotation is not enabled for secret {name}: run `aws secretsmanager rotate-secret --secret-id {name} --rotation-lambda-arn …`"
+    )]
+    RotationNotEnabled {
+        /// The secret's name.
+        name: String,
+    },
+    /// The tag `rotation:hold` forbids a rotation for now.
+    #[error("secret {name} is on hold until {} (rotation:hold): remove the tag to rotate earlier", format_timestamp(*.until))]
+    OnHold {
+        /// The secret's name.
+        name: String,
+        /// The end of the hold.
+        until: SystemTime,
+    },
+    /// No version with the event's ClientRequestToken carries a stage: such versions are not listed, so one that lost its
+    /// last stage cannot be told from one that never was.
+    #[error(
+        "version {version} carries no stage of this secret: its rotation never began, or is over (rolled back, or abandoned for another write); look for its first error in the log, then start a rotation with `aws secretsmanager rotate-secret`"
+    )]
+    UnknownVersion {
+        /// The version.
+        version: VersionId,
+    },
+    /// The event's version is neither pending nor current.
+    #[error("version {version} is not AWSPENDING{}: this rotation is over, or was abandoned for another write; run rotate-secret again",
+            .holder.as_ref().map_or(String::new(), |v| format!(" ({v} is, which this rotation did not create)")))]
+    NotPending {
+        /// The version of the event.
+        version: VersionId,
+        /// The version that carries `AWSPENDING` instead, if one does.
+        holder: Option<VersionId>,
+    },
+    /// The version was promoted, failed its verification, and was rolled back.
+    #[error(
+        "version {version} was promoted, did not verify and was rolled back; it will not be promoted again: find the cause in the log of that time, then run rotate-secret"
+    )]
+    RolledBack {
+        /// The version.
+        version: VersionId,
+    },
+    /// Somebody else changed the secret during the rotation.
+    #[error(
+        "secret {name} was changed during the rotation: the change stands, the pending version was given up; run rotate-secret again"
+    )]
+    CurrentChanged {
+        /// The secret's name.
+        name: String,
+    },
+    /// `AWSCURRENT` could not be moved from the version it was read on, and the new state is not visible yet.
+    #[error(
+        "AWSCURRENT of secret {name} moved while it was being promoted: nothing was changed, the retry will see the new state"
+    )]
+    PromotionConflict {
+        /// The secret's name.
+        name: String,
+    },
+    /// A retry came so late that consumers would get too little of the promised overlap.
+    #[error("the pending version of secret {name} promises the old token only until {}, less than half of the overlap from now: it was given up, so that nobody is locked out; run rotate-secret again", format_timestamp(*.until))]
+    OverlapTooShort {
+        /// The secret's name.
+        name: String,
+        /// The end of the overlap as the pending version states it.
+        until: SystemTime,
+    },
+    /// A version has no value where one is needed.
+    #[error(
+        "version {version} has no value: if it is AWSPENDING, createSecret did not finish; run rotate-secret again"
+    )]
+    ValueMissing {
+        /// The version.
+        version: VersionId,
+    },
+    /// The invocation has too little time left to promote, verify and put back.
+    #[error("{} s are left and promoting needs {} s, so that a bad value can be put back: raise the function's timeout, or lower TARGET_TIMEOUT", .left.as_secs(), .needed.as_secs_f64().ceil())]
+    TimeTooShort {
+        /// What is left.
+        left: Duration,
+        /// What is needed.
+        needed: Duration,
+    },
+    /// The value is a JSON object, and nothing says which member to rotate.
+    #[error(
+        "the value is a JSON object: name the member to rotate with the tag rotation:field (or ROTATION_FIELD); rotating the whole value would destroy the other members"
+    )]
+    FieldNotChosen,
+    /// A member is to be rotated, and the value is no JSON object.
+    #[error(
+        "the value is not a JSON object ({problem}), so it has no member {field}: store a JSON object, or remove the tag rotation:field"
+    )]
+    NotAnObject {
+        /// The member that was asked for.
+        field: String,
+        /// The value's shape.
+        problem: &'static str,
+    },
+    /// The JSON secret lacks the member.
+    #[error("the JSON value has no member {field}: add it, or correct the tag rotation:field")]
+    FieldMissing {
+        /// The member.
+        field: String,
+    },
+    /// The member of the JSON secret is not a string, or empty.
+    #[error("member {field} of the JSON value is {problem}: expected a string that is not empty")]
+    FieldNotText {
+        /// The member.
+        field: String,
+        /// What it is.
+        problem: &'static str,
+    },
+    /// The member stands more than once in the JSON secret.
+    #[error(
+        "member {field} stands more than once in the JSON value: readers differ in which one they take; remove all but one"
+    )]
+    FieldRepeated {
+        /// The member.
+        field: String,
+    },
+    /// The current text value is empty.
+    #[error("the current value is empty: store a value, or delete the secret and let its first rotation make one")]
+    EmptyValue,
+    /// The new value would not fit.
+    #[error(
+        "the new value would have {bytes} bytes and Secrets Manager takes 65536: remove members that need not be in this secret"
+    )]
+    ValueTooLarge {
+        /// The size it would have.
+        bytes: usize,
+    },
+    /// The pending value equals the current one.
+    #[error(
+        "version {version} holds the token that is already current, so nothing would be rotated: abort it and run rotate-secret again"
+    )]
+    TokenUnchanged {
+        /// The version.
+        version: VersionId,
+    },
+    /// The application did not answer, or only with server errors.
+    #[error(
+        "the target did not answer {operation} in time ({problem}): check the application, its DNS name, and this function's subnets and security groups"
+    )]
+    TargetUnavailable {
+        /// `refresh` or `verify`.
+        operation: &'static str,
+        /// The last failure.
+        problem: String,
+    },
+    /// The application answered with a status that no retry will change.
+    #[error("the target answered {operation} with status {status}: check TARGET_{}_URL", .operation.to_uppercase())]
+    TargetFailed {
+        /// `refresh` or `verify`.
+        operation: &'static str,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The application redirects, and a token is not sent after it.
+    #[error("the target answered {operation} with a redirect ({status}): a token is never sent to a place that an answer names; set TARGET_{}_URL to the final address", .operation.to_uppercase())]
+    TargetRedirects {
+        /// `refresh` or `verify`.
+        operation: &'static str,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The application refuses every token that the rotation may use to have it refreshed.
+    #[error(
+        "the target refused the refresh with both the old and the new token: does it read this secret, and is the header right (TARGET_HEADER)?"
+    )]
+    RefreshRefused,
+    /// The application refuses the token that it should accept.
+    #[error("the target refuses the {which} token{hint}")]
+    TargetRefused {
+        /// `pending`, `new` or `current`.
+        which: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The application accepts a random token.
+    #[error(
+        "the target accepts a random token, so its answer proves nothing: TARGET_VERIFY_URL must name an endpoint that requires the admin token"
+    )]
+    TargetAcceptsAnyToken,
+    /// Fewer instances answered than the stack says there are.
+    #[error(
+        "{seen} of {expected} instances answered {operation} in time: a missing one would refuse the new token until its cache expires; check it, or correct TARGET_INSTANCES"
+    )]
+    InstanceMissing {
+        /// `refresh` or `verify`.
+        operation: &'static str,
+        /// Distinct instance ids seen.
+        seen: usize,
+        /// TARGET_INSTANCES.
+        expected: usize,
+    },
+    /// The verification after promotion failed.
+    #[error("the promoted version {version} did not verify ({reason}); {restored}")]
+    VerificationFailed {
+        /// The version that failed.
+        version: VersionId,
+        /// Why.
+        reason: Box<RotationError>,
+        /// Whether the previous version is back.
+        restored: Restored,
+    },
+    /// A call to Secrets Manager failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The operating system gave no randomness.
+    #[error("the operating system gave no randomness: nothing was changed, Secrets Manager will repeat the rotation")]
+    NoRandomness,
+}
+
+/// What became of `AWSCURRENT` after a failed verification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// The version it replaced is current again.
+    Yes(VersionId),
+    /// Somebody changed the secret in the meantime: their version stands.
+    ChangedSince,
+    /// There was no version to put back.
+    NothingToRestore,
+    /// Putting it back failed as well.
+    Failed(StoreError),
+}
+
+impl std::fmt::Display for Restored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Yes(version) => write!(f, "version {version} is AWSCURRENT again"),
+            Self::ChangedSince => f.write_str("the secret was changed since, and that change stands"),
+            Self::NothingToRestore => f.write_str("there was no previous version to put back"),
+            Self::Failed(error) => write!(f, "putting the previous version back FAILED ({error}): do it by hand now"),
+        }
+    }
+}
+
+impl RotationError {
+    /// The stable name: `errorType` of the invocation, `ErrorType` of the metric.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::InvalidEvent { .. } => "InvalidEvent",
+            Self::InvalidConfiguration { .. } => "InvalidConfiguration",
+            Self::InsecureUrl { .. } => "InsecureUrl",
+            Self::InvalidPolicy { .. } => "InvalidPolicy",
+            Self::NameNotAllowed { .. } => "NameNotAllowed",
+            Self::ScheduledForDeletion { .. } => "ScheduledForDeletion",
+            Self::ReplicaRegion { .. } => "ReplicaRegion",
+            Self::RotationNotEnabled { .. } => "RotationNotEnabled",
+            Self::OnHold { .. } => "OnHold",
+            Self::UnknownVersion { .. } => "UnknownVersion",
+            Self::NotPending { .. } => "NotPending",
+            Self::RolledBack { .. } => "RolledBack",
+            Self::CurrentChanged { .. } => "CurrentChanged",
+            Self::PromotionConflict { .. } => "PromotionConflict",
+            Self::OverlapTooShort { .. } => "OverlapTooShort",
+            Self::ValueMissing { .. } => "ValueMissing",
+            Self::TimeTooShort { .. } => "TimeTooShort",
+            Self::FieldNotChosen => "FieldNotChosen",
+            Self::NotAnObject { .. } => "NotAnObject",
+            Self::FieldMissing { .. } => "FieldMissing",
+            Self::FieldNotText { .. } => "FieldNotText",
+            Self::FieldRepeated { .. } => "FieldRepeated",
+            Self::EmptyValue => "EmptyValue",
+            Self::ValueTooLarge { .. } => "ValueTooLarge",
+            Self::TokenUnchanged { .. } => "TokenUnchanged",
+            Self::TargetUnavailable { .. } => "TargetUnavailable",
+            Self::TargetFailed { .. } => "TargetFailed",
+            Self::TargetRedirects { .. } => "TargetRedirects",
+            Self::RefreshRefused => "RefreshRefused",
+            Self::TargetRefused { .. } => "TargetRefused",
+            Self::TargetAcceptsAnyToken => "TargetAcceptsAnyToken",
+            Self::InstanceMissing { .. } => "InstanceMissing",
+            Self::VerificationFailed { restored: Restored::Failed(_), .. } => "RollbackFailed",
+            Self::VerificationFailed { .. } => "VerificationFailed",
+            Self::Store(error) => error.name(),
+            Self::NoRandomness => "NoRandomness",
+        }
+    }
+
+    /// Whether the rotation's own pending version must be given up, because no retry can ever promote it.
+    pub(crate) fn gives_up_pending(&self) -> bool {
+        matches!(self, Self::CurrentChanged { .. } | Self::OverlapTooShort { .. })
+    }
+}

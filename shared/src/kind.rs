@@ -1,0 +1,115 @@
+//! The one extension point: what is particular to a kind of secret.
+
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use rand::rngs::StdRng;
+
+use crate::deadline::Deadline;
+use crate::document::{Document, FieldName};
+use crate::error::RotationError;
+use crate::policy::RotationPolicy;
+use crate::versions::Admitted;
+
+/// What the protocol knows about the secret when it asks a kind to do something.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// The proof of admission.
+    pub admitted: &'a Admitted,
+    /// The secret's name.
+    pub name: &'a str,
+    /// The policy in force.
+    pub policy: &'a RotationPolicy,
+    /// The service's clock.
+    pub now: SystemTime,
+}
+
+/// The two values between which a rotation moves.
+#[derive(Clone, Copy, Debug)]
+pub struct Values<'a> {
+    /// What the application knew before this rotation; `None` for the first value of a secret.
+    pub old: Option<&'a Document>,
+    /// What it shall use.
+    pub new: &'a Document,
+}
+
+/// Where in a rotation a kind is asked to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The new value is pending.
+    BeforePromotion,
+    /// The new value is current. A failure now puts the old one back.
+    AfterPromotion,
+    /// Nothing is being rotated: the "new" value is the current one, and the configuration is tested with it.
+    Configuration,
+}
+
+/// A kind of secret: how its values are made, brought into use and proven.
+///
+/// There is no method for finishSecret: promotion belongs to the protocol, and no kind can alter it. Every method may
+/// be called any number of times for the same version.
+pub trait SecretKind: Sync {
+    /// Whether an application is asked: then the protocol reads both values for [`set`](Self::set).
+    fn has_target(&self) -> bool;
+
+    /// The longest time that [`set`](Self::set) and [`test`](Self::test) together take when the application does not
+    /// answer. The protocol promotes only with this much time left, and enough to put the old value back.
+    fn settle_time(&self) -> Duration;
+
+    /// The first value of a secret that has none.
+    ///
+    /// # Errors
+    /// A value that cannot be represented.
+    fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError>;
+
+    /// The value that follows `current`. All randomness comes from `rng` and the time from `subject`.
+    ///
+    /// # Errors
+    /// A current value that is not of this kind.
+    fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError>;
+
+    /// The members of a JSON secret that a rotation of `field` writes: `field` alone, unless the kind keeps more. The
+    /// protocol refuses to promote a value that differs from the current one in any other.
+    fn members(&self, field: &FieldName) -> Vec<FieldName> {
+        vec![field.clone()]
+    }
+
+    /// The kind's own last look before promotion: whether `new` was made from `old`, and may still replace it.
+    ///
+    /// # Errors
+    /// [`RotationError::CurrentChanged`] or [`RotationError::OverlapTooShort`]: the pending version is given up.
+    fn check_succession(&self, _: &Subject<'_>, _old: &Document, _new: &Document) -> Result<(), RotationError> {
+        Ok(())
+    }
+
+    /// Until when the value before `current` is accepted, given that `current` was promoted at `promoted`; `None` when
+    /// there is no overlap.
+    fn overlap_end(&self, _: &Subject<'_>, _current: &Document, _promoted: SystemTime) -> Option<SystemTime> {
+        None
+    }
+
+    /// Brings the new value to the application.
+    ///
+    /// # Errors
+    /// When the application cannot be brought to load it before `deadline`.
+    fn set(
+        &self,
+        subject: &Subject<'_>,
+        values: Values<'_>,
+        phase: Phase,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<(), RotationError>> + Send;
+
+    /// Proves that the new value works, and that the proof means something.
+    ///
+    /// # Errors
+    /// When it does not, or that cannot be found out before `deadline`.
+    fn test(
+        &self,
+        subject: &Subject<'_>,
+        values: Values<'_>,
+        phase: Phase,
+        deadline: Deadline,
+        rng: &mut StdRng,
+    ) -> impl Future<Output = Result<(), RotationError>> + Send;
+}

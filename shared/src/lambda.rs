@@ -1,0 +1,161 @@
+//! From an invocation by AWS Lambda to a step of the protocol: the only file that reads the clock of the machine, the
+//! environment of the process, and the randomness of the operating system.
+
+use std::time::{Duration, SystemTime};
+
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use serde_json::Value;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::aws::Clients;
+use crate::deadline::Deadline;
+use crate::environment::Environment;
+use crate::error::RotationError;
+use crate::event::RotationEvent;
+use crate::kind::SecretKind;
+use crate::policy::StackPolicy;
+use crate::protocol::{Report, Rotator};
+use crate::telemetry::{MetricSink as _, PUBLISH_TIMEOUT, metrics};
+
+pub use lambda_runtime::Error;
+
+/// Kept free at the end of an invocation to answer, and to publish what happened.
+const ANSWER_RESERVE: Duration = Duration::from_millis(500);
+
+/// The time that an invocation is taken to have when the deadline that it came with lies in the past.
+const UNKNOWN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What is made once per process.
+struct Function<K> {
+    kind: K,
+    clients: Clients,
+    stack: StackPolicy,
+    name: String,
+}
+
+impl<K> Function<K> {
+    fn start(
+        environment: &Environment,
+        kind: impl FnOnce(&Environment) -> Result<K, RotationError>,
+    ) -> Result<Self, RotationError> {
+        Ok(Self {
+            kind: kind(environment)?,
+            clients: Clients::from_environment(environment)?,
+            stack: StackPolicy::from_environment(environment)?,
+            name: environment.get("AWS_LAMBDA_FUNCTION_NAME").unwrap_or("unnamed").to_owned(),
+        })
+    }
+}
+
+/// Runs a rotation function for the kind of secret that `kind` makes from the environment. Returns when Lambda ends it.
+///
+/// A wrong configuration is logged at once and is the answer to every invocation, with its own error type: a process
+/// that ended instead would show operators nothing but `Runtime.ExitError`.
+///
+/// # Errors
+/// When the Lambda runtime API fails.
+pub async fn run<K: SecretKind>(kind: impl FnOnce(&Environment) -> Result<K, RotationError>) -> Result<(), Error> {
+    #[expect(clippy::disallowed_methods, reason = "the environment is read here, once")]
+    let environment: Environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    start_logging(&environment);
+    let function = Function::start(&environment, kind);
+    if let Err(error) = &function {
+        tracing::error!(error_type = error.name(), %error, "the configuration is not usable");
+    }
+    let handler = |event: LambdaEvent<Value>| invoke(function.as_ref(), event);
+    lambda_runtime::Runtime::new(service_fn(handler)).run().await
+}
+
+async fn invoke<K: SecretKind>(
+    function: Result<&Function<K>, &RotationError>,
+    event: LambdaEvent<Value>,
+) -> Result<Report, RotationError> {
+    let request_id = event.context.request_id;
+    let left = time_left(event.context.deadline);
+    let started = Deadline::after(left);
+    let deadline = started.within(left, ANSWER_RESERVE + PUBLISH_TIMEOUT.min(left / 8));
+
+    let event = RotationEvent::parse(event.payload);
+    let (secret, version, step) = match &event {
+        Ok(event) => (Some(event.secret_id.as_str()), Some(event.version.as_str()), Some(event.step)),
+        Err(_) => (None, None, None),
+    };
+    let step_name = step.map(|step| step.name());
+    let function = function.map_err(Clone::clone)?;
+    let result = match &event {
+        Err(error) => Err(error.clone()),
+        Ok(event) => perform(function, event, deadline).await,
+    };
+
+    let duration_ms = u64::try_from((left - started.left()).as_millis()).unwrap_or(u64::MAX);
+    match &result {
+        Ok(report) => {
+            let outcome = serde_json::to_string(&report.outcome).unwrap_or_default();
+            tracing::info!(request_id, secret, version, step = step_name, outcome, duration_ms, "step done");
+        }
+        Err(error) => {
+            tracing::error!(request_id, secret, version, step = step_name, error_type = error.name(), %error, duration_ms, "step failed");
+        }
+    }
+    publish(function, metrics(&function.name, step, &result), started).await;
+    result
+}
+
+async fn perform<K: SecretKind>(
+    function: &Function<K>,
+    event: &RotationEvent,
+    deadline: Deadline,
+) -> Result<Report, RotationError> {
+    let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
+    let store = function.clients.secrets_manager(deadline);
+    Rotator { kind: &function.kind, store: &store, stack: &function.stack }.perform(event, deadline, &mut rng).await
+}
+
+/// Publishes metrics, if there are any, within a bounded time. A rotation never fails for them.
+async fn publish<K>(function: &Function<K>, data: Vec<crate::telemetry::Datum>, deadline: Deadline) {
+    if data.is_empty() {
+        return;
+    }
+    let bounded = deadline.within(PUBLISH_TIMEOUT, ANSWER_RESERVE / 2);
+    match bounded.bound(function.clients.publish(data)).await {
+        Some(Ok(())) => {}
+        Some(Err(problem)) => tracing::warn!(problem, "metrics were not published"),
+        None => tracing::warn!("metrics were not published in time: VPC endpoint for monitoring, or NAT, missing?"),
+    }
+}
+
+/// The time until `deadline_ms`, in milliseconds of Unix time. Some local runtimes send a deadline that is no such time.
+fn time_left(deadline_ms: u64) -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "the deadline is in this machine's time")]
+    let now = SystemTime::now();
+    let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(deadline_ms);
+    deadline.duration_since(now).unwrap_or(UNKNOWN_DEADLINE)
+}
+
+/// JSON lines on standard output, at the level of `AWS_LAMBDA_LOG_LEVEL`. That level is for this crate alone: other
+/// crates are capped in code, because at TRACE the Lambda runtime prints the raw event, which holds the RotationToken.
+fn start_logging(environment: &Environment) {
+    let level =
+        environment.get("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        // It repeats every error that the handler has already logged.
+        .with_target("lambda_runtime", LevelFilter::OFF)
+        .with_target("rotation", level);
+    let lines =
+        tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false);
+    // Fails only when the process logs already, which a test may.
+    let _ = tracing_subscriber::registry().with(lines).with(filter).try_init();
+}
+
+impl From<RotationError> for Diagnostic {
+    fn from(error: RotationError) -> Self {
+        Self { error_type: error.name().to_owned(), error_message: error.to_string() }
+    }
+}

@@ -1,0 +1,81 @@
+//! Rotation of secrets that an application owns itself, as AWS Secrets Manager rotation functions.
+//!
+//! Secrets Manager invokes a function four times per rotation. [`protocol::Rotator`] performs the steps; what is
+//! particular to a kind of secret is one implementation of [`kind::SecretKind`]; [`lambda::run`] makes a function of it:
+//!
+//! | step | what it does | calls to Secrets Manager |
+//! | --- | --- | --- |
+//! | createSecret | makes the new value and stores it as `AWSPENDING`, once | describe, get current, put, describe |
+//! | setSecret | has the application load it | describe (and get both, with a target) |
+//! | testSecret | proves that the application accepts it, and refuses a random one | describe, get pending |
+//! | finishSecret | looks at both once more, moves `AWSCURRENT`, proves again, or puts the old value back | describe, get both, move |
+//!
+//! Dependencies point one way: `lambda -> aws, protocol -> store, target, kind, versions -> event, policy, document,
+//! secret`. The last ones do no I/O and read no clock: time and randomness come in as arguments.
+//!
+//! # A kind of secret
+//!
+//! A kind without an application to ask needs no more than this:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use rand::rngs::StdRng;
+//! use rotation::deadline::Deadline;
+//! use rotation::document::Document;
+//! use rotation::error::RotationError;
+//! use rotation::kind::{Phase, SecretKind, Subject, Values};
+//!
+//! struct SigningKey;
+//!
+//! impl SecretKind for SigningKey {
+//!     fn has_target(&self) -> bool {
+//!         false
+//!     }
+//!
+//!     fn settle_time(&self) -> Duration {
+//!         Duration::ZERO
+//!     }
+//!
+//!     fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
+//!         Document::first(&subject.policy.token.generate(rng), subject.policy.field.as_ref())
+//!     }
+//!
+//!     fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
+//!         current.with_secret(&subject.policy.token.generate(rng))
+//!     }
+//!
+//!     async fn set(&self, _: &Subject<'_>, _: Values<'_>, _: Phase, _: Deadline) -> Result<(), RotationError> {
+//!         Ok(())
+//!     }
+//!
+//!     async fn test(
+//!         &self,
+//!         _: &Subject<'_>,
+//!         _: Values<'_>,
+//!         _: Phase,
+//!         _: Deadline,
+//!         _: &mut StdRng,
+//!     ) -> Result<(), RotationError> {
+//!         Ok(())
+//!     }
+//! }
+//! ```
+
+pub mod aws;
+pub mod deadline;
+pub mod document;
+pub mod environment;
+pub mod error;
+pub mod event;
+pub mod kind;
+pub mod lambda;
+pub mod policy;
+pub mod protocol;
+pub mod secret;
+pub mod store;
+pub mod target;
+pub mod telemetry;
+pub mod time;
+pub mod token;
+pub mod versions;

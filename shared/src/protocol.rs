@@ -1,0 +1,480 @@
+//! The four steps of a rotation, top to bottom.
+//!
+//! Each step begins with one DescribeSecret and the admission of the event ([`Versions::admit`]); every step may run any
+//! number of times, twice at once, late, or die between any two calls. A version that this rotation did not create is
+//! never promoted, changed or detached, except to restore the version that it just replaced.
+//!
+//! [`Versions::admit`]: crate::versions::Versions::admit
+
+use std::time::{Duration, SystemTime};
+
+use rand::rngs::StdRng;
+use serde::Serialize;
+
+use crate::deadline::Deadline;
+use crate::document::{Document, MAX_VALUE_BYTES};
+use crate::error::{Restored, RotationError};
+use crate::event::{RotationEvent, Step, VersionId};
+use crate::kind::{Phase, SecretKind, Subject, Values};
+use crate::policy::{RotationPolicy, StackPolicy};
+use crate::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
+use crate::time::format_timestamp;
+use crate::versions::{Admission, Admitted, Stage};
+
+/// Kept free after a promotion to put the old version back: four calls and a refresh.
+pub const ROLLBACK_RESERVE: Duration = Duration::from_secs(5);
+
+/// Waits before a read is repeated, because reads are eventually consistent between the steps.
+const READ_PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
+
+/// Performs the steps for one kind of secret, in one store, under one stack's policy.
+#[derive(Debug)]
+pub struct Rotator<'a, K, S> {
+    /// What is particular to the kind of secret.
+    pub kind: &'a K,
+    /// Secrets Manager.
+    pub store: &'a S,
+    /// The bounds that the stack sets.
+    pub stack: &'a StackPolicy,
+}
+
+/// What a step did. It is the function's answer and its log line, and holds no value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The secret's name.
+    pub secret: String,
+    /// The version of the rotation.
+    pub version: VersionId,
+    /// The step.
+    pub step: Step,
+    /// What happened.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// The outcomes of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Outcome {
+    /// createSecret stored a new value.
+    Created,
+    /// createSecret found the value that an earlier try had stored.
+    Adopted,
+    /// createSecret gave a secret without a value its first one.
+    Initialised,
+    /// The version is already current.
+    NothingToDo,
+    /// setSecret brought the value to the target.
+    Set,
+    /// There is no target to bring the value to.
+    NoTarget,
+    /// testSecret proved the value.
+    Tested,
+    /// testSecret ran alone, as a test of the configuration.
+    ConfigurationTested,
+    /// finishSecret promoted the version, and it verified.
+    Promoted(Promotion),
+    /// finishSecret found the version promoted by an earlier try, and it verified.
+    PromotedEarlier(Promotion),
+    /// finishSecret found the first value of the secret in place; no application knew a value before, so none is asked.
+    FirstValue,
+}
+
+/// What a promotion means to consumers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Promotion {
+    /// Until when the previous value is accepted, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_accepted_until: Option<String>,
+    /// Until when the value before that would have been accepted; this rotation ended it early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlap_shortened_from: Option<String>,
+    /// Seconds from the making of the value to now, by the service's clock.
+    pub rotation_seconds: u64,
+}
+
+/// One admitted event, with what was seen when it was admitted.
+struct Rotation<'a> {
+    event: &'a RotationEvent,
+    secret: &'a Described,
+    admitted: &'a Admitted,
+    policy: RotationPolicy,
+    deadline: Deadline,
+}
+
+impl Rotation<'_> {
+    fn subject(&self) -> Subject<'_> {
+        Subject { admitted: self.admitted, name: &self.secret.name, policy: &self.policy, now: self.secret.as_of }
+    }
+
+    fn parse(&self, value: &VersionValue) -> Result<Document, RotationError> {
+        Document::parse(value.text.clone(), self.policy.field.as_ref())
+    }
+}
+
+impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
+    /// Performs the step that `event` asks for.
+    ///
+    /// # Errors
+    /// Every failure is named, see [`RotationError::name`]; what it leaves behind is what the retry expects.
+    pub async fn perform(
+        &self,
+        event: &RotationEvent,
+        deadline: Deadline,
+        rng: &mut StdRng,
+    ) -> Result<Report, RotationError> {
+        let secret = self.store.describe(&event.secret_id).await?;
+        let name = || secret.name.clone();
+        if secret.deleted {
+            return Err(RotationError::ScheduledForDeletion { name: name() });
+        }
+        if let Some(primary_region) = secret.replica_of.clone() {
+            return Err(RotationError::ReplicaRegion { name: name(), primary_region });
+        }
+        self.stack.check_name(&secret.name)?;
+
+        let rotation = |admitted| {
+            let policy = self.stack.for_secret(&secret.tags, secret.as_of)?;
+            Ok::<_, RotationError>(Rotation { event, secret: &secret, admitted, policy, deadline })
+        };
+        let outcome = match secret.versions.admit(&event.version, event.step)? {
+            Admission::NothingToDo => Outcome::NothingToDo,
+            Admission::RepeatAfterPromotion(admitted) => {
+                self.repeat_after_promotion(&rotation(&admitted)?, rng).await?
+            }
+            Admission::FinishRollback(admitted) => {
+                // AWSPENDING first: without AWSPREVIOUS it would look like a version to promote.
+                self.detach_pending(event, admitted.version()).await?;
+                self.ignoring_conflict(&event.secret_id, Stage::Previous, admitted.version(), None).await?;
+                return Err(RotationError::RolledBack { version: event.version.clone() });
+            }
+            Admission::Perform(admitted) => {
+                if !secret.rotation_enabled {
+                    return Err(RotationError::RotationNotEnabled { name: name() });
+                }
+                let rotation = rotation(&admitted)?;
+                if let Some(until) = rotation.policy.hold_until {
+                    return Err(RotationError::OnHold { name: name(), until });
+                }
+                let performed = match event.step {
+                    Step::CreateSecret => self.create(&rotation, rng).await,
+                    Step::SetSecret => self.set(&rotation).await,
+                    Step::TestSecret => self.test(&rotation, rng).await,
+                    Step::FinishSecret => self.finish(&rotation, rng).await,
+                };
+                if let Err(error) = &performed
+                    && error.gives_up_pending()
+                {
+                    self.detach_pending(event, &event.version).await?;
+                }
+                performed?
+            }
+        };
+        Ok(Report { secret: secret.name, version: event.version.clone(), step: event.step, outcome })
+    }
+
+    /// Makes the new value and stores it, once for this version. An earlier try that won is adopted.
+    async fn create(&self, rotation: &Rotation<'_>, rng: &mut StdRng) -> Result<Outcome, RotationError> {
+        let Some(current_id) = rotation.admitted.current() else {
+            return self.initialise(rotation, rng).await;
+        };
+        let current = self.read(rotation, current_id).await?;
+        let new = self.kind.create(&rotation.subject(), &rotation.parse(&current)?, rng)?;
+        let put = self.put(rotation, &new).await?;
+
+        // The value was made from a version that may have been replaced meanwhile; finishSecret looks again.
+        let now = self.store.describe(&rotation.event.secret_id).await?;
+        let holder = now.versions.holder(&Stage::Current);
+        if holder != Some(current_id) && holder != Some(rotation.admitted.version()) {
+            return Err(RotationError::CurrentChanged { name: rotation.secret.name.clone() });
+        }
+        Ok(match put {
+            Put::Stored => Outcome::Created,
+            Put::Exists => Outcome::Adopted,
+        })
+    }
+
+    /// Gives a secret its first value. It is stored as pending and then promoted by a move that names no origin, which
+    /// fails when somebody stored a value in between: PutSecretValue as current would overwrite theirs.
+    async fn initialise(&self, rotation: &Rotation<'_>, rng: &mut StdRng) -> Result<Outcome, RotationError> {
+        let first = self.kind.first(&rotation.subject(), rng)?;
+        self.put(rotation, &first).await?;
+        self.promote(rotation, None).await?;
+        Ok(Outcome::Initialised)
+    }
+
+    async fn put(&self, rotation: &Rotation<'_>, new: &Document) -> Result<Put, RotationError> {
+        let bytes = new.text().len();
+        if bytes > MAX_VALUE_BYTES {
+            return Err(RotationError::ValueTooLarge { bytes });
+        }
+        let event = rotation.event;
+        Ok(self.store.put_pending(&event.secret_id, &event.version, new.text(), event.rotation_token.as_ref()).await?)
+    }
+
+    /// Brings the pending value to the application.
+    async fn set(&self, rotation: &Rotation<'_>) -> Result<Outcome, RotationError> {
+        if !self.kind.has_target() {
+            return Ok(Outcome::NoTarget);
+        }
+        let (old, new) = self.read_both(rotation).await?;
+        let values = Values { old: old.as_ref(), new: &new };
+        self.kind.set(&rotation.subject(), values, Phase::BeforePromotion, rotation.deadline).await?;
+        Ok(Outcome::Set)
+    }
+
+    /// Proves the pending value. Without one this is a test of the configuration (`RotateImmediately=false` runs this
+    /// step alone), done with the current value; finishSecret does not believe it.
+    async fn test(&self, rotation: &Rotation<'_>, rng: &mut StdRng) -> Result<Outcome, RotationError> {
+        let subject = rotation.subject();
+        let old = match rotation.admitted.current() {
+            Some(id) if self.kind.has_target() => Some(self.read(rotation, id).await?),
+            _ => None,
+        };
+        let new = self.try_read(rotation, rotation.admitted.version()).await?;
+        if let Some(new) = new
+            && old.as_ref().is_none_or(|old| old.text != new.text)
+        {
+            let old = old.as_ref().map(|old| rotation.parse(old)).transpose()?;
+            let values = Values { old: old.as_ref(), new: &rotation.parse(&new)? };
+            self.kind.test(&subject, values, Phase::BeforePromotion, rotation.deadline, rng).await?;
+            return Ok(Outcome::Tested);
+        }
+        let current = match (old, rotation.admitted.current()) {
+            (None, Some(id)) => Some(self.read(rotation, id).await?),
+            (old, _) => old,
+        };
+        if let Some(current) = current {
+            let values = Values { old: None, new: &rotation.parse(&current)? };
+            self.kind.test(&subject, values, Phase::Configuration, rotation.deadline, rng).await?;
+        }
+        Ok(Outcome::ConfigurationTested)
+    }
+
+    /// Promotes the pending value. No earlier step is trusted: a stale read may have made testSecret believe that it
+    /// was a test of the configuration.
+    async fn finish(&self, rotation: &Rotation<'_>, rng: &mut StdRng) -> Result<Outcome, RotationError> {
+        let subject = rotation.subject();
+        let pending = self.read(rotation, rotation.admitted.version()).await?;
+        let new = rotation.parse(&pending)?;
+        let Some(current_id) = rotation.admitted.current() else {
+            self.promote(rotation, None).await?;
+            return Ok(Outcome::FirstValue);
+        };
+        let current = self.read(rotation, current_id).await?;
+        let old = rotation.parse(&current)?;
+        let written = old.field().map_or(vec![], |field| self.kind.members(field));
+        if current.created > pending.created || !old.same_other_members(&new, &written) {
+            return Err(RotationError::CurrentChanged { name: rotation.secret.name.clone() });
+        }
+        if old.secret()? == new.secret()? {
+            return Err(RotationError::TokenUnchanged { version: rotation.admitted.version().clone() });
+        }
+        self.kind.check_succession(&subject, &old, &new)?;
+
+        let values = Values { old: Some(&old), new: &new };
+        self.require_time_to_promote(rotation.deadline)?;
+        self.kind.test(&subject, values, Phase::BeforePromotion, rotation.deadline, rng).await?;
+        self.require_time_to_promote(rotation.deadline)?;
+        self.promote(rotation, Some(current_id)).await?;
+
+        let replaced = Replaced { id: current_id, previous_was: rotation.admitted.previous() };
+        self.settle(rotation, values, Some(replaced), rng).await?;
+
+        let promoted = rotation.secret.last_rotated.map_or(current.created, |rotated| rotated.max(current.created));
+        let shortened = self.kind.overlap_end(&subject, &old, promoted);
+        let shortened = shortened.filter(|end| rotation.admitted.previous().is_some() && *end > subject.now);
+        Ok(Outcome::Promoted(self.promotion(&subject, &new, pending.created, shortened)))
+    }
+
+    /// Does again what follows promotion: an earlier try may have died before it, or its answer was lost.
+    async fn repeat_after_promotion(
+        &self,
+        rotation: &Rotation<'_>,
+        rng: &mut StdRng,
+    ) -> Result<Outcome, RotationError> {
+        let Some(previous_id) = rotation.admitted.previous() else {
+            return Ok(Outcome::FirstValue);
+        };
+        let promoted = self.read(rotation, rotation.admitted.version()).await?;
+        let new = rotation.parse(&promoted)?;
+        if self.kind.has_target() {
+            self.require_time_to_promote(rotation.deadline)?;
+            let previous = self.try_read(rotation, previous_id).await?;
+            let old = previous.map(|previous| rotation.parse(&previous)).transpose()?;
+            let replaced = old.as_ref().map(|_| Replaced { id: previous_id, previous_was: None });
+            self.settle(rotation, Values { old: old.as_ref(), new: &new }, replaced, rng).await?;
+        }
+        Ok(Outcome::PromotedEarlier(self.promotion(&rotation.subject(), &new, promoted.created, None)))
+    }
+
+    fn promotion(
+        &self,
+        subject: &Subject<'_>,
+        new: &Document,
+        created: SystemTime,
+        shortened: Option<SystemTime>,
+    ) -> Promotion {
+        Promotion {
+            previous_accepted_until: self.kind.overlap_end(subject, new, subject.now).map(format_timestamp),
+            overlap_shortened_from: shortened.map(format_timestamp),
+            rotation_seconds: subject.now.duration_since(created).unwrap_or_default().as_secs(),
+        }
+    }
+
+    fn require_time_to_promote(&self, deadline: Deadline) -> Result<(), RotationError> {
+        let (left, needed) = (deadline.left(), self.kind.settle_time() + ROLLBACK_RESERVE);
+        if left < needed { Err(RotationError::TimeTooShort { left, needed }) } else { Ok(()) }
+    }
+
+    /// Moves `AWSCURRENT` from the version that was checked to the pending one, in one call that names both.
+    async fn promote(&self, rotation: &Rotation<'_>, from: Option<&VersionId>) -> Result<(), RotationError> {
+        let to = rotation.admitted.version();
+        let secret_id = &rotation.event.secret_id;
+        let Err(error) = self.store.move_stage(secret_id, Stage::Current, from, Some(to)).await else {
+            return Ok(());
+        };
+        if !may_have_moved(&error) {
+            return Err(error.into());
+        }
+        // The answer may have been lost, a duplicate may have been faster, or somebody stored another value.
+        for pause in READ_PAUSES {
+            let now = self.store.describe(secret_id).await?;
+            match now.versions.holder(&Stage::Current) {
+                Some(holder) if holder == to => return Ok(()),
+                holder if holder == from => {}
+                _ => return Err(RotationError::CurrentChanged { name: rotation.secret.name.clone() }),
+            }
+            if !rotation.deadline.pause(pause).await {
+                break;
+            }
+        }
+        Err(match error.kind {
+            StoreErrorKind::Conflict => RotationError::PromotionConflict { name: rotation.secret.name.clone() },
+            _ => error.into(),
+        })
+    }
+
+    /// Brings the promoted value to the application and proves it; on failure the replaced version is put back.
+    async fn settle(
+        &self,
+        rotation: &Rotation<'_>,
+        values: Values<'_>,
+        replaced: Option<Replaced<'_>>,
+        rng: &mut StdRng,
+    ) -> Result<(), RotationError> {
+        let subject = rotation.subject();
+        let deadline = rotation.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE);
+        let settled = async {
+            self.kind.set(&subject, values, Phase::AfterPromotion, deadline).await?;
+            self.kind.test(&subject, values, Phase::AfterPromotion, deadline, rng).await
+        };
+        let Err(reason) = settled.await else { return Ok(()) };
+
+        let version = rotation.admitted.version().clone();
+        let restored = match replaced {
+            None => Restored::NothingToRestore,
+            Some(replaced) => self.roll_back(rotation, replaced).await,
+        };
+        if let (Restored::Yes(_), Some(old)) = (&restored, values.old) {
+            // The application drops the failed value at once if it hears of it, else when its cache expires.
+            let back = Values { old: Some(values.new), new: old };
+            if let Err(error) = self.kind.set(&subject, back, Phase::AfterPromotion, rotation.deadline).await {
+                tracing::warn!(secret = subject.name, %version, %error, "the target was not refreshed after the rollback");
+            }
+        }
+        Err(RotationError::VerificationFailed { version, reason: Box::new(reason), restored })
+    }
+
+    /// Puts `AWSCURRENT` back in one call, then takes `AWSPENDING` and `AWSPREVIOUS` off the failed version, so that the
+    /// retries of Secrets Manager do not promote it again and again, and the next rotation starts clean.
+    async fn roll_back(&self, rotation: &Rotation<'_>, replaced: Replaced<'_>) -> Restored {
+        let failed = rotation.admitted.version();
+        let secret_id = &rotation.event.secret_id;
+        if let Err(error) = self.store.move_stage(secret_id, Stage::Current, Some(failed), Some(replaced.id)).await {
+            let holder = match self.store.describe(secret_id).await {
+                Ok(now) if may_have_moved(&error) => now.versions.holder(&Stage::Current).cloned(),
+                _ => return Restored::Failed(error),
+            };
+            match holder {
+                Some(holder) if holder == *replaced.id => {}
+                Some(holder) if holder == *failed => return Restored::Failed(error),
+                _ => return Restored::ChangedSince,
+            }
+        }
+        let tidied = async {
+            self.detach_pending(rotation.event, failed).await?;
+            self.ignoring_conflict(secret_id, Stage::Previous, failed, replaced.previous_was).await
+        };
+        if let Err(error) = tidied.await {
+            tracing::warn!(secret = rotation.secret.name, version = %failed, %error, "stages of the failed version were not tidied up");
+        }
+        Restored::Yes(replaced.id.clone())
+    }
+
+    async fn detach_pending(&self, event: &RotationEvent, version: &VersionId) -> Result<(), StoreError> {
+        self.ignoring_conflict(&event.secret_id, Stage::Pending, version, None).await
+    }
+
+    /// Moves a stage that may be gone already, because an earlier try or a duplicate did it.
+    async fn ignoring_conflict(
+        &self,
+        secret_id: &str,
+        stage: Stage,
+        from: &VersionId,
+        to: Option<&VersionId>,
+    ) -> Result<(), StoreError> {
+        match self.store.move_stage(secret_id, stage, Some(from), to).await {
+            Err(error) if error.kind == StoreErrorKind::Conflict => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn read_both(&self, rotation: &Rotation<'_>) -> Result<(Option<Document>, Document), RotationError> {
+        let old = match rotation.admitted.current() {
+            None => None,
+            Some(id) => Some(rotation.parse(&self.read(rotation, id).await?)?),
+        };
+        Ok((old, rotation.parse(&self.read(rotation, rotation.admitted.version()).await?)?))
+    }
+
+    async fn read(&self, rotation: &Rotation<'_>, version: &VersionId) -> Result<VersionValue, RotationError> {
+        let value = self.try_read(rotation, version).await?;
+        value.ok_or_else(|| RotationError::ValueMissing { version: version.clone() })
+    }
+
+    /// Reads by version id; a value that is not there yet is looked for again, briefly.
+    async fn try_read(
+        &self,
+        rotation: &Rotation<'_>,
+        version: &VersionId,
+    ) -> Result<Option<VersionValue>, RotationError> {
+        let mut pauses = READ_PAUSES.into_iter();
+        loop {
+            if let Some(value) = self.store.get(&rotation.event.secret_id, version).await? {
+                return Ok(Some(value));
+            }
+            match pauses.next() {
+                Some(pause) if rotation.deadline.pause(pause).await => {}
+                _ => return Ok(None),
+            }
+        }
+    }
+}
+
+/// The version that a promotion replaced, and the one that carried `AWSPREVIOUS` before it.
+#[derive(Clone, Copy)]
+struct Replaced<'a> {
+    id: &'a VersionId,
+    previous_was: Option<&'a VersionId>,
+}
+
+/// Whether a failed move of a stage may have happened all the same: by this call, whose answer was lost and which was
+/// then repeated, or by a duplicate.
+fn may_have_moved(error: &StoreError) -> bool {
+    matches!(
+        error.kind,
+        StoreErrorKind::Conflict | StoreErrorKind::Unreachable | StoreErrorKind::Service | StoreErrorKind::Throttled
+    )
+}

@@ -1,0 +1,156 @@
+//! The port to Secrets Manager: the four calls that a rotation makes, and what can go wrong with them.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::SystemTime;
+
+use crate::event::{RotationToken, VersionId};
+use crate::secret::SecretText;
+use crate::versions::{Stage, Versions};
+
+/// What DescribeSecret tells, as far as a rotation needs it.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// The full ARN.
+    pub arn: String,
+    /// The friendly name.
+    pub name: String,
+    /// Whether rotation is switched on.
+    pub rotation_enabled: bool,
+    /// Whether the secret is scheduled for deletion.
+    pub deleted: bool,
+    /// The Region of the primary, when this one is a replica.
+    pub replica_of: Option<String>,
+    /// The tags.
+    pub tags: BTreeMap<String, String>,
+    /// The versions and their stages.
+    pub versions: Versions,
+    /// When a rotation last succeeded.
+    pub last_rotated: Option<SystemTime>,
+    /// The service's own clock at its answer: the only clock that a rotation reads, so that the times that it
+    /// writes and compares come from the same one as the service's.
+    pub as_of: SystemTime,
+}
+
+/// The value of one version.
+#[derive(Clone, Debug)]
+pub struct VersionValue {
+    /// The value as text.
+    pub text: SecretText,
+    /// When the version was created.
+    pub created: SystemTime,
+}
+
+/// What became of a PutSecretValue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The value is stored (or was, by an earlier call with the same value).
+    Stored,
+    /// The version already has another value: an earlier try won.
+    Exists,
+}
+
+/// Secrets Manager, as a rotation uses it. Implementations retry within their own time limit and classify errors.
+pub trait SecretStore: Sync {
+    /// DescribeSecret.
+    fn describe(&self, secret_id: &str) -> impl Future<Output = Result<Described, StoreError>> + Send;
+
+    /// GetSecretValue by version. `None` means that the service says the version has no value; reads are
+    /// eventually consistent, so it may have one in a moment.
+    fn get(
+        &self,
+        secret_id: &str,
+        version: &VersionId,
+    ) -> impl Future<Output = Result<Option<VersionValue>, StoreError>> + Send;
+
+    /// PutSecretValue under `AWSPENDING`, once per version.
+    fn put_pending(
+        &self,
+        secret_id: &str,
+        version: &VersionId,
+        value: &SecretText,
+        rotation_token: Option<&RotationToken>,
+    ) -> impl Future<Output = Result<Put, StoreError>> + Send;
+
+    /// UpdateSecretVersionStage: `stage` from the version `from` (if it is attached anywhere) to the version `to`.
+    /// A `from` that does not hold the stage is an error of kind [`StoreErrorKind::Conflict`], and nothing moved.
+    fn move_stage(
+        &self,
+        secret_id: &str,
+        stage: Stage,
+        from: Option<&VersionId>,
+        to: Option<&VersionId>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// A failed call to Secrets Manager.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{operation}: {}{}", .kind.explanation(), .detail.as_ref().map_or(String::new(), |d| format!(" ({d})")))]
+pub struct StoreError {
+    /// The API operation.
+    pub operation: &'static str,
+    /// The class, which decides what happens next.
+    pub kind: StoreErrorKind,
+    /// The error code of the service, or the endpoint that could not be reached; never a value.
+    pub detail: Option<String>,
+}
+
+/// The classes of a failed call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The secret does not exist.
+    SecretNotFound,
+    /// The value is a SecretBinary.
+    Binary,
+    /// A stage is not where the call expected it: nothing was changed.
+    Conflict,
+    /// The role may not make the call.
+    AccessDenied,
+    /// KMS refused to encrypt or decrypt.
+    Kms,
+    /// The service throttled the call, after retries.
+    Throttled,
+    /// No connection, or no answer in time.
+    Unreachable,
+    /// The service failed, after retries, or gave an answer that makes no sense.
+    Service,
+    /// The service refused the call for another reason.
+    Rejected,
+}
+
+impl StoreErrorKind {
+    fn explanation(self) -> &'static str {
+        match self {
+            Self::SecretNotFound => "the secret does not exist in this Region and account",
+            Self::Binary => "the value is a SecretBinary",
+            Self::Conflict => "the version stage is not where it was expected; nothing was changed",
+            Self::AccessDenied => "access denied: give the function's role this action on the secret",
+            Self::Kms => {
+                "KMS refused: give the function's role kms:Decrypt and kms:GenerateDataKey on the secret's key, and check that the key is enabled"
+            }
+            Self::Throttled => "throttled, also when tried again: Secrets Manager will repeat the rotation",
+            Self::Unreachable => "no answer from the endpoint: VPC endpoint or NAT missing?",
+            Self::Service => "the service failed: Secrets Manager will repeat the rotation",
+            Self::Rejected => "the service refused the call",
+        }
+    }
+}
+
+impl StoreError {
+    /// The stable name, see [`RotationError::name`](crate::error::RotationError::name).
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self.kind {
+            StoreErrorKind::SecretNotFound => "SecretNotFound",
+            StoreErrorKind::Binary => "BinarySecret",
+            StoreErrorKind::Conflict => "StageConflict",
+            StoreErrorKind::AccessDenied => "AccessDenied",
+            StoreErrorKind::Kms => "KmsDenied",
+            StoreErrorKind::Throttled => "Throttled",
+            StoreErrorKind::Unreachable => "Unreachable",
+            StoreErrorKind::Service => "ServiceFailure",
+            StoreErrorKind::Rejected => "CallRejected",
+        }
+    }
+}

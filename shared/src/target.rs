@@ -1,0 +1,291 @@
+//! The port to the application that uses the secret, and what a rotation does with it: refresh every instance, and
+//! prove which tokens are accepted.
+
+pub mod http;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::environment::{Environment, invalid};
+use crate::error::RotationError;
+use crate::secret::SecretText;
+
+/// The longest time for a refresh or a verification of all instances, unless the stack sets `TARGET_TIMEOUT`.
+pub const DEFAULT_TARGET_TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// An application's answer to one authorised request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What it says of the token.
+    pub verdict: Verdict,
+    /// The id of the instance that answered, if it gave one.
+    pub instance: Option<String>,
+}
+
+/// What an answer says of the token it was asked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A status of 200 to 299.
+    Accepted,
+    /// 401 or 403.
+    Refused,
+    /// 300 to 399: the token is not sent there.
+    Redirect(u16),
+    /// 429 and 500 to 599: worth another try.
+    Unwell(u16),
+    /// Any other status.
+    Failed(u16),
+}
+
+impl Verdict {
+    /// The verdict of an HTTP status (RFC 9110 §15).
+    #[must_use]
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            200..=299 => Self::Accepted,
+            401 | 403 => Self::Refused,
+            300..=399 => Self::Redirect(status),
+            429 | 500..=599 => Self::Unwell(status),
+            _ => Self::Failed(status),
+        }
+    }
+}
+
+/// The two requests that the application serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Load the secret again, now.
+    Refresh,
+    /// Any request that requires the token.
+    Verify,
+}
+
+impl Operation {
+    /// The operation's name in errors.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refresh => "refresh",
+            Self::Verify => "verify",
+        }
+    }
+}
+
+/// The application, as a rotation uses it.
+pub trait Target: Sync {
+    /// Sends one request with `token`, over a connection of its own, so that a load balancer may choose the instance.
+    /// `Err` is why there was no answer; it holds no value.
+    fn ask(
+        &self,
+        operation: Operation,
+        secret_name: &str,
+        token: &SecretText,
+    ) -> impl Future<Output = Result<Answer, String>> + Send;
+
+    /// How it is set up.
+    fn settings(&self) -> &TargetSettings;
+}
+
+/// How the stack's target is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetSettings {
+    /// Whether the application can be told to load the secret again (`TARGET_REFRESH_URL`).
+    pub can_refresh: bool,
+    /// How many instances there are behind the address (`TARGET_INSTANCES`); `None` takes the first answer for all.
+    pub instances: Option<NonZeroUsize>,
+    /// The longest time for a refresh, and for a verification, of all instances (`TARGET_TIMEOUT`).
+    pub timeout: Duration,
+}
+
+impl TargetSettings {
+    /// Reads `TARGET_INSTANCES` and `TARGET_TIMEOUT`.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`].
+    pub fn from_environment(environment: &Environment, can_refresh: bool) -> Result<Self, RotationError> {
+        let timeout = environment.duration("TARGET_TIMEOUT")?.unwrap_or(DEFAULT_TARGET_TIMEOUT);
+        if !(Duration::from_millis(100)..=Duration::from_secs(300)).contains(&timeout) {
+            return Err(invalid("TARGET_TIMEOUT", "expected 100ms to 300s"));
+        }
+        let instances = environment.parse("TARGET_INSTANCES", "a number of instances, at least 1")?;
+        Ok(Self { can_refresh, instances, timeout })
+    }
+
+    fn expected_instances(&self) -> usize {
+        self.instances.map_or(1, NonZeroUsize::get)
+    }
+}
+
+/// Tells every instance to load the secret again. A request is authorised with the first of `tokens`, and with the next
+/// where that one is refused: instances may differ in what they know. Each token is tried as many times in a row as
+/// there are instances: behind a balancer that takes turns, tokens that take turns as well could meet the wrong
+/// instance every time.
+///
+/// # Errors
+/// [`RotationError::RefreshRefused`], [`RotationError::InstanceMissing`], [`RotationError::TargetUnavailable`],
+/// [`RotationError::TargetFailed`], [`RotationError::TargetRedirects`].
+pub async fn refresh(
+    target: &impl Target,
+    secret_name: &str,
+    tokens: &[&SecretText],
+    deadline: Deadline,
+) -> Result<(), RotationError> {
+    if !target.settings().can_refresh {
+        return Ok(());
+    }
+    let mut round = Round::new(target, Operation::Refresh, secret_name, deadline);
+    let instances = target.settings().expected_instances();
+    let turns: Vec<_> = tokens.iter().flat_map(|token| std::iter::repeat_n(*token, instances)).collect();
+    for (turn, token) in (1..).zip(turns.iter().cycle()) {
+        let asked = round.ask(token).await?;
+        if round.complete() {
+            return Ok(());
+        }
+        // After a refusal the next turn follows at once, until all have been taken.
+        if asked != Asked::Refused || turn % turns.len() == 0 {
+            round.pause(RotationError::RefreshRefused).await?;
+        }
+    }
+    // Without a token nobody can be asked.
+    Err(RotationError::RefreshRefused)
+}
+
+/// Proves that every instance accepts `token`, and that a random one is refused: a target that accepts anything
+/// proves nothing.
+///
+/// # Errors
+/// `refused` when an instance still refuses `token` when the time is up, [`RotationError::TargetAcceptsAnyToken`], and
+/// those of [`refresh`].
+pub async fn prove(
+    target: &impl Target,
+    secret_name: &str,
+    token: &SecretText,
+    random: &SecretText,
+    refused: RotationError,
+    deadline: Deadline,
+) -> Result<(), RotationError> {
+    let mut accepting = Round::new(target, Operation::Verify, secret_name, deadline);
+    loop {
+        accepting.ask(token).await?;
+        if accepting.complete() {
+            break;
+        }
+        accepting.pause(refused.clone()).await?;
+    }
+    let mut refusing = Round::new(target, Operation::Verify, secret_name, deadline);
+    loop {
+        match refusing.ask(random).await? {
+            Asked::Accepted => return Err(RotationError::TargetAcceptsAnyToken),
+            Asked::Refused => return Ok(()),
+            Asked::NoAnswer => refusing.pause(refused.clone()).await?,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Accepted,
+    Refused,
+    NoAnswer,
+}
+
+/// Repeats an operation until enough distinct instances accepted, or the time is up.
+struct Round<'a, T> {
+    target: &'a T,
+    operation: Operation,
+    secret_name: &'a str,
+    deadline: Deadline,
+    accepted_by: BTreeSet<String>,
+    refused_by: BTreeSet<String>,
+    turn: usize,
+    pause: Duration,
+    last: Asked,
+    last_problem: String,
+}
+
+impl<'a, T: Target> Round<'a, T> {
+    fn new(target: &'a T, operation: Operation, secret_name: &'a str, deadline: Deadline) -> Self {
+        Self {
+            target,
+            operation,
+            secret_name,
+            deadline: deadline.within(target.settings().timeout, Duration::ZERO),
+            accepted_by: BTreeSet::new(),
+            refused_by: BTreeSet::new(),
+            turn: 0,
+            pause: FIRST_PAUSE,
+            last: Asked::NoAnswer,
+            last_problem: "there was no time to ask".to_owned(),
+        }
+    }
+
+    async fn ask(&mut self, token: &SecretText) -> Result<Asked, RotationError> {
+        let operation = self.operation.name();
+        let asked = self.target.ask(self.operation, self.secret_name, token);
+        let answer = match self.deadline.bound(asked).await {
+            None => Err("no answer in time".to_owned()),
+            Some(answer) => answer,
+        };
+        self.last = match answer {
+            Err(problem) => {
+                self.last_problem = problem;
+                Asked::NoAnswer
+            }
+            Ok(Answer { verdict, instance }) => match verdict {
+                // Answers without an id count as one instance.
+                Verdict::Accepted => {
+                    let instance = instance.unwrap_or_default();
+                    self.refused_by.remove(&instance);
+                    self.accepted_by.insert(instance);
+                    Asked::Accepted
+                }
+                Verdict::Refused => {
+                    self.refused_by.extend(instance);
+                    Asked::Refused
+                }
+                Verdict::Redirect(status) => return Err(RotationError::TargetRedirects { operation, status }),
+                Verdict::Failed(status) => return Err(RotationError::TargetFailed { operation, status }),
+                Verdict::Unwell(status) => {
+                    self.last_problem = format!("status {status}");
+                    Asked::NoAnswer
+                }
+            },
+        };
+        Ok(self.last)
+    }
+
+    fn complete(&self) -> bool {
+        self.accepted_by.len() >= self.target.settings().expected_instances()
+    }
+
+    /// Waits before the next try, longer each time. When the time is up, the error says how far it came.
+    async fn pause(&mut self, refused: RotationError) -> Result<(), RotationError> {
+        let (operation, seen, expected) =
+            (self.operation.name(), self.accepted_by.len(), self.target.settings().expected_instances());
+        // Every instance gets a turn at once. With a pause in between, a duplicate of this invocation that pauses alike
+        // could for ever have the turn of the same instance, behind a balancer that takes turns.
+        self.turn += 1;
+        if self.last == Asked::Accepted && !self.turn.is_multiple_of(expected) && !self.deadline.left().is_zero() {
+            return Ok(());
+        }
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        if self.deadline.pause(pause).await {
+            return Ok(());
+        }
+        // What kept it from being complete, whichever instance answered last.
+        Err(match self.last {
+            Asked::Refused => refused,
+            _ if !self.refused_by.is_empty() => refused,
+            Asked::NoAnswer if seen == 0 => {
+                RotationError::TargetUnavailable { operation, problem: self.last_problem.clone() }
+            }
+            Asked::NoAnswer | Asked::Accepted => RotationError::InstanceMissing { operation, seen, expected },
+        })
+    }
+}

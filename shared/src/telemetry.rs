@@ -1,0 +1,73 @@
+//! Logs and metrics: what operators see, and never a value.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::error::RotationError;
+use crate::event::Step;
+use crate::protocol::{Outcome, Report};
+
+/// The CloudWatch namespace of all metrics.
+pub const NAMESPACE: &str = "SecretRotation";
+
+/// The longest that publishing metrics may take; a rotation never fails for them.
+pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The unit of a metric's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Occurrences.
+    Count,
+    /// Seconds.
+    Seconds,
+}
+
+/// One value of one metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Datum {
+    /// The metric's name.
+    pub name: &'static str,
+    /// Its dimensions; none for the aggregate over everything.
+    pub dimensions: Vec<(&'static str, String)>,
+    /// The value.
+    pub value: f64,
+    /// The value's unit.
+    pub unit: Unit,
+}
+
+/// Where metrics go. One call, bounded in time by the caller; a failure is logged and forgotten.
+pub trait MetricSink: Sync {
+    /// Publishes all of `data` in one call.
+    fn publish(&self, data: Vec<Datum>) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// The metrics of one invocation: none for a step in the middle that succeeded.
+#[must_use]
+pub fn metrics(function: &str, step: Option<Step>, result: &Result<Report, RotationError>) -> Vec<Datum> {
+    let function = || ("Function", function.to_owned());
+    let count = |name, dimensions| Datum { name, dimensions, value: 1.0, unit: Unit::Count };
+    match result {
+        Err(error) => {
+            let step = step.map_or("none", Step::name).to_owned();
+            let dimensions = vec![function(), ("Step", step), ("ErrorType", error.name().to_owned())];
+            vec![count("RotationFailed", dimensions), count("RotationFailed", vec![])]
+        }
+        Ok(Report { outcome: Outcome::Promoted(promotion) | Outcome::PromotedEarlier(promotion), .. }) => {
+            #[expect(clippy::cast_precision_loss, reason = "a rotation takes less than 2^52 seconds")]
+            let seconds = promotion.rotation_seconds as f64;
+            let mut data = vec![
+                count("RotationSucceeded", vec![function()]),
+                count("RotationSucceeded", vec![]),
+                Datum { name: "RotationDuration", dimensions: vec![function()], value: seconds, unit: Unit::Seconds },
+            ];
+            if promotion.overlap_shortened_from.is_some() {
+                data.push(count("OverlapShortened", vec![]));
+            }
+            data
+        }
+        Ok(Report { outcome: Outcome::FirstValue, .. }) => {
+            vec![count("RotationSucceeded", vec![function()]), count("RotationSucceeded", vec![])]
+        }
+        Ok(_) => vec![],
+    }
+}

@@ -1,0 +1,150 @@
+//! The formats an admin token can have, and its generation.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rand::{CryptoRng, Rng as _};
+use zeroize::Zeroizing;
+
+use crate::secret::SecretText;
+
+/// The least randomness a token may have, in bytes: twice the 128 bits of OWASP ASVS 5.0 (7.2.3, reference tokens),
+/// so that no policy can ask for a weak one.
+pub const MIN_TOKEN_BYTES: usize = 32;
+/// The most randomness a token may have, in bytes: as hexadecimal digits it still fits an HTTP header comfortably.
+pub const MAX_TOKEN_BYTES: usize = 256;
+
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const CHECKSUM_DIGITS: usize = 6;
+
+/// The alphabet of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenEncoding {
+    /// RFC 4648 §5 without padding: 48 bytes give 64 characters.
+    Base64Url,
+    /// Lower-case hexadecimal digits: 48 bytes give 96 characters.
+    Hex,
+    /// Digits and ASCII letters: 48 bytes give 65 characters.
+    Base62,
+}
+
+/// The format in which new tokens are made.
+///
+/// ```
+/// use rand::{SeedableRng, rngs::StdRng};
+/// use rotation::token::{TokenEncoding, TokenFormat};
+///
+/// let format = TokenFormat { bytes: 48, encoding: TokenEncoding::Base64Url, prefix: None };
+/// let token = format.generate(&mut StdRng::seed_from_u64(1));
+/// assert_eq!(token.len(), 64);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenFormat {
+    /// Bytes of randomness, [`MIN_TOKEN_BYTES`] to [`MAX_TOKEN_BYTES`].
+    pub bytes: usize,
+    /// The alphabet of the random part.
+    pub encoding: TokenEncoding,
+    /// With a prefix a token is `prefix_`, the random part in base62, and six base62 digits of the random part's
+    /// CRC-32 (ISO-HDLC), most significant first: a secret scanner recognises it without a look-up, as with
+    /// GitHub's token format of 2021.
+    pub prefix: Option<TokenPrefix>,
+}
+
+impl TokenFormat {
+    /// A new token of this format, from `rng` alone.
+    pub fn generate(&self, rng: &mut impl CryptoRng) -> SecretText {
+        match (&self.prefix, self.encoding) {
+            (Some(prefix), _) => {
+                let random = base62(self.bytes, rng);
+                let checksum = checksum(&random);
+                SecretText::new(concat(&[&prefix.0, "_", &random, &checksum]))
+            }
+            (None, TokenEncoding::Base62) => SecretText::new(concat(&[&base62(self.bytes, rng)])),
+            (None, TokenEncoding::Base64Url) => {
+                SecretText::new(URL_SAFE_NO_PAD.encode(&*random_bytes(self.bytes, rng)))
+            }
+            (None, TokenEncoding::Hex) => {
+                let mut text = String::with_capacity(2 * self.bytes);
+                for byte in random_bytes(self.bytes, rng).iter() {
+                    for digit in [byte >> 4, byte & 15] {
+                        text.extend(char::from_digit(u32::from(digit), 16));
+                    }
+                }
+                SecretText::new(text)
+            }
+        }
+    }
+}
+
+/// The prefix of a recognisable token: 2 to 16 ASCII letters and digits, the first a letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenPrefix(String);
+
+impl TokenPrefix {
+    /// Checks and takes a prefix; `None` when it is not of the form.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let form = (2..=16).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric())
+            && text.starts_with(|c: char| c.is_ascii_alphabetic());
+        form.then(|| Self(text.to_owned()))
+    }
+}
+
+/// Whether `token` has the form and the checksum of a token with `prefix`, as a secret scanner would check it.
+///
+/// ```
+/// use rand::{SeedableRng, rngs::StdRng};
+/// use rotation::token::{TokenEncoding, TokenFormat, TokenPrefix, has_valid_checksum};
+///
+/// let prefix = TokenPrefix::new("acme").unwrap();
+/// let format = TokenFormat { bytes: 48, encoding: TokenEncoding::Base62, prefix: Some(prefix.clone()) };
+/// let token = format.generate(&mut StdRng::seed_from_u64(1));
+/// assert!(has_valid_checksum(&token, &prefix));
+/// ```
+#[must_use]
+pub fn has_valid_checksum(token: &SecretText, prefix: &TokenPrefix) -> bool {
+    let Some(rest) = token.expose().strip_prefix(prefix.0.as_str()).and_then(|rest| rest.strip_prefix('_')) else {
+        return false;
+    };
+    if rest.len() <= CHECKSUM_DIGITS || !rest.bytes().all(|b| BASE62.contains(&b)) {
+        return false;
+    }
+    let (random, digits) = rest.split_at(rest.len() - CHECKSUM_DIGITS);
+    *checksum(random) == digits
+}
+
+fn random_bytes(count: usize, rng: &mut impl CryptoRng) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(vec![0; count]);
+    rng.fill_bytes(&mut bytes);
+    bytes
+}
+
+/// As many uniformly random base62 digits as hold at least `bytes` bytes of randomness.
+fn base62(bytes: usize, rng: &mut impl CryptoRng) -> Zeroizing<String> {
+    // log2(62) = 5.9541…; rounded down to a ratio, so the count is never too small.
+    let digits = (bytes * 8 * 10_000).div_ceil(59_541);
+    let mut text = Zeroizing::new(String::with_capacity(digits));
+    for _ in 0..digits {
+        text.push(char::from(BASE62[rng.random_range(0..BASE62.len())]));
+    }
+    text
+}
+
+fn checksum(random: &str) -> Zeroizing<String> {
+    let mut rest = crc32fast::hash(random.as_bytes());
+    let mut digits = [b'0'; CHECKSUM_DIGITS];
+    for digit in digits.iter_mut().rev() {
+        *digit = BASE62[(rest % 62) as usize];
+        rest /= 62;
+    }
+    Zeroizing::new(digits.iter().map(|&d| char::from(d)).collect())
+}
+
+/// One allocation of the right size: a growing `String` would leave unwiped copies behind.
+fn concat(parts: &[&str]) -> String {
+    let mut text = String::with_capacity(parts.iter().map(|part| part.len()).sum());
+    for part in parts {
+        text.push_str(part);
+    }
+    text
+}
