@@ -1,0 +1,32 @@
+//! The sample application: an HTTP service whose admin API is guarded by a token from AWS Secrets Manager.
+//!
+//! It is what the users of the rotation functions run, written the way that survives a rotation without a refused
+//! request ([`Mode::AllStages`]) and the way that many existing applications are written ([`Mode::CurrentOnly`]).
+//! Beside it are the two things that a rotation is watched with: a [`LoadBalancer`] that puts several instances
+//! behind one address, and a [`Load`] of requests that counts who was refused, and when.
+//!
+//! The parts stand on each other from the bottom up:
+//!
+//! - [`secrets`]: the client of Secrets Manager and the reading of a secret's version stages;
+//! - [`clock`]: the wall clock, corrected by the `Date` header of Secrets Manager's answers;
+//! - [`cache`]: what was read, kept for an hour, whatever it is used for;
+//! - [`tokens`]: what of it authorises a request;
+//! - [`instance`]: the admin API and the server.
+//!
+//! No secret value is ever logged, shown in a `Debug`, or answered to anybody.
+
+pub mod cache;
+pub mod clock;
+pub mod instance;
+pub mod load;
+pub mod load_balancer;
+pub mod secrets;
+pub mod tokens;
+
+pub use cache::{CacheSettings, Cached, SecretCache};
+pub use clock::{Clock, ServiceClock};
+pub use instance::{Instance, InstanceSettings, TOKEN_HEADER};
+pub use load::{Connections, Load, LoadReport, LoadSettings, RefusalWindow, TokenSource};
+pub use load_balancer::LoadBalancer;
+pub use secrets::{LoadError, SecretReference, ServiceSettings, SettingsError};
+pub use tokens::{AdminTokens, Mode, Token};

@@ -1,0 +1,134 @@
+//! The sample application as a program: settings from flags and the environment, one instance, logs on stderr.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use application::{Instance, InstanceSettings, SecretReference, ServiceClock, ServiceSettings};
+use axum::http::{HeaderName, HeaderValue};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+
+const USAGE: &str = "\
+An HTTP service with an admin API whose token is a secret in AWS Secrets Manager.
+
+Every setting is a variable of the environment, or a flag before it: SECRET_ID=x or --secret-id x.
+
+  SECRET_ID        name or ARN of the secret with the admin token (required)
+  FIELD            member of the JSON object in the secret; without it the whole value is the token
+  MODE             all-stages (default) or current-only
+  PORT             port on 127.0.0.1; 0 (default) takes a free one and prints it
+  INSTANCE_ID      name in the answers' instance header (default: a random one)
+  INSTANCE_HEADER  name of that header (default: x-instance-id)
+  CACHE_SECONDS    how long the token is kept (default: 3600)
+  LOG_LEVEL        off, error, warn, info (default), debug or trace
+
+AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_ENDPOINT_URL and
+AWS_ENDPOINT_URL_SECRETS_MANAGER are taken from the environment.";
+
+/// The settings that can be flags.
+const SETTINGS: [&str; 8] =
+    ["SECRET_ID", "FIELD", "MODE", "PORT", "INSTANCE_ID", "INSTANCE_HEADER", "CACHE_SECONDS", "LOG_LEVEL"];
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    match run(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("application: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Vec<String>) -> Result<(), Box<dyn Error>> {
+    let settings = Settings { flags: flags(arguments)? };
+    tracing_subscriber::fmt()
+        .json()
+        .with_writer(std::io::stderr)
+        .with_max_level(settings.parsed("LOG_LEVEL", LevelFilter::INFO)?)
+        .init();
+    let service = ServiceSettings::from_environment(variable)?;
+    let clock = ServiceClock::default();
+    let instance = Instance::start(settings.instance()?, service.client(&clock), clock.clock()).await?;
+    println!("listening on http://{}", instance.address());
+    std::io::stdout().flush()?;
+
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminated.recv() => {}
+    }
+    instance.stop().await;
+    Ok(())
+}
+
+#[allow(clippy::disallowed_methods, reason = "the program's environment is read here only")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Reads `--secret-id x` and `--secret-id=x` as the setting `SECRET_ID`.
+fn flags(arguments: Vec<String>) -> Result<BTreeMap<String, String>, String> {
+    let mut flags = BTreeMap::new();
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        let unknown = || format!("unknown argument {argument}; --help lists the settings");
+        let flag = argument.strip_prefix("--").ok_or_else(unknown)?;
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (flag, None),
+        };
+        let name = name.replace('-', "_").to_uppercase();
+        if !SETTINGS.contains(&name.as_str()) {
+            return Err(unknown());
+        }
+        let value = value.or_else(|| arguments.next()).ok_or_else(|| format!("--{flag} needs a value"))?;
+        flags.insert(name, value);
+    }
+    Ok(flags)
+}
+
+/// Flags, and the environment behind them.
+struct Settings {
+    flags: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// A setting as text; empty counts as absent.
+    fn text(&self, name: &str) -> Option<String> {
+        self.flags.get(name).cloned().or_else(|| variable(name)).filter(|value| !value.is_empty())
+    }
+
+    fn parsed<T: std::str::FromStr>(&self, name: &str, default: T) -> Result<T, String>
+    where
+        T::Err: std::fmt::Display,
+    {
+        self.text(name).map_or(Ok(default), |value| value.parse().map_err(|error| format!("{name}={value}: {error}")))
+    }
+
+    fn instance(&self) -> Result<InstanceSettings, String> {
+        let secret = SecretReference {
+            id: self.text("SECRET_ID").ok_or("SECRET_ID is not set; --help lists the settings")?,
+            field: self.text("FIELD"),
+        };
+        let random = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).map_err(|error| error.to_string())?;
+        let instance_id = self.parsed("INSTANCE_ID", random)?;
+        let mut settings = InstanceSettings::new(instance_id, secret);
+        settings.mode = self.parsed("MODE", settings.mode)?;
+        settings.address = SocketAddr::from(([127, 0, 0, 1], self.parsed("PORT", 0)?));
+        settings.instance_header = self.parsed::<HeaderName>("INSTANCE_HEADER", settings.instance_header)?;
+        settings.cache.max_age = Duration::from_secs(self.parsed("CACHE_SECONDS", settings.cache.max_age.as_secs())?);
+        Ok(settings)
+    }
+}

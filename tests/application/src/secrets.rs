@@ -1,0 +1,313 @@
+//! Secrets Manager as the application uses it: one client, and the versions of one secret by their stages.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::config::retry::RetryConfig;
+use aws_sdk_secretsmanager::config::timeout::TimeoutConfig;
+use aws_sdk_secretsmanager::config::{BehaviorVersion, Config, Credentials, Region};
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use http::Uri;
+use zeroize::Zeroizing;
+
+use crate::clock::{LearnFromDate, ServiceClock};
+
+/// How long a call waits for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long one attempt of a call may take.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How long a call may take with its second attempt: a request that waits for a reload must not wait for long.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Which Secrets Manager to use, and as whom.
+#[derive(Clone, Debug)]
+pub struct ServiceSettings {
+    region: String,
+    credentials: Credentials,
+    endpoint: Option<String>,
+}
+
+/// A setting that is missing or can't be used. The text says what to do, and holds no credential.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// A variable that must be set is not.
+    #[error("{0} is not set")]
+    Missing(&'static str),
+    /// An endpoint that would send a secret over the network in the clear, or no URL at all.
+    #[error("{0} must be an https:// URL; http:// is for loopback addresses only")]
+    Endpoint(&'static str),
+}
+
+impl ServiceSettings {
+    /// Reads the settings from the environment that `variable` looks up; an empty value counts as absent.
+    ///
+    /// `AWS_REGION` (or `AWS_DEFAULT_REGION`), `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` are required;
+    /// `AWS_SESSION_TOKEN`, and `AWS_ENDPOINT_URL_SECRETS_MANAGER` before `AWS_ENDPOINT_URL`, are optional.
+    ///
+    /// # Errors
+    /// When a required variable is missing, or an endpoint is neither HTTPS nor on a loopback address.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let optional = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let required = |name: &'static str| optional(name).ok_or(SettingsError::Missing(name));
+
+        let region = optional("AWS_REGION")
+            .or_else(|| optional("AWS_DEFAULT_REGION"))
+            .ok_or(SettingsError::Missing("AWS_REGION"))?;
+        let credentials = Credentials::new(
+            required("AWS_ACCESS_KEY_ID")?,
+            required("AWS_SECRET_ACCESS_KEY")?,
+            optional("AWS_SESSION_TOKEN"),
+            None,
+            "environment",
+        );
+        let endpoint = ["AWS_ENDPOINT_URL_SECRETS_MANAGER", "AWS_ENDPOINT_URL"]
+            .into_iter()
+            .find_map(|name| optional(name).map(|url| (name, url)))
+            .map(|(name, url)| checked_endpoint(&url).then_some(url).ok_or(SettingsError::Endpoint(name)))
+            .transpose()?;
+        Ok(Self { region, credentials, endpoint })
+    }
+
+    /// A client with short timeouts and one retry, whose answers teach `clock` the time.
+    pub fn client(&self, clock: &ServiceClock) -> Client {
+        let connections = aws_smithy_http_client::Builder::new();
+        let connections = match &self.endpoint {
+            Some(endpoint) if endpoint.starts_with("http://") => connections.build_http(),
+            _ => connections.tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https(),
+        };
+        let mut config = Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(self.region.clone()))
+            .credentials_provider(self.credentials.clone())
+            .http_client(connections)
+            .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(100)))
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+                    .operation_timeout(CALL_TIMEOUT)
+                    .build(),
+            )
+            .interceptor(LearnFromDate(clock.clone()));
+        config.set_endpoint_url(self.endpoint.clone());
+        Client::from_conf(config.build())
+    }
+}
+
+/// Whether secrets may be asked for at this URL: HTTPS, or HTTP on a loopback address.
+fn checked_endpoint(url: &str) -> bool {
+    let Ok(url) = url.parse::<Uri>() else {
+        return false;
+    };
+    match (url.scheme_str(), url.host()) {
+        (Some("https"), Some(_)) => true,
+        (Some("http"), Some(host)) => {
+            host == "localhost"
+                || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+        _ => false,
+    }
+}
+
+/// A secret, and which part of it is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretReference {
+    /// Name or ARN.
+    pub id: String,
+    /// Member of the JSON object that the secret holds; `None` means the whole value.
+    pub field: Option<String>,
+}
+
+/// A version stage that AWS moves during a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// `AWSCURRENT`.
+    Current,
+    /// `AWSPENDING`.
+    Pending,
+    /// `AWSPREVIOUS`.
+    Previous,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Current => "AWSCURRENT",
+            Self::Pending => "AWSPENDING",
+            Self::Previous => "AWSPREVIOUS",
+        })
+    }
+}
+
+/// One version of a secret, with its value.
+pub struct Version {
+    /// The version's id. Not a secret.
+    pub id: String,
+    /// The version's value, wiped from memory when dropped.
+    pub value: Zeroizing<String>,
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Version").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The versions of a secret that carry a stage, as far as they were asked for.
+#[derive(Debug)]
+pub struct Versions {
+    /// The version of `AWSCURRENT`.
+    pub current: Version,
+    /// The version of `AWSPENDING`, if it has a value. It may be the current version: AWS leaves the stage there.
+    pub pending: Option<Version>,
+    /// The version of `AWSPREVIOUS`, if there is one.
+    pub previous: Option<Version>,
+}
+
+/// Which stages are read beside `AWSCURRENT`. Each costs one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stages {
+    /// `AWSCURRENT` alone.
+    Current,
+    /// With `AWSPENDING`.
+    CurrentAndPending,
+    /// With `AWSPENDING` and `AWSPREVIOUS`.
+    All,
+}
+
+/// Why a secret could not be loaded. Holds no value, and so can be shown to whoever may see that the secret exists.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// No answer, or none that could be read.
+    #[error("Secrets Manager could not be reached: {0}")]
+    Unreachable(String),
+    /// Secrets Manager answered with an error that does not mean "absent".
+    #[error("Secrets Manager refused to give the {stage} version: {code}")]
+    Refused {
+        /// The stage that was asked for.
+        stage: Stage,
+        /// The error's code, such as `AccessDeniedException`.
+        code: String,
+    },
+    /// The secret does not exist, or has no value yet.
+    #[error("the secret does not exist or has no AWSCURRENT value")]
+    NoCurrentValue,
+    /// The value of `AWSCURRENT` is not what the application expects.
+    #[error("the AWSCURRENT value can't be used: {0}")]
+    Unusable(#[from] Unusable),
+}
+
+/// What is wrong with a value. Names the shape that was expected, never what was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// A `SecretBinary`.
+    #[error("it is binary, not text")]
+    Binary,
+    /// A field was configured, and the value is no JSON object.
+    #[error("it is not a JSON object")]
+    NotAnObject,
+    /// A field was configured, and the object has no such member.
+    #[error("the configured member is missing")]
+    NoMember,
+    /// The member holds something else than text.
+    #[error("the configured member is not a string")]
+    NotAString,
+    /// The token is the empty text, which would be no protection.
+    #[error("the token is empty")]
+    Empty,
+}
+
+/// Reads the versions of one secret.
+#[derive(Clone, Debug)]
+pub struct SecretReader {
+    client: Client,
+    secret_id: String,
+    stages: Stages,
+}
+
+impl SecretReader {
+    /// A reader of the secret with this name or ARN.
+    pub fn new(client: Client, secret_id: impl Into<String>, stages: Stages) -> Self {
+        Self { client, secret_id: secret_id.into(), stages }
+    }
+
+    /// Reads the stages, one call each.
+    ///
+    /// The order makes it safe to run beside a rotation: a version moves from pending to current to previous, and is
+    /// read in this order, so that whichever way it moves meanwhile, it is met at one of the stages.
+    ///
+    /// # Errors
+    /// When a call fails, or there is no current value. A pending or previous version that is absent, has no value yet or
+    /// is binary is no error.
+    pub async fn read(&self) -> Result<Versions, LoadError> {
+        let pending = match self.stages {
+            Stages::Current => None,
+            Stages::CurrentAndPending | Stages::All => self.read_optional(Stage::Pending).await?,
+        };
+        let current = self.read_stage(Stage::Current).await?.ok_or(LoadError::NoCurrentValue)?;
+        let previous = match self.stages {
+            Stages::Current | Stages::CurrentAndPending => None,
+            Stages::All => self.read_optional(Stage::Previous).await?,
+        };
+        Ok(Versions { current, pending, previous })
+    }
+
+    /// Reads a stage whose version may be of no use.
+    async fn read_optional(&self, stage: Stage) -> Result<Option<Version>, LoadError> {
+        match self.read_stage(stage).await {
+            Err(LoadError::Unusable(reason)) => {
+                tracing::warn!(secret = self.secret_id, %stage, %reason, "version ignored");
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// Reads the version of a stage; `None` when no version with a value carries it.
+    async fn read_stage(&self, stage: Stage) -> Result<Option<Version>, LoadError> {
+        let answer =
+            self.client.get_secret_value().secret_id(&self.secret_id).version_stage(stage.to_string()).send().await;
+        match answer {
+            Ok(output) => Ok(Some(Version {
+                id: output.version_id.unwrap_or_default(),
+                value: Zeroizing::new(output.secret_string.ok_or(Unusable::Binary)?),
+            })),
+            Err(error)
+                if error.as_service_error().is_some_and(GetSecretValueError::is_resource_not_found_exception) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(load_error(stage, &error)),
+        }
+    }
+}
+
+/// Says what failed without the SDK's own text, which would quote an answer that it can't read.
+fn load_error<R>(stage: Stage, error: &SdkError<GetSecretValueError, R>) -> LoadError {
+    match error {
+        SdkError::ServiceError(service) => {
+            LoadError::Refused { stage, code: service.err().code().unwrap_or("unknown error").to_owned() }
+        }
+        SdkError::TimeoutError(_) => LoadError::Unreachable("no answer in time".to_owned()),
+        SdkError::DispatchFailure(failure) => LoadError::Unreachable(
+            failure.as_connector_error().map_or_else(|| "the request was not sent".to_owned(), |error| causes(error)),
+        ),
+        SdkError::ResponseError(_) => LoadError::Unreachable("its answer could not be read".to_owned()),
+        _ => LoadError::Unreachable("the request could not be made".to_owned()),
+    }
+}
+
+/// An error's text with those of its causes.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,248 @@
+//! What authorises a request: the current token, the pending one while a rotation is open, the previous one during the
+//! overlap.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use subtle::{Choice, ConstantTimeEq};
+use zeroize::Zeroizing;
+
+use crate::secrets::{Stages, Unusable, Version, Versions};
+
+/// A bearer token: wiped from memory when dropped, hidden in `Debug`, compared in constant time.
+#[derive(Clone)]
+pub struct Token(Zeroizing<String>);
+
+impl Token {
+    /// Takes the text as a token.
+    ///
+    /// # Errors
+    /// [`Unusable::Empty`] when the text is empty.
+    pub fn new(text: impl Into<Zeroizing<String>>) -> Result<Self, Unusable> {
+        let text = text.into();
+        if text.is_empty() {
+            return Err(Unusable::Empty);
+        }
+        Ok(Self(text))
+    }
+
+    /// The token in a secret's value: all of it, or the string in this member of the JSON object.
+    ///
+    /// # Errors
+    /// When the value does not hold a token in that place.
+    pub fn read(value: &str, field: Option<&str>) -> Result<Self, Unusable> {
+        match field {
+            None => Self::new(value.to_owned()),
+            Some(field) => Members::parse(value)?.token(field),
+        }
+    }
+
+    /// The token itself, for the header of a request. Not for logs.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    fn matches(&self, presented: &[u8]) -> Choice {
+        self.0.as_bytes().ct_eq(presented)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Token(redacted)")
+    }
+}
+
+/// The members of a JSON object, each still as it stood there: only the ones that are asked for are copied.
+struct Members<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<'a> Members<'a> {
+    fn parse(value: &'a str) -> Result<Self, Unusable> {
+        serde_json::from_str(value).map(Self).map_err(|_| Unusable::NotAnObject)
+    }
+
+    fn token(&self, name: &str) -> Result<Token, Unusable> {
+        let raw = self.0.get(name).ok_or(Unusable::NoMember)?;
+        let text: String = serde_json::from_str(raw.get()).map_err(|_| Unusable::NotAString)?;
+        Token::new(text)
+    }
+
+    fn time(&self, name: &str) -> Option<Timestamp> {
+        let text: String = serde_json::from_str(self.0.get(name)?.get()).ok()?;
+        text.parse().ok()
+    }
+}
+
+/// How much of a rotation the application takes part in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Accepts the current, the pending and the previous token, and reloads when it sees a token that it doesn't know.
+    AllStages,
+    /// Accepts `AWSCURRENT` as it was when last loaded, and nothing else: what many existing applications do.
+    CurrentOnly,
+}
+
+impl Mode {
+    /// The stages that have to be read: a JSON secret carries the previous token in its current value.
+    pub(crate) fn stages(self, field: Option<&str>) -> Stages {
+        match (self, field) {
+            (Self::CurrentOnly, _) => Stages::Current,
+            (Self::AllStages, Some(_)) => Stages::CurrentAndPending,
+            (Self::AllStages, None) => Stages::All,
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::AllStages => "all-stages",
+            Self::CurrentOnly => "current-only",
+        })
+    }
+}
+
+impl FromStr for Mode {
+    type Err = UnknownMode;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all-stages" => Ok(Self::AllStages),
+            "current-only" => Ok(Self::CurrentOnly),
+            _ => Err(UnknownMode),
+        }
+    }
+}
+
+/// A text that names no [`Mode`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the mode is all-stages or current-only")]
+pub struct UnknownMode;
+
+/// The tokens that authorise a request.
+#[derive(Debug)]
+pub struct AdminTokens {
+    current: Held,
+    pending: Option<Held>,
+    previous: Option<Previous>,
+}
+
+#[derive(Debug)]
+struct Held {
+    version_id: String,
+    token: Token,
+}
+
+#[derive(Debug)]
+struct Previous {
+    /// Unknown for a JSON secret: its previous token is a member of the current value.
+    version_id: Option<String>,
+    token: Token,
+    /// The first moment at which the token is refused. A text secret's is revoked by removing `AWSPREVIOUS`.
+    until: Option<SystemTime>,
+}
+
+impl AdminTokens {
+    /// Takes the tokens out of a secret's versions.
+    ///
+    /// A JSON secret's previous token is the current value's member `FIELD_PREVIOUS`, until `FIELD_PREVIOUS_UNTIL`
+    /// (RFC 3339), because any edit of another member moves `AWSPREVIOUS`; without a readable date it is not accepted. A
+    /// text secret's is the value of `AWSPREVIOUS`.
+    ///
+    /// # Errors
+    /// When the current value holds no token. A pending or previous value that holds none is ignored with a warning.
+    pub fn read(versions: &Versions, field: Option<&str>, mode: Mode) -> Result<Self, Unusable> {
+        let current = Held::read(&versions.current, field)?;
+        if mode == Mode::CurrentOnly {
+            return Ok(Self { current, pending: None, previous: None });
+        }
+        let pending = versions
+            .pending
+            .as_ref()
+            .filter(|pending| pending.id != current.version_id)
+            .and_then(|pending| usable(&pending.id, Held::read(pending, field)));
+        let previous = match field {
+            Some(field) => Previous::in_current(&versions.current, field)?,
+            None => versions.previous.as_ref().and_then(|previous| {
+                let held = usable(&previous.id, Held::read(previous, None))?;
+                Some(Previous { version_id: Some(held.version_id), token: held.token, until: None })
+            }),
+        };
+        Ok(Self { current, pending, previous })
+    }
+
+    /// Whether a request with this token is authorised at this time. Every token that counts is compared, in constant time.
+    pub fn accepts(&self, presented: &[u8], now: SystemTime) -> bool {
+        let pending = self.pending.as_ref().map(|pending| &pending.token);
+        let previous = self.previous_at(now).map(|previous| &previous.token);
+        [Some(&self.current.token), pending, previous]
+            .into_iter()
+            .flatten()
+            .fold(Choice::from(0), |accepted, token| accepted | token.matches(presented))
+            .into()
+    }
+
+    /// What is held, by version ids and dates: the part of an answer to an operator. No value.
+    pub fn describe(&self, now: SystemTime) -> Value {
+        let until = self.previous.as_ref().and_then(|previous| previous.until);
+        json!({
+            "current": { "held": true, "version_id": self.current.version_id },
+            "pending": {
+                "held": self.pending.is_some(),
+                "version_id": self.pending.as_ref().map(|pending| &pending.version_id),
+            },
+            "previous": {
+                "held": self.previous_at(now).is_some(),
+                "version_id": self.previous.as_ref().and_then(|previous| previous.version_id.as_ref()),
+            },
+            "previous_until": until.and_then(rfc3339),
+        })
+    }
+
+    fn previous_at(&self, now: SystemTime) -> Option<&Previous> {
+        self.previous.as_ref().filter(|previous| previous.until.is_none_or(|until| now < until))
+    }
+}
+
+impl Held {
+    fn read(version: &Version, field: Option<&str>) -> Result<Self, Unusable> {
+        Ok(Self { version_id: version.id.clone(), token: Token::read(&version.value, field)? })
+    }
+}
+
+impl Previous {
+    fn in_current(current: &Version, field: &str) -> Result<Option<Self>, Unusable> {
+        let members = Members::parse(&current.value)?;
+        let token = match members.token(&format!("{field}_PREVIOUS")) {
+            Err(Unusable::NoMember) => return Ok(None),
+            token => token,
+        };
+        let Some(token) = usable(&current.id, token) else {
+            return Ok(None);
+        };
+        let until = members.time(&format!("{field}_PREVIOUS_UNTIL"));
+        if until.is_none() {
+            tracing::warn!(
+                version_id = current.id,
+                "previous token ignored: the date until which it is accepted is missing or not RFC 3339"
+            );
+        }
+        Ok(until.map(|until| Self { version_id: None, token, until: Some(until.into()) }))
+    }
+}
+
+/// Passes on what could be read, and logs why something could not.
+fn usable<T>(version_id: &str, read: Result<T, Unusable>) -> Option<T> {
+    read.inspect_err(|reason| tracing::warn!(version_id, %reason, "token ignored")).ok()
+}
+
+/// A time as RFC 3339, in UTC and whole seconds; `None` outside the years -9999 to 9999.
+pub(crate) fn rfc3339(time: SystemTime) -> Option<String> {
+    let timestamp = Timestamp::try_from(time).ok()?;
+    Some(format!("{timestamp:.0}"))
+}

@@ -1,0 +1,245 @@
+//! A Secrets Manager that is just good enough to be read from, and an HTTP client.
+
+#![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use application::{CacheSettings, Clock, Instance, InstanceSettings, SecretReference, ServiceClock, ServiceSettings};
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use http_body_util::BodyExt;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::rt::TokioExecutor;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+pub const SECRET: &str = "admin-token";
+
+#[derive(Clone)]
+struct Version {
+    id: String,
+    value: Option<Value>,
+    stages: Vec<&'static str>,
+}
+
+#[derive(Default)]
+struct Store {
+    versions: Vec<Version>,
+    calls: Vec<String>,
+    error: Option<(StatusCode, &'static str)>,
+    denied_stage: Option<&'static str>,
+    delay: Duration,
+    ahead: Duration,
+}
+
+/// A server that ends with this handle.
+pub struct FakeSecretsManager {
+    pub address: SocketAddr,
+    store: Arc<Mutex<Store>>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl FakeSecretsManager {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let store = Arc::new(Mutex::new(Store::default()));
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&store));
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { address, store, server }
+    }
+
+    /// A secret whose only version is current.
+    pub async fn with_current(value: &str) -> Self {
+        let fake = Self::start().await;
+        fake.put("v1", value, &["AWSCURRENT"]);
+        fake
+    }
+
+    fn store(&self) -> std::sync::MutexGuard<'_, Store> {
+        self.store.lock().unwrap()
+    }
+
+    /// Writes a version and moves these stages to it.
+    pub fn put(&self, id: &str, value: &str, stages: &[&'static str]) {
+        self.put_version(id, Some(json!({ "SecretString": value })), stages);
+    }
+
+    pub fn put_without_value(&self, id: &str, stages: &[&'static str]) {
+        self.put_version(id, None, stages);
+    }
+
+    pub fn put_binary(&self, id: &str, stages: &[&'static str]) {
+        self.put_version(id, Some(json!({ "SecretBinary": "AAEC" })), stages);
+    }
+
+    fn put_version(&self, id: &str, value: Option<Value>, stages: &[&'static str]) {
+        let mut store = self.store();
+        store.versions.retain(|version| version.id != id);
+        for version in &mut store.versions {
+            version.stages.retain(|stage| !stages.contains(stage));
+        }
+        store.versions.push(Version { id: id.to_owned(), value, stages: stages.to_vec() });
+    }
+
+    /// Moves one stage to a version, or takes it away.
+    pub fn move_stage(&self, stage: &'static str, to: Option<&str>) {
+        for version in &mut self.store().versions {
+            version.stages.retain(|other| *other != stage);
+            if Some(version.id.as_str()) == to {
+                version.stages.push(stage);
+            }
+        }
+    }
+
+    pub fn fail_with(&self, error: Option<(StatusCode, &'static str)>) {
+        self.store().error = error;
+    }
+
+    pub fn deny(&self, stage: Option<&'static str>) {
+        self.store().denied_stage = stage;
+    }
+
+    pub fn delay(&self, delay: Duration) {
+        self.store().delay = delay;
+    }
+
+    /// Sets the clock of the `Date` header ahead.
+    pub fn set_ahead(&self, ahead: Duration) {
+        self.store().ahead = ahead;
+    }
+
+    /// The stages asked for since the last time, in order.
+    pub fn take_calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.store().calls)
+    }
+
+    pub fn settings(&self) -> ServiceSettings {
+        settings(self.address)
+    }
+
+    pub fn client(&self) -> aws_sdk_secretsmanager::Client {
+        self.settings().client(&ServiceClock::default())
+    }
+
+    pub async fn instance(&self, settings: InstanceSettings) -> Instance {
+        self.instance_at(settings, ServiceClock::default().clock()).await
+    }
+
+    pub async fn instance_at(&self, settings: InstanceSettings, clock: Clock) -> Instance {
+        Instance::start(settings, self.client(), clock).await.unwrap()
+    }
+}
+
+impl Drop for FakeSecretsManager {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+pub fn settings(address: SocketAddr) -> ServiceSettings {
+    ServiceSettings::from_environment(|name| match name {
+        "AWS_REGION" => Some("us-east-1".to_owned()),
+        "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("test".to_owned()),
+        "AWS_ENDPOINT_URL" => Some(format!("http://{address}")),
+        _ => None,
+    })
+    .unwrap()
+}
+
+pub fn text_secret(id: &'static str) -> InstanceSettings {
+    let mut settings =
+        InstanceSettings::new(HeaderValue::from_static(id), SecretReference { id: SECRET.to_owned(), field: None });
+    settings.cache = CacheSettings { reload_interval: Duration::from_millis(100), ..CacheSettings::default() };
+    settings
+}
+
+pub fn json_secret(id: &'static str, field: &str) -> InstanceSettings {
+    let mut settings = text_secret(id);
+    settings.secret.field = Some(field.to_owned());
+    settings
+}
+
+async fn answer(State(store): State<Arc<Mutex<Store>>>, headers: HeaderMap, body: Bytes) -> Response {
+    assert_eq!(headers["x-amz-target"], "secretsmanager.GetSecretValue");
+    let request: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(request["SecretId"], SECRET);
+    let stage = request["VersionStage"].as_str().unwrap().to_owned();
+    // What is answered is what the store holds when the call arrives, however long the answer takes.
+    let (answer, delay, ahead) = {
+        let mut store = store.lock().unwrap();
+        store.calls.push(stage.clone());
+        (value_of(&store, &stage), store.delay, store.ahead)
+    };
+    tokio::time::sleep(delay).await;
+    let now = Timestamp::now() + ahead;
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now).unwrap();
+    ([("date", date)], answer).into_response()
+}
+
+fn value_of(store: &Store, stage: &str) -> Response {
+    if let Some((status, code)) = store.error {
+        return (status, Json(json!({ "__type": code }))).into_response();
+    }
+    if store.denied_stage == Some(stage) {
+        let error = json!({ "__type": "AccessDeniedException", "Message": "no" });
+        return (StatusCode::BAD_REQUEST, Json(error)).into_response();
+    }
+    let version = store.versions.iter().find(|version| version.stages.contains(&stage));
+    match version {
+        Some(Version { id, value: Some(value), .. }) => {
+            let mut answer = value.clone();
+            answer["Name"] = json!(SECRET);
+            answer["VersionId"] = json!(id);
+            Json(answer).into_response()
+        }
+        _ => {
+            let error = json!({ "__type": "ResourceNotFoundException", "Message": "none" });
+            (StatusCode::BAD_REQUEST, Json(error)).into_response()
+        }
+    }
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap()
+    }
+}
+
+pub async fn send(address: SocketAddr, method: Method, path: &str, token: Option<&str>) -> Answer {
+    let mut request = Request::builder().method(method).uri(format!("http://{address}{path}"));
+    if let Some(token) = token {
+        request = request.header("x-admin-token", token);
+    }
+    let client: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new()).build_http();
+    let answer = client.request(request.body(Body::empty()).unwrap()).await.unwrap();
+    Answer {
+        status: answer.status().as_u16(),
+        headers: answer.headers().clone(),
+        text: String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap(),
+    }
+}
+
+pub async fn get(instance: &Instance, path: &str, token: &str) -> Answer {
+    send(instance.address(), Method::GET, path, Some(token)).await
+}
+
+pub async fn status(instance: &Instance, token: &str) -> u16 {
+    get(instance, "/admin/jobs", token).await.status
+}
+
+pub async fn refresh(instance: &Instance, token: &str) -> Answer {
+    send(instance.address(), Method::POST, "/admin/refresh-secrets", Some(token)).await
+}
