@@ -56,7 +56,7 @@ impl Forward {
             cold: false,
             duration: begin.elapsed(),
             init_duration: None,
-            max_memory_kb: None,
+            usage: None,
             log_tail: String::new(),
         })
     }

@@ -10,7 +10,7 @@ use crate::environment::RoleCredentials;
 use crate::log::{Logs, Transcript};
 use crate::process::{Process, StartError};
 use crate::runtime_api::{Conversation, Event, Failure, Signal};
-use crate::{FunctionConfig, Invocation, InvokeError, function_arn, lock};
+use crate::{FunctionConfig, Invocation, InvokeError, Usage, function_arn, lock};
 
 /// How long initialisation may take before Lambda starts it again as a part of the invocation.
 const INIT_LIMIT: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ struct Worker {
     process: Arc<Process>,
     conversation: Conversation,
     /// Of the last look: a dead process can't be asked.
-    max_memory_kb: Option<u64>,
+    usage: Option<Usage>,
 }
 
 impl Drop for Worker {
@@ -100,7 +100,7 @@ impl Worker {
                 Some(signal) = self.conversation.signals.recv() => match signal {
                     Signal::Answer(said) => {
                         // The process may die before it asks for the next event.
-                        self.look_at_memory();
+                        self.look_at_usage();
                         answer = Some(said);
                     }
                     Signal::Ready if answer.is_some() => {
@@ -111,7 +111,7 @@ impl Worker {
                 },
                 reason = self.process.exited() => break Lost::exited(&request_id, &reason),
                 () = sleep_until(deadline) => {
-                    self.look_at_memory();
+                    self.look_at_usage();
                     self.process.kill();
                     self.process.exited().await;
                     break Lost::timed_out(&request_id, limit);
@@ -122,12 +122,12 @@ impl Worker {
     }
 
     fn settle(&mut self) {
-        self.look_at_memory();
+        self.look_at_usage();
         self.process.log().settle();
     }
 
-    fn look_at_memory(&mut self) {
-        self.max_memory_kb = self.process.max_memory_kb().or(self.max_memory_kb);
+    fn look_at_usage(&mut self) {
+        self.usage = self.process.usage().or(self.usage);
     }
 }
 
@@ -299,14 +299,14 @@ impl Function {
         };
 
         transcript.push(format!("START RequestId: {request_id} Version: $LATEST"));
-        let (answer, lost, max_memory_kb) = match started {
+        let (answer, lost, usage) = match started {
             Err(lost) => (None, Some(lost), None),
             Ok(mut worker) => {
                 let event = self.event(&request_id, payload, begin);
                 let (answer, end) = worker.work(event, begin + limit, limit).await;
-                let max_memory_kb = worker.max_memory_kb;
+                let usage = worker.usage;
                 let lost = slot.release(worker, end);
-                (answer, lost, max_memory_kb)
+                (answer, lost, usage)
             }
         };
         let duration = begin.elapsed();
@@ -315,7 +315,7 @@ impl Function {
             transcript.push(line.clone());
         }
         transcript.push(format!("END RequestId: {request_id}"));
-        transcript.push(self.report(&request_id, duration, init_duration, max_memory_kb, lost.as_ref()));
+        transcript.push(self.report(&request_id, duration, init_duration, usage, lost.as_ref()));
         // A process that was lost after its answer has answered.
         let answer = answer.or_else(|| lost.map(|lost| Err(lost.failure)));
         let (payload, function_error) = match answer {
@@ -324,7 +324,7 @@ impl Function {
             None => return Err(InvokeError::Closed),
         };
         let log_tail = transcript.tail();
-        Ok(Invocation { request_id, payload, function_error, cold, duration, init_duration, max_memory_kb, log_tail })
+        Ok(Invocation { request_id, payload, function_error, cold, duration, init_duration, usage, log_tail })
     }
 
     fn take_slot(self: Arc<Self>, transcript: &Arc<Transcript>) -> Result<(Slot, Option<Worker>), InvokeError> {
@@ -367,7 +367,7 @@ impl Function {
             }
         };
         slot.hold(&process);
-        let mut worker = Worker { process, conversation, max_memory_kb: None };
+        let mut worker = Worker { process, conversation, usage: None };
         Ok(match worker.initialise(request_id, deadline, limit).await {
             End::Ready => Ok(worker),
             End::Lost(lost) => Err(lost),
@@ -393,7 +393,7 @@ impl Function {
         request_id: &str,
         duration: Duration,
         init_duration: Option<Duration>,
-        max_memory_kb: Option<u64>,
+        usage: Option<Usage>,
         lost: Option<&Lost>,
     ) -> String {
         let billed = (duration + init_duration.unwrap_or_default()).as_secs_f64() * 1000.0;
@@ -403,8 +403,8 @@ impl Function {
             billed.ceil(),
             self.config.memory_mb
         );
-        if let Some(kb) = max_memory_kb {
-            report += &format!("\tMax Memory Used: {} MB", kb.div_ceil(1024));
+        if let Some(usage) = usage {
+            report += &format!("\tMax Memory Used: {} MB", usage.max_memory_kb.div_ceil(1024));
         }
         if let Some(init) = init_duration {
             report += &format!("\tInit Duration: {:.2} ms", milliseconds(init));

@@ -71,10 +71,19 @@ pub struct Invocation {
     /// From the start of the process until it first asked for an event; `None` when warm, or when no initialisation
     /// succeeded before the invocation began.
     pub init_duration: Option<Duration>,
-    /// The most memory that the process has held so far (`VmHWM`), in KiB; `None` where the machine doesn't tell.
-    pub max_memory_kb: Option<u64>,
+    /// What the process has used since its start; `None` where the machine doesn't tell.
+    pub usage: Option<Usage>,
     /// The last 4 KB that this invocation logged.
     pub log_tail: String,
+}
+
+/// What a process has used since its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The most memory that it has held (`VmHWM`), in KiB.
+    pub max_memory_kb: u64,
+    /// Time on a processor, of all threads that still run (`schedstat`).
+    pub cpu_time: Duration,
 }
 
 /// Functions, and the processes that run them. Clones share both; with the last of them, every process is killed.

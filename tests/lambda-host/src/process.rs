@@ -4,9 +4,11 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tempfile::TempDir;
@@ -18,7 +20,7 @@ use uuid::Uuid;
 use crate::environment::{self, RoleCredentials};
 use crate::log::{ProcessLog, Transcript};
 use crate::runtime_api::{self, Conversation};
-use crate::{FunctionConfig, lock};
+use crate::{FunctionConfig, Usage, lock};
 
 /// A running `bootstrap`, with its Runtime API and its log.
 pub(crate) struct Process {
@@ -133,11 +135,19 @@ impl Process {
         status.map_or_else(|| "Runtime exited without providing a reason".to_owned(), describe)
     }
 
-    /// The largest resident set so far (`VmHWM`), in KiB; `None` after its end, and on systems without `/proc`.
-    pub(crate) fn max_memory_kb(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id?)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    /// What it has used so far; `None` after its end, and on systems without `/proc`.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        let process = PathBuf::from(format!("/proc/{}", self.id?));
+        let status = std::fs::read_to_string(process.join("status")).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let max_memory_kb = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        let mut nanoseconds = 0;
+        for thread in std::fs::read_dir(process.join("task")).ok()? {
+            // A thread that ended since the folder was listed has no file any more.
+            let Ok(spent) = std::fs::read_to_string(thread.ok()?.path().join("schedstat")) else { continue };
+            nanoseconds += spent.split(' ').next()?.parse::<u64>().ok()?;
+        }
+        Some(Usage { max_memory_kb, cpu_time: Duration::from_nanos(nanoseconds) })
     }
 }
 

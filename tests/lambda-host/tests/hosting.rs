@@ -52,7 +52,7 @@ async fn a_process_is_used_again_for_the_next_event() {
     assert!(first.cold && first.init_duration.unwrap() > Duration::ZERO);
     assert!(!second.cold && second.init_duration.is_none());
     assert_ne!(first.request_id, second.request_id);
-    assert!(first.max_memory_kb.unwrap() > 100);
+    assert!(first.usage.unwrap().max_memory_kb > 100);
 }
 
 #[tokio::test]
