@@ -29,25 +29,27 @@ const ANSWER_RESERVE: Duration = Duration::from_millis(500);
 /// The time that an invocation is taken to have when the deadline that it came with lies in the past.
 const UNKNOWN_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What is made once per process.
+/// What is made once per process. A part that could not be made is kept as its error.
 struct Function<K> {
-    kind: K,
-    clients: Clients,
-    stack: StackPolicy,
     name: String,
+    clients: Result<Clients, RotationError>,
+    rotation: Result<(K, StackPolicy), RotationError>,
 }
 
 impl<K> Function<K> {
-    fn start(
-        environment: &Environment,
-        kind: impl FnOnce(&Environment) -> Result<K, RotationError>,
-    ) -> Result<Self, RotationError> {
-        Ok(Self {
-            kind: kind(environment)?,
-            clients: Clients::from_environment(environment)?,
-            stack: StackPolicy::from_environment(environment)?,
+    fn start(environment: &Environment, kind: impl FnOnce(&Environment) -> Result<K, RotationError>) -> Self {
+        Self {
             name: environment.get("AWS_LAMBDA_FUNCTION_NAME").unwrap_or("unnamed").to_owned(),
-        })
+            clients: Clients::from_environment(environment),
+            rotation: kind(environment).and_then(|kind| Ok((kind, StackPolicy::from_environment(environment)?))),
+        }
+    }
+
+    /// What every step needs.
+    fn parts(&self) -> Result<(&Clients, &K, &StackPolicy), RotationError> {
+        let clients = self.clients.as_ref().map_err(Clone::clone)?;
+        let (kind, stack) = self.rotation.as_ref().map_err(Clone::clone)?;
+        Ok((clients, kind, stack))
     }
 }
 
@@ -65,17 +67,14 @@ pub async fn run<K: SecretKind>(kind: impl FnOnce(&Environment) -> Result<K, Rot
         .collect();
     start_logging(&environment);
     let function = Function::start(&environment, kind);
-    if let Err(error) = &function {
+    if let Err(error) = function.parts() {
         tracing::error!(error_type = error.name(), %error, "the configuration is not usable");
     }
-    let handler = |event: LambdaEvent<Value>| invoke(function.as_ref(), event);
+    let handler = |event: LambdaEvent<Value>| invoke(&function, event);
     lambda_runtime::Runtime::new(service_fn(handler)).run().await
 }
 
-async fn invoke<K: SecretKind>(
-    function: Result<&Function<K>, &RotationError>,
-    event: LambdaEvent<Value>,
-) -> Result<Report, RotationError> {
+async fn invoke<K: SecretKind>(function: &Function<K>, event: LambdaEvent<Value>) -> Result<Report, RotationError> {
     let request_id = event.context.request_id;
     let left = time_left(event.context.deadline);
     let started = Deadline::after(left);
@@ -87,7 +86,6 @@ async fn invoke<K: SecretKind>(
         Err(_) => (None, None, None),
     };
     let step_name = step.map(|step| step.name());
-    let function = function.map_err(Clone::clone)?;
     let result = match &event {
         Err(error) => Err(error.clone()),
         Ok(event) => perform(function, event, deadline).await,
@@ -96,8 +94,18 @@ async fn invoke<K: SecretKind>(
     let duration_ms = u64::try_from((left - started.left()).as_millis()).unwrap_or(u64::MAX);
     match &result {
         Ok(report) => {
-            let outcome = serde_json::to_string(&report.outcome).unwrap_or_default();
-            tracing::info!(request_id, secret, version, step = step_name, outcome, duration_ms, "step done");
+            let outcome = serde_json::to_value(&report.outcome).unwrap_or_default();
+            tracing::info!(
+                request_id,
+                secret = report.secret,
+                version,
+                step = step_name,
+                outcome = outcome["outcome"].as_str(),
+                previous_accepted_until = outcome["previousAcceptedUntil"].as_str(),
+                overlap_shortened_from = outcome["overlapShortenedFrom"].as_str(),
+                duration_ms,
+                "step done"
+            );
         }
         Err(error) => {
             tracing::error!(request_id, secret, version, step = step_name, error_type = error.name(), %error, duration_ms, "step failed");
@@ -113,17 +121,19 @@ async fn perform<K: SecretKind>(
     deadline: Deadline,
 ) -> Result<Report, RotationError> {
     let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
-    let store = function.clients.secrets_manager(deadline);
-    Rotator { kind: &function.kind, store: &store, stack: &function.stack }.perform(event, deadline, &mut rng).await
+    let (clients, kind, stack) = function.parts()?;
+    let store = clients.secrets_manager(deadline);
+    Rotator { kind, store: &store, stack }.perform(event, deadline, &mut rng).await
 }
 
 /// Publishes metrics, if there are any, within a bounded time. A rotation never fails for them.
 async fn publish<K>(function: &Function<K>, data: Vec<crate::telemetry::Datum>, deadline: Deadline) {
+    let Ok(clients) = &function.clients else { return };
     if data.is_empty() {
         return;
     }
     let bounded = deadline.within(PUBLISH_TIMEOUT, ANSWER_RESERVE / 2);
-    match bounded.bound(function.clients.publish(data)).await {
+    match bounded.bound(clients.publish(data)).await {
         Some(Ok(())) => {}
         Some(Err(problem)) => tracing::warn!(problem, "metrics were not published"),
         None => tracing::warn!("metrics were not published in time: VPC endpoint for monitoring, or NAT, missing?"),

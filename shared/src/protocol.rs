@@ -299,14 +299,23 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         };
         let promoted = self.read(rotation, rotation.admitted.version()).await?;
         let new = rotation.parse(&promoted)?;
+        let previous = self.try_read(rotation, previous_id).await?;
+        let old = previous.as_ref().map(|previous| rotation.parse(previous)).transpose()?;
         if self.kind.has_target() {
             self.require_time_to_promote(rotation.deadline)?;
-            let previous = self.try_read(rotation, previous_id).await?;
-            let old = previous.map(|previous| rotation.parse(&previous)).transpose()?;
-            let replaced = old.as_ref().map(|_| Replaced { id: previous_id, previous_was: None });
+            // After its overlap the application does not know the old value any more: there is nothing to go back to.
+            let end = self.kind.overlap_end(&rotation.subject(), &new, promoted.created);
+            let accepted = end.is_none_or(|end| end > rotation.secret.as_of);
+            let replaced = Replaced { id: previous_id, previous_was: None };
+            let replaced = old.as_ref().filter(|_| accepted).map(|_| replaced);
             self.settle(rotation, Values { old: old.as_ref(), new: &new }, replaced, rng).await?;
         }
-        Ok(Outcome::PromotedEarlier(self.promotion(&rotation.subject(), &new, promoted.created, None)))
+        // A JSON value says itself whose overlap it was in; for a text, the version before the old one is gone from sight.
+        let subject = rotation.subject();
+        let shortened = old.zip(previous).filter(|(old, _)| old.field().is_some());
+        let shortened = shortened.and_then(|(old, value)| self.kind.overlap_end(&subject, &old, value.created));
+        let shortened = shortened.filter(|end| *end > subject.now);
+        Ok(Outcome::PromotedEarlier(self.promotion(&subject, &new, promoted.created, shortened)))
     }
 
     fn promotion(
@@ -366,11 +375,12 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
     ) -> Result<(), RotationError> {
         let subject = rotation.subject();
         let deadline = rotation.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE);
-        let settled = async {
-            self.kind.set(&subject, values, Phase::AfterPromotion, deadline).await?;
-            self.kind.test(&subject, values, Phase::AfterPromotion, deadline, rng).await
-        };
-        let Err(reason) = settled.await else { return Ok(()) };
+        let mut settled = self.set_and_test(&subject, values, deadline, rng).await;
+        if let Err(RotationError::TargetRefused { .. }) = settled {
+            // The application may have read the secret before the move was visible to it: reads are eventually consistent.
+            settled = self.set_and_test(&subject, values, deadline, rng).await;
+        }
+        let Err(reason) = settled else { return Ok(()) };
 
         let version = rotation.admitted.version().clone();
         let restored = match replaced {
@@ -385,6 +395,17 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             }
         }
         Err(RotationError::VerificationFailed { version, reason: Box::new(reason), restored })
+    }
+
+    async fn set_and_test(
+        &self,
+        subject: &Subject<'_>,
+        values: Values<'_>,
+        deadline: Deadline,
+        rng: &mut StdRng,
+    ) -> Result<(), RotationError> {
+        self.kind.set(subject, values, Phase::AfterPromotion, deadline).await?;
+        self.kind.test(subject, values, Phase::AfterPromotion, deadline, rng).await
     }
 
     /// Puts `AWSCURRENT` back in one call, then takes `AWSPENDING` and `AWSPREVIOUS` off the failed version, so that the

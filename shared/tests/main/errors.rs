@@ -1,0 +1,229 @@
+//! Errors: one stable name each, and a message that says what to do.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lambda_runtime::Diagnostic;
+use rotation::error::{Restored, RotationError};
+use rotation::event::VersionId;
+use rotation::store::{StoreError, StoreErrorKind};
+use rotation::time::parse_timestamp;
+
+/// Every error: its name, which alarms and dashboards are made of, and the part of its message that says what to do.
+/// A change here is a change of what users rely on.
+fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
+    use RotationError as E;
+    let name = || "shop/admin-token".to_owned();
+    let version = || VersionId::new("v-1".to_owned());
+    let until = parse_timestamp("2026-12-24T18:00:00Z").unwrap();
+    let field = || "ADMIN_TOKEN".to_owned();
+    let store = |kind| E::Store(StoreError { operation: "GetSecretValue", kind, detail: Some("code".to_owned()) });
+    let failed =
+        |restored| E::VerificationFailed { version: version(), reason: Box::new(E::TargetAcceptsAnyToken), restored };
+    vec![
+        (
+            "InvalidEvent",
+            E::InvalidEvent { field: "Step", problem: "is missing".to_owned() },
+            "event member Step: is missing",
+        ),
+        (
+            "InvalidConfiguration",
+            E::InvalidConfiguration { variable: "AWS_REGION".to_owned(), problem: "is not set".to_owned() },
+            "environment variable AWS_REGION: is not set",
+        ),
+        (
+            "InsecureUrl",
+            E::InsecureUrl { variable: "TARGET_VERIFY_URL".to_owned() },
+            "TARGET_VERIFY_URL: an http:// URL would send the secret in clear text; use https://",
+        ),
+        (
+            "InvalidPolicy",
+            E::InvalidPolicy { setting: "tag rotation:verify".to_owned(), problem: "expected x".to_owned() },
+            "tag rotation:verify: expected x",
+        ),
+        (
+            "NameNotAllowed",
+            E::NameNotAllowed { name: name(), prefix: "bank/".to_owned() },
+            "rename the secret, or rotate it with the stack that owns it",
+        ),
+        (
+            "ScheduledForDeletion",
+            E::ScheduledForDeletion { name: name() },
+            "aws secretsmanager restore-secret --secret-id shop/admin-token",
+        ),
+        (
+            "ReplicaRegion",
+            E::ReplicaRegion { name: name(), primary_region: "eu-west-1".to_owned() },
+            "the one in eu-west-1: rotate it there",
+        ),
+        (
+            "RotationNotEnabled",
+            E::RotationNotEnabled { name: name() },
+            "aws secretsmanager rotate-secret --secret-id shop/admin-token --rotation-lambda-arn",
+        ),
+        (
+            "OnHold",
+            E::OnHold { name: name(), until },
+            "until 2026-12-24T18:00:00Z (rotation:hold): remove the tag to rotate earlier",
+        ),
+        ("UnknownVersion", E::UnknownVersion { version: version() }, "start a rotation with"),
+        ("NotPending", E::NotPending { version: version(), holder: Some(version()) }, "run rotate-secret again"),
+        (
+            "NotPending",
+            E::NotPending { version: version(), holder: None },
+            "v-1 is not AWSPENDING: this rotation is over",
+        ),
+        (
+            "RolledBack",
+            E::RolledBack { version: version() },
+            "find the cause in the log of that time, then run rotate-secret",
+        ),
+        ("CurrentChanged", E::CurrentChanged { name: name() }, "run rotate-secret again"),
+        ("PromotionConflict", E::PromotionConflict { name: name() }, "the retry will see the new state"),
+        (
+            "OverlapTooShort",
+            E::OverlapTooShort { name: name(), until },
+            "only until 2026-12-24T18:00:00Z, less than half of the overlap from now: it was given up",
+        ),
+        ("ValueMissing", E::ValueMissing { version: version() }, "run rotate-secret again"),
+        (
+            "TimeTooShort",
+            E::TimeTooShort { left: Duration::from_millis(2_900), needed: Duration::from_millis(35_100) },
+            "2 s are left and promoting needs 36 s, so that a bad value can be put back: raise the function's timeout",
+        ),
+        (
+            "FieldNotChosen",
+            E::FieldNotChosen,
+            "name the member to rotate with the tag rotation:field (or ROTATION_FIELD)",
+        ),
+        (
+            "NotAnObject",
+            E::NotAnObject { field: field(), problem: "not JSON" },
+            "store a JSON object, or remove the tag rotation:field",
+        ),
+        (
+            "FieldMissing",
+            E::FieldMissing { field: field() },
+            "no member ADMIN_TOKEN: add it, or correct the tag rotation:field",
+        ),
+        (
+            "FieldNotText",
+            E::FieldNotText { field: field(), problem: "null" },
+            "member ADMIN_TOKEN of the JSON value is null: expected a string that is not empty",
+        ),
+        ("FieldRepeated", E::FieldRepeated { field: field() }, "remove all but one"),
+        ("EmptyValue", E::EmptyValue, "store a value, or delete the secret"),
+        (
+            "ValueTooLarge",
+            E::ValueTooLarge { bytes: 65_537 },
+            "65537 bytes and Secrets Manager takes 65536: remove members",
+        ),
+        ("TokenUnchanged", E::TokenUnchanged { version: version() }, "abort it and run rotate-secret again"),
+        (
+            "TargetUnavailable",
+            E::TargetUnavailable { operation: "verify", problem: "status 503".to_owned() },
+            "(status 503): check the application, its DNS name, and this function's subnets and security groups",
+        ),
+        (
+            "TargetFailed",
+            E::TargetFailed { operation: "refresh", status: 404 },
+            "answered refresh with status 404: check TARGET_REFRESH_URL",
+        ),
+        (
+            "TargetRedirects",
+            E::TargetRedirects { operation: "verify", status: 302 },
+            "set TARGET_VERIFY_URL to the final address",
+        ),
+        ("RefreshRefused", E::RefreshRefused, "is the header right (TARGET_HEADER)?"),
+        (
+            "TargetRefused",
+            E::TargetRefused { which: "pending", hint: ": do this" },
+            "the target refuses the pending token: do this",
+        ),
+        ("TargetAcceptsAnyToken", E::TargetAcceptsAnyToken, "TARGET_VERIFY_URL must name an endpoint that requires"),
+        (
+            "InstanceMissing",
+            E::InstanceMissing { operation: "refresh", seen: 2, expected: 3 },
+            "2 of 3 instances answered refresh in time: a missing one would refuse the new token until its cache expires; check it, or correct TARGET_INSTANCES",
+        ),
+        (
+            "VerificationFailed",
+            failed(Restored::Yes(VersionId::new("v-0".to_owned()))),
+            "version v-1 did not verify (the target accepts a random token, so its answer proves nothing: TARGET_VERIFY_URL must name an endpoint that requires the admin token); version v-0 is AWSCURRENT again",
+        ),
+        ("VerificationFailed", failed(Restored::ChangedSince), "the secret was changed since, and that change stands"),
+        ("VerificationFailed", failed(Restored::NothingToRestore), "there was no previous version to put back"),
+        (
+            "RollbackFailed",
+            failed(Restored::Failed(StoreError {
+                operation: "UpdateSecretVersionStage",
+                kind: StoreErrorKind::Throttled,
+                detail: None,
+            })),
+            "putting the previous version back FAILED (UpdateSecretVersionStage: throttled",
+        ),
+        ("SecretNotFound", store(StoreErrorKind::SecretNotFound), "does not exist in this Region and account (code)"),
+        ("BinarySecret", store(StoreErrorKind::Binary), "GetSecretValue: the value is a SecretBinary"),
+        ("StageConflict", store(StoreErrorKind::Conflict), "nothing was changed"),
+        ("AccessDenied", store(StoreErrorKind::AccessDenied), "give the function's role this action on the secret"),
+        ("KmsDenied", store(StoreErrorKind::Kms), "give the function's role kms:Decrypt and kms:GenerateDataKey"),
+        ("Throttled", store(StoreErrorKind::Throttled), "Secrets Manager will repeat the rotation"),
+        ("Unreachable", store(StoreErrorKind::Unreachable), "VPC endpoint or NAT missing? (code)"),
+        ("ServiceFailure", store(StoreErrorKind::Service), "Secrets Manager will repeat the rotation"),
+        ("CallRejected", store(StoreErrorKind::Rejected), "the service refused the call (code)"),
+        ("NoRandomness", E::NoRandomness, "nothing was changed, Secrets Manager will repeat the rotation"),
+    ]
+}
+
+#[test]
+fn every_error_has_its_stable_name_and_a_message_that_says_what_to_do() {
+    for (name, error, advice) in golden() {
+        assert_eq!(error.name(), name, "{error}");
+        assert!(error.to_string().contains(advice), "{name}: {error}");
+    }
+}
+
+#[test]
+fn no_error_is_missing_from_the_golden_list() {
+    // The names that the two functions `name` return, as they stand in the source.
+    let names_in = |source: &str| -> BTreeSet<String> {
+        let (_, body) = source.split_once("pub fn name(&self)").unwrap();
+        let (body, _) = body.split_once("\n    }").unwrap();
+        body.split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+    };
+    let mut declared = names_in(include_str!("../../src/error.rs"));
+    declared.extend(names_in(include_str!("../../src/store.rs")));
+    assert!(declared.len() > 40, "found the names: {declared:?}");
+    let listed: BTreeSet<_> = golden().into_iter().map(|(name, ..)| name.to_owned()).collect();
+    assert_eq!(declared, listed);
+}
+
+#[test]
+fn two_kinds_of_error_never_share_a_name() {
+    // By name, the variants that carry it; the inner enum of a failed call counts as its own variants.
+    let mut seen = std::collections::BTreeMap::<&str, BTreeSet<String>>::new();
+    for (name, error, _) in golden() {
+        let kind = match &error {
+            RotationError::Store(error) => format!("{:?}", error.kind),
+            error => format!("{error:?}").split([' ', '{', '(']).next().unwrap().to_owned(),
+        };
+        seen.entry(name).or_default().insert(kind);
+    }
+    assert!(seen.values().all(|kinds| kinds.len() == 1), "{seen:?}");
+}
+
+#[test]
+fn a_name_fits_a_metric_dimension_and_an_error_type() {
+    for (name, ..) in golden() {
+        assert!(name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphabetic()), "{name}");
+    }
+}
+
+#[test]
+fn lambda_answers_with_the_name_as_error_type_and_the_message() {
+    for (name, error, _) in golden() {
+        let message = error.to_string();
+        let diagnostic = Diagnostic::from(error);
+        assert_eq!((diagnostic.error_type.as_str(), diagnostic.error_message), (name, message));
+    }
+}

@@ -1,0 +1,384 @@
+//! The policy: built-in defaults, then the environment, then the tags, within the stack's bounds and above the floor.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use rotation::document::FieldName;
+use rotation::error::RotationError;
+use rotation::policy::{DEFAULT_MAX_HOLD, MAX_OVERLAP, RotationPolicy, StackPolicy, Verify};
+use rotation::time::{format_timestamp, parse_timestamp};
+use rotation::token::{MIN_TOKEN_BYTES, TokenEncoding};
+
+use crate::{environment, field};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// `rotation:x` is set for the stack by the second.
+const SETTINGS: [(&str, &str); 7] = [
+    ("rotation:field", "ROTATION_FIELD"),
+    ("rotation:overlap", "ROTATION_OVERLAP"),
+    ("rotation:hold", "ROTATION_HOLD"),
+    ("rotation:token-bytes", "ROTATION_TOKEN_BYTES"),
+    ("rotation:token-encoding", "ROTATION_TOKEN_ENCODING"),
+    ("rotation:token-prefix", "ROTATION_TOKEN_PREFIX"),
+    ("rotation:verify", "ROTATION_VERIFY"),
+];
+
+fn now() -> SystemTime {
+    parse_timestamp("2026-11-01T12:00:00Z").unwrap()
+}
+
+fn stack(variables: &[(&str, &str)]) -> Result<StackPolicy, RotationError> {
+    StackPolicy::from_environment(&environment(variables))
+}
+
+fn tags(tags: &[(&str, &str)]) -> BTreeMap<String, String> {
+    tags.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn policy(variables: &[(&str, &str)], chosen: &[(&str, &str)]) -> Result<RotationPolicy, RotationError> {
+    stack(variables)?.for_secret(&tags(chosen), now())
+}
+
+/// The tag or variable that a refusal names, and the rest of its message.
+#[track_caller]
+fn refusal<T: std::fmt::Debug>(result: Result<T, RotationError>) -> (String, String) {
+    let error = result.unwrap_err();
+    let message = error.to_string();
+    match error {
+        RotationError::InvalidPolicy { setting, problem } => {
+            assert_eq!(message, format!("{setting}: {problem}"));
+            (setting, problem)
+        }
+        RotationError::InvalidConfiguration { variable, problem } => {
+            assert_eq!(message, format!("environment variable {variable}: {problem}"));
+            (format!("environment variable {variable}"), problem)
+        }
+        _ => panic!("neither the policy nor the configuration: {message}"),
+    }
+}
+
+/// `values` are taken and `refused` are not, from the tag and from the environment alike; the errors name the source
+/// and say what is `expected`.
+#[track_caller]
+fn bounds(tag: &str, also: &[(&str, &str)], taken: &[&str], refused: &[&str], expected: &str) {
+    let (_, variable) = SETTINGS.into_iter().find(|(name, _)| *name == tag).unwrap();
+    for value in taken {
+        policy(also, &[(tag, value)]).unwrap_or_else(|error| panic!("{tag}={value:?}: {error}"));
+        let environment = [also, &[(variable, value)]].concat();
+        policy(&environment, &[]).unwrap_or_else(|error| panic!("{variable}={value:?}: {error}"));
+    }
+    for value in refused {
+        let (setting, problem) = refusal(policy(also, &[(tag, value)]));
+        assert_eq!(setting, format!("tag {tag}"), "{value:?}");
+        assert!(problem.contains(expected), "{tag}={value:?}: {problem}");
+        let environment = [also, &[(variable, value)]].concat();
+        if value.is_empty() {
+            continue; // the same as not set
+        }
+        let (setting, problem) = refusal(policy(&environment, &[]));
+        assert_eq!(setting, format!("environment variable {variable}"), "{value:?}");
+        assert!(problem.contains(expected), "{variable}={value:?}: {problem}");
+    }
+}
+
+#[test]
+fn without_environment_and_tags_the_built_in_defaults_hold() {
+    let policy = policy(&[], &[]).unwrap();
+    assert_eq!(policy.field, None);
+    assert_eq!(policy.overlap, DAY);
+    assert_eq!(policy.hold_until, None);
+    assert_eq!((policy.token.bytes, policy.token.encoding), (48, TokenEncoding::Base64Url));
+    assert_eq!(policy.token.prefix, None);
+    assert_eq!(policy.verify, Verify::Before);
+}
+
+#[test]
+fn tags_win_over_the_environment_and_the_environment_over_the_defaults() {
+    // Of each setting: the stack's choice, the tag's, and how all three show.
+    type Show = fn(&RotationPolicy) -> String;
+    let show_field: Show = |policy| format!("{:?}", policy.field.as_ref().map(FieldName::as_str));
+    let show_hold: Show = |policy| format!("{:?}", policy.hold_until.map(format_timestamp));
+    let table: [(&str, &str, Show, [&str; 3]); 7] = [
+        ("STACK", "TAGGED", show_field, ["None", "Some(\"STACK\")", "Some(\"TAGGED\")"]),
+        ("12h", "36h", |policy| format!("{:?}", policy.overlap), ["86400s", "43200s", "129600s"]),
+        (
+            "2026-11-24",
+            "2026-12-24",
+            show_hold,
+            ["None", "Some(\"2026-11-24T00:00:00Z\")", "Some(\"2026-12-24T00:00:00Z\")"],
+        ),
+        ("33", "255", |policy| policy.token.bytes.to_string(), ["48", "33", "255"]),
+        ("hex", "base62", |policy| format!("{:?}", policy.token.encoding), ["Base64Url", "Hex", "Base62"]),
+        (
+            "stack",
+            "tag",
+            |policy| format!("{:?}", policy.token.prefix),
+            ["None", "Some(TokenPrefix(\"stack\"))", "Some(TokenPrefix(\"tag\"))"],
+        ),
+        ("after", "before", |policy| format!("{:?}", policy.verify), ["Before", "After", "Before"]),
+    ];
+    for ((tag, variable), (in_stack, in_tag, show, [default, from_stack, from_tag])) in SETTINGS.into_iter().zip(table)
+    {
+        let (allowed, chosen) = (("ALLOWED_FIELDS", "OTHER,TAGGED"), (variable, in_stack));
+        assert_eq!(show(&policy(&[allowed], &[]).unwrap()), default, "{tag}: default");
+        assert_eq!(show(&policy(&[allowed, chosen], &[]).unwrap()), from_stack, "{variable} over the default");
+        assert_eq!(show(&policy(&[allowed, chosen], &[(tag, in_tag)]).unwrap()), from_tag, "{tag} over {variable}");
+        assert_eq!(show(&policy(&[allowed], &[(tag, in_tag)]).unwrap()), from_tag, "{tag} over the default");
+    }
+}
+
+#[test]
+fn one_tag_changes_one_setting_only() {
+    let stack = [("ROTATION_OVERLAP", "2h"), ("ROTATION_TOKEN_BYTES", "64"), ("ROTATION_VERIFY", "after")];
+    let untagged = policy(&stack, &[]).unwrap();
+    let tagged = policy(&stack, &[("rotation:overlap", "3h")]).unwrap();
+    assert_eq!(tagged, RotationPolicy { overlap: 3 * HOUR, ..untagged });
+}
+
+#[test]
+fn an_unknown_rotation_tag_is_named_and_the_known_ones_are_listed() {
+    for unknown in ["rotation:overlapp", "rotation:", "rotation:Overlap", "rotation:overlap ", "rotation:key-format"] {
+        let (setting, problem) = refusal(policy(&[], &[("rotation:overlap", "1h"), (unknown, "24h")]));
+        assert_eq!(setting, format!("tag {unknown}"));
+        for (known, _) in SETTINGS {
+            assert!(problem.contains(known), "{problem}");
+        }
+    }
+}
+
+#[test]
+fn tags_of_other_purposes_are_ignored() {
+    let others =
+        [("rotation", "x"), ("Rotation:overlap", "x"), ("team:rotation:overlap", "x"), ("owner", "shop"), ("", "")];
+    assert_eq!(policy(&[], &others), policy(&[], &[]));
+}
+
+#[test]
+fn a_tag_names_no_destination() {
+    for tag in ["rotation:url", "rotation:target", "rotation:verify-url", "rotation:header", "rotation:endpoint"] {
+        assert_eq!(refusal(policy(&[], &[(tag, "https://evil.com")])).0, format!("tag {tag}"));
+    }
+}
+
+#[test]
+fn overlap_goes_from_nothing_to_thirty_days() {
+    let taken = ["0s", "1s", "90m", "24h", "30d", "720h", "29d 23h 59m 60s"];
+    let refused = ["30d 1ns", "30d 1s", "31d", "1month", "-1s", "", "soon", "24", "1 hour and a bit"];
+    bounds("rotation:overlap", &[], &taken, &refused, "expected a duration such as 24h, at most 30days (MAX_OVERLAP)");
+    assert_eq!(policy(&[], &[("rotation:overlap", "30d")]).unwrap().overlap, MAX_OVERLAP);
+    assert_eq!(policy(&[], &[("rotation:overlap", "0s")]).unwrap().overlap, Duration::ZERO);
+}
+
+#[test]
+fn the_stack_lowers_the_longest_overlap_and_the_default_follows() {
+    let stack = [("MAX_OVERLAP", "2h")];
+    let expected = "expected a duration such as 24h, at most 2h (MAX_OVERLAP)";
+    bounds("rotation:overlap", &stack, &["0s", "119m", "2h"], &["2h 1ns", "3h", "24h"], expected);
+    assert_eq!(policy(&stack, &[]).unwrap().overlap, 2 * HOUR, "a default that is not allowed is not in force");
+    assert_eq!(policy(&[("MAX_OVERLAP", "48h")], &[]).unwrap().overlap, DAY);
+    assert_eq!(policy(&[("MAX_OVERLAP", "0s")], &[]).unwrap().overlap, Duration::ZERO);
+}
+
+#[test]
+fn the_stack_cannot_raise_the_longest_overlap() {
+    assert!(policy(&[("MAX_OVERLAP", "30d")], &[("rotation:overlap", "30d")]).is_ok());
+    for raised in ["30d 1s", "31d", "1y"] {
+        let (setting, problem) = refusal(stack(&[("MAX_OVERLAP", raised)]));
+        assert_eq!((setting.as_str(), problem.as_str()), ("environment variable MAX_OVERLAP", "expected at most 30d"));
+    }
+}
+
+#[test]
+fn a_hold_ends_at_most_as_far_away_as_the_stack_allows() {
+    let at = |away: Duration| format_timestamp(now() + away);
+    let second = Duration::from_secs(1);
+    for (variables, most) in [(vec![], DEFAULT_MAX_HOLD), (vec![("MAX_HOLD", "10d")], 10 * DAY)] {
+        let last = policy(&variables, &[("rotation:hold", &at(most))]).unwrap();
+        assert_eq!(last.hold_until, Some(now() + most));
+        let (setting, problem) = refusal(policy(&variables, &[("rotation:hold", &at(most + second))]));
+        assert_eq!(setting, "tag rotation:hold");
+        assert!(problem.contains("MAX_HOLD") && problem.contains(&at(most)), "names the bound: {problem}");
+        let late = at(most + second);
+        let variables = [&variables[..], &[("ROTATION_HOLD", late.as_str())]].concat();
+        assert_eq!(refusal(policy(&variables, &[])).0, "environment variable ROTATION_HOLD");
+    }
+}
+
+#[test]
+fn a_hold_that_has_ended_is_no_hold() {
+    let at = |time: SystemTime| policy(&[], &[("rotation:hold", &format_timestamp(time))]).unwrap().hold_until;
+    assert_eq!(at(now() - Duration::from_secs(1)), None);
+    assert_eq!(at(now()), None, "it ends at that moment");
+    assert_eq!(at(now() + Duration::from_secs(1)), Some(now() + Duration::from_secs(1)));
+    assert_eq!(policy(&[], &[("rotation:hold", "1999-12-31")]).unwrap().hold_until, None);
+}
+
+#[test]
+fn a_hold_until_a_day_ends_with_the_first_moment_of_that_day() {
+    let hold = |date| policy(&[], &[("rotation:hold", date)]).unwrap().hold_until;
+    assert_eq!(hold("2026-11-02"), parse_timestamp("2026-11-02T00:00:00Z"));
+    assert_eq!(hold("2026-11-01"), None, "it is noon of that day");
+}
+
+#[test]
+fn a_hold_is_a_date() {
+    let refused =
+        ["soon", "2026-13-01", "2026-11-31", "24.12.2026", "2026-12-24 18:00", "1d", "2026", " 2026-12-24", ""];
+    let taken = ["2026-12-24", "2026-12-24T18:00:00Z", "2026-12-24T18:00:00.5Z"];
+    bounds("rotation:hold", &[], &taken, &refused, "expected a date such as 2026-12-24 or 2026-12-24T18:00:00Z");
+}
+
+#[test]
+fn no_length_of_a_hold_makes_the_policy_panic() {
+    // The longest durations that can be written, past what a time can hold.
+    for most in ["3650d", "9000y", "584000000000y"] {
+        let Ok(stack) = stack(&[("MAX_HOLD", most)]) else { continue };
+        let hold = tags(&[("rotation:hold", "never")]);
+        assert_eq!(stack.for_secret(&hold, now()).unwrap_err().name(), "InvalidPolicy", "{most}");
+        assert!(stack.for_secret(&tags(&[]), now()).is_ok(), "{most}");
+    }
+    assert!(stack(&[("MAX_HOLD", "3650d")]).is_ok());
+    assert_eq!(refusal(stack(&[("MAX_HOLD", "3650d 1s")])).0, "environment variable MAX_HOLD");
+}
+
+#[test]
+fn tokens_hold_32_to_256_bytes_of_randomness() {
+    assert_eq!(MIN_TOKEN_BYTES, 32);
+    let refused = ["31", "0", "-48", "257", "18446744073709551616", "48.0", "0x30", "48 ", "many", ""];
+    bounds("rotation:token-bytes", &[], &["32", "48", "256"], &refused, "expected a number of bytes from 32 to 256");
+}
+
+#[test]
+fn nothing_goes_under_the_floor_of_32_bytes() {
+    let weak = refusal(stack(&[("ROTATION_TOKEN_BYTES", "31")]));
+    assert_eq!(weak.0, "environment variable ROTATION_TOKEN_BYTES");
+    for encoding in ["base64url", "hex", "base62"] {
+        let choice = [("rotation:token-bytes", "31"), ("rotation:token-encoding", encoding)];
+        assert_eq!(refusal(policy(&[("ROTATION_TOKEN_BYTES", "256")], &choice)).0, "tag rotation:token-bytes");
+    }
+    // There is no variable that lowers the floor.
+    let attempts = [("MIN_TOKEN_BYTES", "1"), ("ROTATION_MIN_TOKEN_BYTES", "1"), ("TOKEN_BYTES", "1")];
+    assert_eq!(policy(&attempts, &[]).unwrap().token.bytes, 48);
+    assert_eq!(refusal(policy(&attempts, &[("rotation:token-bytes", "31")])).0, "tag rotation:token-bytes");
+}
+
+#[test]
+fn an_encoding_is_one_of_three() {
+    let refused = ["Base64Url", "base64", "HEX", "base58", "hex ", ""];
+    let expected = "expected base64url, hex or base62";
+    bounds("rotation:token-encoding", &[], &["base64url", "hex", "base62"], &refused, expected);
+}
+
+#[test]
+fn a_prefix_is_2_to_16_letters_and_digits() {
+    let refused = ["a", "abcdefghijklmnopq", "1a", "ac-me", "ac_me", "acme_", "ac me", "äcme", "acmé", ""];
+    let expected = "expected 2 to 16 letters and digits, the first a letter";
+    bounds("rotation:token-prefix", &[], &["ab", "a1", "Acme", "abcdefghijklmnop"], &refused, expected);
+}
+
+#[test]
+fn a_prefix_means_base62_and_refuses_another_encoding() {
+    let prefixed = policy(&[], &[("rotation:token-prefix", "acme")]).unwrap();
+    assert_eq!(prefixed.token.encoding, TokenEncoding::Base62);
+    let both = [("rotation:token-prefix", "acme"), ("rotation:token-encoding", "base62")];
+    assert_eq!(policy(&[], &both).unwrap(), prefixed);
+    for other in ["hex", "base64url"] {
+        let (setting, problem) =
+            refusal(policy(&[], &[("rotation:token-prefix", "acme"), ("rotation:token-encoding", other)]));
+        assert_eq!(setting, "tag rotation:token-encoding");
+        assert!(problem.contains("base62") && problem.contains("rotation:token-prefix"), "{problem}");
+        let (setting, _) = refusal(policy(&[("ROTATION_TOKEN_PREFIX", "acme")], &[("rotation:token-encoding", other)]));
+        assert_eq!(setting, "tag rotation:token-encoding");
+        let (setting, _) = refusal(policy(&[("ROTATION_TOKEN_ENCODING", other)], &[("rotation:token-prefix", "acme")]));
+        assert_eq!(setting, "environment variable ROTATION_TOKEN_ENCODING");
+        let (setting, _) = refusal(stack(&[("ROTATION_TOKEN_ENCODING", other), ("ROTATION_TOKEN_PREFIX", "acme")]));
+        assert_eq!(setting, "environment variable ROTATION_TOKEN_ENCODING");
+    }
+}
+
+#[test]
+fn verification_is_before_or_after() {
+    let refused = ["Before", "never", "both", ""];
+    bounds("rotation:verify", &[], &["before", "after"], &refused, "expected before or after");
+}
+
+#[test]
+fn a_tag_chooses_among_the_allowed_members_only() {
+    let stack = [("ALLOWED_FIELDS", "ADMIN_TOKEN, OPS_TOKEN")];
+    for allowed in ["ADMIN_TOKEN", "OPS_TOKEN"] {
+        assert_eq!(policy(&stack, &[("rotation:field", allowed)]).unwrap().field, Some(field(allowed)));
+    }
+    for other in ["DATABASE_PASSWORD", "admin_token", "ADMIN_TOKEN_PREVIOUS", "ADMIN_TOKEN ", "a\"b", ""] {
+        let (setting, problem) = refusal(policy(&stack, &[("rotation:field", other)]));
+        assert_eq!(setting, "tag rotation:field");
+        assert!(problem.contains("ADMIN_TOKEN, OPS_TOKEN") && problem.contains("ALLOWED_FIELDS"), "{problem}");
+    }
+    let (setting, problem) = refusal(policy(&[], &[("rotation:field", "ADMIN_TOKEN")]));
+    assert_eq!(setting, "tag rotation:field");
+    assert!(problem.contains("set ALLOWED_FIELDS"), "{problem}");
+}
+
+#[test]
+fn the_stacks_own_member_is_allowed_without_being_listed() {
+    let stack = [("ROTATION_FIELD", "ADMIN_TOKEN")];
+    assert_eq!(policy(&stack, &[]).unwrap().field, Some(field("ADMIN_TOKEN")));
+    assert_eq!(policy(&stack, &[("rotation:field", "ADMIN_TOKEN")]).unwrap().field, Some(field("ADMIN_TOKEN")));
+    assert_eq!(refusal(policy(&stack, &[("rotation:field", "OTHER")])).0, "tag rotation:field");
+}
+
+#[test]
+fn the_name_of_a_member_is_1_to_128_plain_characters() {
+    let longest = format!("_{}", "x".repeat(127));
+    for good in ["a", "_", "A1", "a.b-c_d", &longest] {
+        assert_eq!(FieldName::new(good).map(|name| name.as_str().to_owned()).as_deref(), Some(good));
+    }
+    for bad in ["", "1a", "-a", ".a", "a b", "a\"b", "a\\b", "a/b", "ä", "a\n", &format!("{longest}x")] {
+        assert_eq!(FieldName::new(bad), None, "{bad:?}");
+    }
+}
+
+#[test]
+fn bad_choices_of_the_stack_fail_at_start_up_and_name_the_variable() {
+    for (variable, value) in [
+        ("ROTATION_FIELD", "two words"),
+        ("ROTATION_OVERLAP", "31d"),
+        ("ROTATION_OVERLAP", "a while"),
+        ("ROTATION_HOLD", "never"),
+        ("ROTATION_HOLD", "2026-02-30"),
+        ("ROTATION_TOKEN_BYTES", "16"),
+        ("ROTATION_TOKEN_ENCODING", "base64"),
+        ("ROTATION_TOKEN_PREFIX", "_"),
+        ("ROTATION_VERIFY", "sometimes"),
+        ("ALLOWED_FIELDS", "A,,B"),
+        ("ALLOWED_FIELDS", "A;B"),
+        ("MAX_OVERLAP", "31d"),
+        ("MAX_OVERLAP", "long"),
+        ("MAX_HOLD", "long"),
+    ] {
+        let (setting, problem) = refusal(stack(&[(variable, value)]));
+        assert_eq!(setting, format!("environment variable {variable}"), "{value}");
+        assert!(problem.contains("expected"), "says what to write: {problem}");
+    }
+    let lower = [("MAX_OVERLAP", "1h"), ("ROTATION_OVERLAP", "2h")];
+    assert_eq!(refusal(stack(&lower)).0, "environment variable ROTATION_OVERLAP");
+}
+
+#[test]
+fn a_hold_of_the_stack_that_is_over_does_not_keep_the_function_from_starting() {
+    assert_eq!(policy(&[("ROTATION_HOLD", "2020-01-01")], &[]).unwrap().hold_until, None);
+}
+
+#[test]
+fn only_names_with_the_stacks_prefix_are_rotated() {
+    let prefixed = stack(&[("SECRET_NAME_PREFIX", "shop/")]).unwrap();
+    assert_eq!(prefixed.check_name("shop/admin-token"), Ok(()));
+    for outside in ["shop", "shopping/admin-token", "Shop/admin-token", "/shop/admin-token", ""] {
+        let refused = RotationError::NameNotAllowed { name: outside.to_owned(), prefix: "shop/".to_owned() };
+        assert_eq!(prefixed.check_name(outside), Err(refused));
+    }
+    for open in [stack(&[]).unwrap(), stack(&[("SECRET_NAME_PREFIX", "")]).unwrap()] {
+        assert_eq!(open.check_name("anything"), Ok(()));
+    }
+}
