@@ -1,0 +1,27 @@
+//! Every schedule of faults that a rotation may meet, run against the real protocol.
+//!
+//! A deterministic model of Secrets Manager, of the application, and of a person who edits stands behind the function's
+//! two ports. Each call waits at a *gate* before it takes effect and after; at every gate a schedule may let the process
+//! die, lose the answer, deliver the event once more, store a value by hand. The promises are checked after every single
+//! effect, and at the end the rotation must be done, or refused for a named reason, and the next one must succeed.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `state` | the rules by which Secrets Manager keeps versions and stages |
+//! | `application` | what the instances of the application hold and accept |
+//! | `world` | both, with a clock, stale reads, and the gates |
+//! | `invariants` | the promises |
+//! | `ports` | the function's ports into the world |
+//! | [`schedule`] | what can happen at a gate |
+//! | [`run`] | the rotation service with its retries, and the scheduler |
+//! | [`families`] | the schedules, exhaustively, and the random search |
+
+mod application;
+pub mod families;
+mod invariants;
+mod ports;
+pub mod run;
+pub mod scenario;
+pub mod schedule;
+mod state;
+mod world;

@@ -1,0 +1,224 @@
+//! The function's two ports, into the world: every call waits at a gate before it takes effect, and after.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rotation::deadline::Deadline;
+use rotation::event::{RotationToken, Step, VersionId};
+use rotation::secret::SecretText;
+use rotation::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
+use rotation::target::{Answer, Operation, Target, TargetSettings, Verdict};
+use rotation::versions::Stage;
+
+use crate::scenario::{Application, Sabotage};
+use crate::schedule::{Call, Gate, Side};
+use crate::state::Refusal;
+use crate::world::{Actor, Inner, World};
+
+/// One invocation, as the world sees it.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) world: Arc<World>,
+    pub(crate) invocation: u32,
+    pub(crate) step: Step,
+    pub(crate) version: VersionId,
+    pub(crate) admitted_at: usize,
+}
+
+impl Caller {
+    async fn gate(&self, call: Call, side: Side) -> Option<StoreErrorKind> {
+        let gate = Gate { invocation: self.invocation, step: self.step, call, side };
+        self.world.gate(gate).await
+    }
+
+    fn actor(&self) -> Actor {
+        Actor::Function { version: self.version.clone(), admitted_at: self.admitted_at }
+    }
+
+    fn note(&self, world: &mut Inner, call: Call, result: &str) {
+        let gate = Gate { invocation: self.invocation, step: self.step, call, side: Side::After };
+        world.calls.push(gate);
+        world.note(|| format!("  #{} {} {call:?}: {result}", self.invocation, self.step));
+    }
+}
+
+/// Secrets Manager.
+pub(crate) struct Store {
+    pub(crate) caller: Caller,
+    pub(crate) deadline: Deadline,
+}
+
+impl Store {
+    async fn call<T: Send>(
+        &self,
+        call: Call,
+        effect: impl FnOnce(&mut Inner) -> Result<T, StoreErrorKind> + Send,
+    ) -> Result<T, StoreError> {
+        let failed = |kind| StoreError { operation: operation(call), kind, detail: None };
+        if let Some(fault) = self.caller.gate(call, Side::Before).await {
+            return Err(failed(fault));
+        }
+        // The adapter's calls end with the invocation.
+        if self.deadline.left().is_zero() {
+            return Err(failed(StoreErrorKind::Unreachable));
+        }
+        let result = {
+            let mut world = self.caller.world.lock();
+            let result = effect(&mut world);
+            self.caller.note(&mut world, call, if result.is_ok() { "ok" } else { "refused" });
+            result
+        };
+        match self.caller.gate(call, Side::After).await {
+            Some(fault) => Err(failed(fault)),
+            None => result.map_err(failed),
+        }
+    }
+}
+
+fn operation(call: Call) -> &'static str {
+    match call {
+        Call::Describe => "DescribeSecret",
+        Call::Get => "GetSecretValue",
+        Call::Put => "PutSecretValue",
+        Call::Move => "UpdateSecretVersionStage",
+        Call::Refresh => "refresh",
+        Call::Verify => "verify",
+    }
+}
+
+impl SecretStore for Store {
+    async fn describe(&self, secret_id: &str) -> Result<Described, StoreError> {
+        let name = secret_id.to_owned();
+        self.call(Call::Describe, move |world| {
+            let seen = world.read();
+            // The service's clock is the header `Date`, which has whole seconds.
+            let since_epoch = world.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            Ok(Described {
+                arn: format!("arn:aws:secretsmanager:us-east-1:000000000000:secret:{name}"),
+                name,
+                rotation_enabled: true,
+                deleted: false,
+                replica_of: None,
+                tags: [].into(),
+                versions: seen.listed(),
+                last_rotated: None,
+                as_of: UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs()),
+            })
+        })
+        .await
+    }
+
+    async fn get(&self, _: &str, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
+        self.call(Call::Get, |world| {
+            let seen = world.read();
+            let Some(found) = seen.versions.get(version) else { return Ok(None) };
+            let hidden = world.scenario.sabotage == Sabotage::HidesAges;
+            let created = if hidden { SystemTime::UNIX_EPOCH } else { found.created };
+            Ok(found.value.as_ref().map(|value| VersionValue { text: SecretText::new(value.to_string()), created }))
+        })
+        .await
+    }
+
+    async fn put_pending(
+        &self,
+        _: &str,
+        version: &VersionId,
+        value: &SecretText,
+        _: Option<&RotationToken>,
+    ) -> Result<Put, StoreError> {
+        let value: Arc<str> = value.expose().into();
+        self.call(Call::Put, |world| {
+            let mut state = world.changed();
+            if world.scenario.sabotage == Sabotage::PutOverwrites
+                && let Some(version) = state.versions.get_mut(version)
+            {
+                version.value = None;
+            }
+            match state.put_pending(version, value, world.now()) {
+                Ok(()) => {
+                    world.commit(&self.caller.actor(), state);
+                    Ok(Put::Stored)
+                }
+                Err(Refusal::Exists) => Ok(Put::Exists),
+                Err(Refusal::Conflict) => Err(StoreErrorKind::Rejected),
+            }
+        })
+        .await
+    }
+
+    async fn move_stage(
+        &self,
+        _: &str,
+        stage: Stage,
+        from: Option<&VersionId>,
+        to: Option<&VersionId>,
+    ) -> Result<(), StoreError> {
+        self.call(Call::Move, |world| {
+            let mut state = world.changed();
+            let rolls_back = stage == Stage::Current && from == Some(&self.caller.version);
+            let from = match world.scenario.sabotage {
+                Sabotage::MoveIgnoresOrigin => state.holder(&stage).cloned(),
+                Sabotage::KeepsPending if stage == Stage::Pending => return Ok(()),
+                Sabotage::OnlyPretendsToRollBack if rolls_back => return Ok(()),
+                _ => from.cloned(),
+            };
+            state.move_stage(stage.clone(), from.as_ref(), to).map_err(|_| StoreErrorKind::Conflict)?;
+            world.commit(&self.caller.actor(), state);
+            world.note(|| format!("    {} from {from:?} to {to:?}", stage.as_str()));
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// The application, behind a load balancer that sends every request to the next instance.
+pub(crate) struct SimulatedTarget {
+    caller: Caller,
+    settings: TargetSettings,
+}
+
+impl SimulatedTarget {
+    /// `None` when nobody is asked.
+    pub(crate) fn new(caller: &Caller, application: Application) -> Option<Self> {
+        let instances = match application {
+            Application::None => return None,
+            Application::Told | Application::CurrentOnly => NonZeroUsize::new(2),
+            Application::Reloading => None,
+        };
+        let settings = TargetSettings { can_refresh: true, instances, timeout: Duration::from_secs(2) };
+        Some(Self { caller: caller.clone(), settings })
+    }
+}
+
+impl Target for SimulatedTarget {
+    async fn ask(&self, operation: Operation, _: &str, token: &SecretText) -> Result<Answer, String> {
+        let call = match operation {
+            Operation::Refresh => Call::Refresh,
+            Operation::Verify => Call::Verify,
+        };
+        let lost = || "connection reset".to_owned();
+        if self.caller.gate(call, Side::Before).await.is_some() {
+            return Err(lost());
+        }
+        let answer = {
+            let mut world = self.caller.world.lock();
+            let instance = world.choose_instance();
+            let accepted = world.asks(instance, token.expose());
+            if accepted && operation == Operation::Refresh {
+                world.load(instance);
+            }
+            self.caller.note(&mut world, call, if accepted { "accepted" } else { "refused" });
+            let verdict = if accepted { Verdict::Accepted } else { Verdict::Refused };
+            Answer { verdict, instance: self.settings.instances.map(|_| instance.to_string()) }
+        };
+        match self.caller.gate(call, Side::After).await {
+            Some(_) => Err(lost()),
+            None => Ok(answer),
+        }
+    }
+
+    fn settings(&self) -> &TargetSettings {
+        &self.settings
+    }
+}

@@ -1,0 +1,204 @@
+//! What a schedule runs against: the secret, the application, the weather, and whether something is broken on purpose.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use rotation::environment::Environment;
+use rotation::error::RotationError;
+use rotation::policy::StackPolicy;
+
+/// The member of a JSON secret that is rotated.
+pub(crate) const FIELD: &str = "ADMIN_TOKEN";
+
+/// The overlap in force: the function's default.
+pub(crate) const OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// The whole value is the token.
+    Text,
+    /// The token is a member of an object that has others.
+    Json,
+}
+
+/// Who uses the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Application {
+    /// Nobody is asked or told.
+    None,
+    /// Two instances with ids, that accept all stages and load the secret only when they are told to: the rotation has to
+    /// reach each of them.
+    Told,
+    /// Two instances without ids, that accept all stages and load the secret again when they meet an unknown token.
+    Reloading,
+    /// Two instances with ids, that accept `AWSCURRENT` only: rotated with `rotation:verify=after`.
+    CurrentOnly,
+}
+
+/// What is wrong with the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// It says that it loads the secret, and does not.
+    Frozen,
+    /// It accepts a new token while that is pending, and no more when it is current.
+    DropsPromoted,
+}
+
+/// How the load balancer in front of the instances chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balancer {
+    /// Evenly, without a period: other requests come in between.
+    Mixed,
+    /// Strictly in turn: nobody else asks.
+    InTurn,
+}
+
+/// Where the secret stands when the rotation is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It has a current and a previous value.
+    InUse,
+    /// It has never had a value.
+    Empty,
+}
+
+/// How old the answers of reads may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Staleness {
+    /// Reads see every write before them.
+    None,
+    /// Every read by the function shows the secret as it was so long ago.
+    Lag(Duration),
+    /// Every read, by the function and by the application, shows the secret as it was so long ago.
+    LagEverywhere(Duration),
+    /// One read by the function, counted from 0, shows the secret as it was so many writes ago.
+    Once {
+        /// Which read.
+        read: usize,
+        /// How many writes it misses.
+        back: usize,
+    },
+}
+
+/// What is broken on purpose, to see that the invariants notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Nothing.
+    None,
+    /// A put replaces the value of a token that was used before: what a rotation that generates anew on a retry relies on.
+    PutOverwrites,
+    /// `AWSCURRENT` moves wherever it is: no compare-and-swap.
+    MoveIgnoresOrigin,
+    /// The protocol does not see that the current version is younger than its own.
+    HidesAges,
+    /// The kind believes that every token works, without asking.
+    BelievesWithoutProof,
+    /// `AWSPENDING` stays on a version that was rolled back.
+    KeepsPending,
+    /// The rollback does not move `AWSCURRENT`, and says that it did.
+    OnlyPretendsToRollBack,
+}
+
+/// One combination of all these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// What the value looks like.
+    pub shape: Shape,
+    /// Who uses the token.
+    pub application: Application,
+    /// What is wrong with the application, if anything.
+    pub defect: Option<Defect>,
+    /// How its load balancer chooses.
+    pub balancer: Balancer,
+    /// Where the secret stands at first.
+    pub start: Start,
+    /// How old the answers of reads may be.
+    pub staleness: Staleness,
+    /// What is broken on purpose.
+    pub sabotage: Sabotage,
+}
+
+impl Scenario {
+    /// A secret in use, reads without delay, nothing broken.
+    #[must_use]
+    pub fn new(shape: Shape, application: Application) -> Self {
+        Self {
+            shape,
+            application,
+            defect: None,
+            balancer: Balancer::Mixed,
+            start: Start::InUse,
+            staleness: Staleness::None,
+            sabotage: Sabotage::None,
+        }
+    }
+
+    /// With a broken application.
+    #[must_use]
+    pub fn with_defect(self, defect: Defect) -> Self {
+        Self { defect: Some(defect), ..self }
+    }
+
+    /// Behind a load balancer that goes strictly round.
+    #[must_use]
+    pub fn in_turn(self) -> Self {
+        Self { balancer: Balancer::InTurn, ..self }
+    }
+
+    /// With a secret that has no value yet.
+    #[must_use]
+    pub fn empty(self) -> Self {
+        Self { start: Start::Empty, ..self }
+    }
+
+    /// With old answers.
+    #[must_use]
+    pub fn with_staleness(self, staleness: Staleness) -> Self {
+        Self { staleness, ..self }
+    }
+
+    /// With something broken on purpose.
+    #[must_use]
+    pub fn sabotaged(self, sabotage: Sabotage) -> Self {
+        Self { sabotage, ..self }
+    }
+
+    pub(crate) fn field(&self) -> Option<&'static str> {
+        (self.shape == Shape::Json).then_some(FIELD)
+    }
+
+    pub(crate) fn stack(&self) -> Result<StackPolicy, RotationError> {
+        let mut variables = BTreeMap::new();
+        if let Some(field) = self.field() {
+            variables.insert("ROTATION_FIELD", field);
+        }
+        if self.application == Application::CurrentOnly {
+            variables.insert("ROTATION_VERIFY", "after");
+        }
+        StackPolicy::from_environment(&variables.into_iter().collect::<Environment>())
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}, application {:?}", self.shape, self.application)?;
+        if let Some(defect) = self.defect {
+            write!(f, " ({defect:?})")?;
+        }
+        if self.balancer == Balancer::InTurn {
+            write!(f, ", instances in turn")?;
+        }
+        if self.start == Start::Empty {
+            write!(f, ", no value yet")?;
+        }
+        if self.staleness != Staleness::None {
+            write!(f, ", {:?}", self.staleness)?;
+        }
+        if self.sabotage != Sabotage::None {
+            write!(f, ", sabotage {:?}", self.sabotage)?;
+        }
+        Ok(())
+    }
+}
