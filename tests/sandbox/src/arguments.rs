@@ -1,0 +1,146 @@
+//! The command line of `cargo sandbox`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+
+pub(crate) const HELP: &str = "\
+An AWS for one machine: Secrets Manager with rotation, Lambda, CloudWatch metrics.
+
+Usage: cargo sandbox [options]
+
+Options:
+  --port PORT              on 127.0.0.1, default 4566; 0 takes a free one
+  --state DIR              keep the secrets across restarts, WITH THEIR VALUES, in
+                           DIR/secrets.json (mode 0600); default: in memory only
+  --bin-dir DIR            where the functions' binaries are; default: beside this
+                           program, built first with cargo
+  --no-build               run the binaries as they are
+  --env FUNCTION:KEY=VALUE a variable of a function's environment; repeatable
+  --forward NAME=URL       send a function's invocations to `cargo lambda watch`,
+                           for example admin-token=http://127.0.0.1:9000; repeatable
+  --help
+
+Functions are the folders of functions/; their ARNs are
+arn:aws:lambda:us-east-1:000000000000:function:NAME.
+
+Control API, on the same port:
+  GET    /_sandbox/clock
+  POST   /_sandbox/clock           {\"advance\": \"90d\"} moves the time; rotations that
+                                   fall due meanwhile run before it answers
+  GET    /_sandbox/events          rotations, steps, staging labels
+  GET    /_sandbox/calls           calls to Secrets Manager by caller and operation
+  DELETE /_sandbox/calls           count from here
+  GET    /_sandbox/metrics         what PutMetricData was given
+  GET    /_sandbox/logs/FUNCTION   what the function logged
+  GET    /_sandbox/faults          the rules, and how often each matched
+  POST   /_sandbox/faults          add a rule:
+           {\"operation\": \"PutSecretValue\", \"caller\": \"admin-token\",
+            \"first\": 1, \"times\": 2, \"fault\": {\"type\": \"Throttle\"}}
+           operation: an operation of Secrets Manager or CloudWatch, *, or Invoke
+                      (with \"step\": \"testSecret\" for one step)
+           for_millis: hit calls for so long, instead of or beside times
+           fault: Throttle, InternalServiceError, LostAnswer, StaleRead,
+                  {\"type\": \"Delay\", \"millis\": 500},
+                  {\"type\": \"KillFunction\", \"function\": \"admin-token\", \"when\": \"after\"}
+  DELETE /_sandbox/faults          remove all rules; /_sandbox/faults/ID removes one
+";
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Help,
+    Run(Options),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) port: u16,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) bin_dir: Option<PathBuf>,
+    pub(crate) build: bool,
+    /// Function, then variable.
+    pub(crate) environment: BTreeMap<String, BTreeMap<String, String>>,
+    /// Function, then base URL.
+    pub(crate) forward: BTreeMap<String, String>,
+}
+
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::Error> {
+    let mut options = Options {
+        port: 4566,
+        state_dir: None,
+        bin_dir: None,
+        build: true,
+        environment: BTreeMap::new(),
+        forward: BTreeMap::new(),
+    };
+    let mut parser = lexopt::Parser::from_args(arguments);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("port") => {
+                let port = parser.value()?.string()?;
+                options.port = port.parse().map_err(|_| "--port takes a number from 0 to 65535")?;
+            }
+            Long("state") => options.state_dir = Some(parser.value()?.into()),
+            Long("bin-dir") => options.bin_dir = Some(parser.value()?.into()),
+            Long("no-build") => options.build = false,
+            Long("env") => {
+                let text = parser.value()?.string()?;
+                // The value is not repeated: it may be a secret.
+                let (function, variable) = text.split_once(':').ok_or("--env takes FUNCTION:KEY=VALUE")?;
+                let (key, value) = variable.split_once('=').ok_or("--env takes FUNCTION:KEY=VALUE")?;
+                options.environment.entry(function.into()).or_default().insert(key.into(), value.into());
+            }
+            Long("forward") => {
+                let text = parser.value()?.string()?;
+                let (function, url) = text.split_once('=').ok_or("--forward takes NAME=URL")?;
+                options.forward.insert(function.into(), url.into());
+            }
+            Long("help") | Short('h') => return Ok(Command::Help),
+            _ => return Err(argument.unexpected()),
+        }
+    }
+    Ok(Command::Run(options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(arguments: &[&str]) -> Options {
+        match parse(arguments.iter().map(OsString::from)).unwrap() {
+            Command::Run(options) => options,
+            Command::Help => panic!("help"),
+        }
+    }
+
+    fn error(arguments: &[&str]) -> String {
+        parse(arguments.iter().map(OsString::from)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn variables_belong_to_their_function_and_keep_what_looks_like_a_separator() {
+        let options = run(&["--env", "f:URL=http://h:1/?a=b", "--env=f:B=2", "--env", "g:C="]);
+        let f = BTreeMap::from([("URL".into(), "http://h:1/?a=b".into()), ("B".into(), "2".into())]);
+        let g = BTreeMap::from([("C".into(), String::new())]);
+        assert_eq!(options.environment, BTreeMap::from([("f".into(), f), ("g".into(), g)]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_value() {
+        assert_eq!(error(&["--env", "f=hush"]), "--env takes FUNCTION:KEY=VALUE");
+        assert_eq!(error(&["--env", "f:hush"]), "--env takes FUNCTION:KEY=VALUE");
+        assert_eq!(error(&["--forward", "f"]), "--forward takes NAME=URL");
+        assert_eq!(error(&["--port", "70000"]), "--port takes a number from 0 to 65535");
+        assert!(error(&["extra"]).contains("extra"));
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_help() {
+        let options = run(&[]);
+        assert_eq!((options.port, options.build, options.state_dir), (4566, true, None));
+        assert_eq!(parse(["--help".into()]).unwrap(), Command::Help);
+    }
+}

@@ -1,0 +1,151 @@
+//! The control API under `/_sandbox/`: the clock, what happened, and faults.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use lambda_host::LambdaHost;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::cloudwatch::CloudWatch;
+use crate::events;
+use crate::faults::FaultRule;
+use crate::scheduler;
+use crate::state::Shared;
+
+#[derive(Clone)]
+pub(crate) struct Control {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) host: LambdaHost,
+    pub(crate) cloudwatch: CloudWatch,
+}
+
+const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
+
+pub(crate) fn router(control: Control) -> Router {
+    Router::new()
+        .route("/_sandbox/clock", get(clock).post(advance))
+        .route("/_sandbox/events", get(event_log))
+        .route("/_sandbox/calls", get(calls).delete(reset_calls))
+        .route("/_sandbox/metrics", get(metrics))
+        .route("/_sandbox/faults", get(faults).post(add_fault).delete(clear_faults))
+        .route("/_sandbox/faults/{id}", axum::routing::delete(remove_fault))
+        .route("/_sandbox/logs/{function}", get(logs))
+        .layer(middleware::from_fn(refuse_web_pages))
+        .with_state(control)
+}
+
+/// A web page in somebody's browser can reach 127.0.0.1, and says where it comes from.
+async fn refuse_web_pages(request: Request, next: Next) -> Response {
+    if request.headers().contains_key(header::ORIGIN) {
+        return refuse(StatusCode::FORBIDDEN, "The control API is not for web pages.");
+    }
+    next.run(request).await
+}
+
+fn answer(body: &Value) -> Response {
+    (JSON, format!("{body:#}\n")).into_response()
+}
+
+fn refuse(status: StatusCode, reason: &str) -> Response {
+    (status, JSON, format!("{:#}\n", json!({ "error": reason }))).into_response()
+}
+
+fn time(shared: &Shared) -> Response {
+    match events::rfc3339(&shared.clock.now(), serde_json::value::Serializer) {
+        Ok(now) => answer(&json!({ "now": now, "ahead_seconds": shared.clock.ahead().as_secs() })),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+async fn clock(State(control): State<Control>) -> Response {
+    time(&control.shared)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Advance {
+    advance: String,
+}
+
+/// Answers when everything that fell due has ended.
+async fn advance(State(control): State<Control>, body: Bytes) -> Response {
+    let request: Advance = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!(r#"expected {{"advance": "90d"}}: {error}"#)),
+    };
+    match humantime::parse_duration(&request.advance) {
+        Ok(by) => match scheduler::advance(&control.shared, by).await {
+            Ok(()) => time(&control.shared),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                refuse(StatusCode::BAD_REQUEST, &error.to_string())
+            }
+            Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &format!("the state can't be saved: {error}")),
+        },
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &format!("{}: {error}", request.advance)),
+    }
+}
+
+async fn event_log(State(control): State<Control>) -> Response {
+    answer(&json!(control.shared.events()))
+}
+
+async fn calls(State(control): State<Control>) -> Response {
+    answer(&json!(control.shared.calls()))
+}
+
+async fn reset_calls(State(control): State<Control>) -> Response {
+    control.shared.reset_calls();
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn metrics(State(control): State<Control>) -> Response {
+    answer(&json!(control.cloudwatch.data()))
+}
+
+async fn faults(State(control): State<Control>) -> Response {
+    let rules: Vec<Value> = control
+        .shared
+        .faults
+        .list()
+        .into_iter()
+        .map(|(id, rule, matched)| json!({ "id": id, "rule": rule, "matched": matched }))
+        .collect();
+    answer(&json!(rules))
+}
+
+async fn add_fault(State(control): State<Control>, body: Bytes) -> Response {
+    match serde_json::from_slice::<FaultRule>(&body) {
+        Ok(rule) => answer(&json!({ "id": control.shared.faults.add(rule) })),
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+async fn clear_faults(State(control): State<Control>) -> Response {
+    control.shared.faults.clear();
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn remove_fault(State(control): State<Control>, Path(id): Path<u64>) -> Response {
+    if control.shared.faults.remove(id) {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        refuse(StatusCode::NOT_FOUND, "There is no such fault.")
+    }
+}
+
+async fn logs(State(control): State<Control>, Path(function): Path<String>) -> Response {
+    if !control.host.functions().contains(&function) {
+        return refuse(StatusCode::NOT_FOUND, "There is no such function.");
+    }
+    let mut text = control.host.logs(&function).join("\n");
+    text.push('\n');
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+}

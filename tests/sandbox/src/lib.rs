@@ -1,0 +1,244 @@
+//! An AWS for one machine, in one process: Secrets Manager with the rotation service that no emulator has, Lambda for
+//! native binaries, CloudWatch metrics, a clock that can be moved, and faults on demand.
+//!
+//! One port on 127.0.0.1 serves the AWS CLI, the SDKs and a control API under `/_sandbox/`. Region us-east-1, account
+//! 000000000000; signatures are not checked, and permissions are not enforced.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//!
+//! use sandbox::{Sandbox, Settings};
+//!
+//! let sandbox = Sandbox::start(Settings::default()).await?;
+//! sandbox.register_function("admin-token", "target/debug/admin-token".into(), [])?;
+//! println!("export AWS_ENDPOINT_URL={}", sandbox.endpoint());
+//! // … aws secretsmanager rotate-secret …
+//! let outcome = sandbox.wait_for_rotation("my-secret", Duration::from_secs(10)).await?;
+//! assert!(outcome.is_success());
+//! sandbox.advance(Duration::from_secs(90 * 86_400)).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod clock;
+mod cloudwatch;
+mod control;
+mod events;
+mod faults;
+mod host;
+mod invoker;
+mod rotation_service;
+pub mod schedule;
+mod scheduler;
+mod secrets_manager;
+mod server;
+mod settings;
+mod state;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use lambda_host::{ConfigurationError, FunctionConfig, LambdaHost};
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+
+pub use crate::clock::Clock;
+pub use crate::cloudwatch::{CloudWatch, Datum, StatisticSet};
+pub use crate::events::{
+    Event, EventKind, RotationAttempt, RotationOutcome, RotationTokenSeen, Step, StepError, StepRun,
+};
+pub use crate::faults::{Fault, FaultRule, Faults, Moment};
+pub use crate::invoker::{Answer, InvokeFailure, Invoker, Invoking};
+pub use crate::settings::{ConfigurationTest, Settings};
+
+use crate::control::Control;
+use crate::host::Host;
+use crate::server::Server;
+use crate::state::Shared;
+
+/// The region of everything in the sandbox.
+pub const REGION: &str = lambda_host::REGION;
+/// The bounds of functions that [`Sandbox::register_function`] adds.
+const FUNCTION_TIMEOUT: Duration = Duration::from_secs(60);
+const FUNCTION_MEMORY_MB: u32 = 128;
+
+/// A running sandbox. When it is dropped, the server, every rotation and every function's process end.
+pub struct Sandbox {
+    shared: Arc<Shared>,
+    host: LambdaHost,
+    cloudwatch: CloudWatch,
+    address: SocketAddr,
+}
+
+/// Why [`Sandbox::wait_for_rotation`] has no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    /// There is no such secret.
+    #[error("there is no secret {0}")]
+    NoSuchSecret(String),
+    /// No rotation has ended in time.
+    #[error("no rotation of {0} has ended within {1:?}")]
+    TimedOut(String, Duration),
+}
+
+impl Sandbox {
+    /// Starts a sandbox within the current Tokio runtime, with time and I/O enabled.
+    ///
+    /// # Errors
+    ///
+    /// The port is taken, or the state directory can't be read.
+    pub async fn start(settings: Settings) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).await?;
+        let address = listener.local_addr()?;
+        let host = LambdaHost::new();
+        let invoker = settings.invoker.clone().unwrap_or_else(|| Arc::new(Host(host.clone())));
+        let shared = Arc::new(Shared::new(settings, invoker)?);
+        let clock = shared.clock.clone();
+        let cloudwatch = CloudWatch::new(move || clock.now());
+        let control = Control { shared: shared.clone(), host: host.clone(), cloudwatch: cloudwatch.clone() };
+        let router = host.router().merge(control::router(control));
+        let server = Server { shared: shared.clone(), cloudwatch: cloudwatch.clone(), router };
+        shared.spawn(server.run(listener));
+        shared.spawn(scheduler::keep(shared.clone()));
+        Ok(Self { shared, host, cloudwatch, address })
+    }
+
+    /// `http://127.0.0.1:port`, for `AWS_ENDPOINT_URL`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The sandbox's clock. To move it, see [`Self::advance`].
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// The sandbox's time.
+    pub fn now(&self) -> SystemTime {
+        self.shared.clock.now()
+    }
+
+    /// Moves the time forward. Rotations whose windows open meanwhile run one after the other, each at its own time,
+    /// before the clock goes on; this returns when they have ended.
+    ///
+    /// # Errors
+    ///
+    /// The state can't be saved, or the clock would be further ahead than [`Clock::FURTHEST`], and is not moved then.
+    pub async fn advance(&self, by: Duration) -> io::Result<()> {
+        scheduler::advance(&self.shared, by).await
+    }
+
+    /// The host that runs functions, and keeps their logs.
+    pub fn host(&self) -> &LambdaHost {
+        &self.host
+    }
+
+    /// Adds a function of 128 MB and 60 s with the sandbox as its AWS endpoint; `environment` comes on top. For other
+    /// bounds, register it with [`Self::host`].
+    ///
+    /// # Errors
+    ///
+    /// A configuration that Lambda would refuse.
+    pub fn register_function(
+        &self,
+        name: &str,
+        executable: PathBuf,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), ConfigurationError> {
+        let mut variables = BTreeMap::from([("AWS_ENDPOINT_URL".to_owned(), self.endpoint())]);
+        variables.extend(environment);
+        self.host.register(FunctionConfig {
+            name: name.to_owned(),
+            executable,
+            environment: variables,
+            timeout: FUNCTION_TIMEOUT,
+            memory_mb: FUNCTION_MEMORY_MB,
+        })
+    }
+
+    /// The metrics that were put.
+    pub fn cloudwatch(&self) -> &CloudWatch {
+        &self.cloudwatch
+    }
+
+    /// Faults to inject.
+    pub fn faults(&self) -> &Faults {
+        &self.shared.faults
+    }
+
+    /// What happened, oldest first. [`EventKind::is_recorded_by_aws`] tells the service's events from finer ones.
+    pub fn events(&self) -> Vec<Event> {
+        self.shared.events()
+    }
+
+    /// What happens from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.shared.subscribe()
+    }
+
+    /// Calls to Secrets Manager by operation, since the start or [`Self::reset_calls`].
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        let mut total = BTreeMap::new();
+        for (operation, count) in self.shared.calls().into_values().flatten() {
+            *total.entry(operation).or_default() += count;
+        }
+        total
+    }
+
+    /// The same, of one caller: a function's name, or an access key id.
+    pub fn calls_of(&self, caller: &str) -> BTreeMap<String, u64> {
+        self.shared.calls().remove(caller).unwrap_or_default()
+    }
+
+    /// Counts calls from here.
+    pub fn reset_calls(&self) {
+        self.shared.reset_calls();
+    }
+
+    /// Every RotationToken that a function was given, to look for them where they must not be.
+    pub fn rotation_tokens_seen(&self) -> Vec<RotationTokenSeen> {
+        self.shared.rotation_tokens()
+    }
+
+    /// Waits until no rotation of the secret is running, and answers how the last one ended. If there was none yet,
+    /// waits for the first. `secret` is a name or an ARN; `timeout` is real time.
+    ///
+    /// # Errors
+    ///
+    /// An unknown secret, or no end in time.
+    pub async fn wait_for_rotation(&self, secret: &str, timeout: Duration) -> Result<RotationOutcome, WaitError> {
+        let arn = self.arn_of(secret).ok_or_else(|| WaitError::NoSuchSecret(secret.to_owned()))?;
+        let ended = scheduler::wait_until(&self.shared, |shared| {
+            shared.transact(|tx| tx.outcome(&arn).filter(|_| tx.running(&arn).is_none()))
+        });
+        tokio::time::timeout(timeout, ended).await.map_err(|_| WaitError::TimedOut(secret.to_owned(), timeout))
+    }
+
+    /// Every attempt at a rotation of the secret with the steps that were run, oldest first. Empty for an unknown
+    /// secret.
+    pub fn rotation_attempts(&self, secret: &str) -> Vec<RotationAttempt> {
+        self.arn_of(secret).map(|arn| self.shared.transact(|tx| tx.attempts(&arn))).unwrap_or_default()
+    }
+
+    fn arn_of(&self, secret: &str) -> Option<String> {
+        self.shared.transact(|tx| tx.find(secret).map(|secret| secret.arn.clone()).ok())
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.shared.stop_tasks();
+        self.host.close();
+    }
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox").field("endpoint", &self.endpoint()).field("host", &self.host).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,554 @@
+//! Rotation schedules: `AutomaticallyAfterDays`, `rate(…)` and `cron(…)`, in UTC, with windows.
+//!
+//! Pure: a schedule is asked for the next window after a reference time, which is the last rotation or, before the
+//! first one, the moment the schedule was set. The rules are those of the Secrets Manager User Guide, "Rotation
+//! schedules", and of `RotationRulesType` in the API reference:
+//!
+//! - windows open on the hour; a schedule in days opens at midnight and closes, unless a Duration says otherwise, at
+//!   the end of the UTC day; a schedule in hours closes after one hour;
+//! - a window must not run into the next UTC day (schedules in days) or into the next window (schedules in hours);
+//! - nothing rotates more often than every four hours;
+//! - cron has six fields; minutes must be `0`, the year must be `*`, one of the two day fields must be `?`.
+//!
+//! The crate `croner` was tried: it refuses the increments of AWS's own examples (`8/8`, `1/7`) and `L` as a day of the
+//! week, so the few forms that AWS allows are parsed here.
+//!
+//! The guide does not say where the windows of `rate(n hours)` start when `n` doesn't divide 24. Here they are counted
+//! from the midnight before the reference time.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::civil::{Date, DateTime, Weekday};
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
+use serde::{Deserialize, Serialize};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const SHORTEST_INTERVAL_HOURS: u32 = 4;
+/// February 29 on a given weekday comes back after at most 40 years.
+const SEARCH_DAYS: u32 = 40 * 366;
+
+/// Rotation rules as they stand in RotateSecret and DescribeSecret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RotationRules {
+    /// Days between rotations, 1 to 1000. Not together with `schedule_expression` in a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub automatically_after_days: Option<i64>,
+    /// Length of the window, `[0-9]+h`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// `rate(n hours)`, `rate(n days)` or `cron(…)`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule_expression: Option<String>,
+}
+
+/// Why a schedule is not one that Secrets Manager accepts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidSchedule(String);
+
+fn invalid<T>(reason: impl Into<String>) -> Result<T, InvalidSchedule> {
+    Err(InvalidSchedule(reason.into()))
+}
+
+/// When rotations happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    interval: Interval,
+    window_hours: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Interval {
+    Days(u32),
+    Hours(u32),
+    Cron(Cron),
+}
+
+/// A span of time in which a rotation happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// First moment of the window; the sandbox rotates here.
+    pub opens: SystemTime,
+    /// End of the window; DescribeSecret shows it as NextRotationDate ("on or before this date").
+    pub closes: SystemTime,
+}
+
+impl Schedule {
+    /// The schedule that the rules describe; `None` when they name no interval.
+    pub fn parse(rules: &RotationRules) -> Result<Option<Self>, InvalidSchedule> {
+        let window_hours = rules.duration.as_deref().map(parse_duration).transpose()?;
+        let interval = match (rules.automatically_after_days, rules.schedule_expression.as_deref()) {
+            (Some(_), Some(_)) => {
+                return invalid("You cannot specify both rotation frequency and schedule expression together.");
+            }
+            (Some(days), None) => match u32::try_from(days) {
+                Ok(days @ 1..=1000) => Interval::Days(days),
+                _ => return invalid("RotationRules.AutomaticallyAfterDays must be within 1-1000."),
+            },
+            (None, Some(expression)) => parse_expression(expression)?,
+            (None, None) if window_hours.is_some() => {
+                return invalid("A rotation window Duration needs AutomaticallyAfterDays or a ScheduleExpression.");
+            }
+            (None, None) => return Ok(None),
+        };
+        let schedule = Self { interval, window_hours };
+        schedule.check_window()?;
+        Ok(Some(schedule))
+    }
+
+    fn check_window(&self) -> Result<(), InvalidSchedule> {
+        let Some(hours) = self.window_hours else { return Ok(()) };
+        let longest = match &self.interval {
+            Interval::Days(_) => 24,
+            Interval::Hours(every) => (*every).min(24),
+            Interval::Cron(cron) => cron.longest_window_hours(),
+        };
+        if (1..=longest).contains(&hours) {
+            Ok(())
+        } else {
+            invalid(format!(
+                "The rotation window must be between 1h and {longest}h: it must not extend into the next rotation \
+                 window or the next UTC day."
+            ))
+        }
+    }
+
+    /// The first window that opens after `reference`. `None` only when the calendar ends (year 9999) or never has
+    /// such a day (February 30).
+    pub fn next_window(&self, reference: SystemTime) -> Option<Window> {
+        let reference = civil(reference)?;
+        let midnight = reference.date().to_datetime(jiff::civil::Time::midnight());
+        let opens = match &self.interval {
+            Interval::Days(days) => midnight.checked_add(Span::new().days(i64::from(*days))).ok()?,
+            Interval::Hours(every) => {
+                let since_midnight = u32::try_from(reference.hour()).ok()?;
+                let next = (since_midnight / every + 1) * every;
+                midnight.checked_add(Span::new().hours(i64::from(next))).ok()?
+            }
+            Interval::Cron(cron) => cron.next(reference)?,
+        };
+        let hours = self.window_hours.unwrap_or_else(|| self.default_window_hours(opens));
+        let opens = instant(opens)?;
+        Some(Window { opens, closes: opens + HOUR * hours })
+    }
+
+    fn default_window_hours(&self, opens: DateTime) -> u32 {
+        match &self.interval {
+            Interval::Days(_) => 24,
+            Interval::Hours(_) => 1,
+            Interval::Cron(cron) if cron.hours.count_ones() > 1 => 1,
+            Interval::Cron(_) => 24 - u32::try_from(opens.hour()).unwrap_or(0),
+        }
+    }
+
+    /// Whether a value that a person puts counts as a rotation: documented for AutomaticallyAfterDays only.
+    pub fn counts_manual_changes(rules: &RotationRules) -> bool {
+        rules.schedule_expression.is_none()
+    }
+
+    /// `AutomaticallyAfterDays` as DescribeSecret reports it for a schedule expression: the days, at least 1, from a
+    /// rotation at `reference` to the next window.
+    pub fn days_after(&self, reference: SystemTime) -> Option<i64> {
+        let next = self.next_window(reference)?;
+        let days = civil(next.opens)?.date().since(civil(reference)?.date()).ok()?.get_days();
+        Some(i64::from(days).max(1))
+    }
+}
+
+fn civil(time: SystemTime) -> Option<DateTime> {
+    Some(Timestamp::try_from(time).ok()?.to_zoned(TimeZone::UTC).datetime())
+}
+
+fn instant(time: DateTime) -> Option<SystemTime> {
+    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp().into())
+}
+
+fn parse_duration(text: &str) -> Result<u32, InvalidSchedule> {
+    let hours = text
+        .strip_suffix('h')
+        .filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|digits| digits.parse().ok());
+    hours.map_or_else(|| invalid("The rotation window Duration must be a number of hours, for example 3h."), Ok)
+}
+
+fn parse_expression(expression: &str) -> Result<Interval, InvalidSchedule> {
+    let inside = |name: &str| expression.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')');
+    if let Some(rate) = inside("rate") {
+        parse_rate(rate)
+    } else if let Some(fields) = inside("cron") {
+        Ok(Interval::Cron(Cron::parse(fields)?))
+    } else {
+        invalid("The ScheduleExpression must be rate(value unit) or cron(fields).")
+    }
+}
+
+fn parse_rate(rate: &str) -> Result<Interval, InvalidSchedule> {
+    let Some((value, unit)) = rate.split_once(' ') else {
+        return invalid("A rate expression is rate(value unit), for example rate(10 days).");
+    };
+    let Ok(value) = value.parse::<u32>() else {
+        return invalid("The value of a rate expression must be a positive integer.");
+    };
+    match unit {
+        "hour" | "hours" if (SHORTEST_INTERVAL_HOURS..=999 * 24).contains(&value) => Ok(Interval::Hours(value)),
+        "hour" | "hours" => {
+            invalid("A secret can be rotated as often as every four hours, and at least every 999 days.")
+        }
+        "day" | "days" if (1..=999).contains(&value) => Ok(Interval::Days(value)),
+        "day" | "days" => invalid("A rate in days must be between 1 and 999."),
+        _ => invalid("The unit of a rate expression must be hour, hours, day or days."),
+    }
+}
+
+/// `cron(0 hours day-of-month month day-of-week *)`, as sets of bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cron {
+    hours: u32,
+    days: Days,
+    months: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Days {
+    OfMonth { days: u32, last: bool },
+    OfWeek(Vec<WeekdayRule>),
+}
+
+/// Weekdays count from Sunday = 1, as AWS counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WeekdayRule {
+    Every(u8),
+    Nth(u8, u8),
+    Last(u8),
+}
+
+const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
+const WEEKDAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
+
+impl Cron {
+    fn parse(text: &str) -> Result<Self, InvalidSchedule> {
+        let fields: Vec<&str> = text.split_ascii_whitespace().collect();
+        let [minutes, hours, of_month, month, of_week, year] = fields[..] else {
+            return invalid(
+                "A cron expression has six fields: cron(Minutes Hours Day-of-month Month Day-of-week Year).",
+            );
+        };
+        if minutes != "0" {
+            return invalid("The minutes of a cron expression must be 0: rotation windows open on the hour.");
+        }
+        if year != "*" {
+            return invalid("The year of a cron expression must be *.");
+        }
+        let days = match (of_month, of_week) {
+            ("?", "?") => return invalid("Only one of the day fields of a cron expression can be ?."),
+            (_, "?") => parse_days_of_month(of_month)?,
+            ("?", _) => Days::OfWeek(parse_weekdays(of_week)?),
+            _ => return invalid("One of the day fields of a cron expression must be ?."),
+        };
+        let cron = Self { hours: parse_set(hours, 0, 23, &[])?, days, months: parse_set(month, 1, 12, &MONTHS)? };
+        if cron.smallest_gap_hours() < SHORTEST_INTERVAL_HOURS {
+            return invalid("A secret can be rotated as often as every four hours.");
+        }
+        Ok(cron)
+    }
+
+    fn hours(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..24).filter(|hour| self.hours & (1 << hour) != 0)
+    }
+
+    /// Hours between two windows of one day; 24 when there is one a day.
+    fn smallest_gap_hours(&self) -> u32 {
+        let hours: Vec<u32> = self.hours().collect();
+        hours.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or(24)
+    }
+
+    fn longest_window_hours(&self) -> u32 {
+        let until_midnight = 24 - self.hours().max().unwrap_or(0);
+        until_midnight.min(self.smallest_gap_hours())
+    }
+
+    fn next(&self, after: DateTime) -> Option<DateTime> {
+        let mut date = after.date();
+        for _ in 0..SEARCH_DAYS {
+            if self.matches(date) {
+                for hour in self.hours() {
+                    let opens = date.at(i8::try_from(hour).ok()?, 0, 0, 0);
+                    if opens > after {
+                        return Some(opens);
+                    }
+                }
+            }
+            date = date.tomorrow().ok()?;
+        }
+        None
+    }
+
+    fn matches(&self, date: Date) -> bool {
+        let bit = |set: u32, n: i8| set & (1 << n) != 0;
+        bit(self.months, date.month())
+            && match &self.days {
+                Days::OfMonth { days, last } => bit(*days, date.day()) || (*last && date == date.last_of_month()),
+                Days::OfWeek(rules) => rules.iter().any(|rule| rule.matches(date)),
+            }
+    }
+}
+
+impl WeekdayRule {
+    fn matches(self, date: Date) -> bool {
+        let (Self::Every(weekday) | Self::Nth(weekday, _) | Self::Last(weekday)) = self;
+        if date.weekday() != weekday_from_sunday(weekday) {
+            return false;
+        }
+        match self {
+            Self::Every(_) => true,
+            Self::Nth(_, n) => u8::try_from((date.day() - 1) / 7 + 1) == Ok(n),
+            Self::Last(_) => date.day() > date.days_in_month() - 7,
+        }
+    }
+}
+
+/// Sunday = 1.
+fn weekday_from_sunday(weekday: u8) -> Weekday {
+    match weekday {
+        1 => Weekday::Sunday,
+        2 => Weekday::Monday,
+        3 => Weekday::Tuesday,
+        4 => Weekday::Wednesday,
+        5 => Weekday::Thursday,
+        6 => Weekday::Friday,
+        _ => Weekday::Saturday,
+    }
+}
+
+fn parse_days_of_month(field: &str) -> Result<Days, InvalidSchedule> {
+    let (mut days, mut last) = (0, false);
+    for item in field.split(',') {
+        match item {
+            "L" => last = true,
+            item => days |= parse_item(item, 1, 31, &[])?,
+        }
+    }
+    Ok(Days::OfMonth { days, last })
+}
+
+fn parse_weekdays(field: &str) -> Result<Vec<WeekdayRule>, InvalidSchedule> {
+    let mut rules = Vec::new();
+    for item in field.split(',') {
+        if let Some((weekday, n)) = item.split_once('#') {
+            let n = parse_value(n, 1, 5, &[])?;
+            rules.push(WeekdayRule::Nth(parse_value(weekday, 1, 7, &WEEKDAYS)?, n));
+        } else if let Some(weekday) = item.strip_suffix('L').filter(|weekday| !weekday.is_empty()) {
+            rules.push(WeekdayRule::Last(parse_value(weekday, 1, 7, &WEEKDAYS)?));
+        } else if item == "L" {
+            // The last day of the week.
+            rules.push(WeekdayRule::Every(7));
+        } else {
+            let set = parse_item(item, 1, 7, &WEEKDAYS)?;
+            rules.extend((1..=7).filter(|day| set & (1 << day) != 0).map(WeekdayRule::Every));
+        }
+    }
+    Ok(rules)
+}
+
+fn parse_set(field: &str, min: u8, max: u8, names: &[&str]) -> Result<u32, InvalidSchedule> {
+    field.split(',').try_fold(0, |set, item| Ok(set | parse_item(item, min, max, names)?))
+}
+
+/// `*`, `n`, `n-m`, each with an optional `/step`; `n/step` runs to the end of the field.
+fn parse_item(item: &str, min: u8, max: u8, names: &[&str]) -> Result<u32, InvalidSchedule> {
+    let (range, step) = match item.split_once('/') {
+        Some((range, step)) => (range, Some(parse_value(step, 1, max, &[])?)),
+        None => (item, None),
+    };
+    let (first, last) = match range.split_once('-') {
+        Some((first, last)) => (parse_value(first, min, max, names)?, parse_value(last, min, max, names)?),
+        None if range == "*" => (min, max),
+        None => {
+            let first = parse_value(range, min, max, names)?;
+            (first, if step.is_some() { max } else { first })
+        }
+    };
+    if first > last {
+        return invalid(format!("The range {range} of the cron expression ends before it starts."));
+    }
+    Ok((first..=last).step_by(usize::from(step.unwrap_or(1))).fold(0, |set, n| set | 1 << n))
+}
+
+fn parse_value(text: &str, min: u8, max: u8, names: &[&str]) -> Result<u8, InvalidSchedule> {
+    let named = names.iter().position(|name| name.eq_ignore_ascii_case(text));
+    let value = match named {
+        Some(index) => u8::try_from(index).ok().map(|index| index + min),
+        None => Some(text).filter(|t| t.bytes().all(|b| b.is_ascii_digit())).and_then(|t| t.parse().ok()),
+    };
+    match value {
+        Some(value) if (min..=max).contains(&value) => Ok(value),
+        _ => invalid(format!("'{text}' in the cron expression is not a value between {min} and {max}.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(days: Option<i64>, expression: Option<&str>, duration: Option<&str>) -> RotationRules {
+        RotationRules {
+            automatically_after_days: days,
+            duration: duration.map(Into::into),
+            schedule_expression: expression.map(Into::into),
+        }
+    }
+
+    fn at(text: &str) -> SystemTime {
+        text.parse::<Timestamp>().unwrap().into()
+    }
+
+    fn text(time: SystemTime) -> String {
+        Timestamp::try_from(time).unwrap().to_string()
+    }
+
+    /// The openings of the first three windows after Sunday 2026-11-22 13:30 UTC, each taken as a rotation.
+    fn openings(rules: &RotationRules) -> Vec<String> {
+        let schedule = Schedule::parse(rules).unwrap().unwrap();
+        let mut reference = at("2026-11-22T13:30:00Z");
+        (0..3)
+            .map(|_| {
+                reference = schedule.next_window(reference).unwrap().opens;
+                text(reference)
+            })
+            .collect()
+    }
+
+    fn expression(expression: &str) -> Vec<String> {
+        openings(&rules(None, Some(expression), None))
+    }
+
+    #[test]
+    fn automatically_after_days_opens_at_midnight_that_many_days_after_the_last_rotation() {
+        let schedule = Schedule::parse(&rules(Some(90), None, None)).unwrap().unwrap();
+        let window = schedule.next_window(at("2026-11-22T13:30:00Z")).unwrap();
+        assert_eq!(text(window.opens), "2027-02-20T00:00:00Z");
+        assert_eq!(text(window.closes), "2027-02-21T00:00:00Z");
+    }
+
+    #[test]
+    fn a_rate_in_days_opens_at_midnight_and_a_duration_closes_it() {
+        let schedule = Schedule::parse(&rules(None, Some("rate(10 days)"), Some("3h"))).unwrap().unwrap();
+        let window = schedule.next_window(at("2026-11-22T13:30:00Z")).unwrap();
+        assert_eq!(text(window.opens), "2026-12-02T00:00:00Z");
+        assert_eq!(text(window.closes), "2026-12-02T03:00:00Z");
+    }
+
+    #[test]
+    fn a_rate_in_hours_counts_from_midnight_and_closes_after_an_hour() {
+        let four = ["2026-11-22T16:00:00Z", "2026-11-22T20:00:00Z", "2026-11-23T00:00:00Z"];
+        assert_eq!(expression("rate(4 hours)"), four);
+        let schedule = Schedule::parse(&rules(None, Some("rate(4 hours)"), None)).unwrap().unwrap();
+        let window = schedule.next_window(at("2026-11-22T13:30:00Z")).unwrap();
+        assert_eq!(text(window.closes), "2026-11-22T17:00:00Z");
+    }
+
+    #[test]
+    fn the_cron_examples_of_the_user_guide_open_when_it_says() {
+        // Every eight hours from 8:00; increments start again each day.
+        let every_eight = ["2026-11-22T16:00:00Z", "2026-11-23T08:00:00Z", "2026-11-23T16:00:00Z"];
+        assert_eq!(expression("cron(0 8/8 * * ? *)"), every_eight);
+        let every_ten = ["2026-11-22T22:00:00Z", "2026-11-23T02:00:00Z", "2026-11-23T12:00:00Z"];
+        assert_eq!(expression("cron(0 2/10 * * ? *)"), every_ten);
+        // Every seven days from the first of the month.
+        let weekly = ["2026-11-29T08:00:00Z", "2026-12-01T08:00:00Z", "2026-12-08T08:00:00Z"];
+        assert_eq!(expression("cron(0 8 1/7 * ? *)"), weekly);
+        let last_day = ["2026-11-30T16:00:00Z", "2026-12-31T16:00:00Z", "2027-01-31T16:00:00Z"];
+        assert_eq!(expression("cron(0 16 L * ? *)"), last_day);
+        let first_sunday = ["2026-12-06T00:00:00Z", "2027-01-03T00:00:00Z", "2027-02-07T00:00:00Z"];
+        assert_eq!(expression("cron(0 0 ? * SUN#1 *)"), first_sunday);
+        let twice_a_month = ["2026-12-01T01:00:00Z", "2026-12-15T01:00:00Z", "2027-01-01T01:00:00Z"];
+        assert_eq!(expression("cron(0 1 1,15 * ? *)"), twice_a_month);
+        let weekdays = ["2026-11-23T10:00:00Z", "2026-11-24T10:00:00Z", "2026-11-25T10:00:00Z"];
+        assert_eq!(expression("cron(0 10 ? * MON-FRI *)"), weekdays);
+        let quarterly = ["2027-01-01T16:00:00Z", "2027-04-01T16:00:00Z", "2027-07-01T16:00:00Z"];
+        assert_eq!(expression("cron(0 16 1 JAN,APR,JUL,OCT ? *)"), quarterly);
+    }
+
+    #[test]
+    fn weekdays_count_from_sunday_and_l_means_the_last() {
+        let last_friday = ["2026-11-27T16:00:00Z", "2026-12-25T16:00:00Z", "2027-01-29T16:00:00Z"];
+        assert_eq!(expression("cron(0 16 ? * 6L *)"), last_friday);
+        assert_eq!(expression("cron(0 16 ? * FRIL *)"), last_friday);
+        let saturdays = ["2026-11-28T16:00:00Z", "2026-12-05T16:00:00Z", "2026-12-12T16:00:00Z"];
+        assert_eq!(expression("cron(0 16 ? * 7 *)"), saturdays);
+        assert_eq!(expression("cron(0 16 ? * L *)"), saturdays);
+        let fifth_sunday = ["2026-11-29T16:00:00Z", "2027-01-31T16:00:00Z", "2027-05-30T16:00:00Z"];
+        assert_eq!(expression("cron(0 16 ? * 1#5 *)"), fifth_sunday);
+    }
+
+    #[test]
+    fn a_cron_window_in_days_closes_at_the_end_of_the_day_and_one_in_hours_after_an_hour() {
+        let closes = |expression| {
+            let schedule = Schedule::parse(&rules(None, Some(expression), None)).unwrap().unwrap();
+            text(schedule.next_window(at("2026-11-22T13:30:00Z")).unwrap().closes)
+        };
+        assert_eq!(closes("cron(0 10 ? * MON *)"), "2026-11-24T00:00:00Z");
+        assert_eq!(closes("cron(0 8/8 * * ? *)"), "2026-11-22T17:00:00Z");
+    }
+
+    #[test]
+    fn a_day_that_never_comes_has_no_window() {
+        let schedule = Schedule::parse(&rules(None, Some("cron(0 0 30 FEB ? *)"), None)).unwrap().unwrap();
+        assert_eq!(schedule.next_window(at("2026-11-22T13:30:00Z")), None);
+        let leap = Schedule::parse(&rules(None, Some("cron(0 0 29 FEB ? *)"), None)).unwrap().unwrap();
+        assert_eq!(text(leap.next_window(at("2026-11-22T13:30:00Z")).unwrap().opens), "2028-02-29T00:00:00Z");
+    }
+
+    #[test]
+    fn what_secrets_manager_refuses_is_refused() {
+        let refused = [
+            rules(Some(0), None, None),
+            rules(Some(1001), None, None),
+            rules(Some(-1), None, None),
+            rules(Some(30), Some("rate(30 days)"), None),
+            rules(None, None, Some("3h")),
+            rules(Some(1), None, Some("25h")),
+            rules(Some(1), None, Some("0h")),
+            rules(Some(1), None, Some("3")),
+            rules(Some(1), None, Some("h")),
+            rules(None, Some("rate(3 hours)"), None),
+            rules(None, Some("rate(4 hours)"), Some("5h")),
+            rules(None, Some("rate(0 days)"), None),
+            rules(None, Some("rate(1000 days)"), None),
+            rules(None, Some("rate(10 minutes)"), None),
+            rules(None, Some("rate(10days)"), None),
+            rules(None, Some("every day"), None),
+            rules(None, Some("cron(0 8 * * ?)"), None),
+            rules(None, Some("cron(30 8 * * ? *)"), None),
+            rules(None, Some("cron(0 8 * * ? 2027)"), None),
+            rules(None, Some("cron(0 8 * * * *)"), None),
+            rules(None, Some("cron(0 8 ? * ? *)"), None),
+            rules(None, Some("cron(0 24 * * ? *)"), None),
+            rules(None, Some("cron(0 8 32 * ? *)"), None),
+            rules(None, Some("cron(0 8 0 * ? *)"), None),
+            rules(None, Some("cron(0 8 ? * SUN#6 *)"), None),
+            rules(None, Some("cron(0 8 ? * FRI-MON *)"), None),
+            rules(None, Some("cron(0 * * * ? *)"), None),
+            rules(None, Some("cron(0 0,3 * * ? *)"), None),
+            rules(None, Some("cron(0 16 * * ? *)"), Some("9h")),
+            rules(None, Some("cron(0 +8 * * ? *)"), None),
+        ];
+        for rules in refused {
+            assert!(Schedule::parse(&rules).is_err(), "{rules:?} was accepted");
+        }
+        assert_eq!(Schedule::parse(&RotationRules::default()), Ok(None));
+    }
+
+    #[test]
+    fn the_days_shown_for_an_expression_are_those_to_the_next_window() {
+        let days = |expression| {
+            let schedule = Schedule::parse(&rules(None, Some(expression), None)).unwrap().unwrap();
+            schedule.days_after(at("2026-11-22T13:30:00Z"))
+        };
+        assert_eq!(days("rate(10 days)"), Some(10));
+        assert_eq!(days("cron(0 16 L * ? *)"), Some(8));
+        assert_eq!(days("rate(4 hours)"), Some(1));
+    }
+}

@@ -1,0 +1,62 @@
+//! What a sandbox can be told at its start.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::invoker::Invoker;
+
+/// The temporary version of `RotateImmediately=false`. AWS documents that there is one, and sources disagree on whether
+/// it has a value, so a function must cope with both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConfigurationTest {
+    /// Like the version of a rotation before createSecret.
+    #[default]
+    WithoutValue,
+    /// With a copy of the current value.
+    WithCurrentValue,
+}
+
+/// How a sandbox starts.
+#[derive(Clone)]
+pub struct Settings {
+    /// The port on 127.0.0.1; 0, the default, takes a free one.
+    pub port: u16,
+    /// Where the secrets are kept across restarts, **with their values**, in `secrets.json` (mode 0600). `None`, the
+    /// default, keeps them in memory only.
+    pub state_dir: Option<PathBuf>,
+    /// How often the service tries a rotation before it gives up, at least 1. AWS documents "multiple times"; default 5.
+    pub rotation_attempts: u32,
+    /// Real time before the second attempt, doubled before each further one. Default 100 ms.
+    pub retry_backoff: Duration,
+    /// What the version of a configuration test is like.
+    pub configuration_test: ConfigurationTest,
+    /// Runs the functions. `None`, the default, is the sandbox's own [`crate::Sandbox::host`].
+    pub invoker: Option<Arc<dyn Invoker>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            port: 0,
+            state_dir: None,
+            rotation_attempts: 5,
+            retry_backoff: Duration::from_millis(100),
+            configuration_test: ConfigurationTest::default(),
+            invoker: None,
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("port", &self.port)
+            .field("state_dir", &self.state_dir)
+            .field("rotation_attempts", &self.rotation_attempts)
+            .field("retry_backoff", &self.retry_backoff)
+            .field("configuration_test", &self.configuration_test)
+            .finish_non_exhaustive()
+    }
+}
