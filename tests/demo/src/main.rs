@@ -1,0 +1,186 @@
+//! `cargo demo`: an admin token is rotated on demand, on schedule, and by a function that is killed half way, while two
+//! instances of an application work under load. Every claim that is printed was checked; the first that does not hold
+//! ends the demo with exit status 1.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
+
+mod stage;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+use application::{Load, LoadReport};
+use end_to_end::{FIELD, FUNCTION, Failure, Plan, ROTATION_TIMEOUT, SECRET, Scene, build_with};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rotation::time::format_timestamp;
+use rotation::token::{TokenEncoding, TokenFormat};
+use sandbox::{EventKind, Fault, FaultRule, Moment};
+
+use crate::stage::{Output, Viewer};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often fresh clients read the secret again.
+const CLIENT_CACHE: Duration = Duration::from_millis(500);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let output = Output::default();
+    match perform(&output).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("\ncargo demo: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn perform(out: &Output) -> Result<(), Failure> {
+    out.line("Building the function (once), starting a sandbox and two instances of an application …");
+    let first = format(48).generate(&mut StdRng::try_from_os_rng()?);
+    let value =
+        format!("{{\n  \"{FIELD}\": \"{}\",\n  \"port\": 8080,\n  \"peers\": [\"a\", \"b\"]\n}}\n", first.expose());
+    // Built together with this program, so that both use the same builds of what they have in common.
+    let executable = build_with(FUNCTION, &["--package", FUNCTION, "--package", env!("CARGO_PKG_NAME")])?;
+    let scene = Scene::start(Plan { executable: Some(executable), ..Plan::json(&value) }).await?;
+    let started = Instant::now();
+    let mut viewer = Viewer::new(&scene.sandbox, out.clone());
+
+    out.title(&format!("{SECRET}: the member {FIELD} of a JSON secret, rotation every 90 days"));
+    let configured = viewer.during(scene.configure()).await?;
+    check(matches!(configured, sandbox::RotationOutcome::TestSucceeded { .. }), "the configuration test succeeds")?;
+    let mut secrets = vec![scene.token("AWSCURRENT").await?];
+
+    let fresh = scene.load(scene.fresh_clients(CLIENT_CACHE), 100).await?;
+    let stale = scene.load(scene.stale_clients(), 50).await?;
+    out.line("  load: 100 requests/s by clients that read AWSCURRENT, 50/s by clients that keep the token they have");
+
+    out.title("Rotation on demand (aws secretsmanager rotate-secret)");
+    scene.sandbox.reset_calls();
+    let before = [fresh.report().sent, stale.report().sent];
+    rotated(&scene, viewer.during(scene.rotate()).await?.is_success(), &mut secrets).await?;
+    let calls: u64 = scene.sandbox.calls_of(FUNCTION).values().sum();
+    out.line(&format!("  calls of the function to Secrets Manager: {calls}"));
+    tokio::time::sleep(CLIENT_CACHE * 2).await;
+    report(out, "clients that read AWSCURRENT", &fresh, before[0])?;
+    report(out, "clients with the old token", &stale, before[1])?;
+    let now = scene.value("AWSCURRENT").await?.unwrap_or_default();
+    check(now.ends_with(",\n  \"port\": 8080,\n  \"peers\": [\"a\", \"b\"]\n}\n"), "the other members are unchanged")?;
+    out.line("  the other members of the secret are byte for byte as they were");
+    let stale = finished(stale.stop().await)?;
+
+    out.title("The end of the overlap, 24 hours later");
+    check(scene.accepted(&secrets[0]).await? == [true, true], "the old token is accepted during the overlap")?;
+    out.line("  now:            old token accepted by both instances");
+    scene.sandbox.advance(DAY + HOUR).await?;
+    scene.token("AWSCURRENT").await?;
+    check(scene.accepted(&secrets[0]).await? == [false, false], "the old token is refused after the overlap")?;
+    check(scene.accepted(&secrets[1]).await? == [true, true], "the new token is accepted after the overlap")?;
+    out.line("  25 hours later: old token refused by both, new token accepted by both");
+
+    out.title("Rotation on schedule: the clock moves to the next rotation date");
+    let next = next_rotation(&scene).await?;
+    let ahead = next.duration_since(scene.sandbox.now()).unwrap_or_default();
+    out.line(&format!("  next rotation: {} (in {} days)", format_timestamp(next), ahead.as_secs() / DAY.as_secs()));
+    let before = fresh.report().sent;
+    viewer.during(scene.sandbox.advance(ahead + HOUR)).await?;
+    let outcome = scene.sandbox.wait_for_rotation(SECRET, ROTATION_TIMEOUT).await?;
+    rotated(&scene, outcome.is_success(), &mut secrets).await?;
+    tokio::time::sleep(CLIENT_CACHE * 2).await;
+    report(out, "clients that read AWSCURRENT", &fresh, before)?;
+
+    out.title("A function that is killed after it moved AWSCURRENT");
+    scene.sandbox.advance(DAY + HOUR).await?;
+    scene.token("AWSCURRENT").await?;
+    let kill = Fault::KillFunction { function: FUNCTION.to_owned(), when: Moment::After };
+    scene.sandbox.faults().add(FaultRule::on("UpdateSecretVersionStage", kill).from_caller(FUNCTION));
+    let before = fresh.report().sent;
+    rotated(&scene, viewer.during(scene.rotate()).await?.is_success(), &mut secrets).await?;
+    let killed = scene.sandbox.events().iter().any(|event| match &event.kind {
+        EventKind::StepEnded { error: Some(error), .. } => error.error_type == "Runtime.ExitError",
+        _ => false,
+    });
+    check(killed, "the function was killed")?;
+    out.line("  repaired by the retry: same version, promoted once, refreshed and verified");
+    tokio::time::sleep(CLIENT_CACHE * 2).await;
+    report(out, "clients that read AWSCURRENT", &fresh, before)?;
+    let fresh = finished(fresh.stop().await)?;
+
+    out.title("Result");
+    let (succeeded, failed) = (metric(&scene, "RotationSucceeded"), metric(&scene, "RotationFailed"));
+    check((succeeded, failed) == (3, 0), "three rotations and no failure are counted in CloudWatch")?;
+    out.line(&format!("  CloudWatch: {succeeded} × RotationSucceeded, {failed} × RotationFailed"));
+    let leaked = leaks(&scene, out, &secrets);
+    check(leaked == 0, "no token and no RotationToken is in any log or in this output")?;
+    out.line(&format!("  searched the function's logs and this output for {} tokens: none found", secrets.len()));
+    let (sent, refused) = (fresh.sent + stale.sent, fresh.refused + stale.refused);
+    out.line(&format!(
+        "  {sent} authorised requests sent, {refused} refused, in {:.1} s",
+        started.elapsed().as_secs_f64()
+    ));
+    out.line(NEXT);
+    Ok(())
+}
+
+const NEXT: &str = "
+Next, with the AWS CLI: leave a sandbox running in one terminal
+  cargo sandbox
+paste the exports that it prints into another, and try
+  aws secretsmanager create-secret --name shop/staging/admin-token --secret-string \"$(openssl rand -hex 32)\"
+  aws secretsmanager rotate-secret --secret-id shop/staging/admin-token \\
+      --rotation-lambda-arn arn:aws:lambda:us-east-1:000000000000:function:admin-token --rotation-rules AutomaticallyAfterDays=90
+  aws secretsmanager describe-secret --secret-id shop/staging/admin-token";
+
+fn check(holds: bool, claim: &str) -> Result<(), Failure> {
+    if holds { Ok(()) } else { Err(format!("this does not hold: {claim}").into()) }
+}
+
+fn format(bytes: usize) -> TokenFormat {
+    TokenFormat { bytes, encoding: TokenEncoding::Base64Url, prefix: None }
+}
+
+/// Checks that the rotation succeeded with a new token that every instance accepts beside the old one.
+async fn rotated(scene: &Scene, succeeded: bool, secrets: &mut Vec<String>) -> Result<(), Failure> {
+    check(succeeded, "the rotation succeeds")?;
+    let token = scene.token("AWSCURRENT").await?;
+    check(!secrets.contains(&token) && token.len() == 64, "AWSCURRENT holds a new token of 64 characters")?;
+    check(scene.accepted(&token).await?.iter().all(|accepted| *accepted), "every instance accepts the new token")?;
+    let random = format(48).generate(&mut StdRng::try_from_os_rng()?);
+    check(!scene.accepted(random.expose()).await?.contains(&true), "no instance accepts a random token")?;
+    secrets.push(token);
+    Ok(())
+}
+
+fn report(out: &Output, who: &str, load: &Load, before: u64) -> Result<(), Failure> {
+    let report = finished(load.report())?;
+    out.line(&format!("  {who}: {} requests sent, {} refused", report.sent - before, report.refused));
+    Ok(())
+}
+
+fn finished(report: LoadReport) -> Result<LoadReport, Failure> {
+    check(report.refused == 0, "no authorised request was refused")?;
+    match &report.first_failure {
+        Some(failure) => Err(format!("{} requests failed, the first: {failure}", report.failed).into()),
+        None => Ok(report),
+    }
+}
+
+async fn next_rotation(scene: &Scene) -> Result<SystemTime, Failure> {
+    let secret = scene.client.describe_secret().secret_id(SECRET).send().await?;
+    let next = secret.next_rotation_date.ok_or("the secret has no next rotation date")?;
+    Ok(SystemTime::try_from(next)?)
+}
+
+/// How many values of the metric without dimensions there are; each counts one.
+fn metric(scene: &Scene, name: &str) -> usize {
+    let data = scene.sandbox.cloudwatch().data();
+    data.iter().filter(|datum| datum.name == name && datum.dimensions.is_empty()).count()
+}
+
+/// How often a secret occurs in the function's logs or in what this demo printed.
+fn leaks(scene: &Scene, out: &Output, secrets: &[String]) -> usize {
+    let rotation_tokens = scene.sandbox.rotation_tokens_seen();
+    let needles = secrets.iter().chain(rotation_tokens.iter().map(|seen| &seen.token));
+    let haystack = [scene.sandbox.host().logs(FUNCTION).join("\n"), out.text()].join("\n");
+    needles.filter(|needle| haystack.contains(needle.as_str())).count()
+}

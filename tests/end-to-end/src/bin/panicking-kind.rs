@@ -1,0 +1,50 @@
+//! A rotation function whose testSecret panics, with the value at hand: what a bug in a new kind of secret looks like.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rotation::deadline::Deadline;
+use rotation::document::Document;
+use rotation::error::RotationError;
+use rotation::kind::{Phase, SecretKind, Subject, Values};
+
+struct PanickingKind;
+
+impl SecretKind for PanickingKind {
+    fn has_target(&self) -> bool {
+        true
+    }
+
+    fn settle_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
+        Document::first(&subject.policy.token.generate(rng), subject.policy.field.as_ref())
+    }
+
+    fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
+        current.with_secret(&subject.policy.token.generate(rng))
+    }
+
+    async fn set(&self, _: &Subject<'_>, _: Values<'_>, _: Phase, _: Deadline) -> Result<(), RotationError> {
+        Ok(())
+    }
+
+    async fn test(
+        &self,
+        subject: &Subject<'_>,
+        values: Values<'_>,
+        phase: Phase,
+        _: Deadline,
+        _: &mut StdRng,
+    ) -> Result<(), RotationError> {
+        // Everything that such a kind has in its hands, as careless code would print it.
+        panic!("a bug met {subject:?} {values:?} {phase:?} {:?}", values.new.secret())
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), rotation::lambda::Error> {
+    rotation::lambda::run(|_| Ok(PanickingKind)).await
+}

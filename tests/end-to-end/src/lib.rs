@@ -1,0 +1,339 @@
+//! A scene: the sandbox, a built rotation function, a secret, and instances of the sample application behind one address.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use application::{
+    Connections, Instance, InstanceSettings, Load, LoadBalancer, LoadSettings, Mode, SecretReference, ServiceClock,
+    ServiceSettings, TOKEN_HEADER, TokenSource,
+};
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::types::{RotationRulesType, Tag};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::Empty;
+use hyper_util::rt::TokioExecutor;
+use lambda_host::FunctionConfig;
+use sandbox::{RotationOutcome, Sandbox, Settings};
+
+/// What can go wrong in a scene; it ends the test or the demo.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// The function of this scene.
+pub const FUNCTION: &str = "admin-token";
+/// The secret of this scene.
+pub const SECRET: &str = "shop/production/admin-token";
+/// The prefix of the names that the function may rotate.
+pub const PREFIX: &str = "shop/";
+/// The member that is rotated in a JSON secret.
+pub const FIELD: &str = "ADMIN_TOKEN";
+/// The longest that a rotation may take in real time.
+pub const ROTATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What to set up.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The secret's first value; `None` makes an empty secret.
+    pub value: Option<String>,
+    /// The member that is rotated; sets the tag `rotation:field` as well.
+    pub field: Option<&'static str>,
+    /// Further tags.
+    pub tags: Vec<(&'static str, &'static str)>,
+    /// How many instances of the application run; none means that the function has no target.
+    pub instances: usize,
+    /// Which tokens they accept.
+    pub mode: Mode,
+    /// The program to run as the function; `None` builds and runs [`FUNCTION`].
+    pub executable: Option<PathBuf>,
+    /// How long one invocation of the function may take.
+    pub timeout: Duration,
+    /// Variables of the function, over those that the scene sets.
+    pub environment: Vec<(&'static str, String)>,
+    /// The sandbox's settings.
+    pub sandbox: Settings,
+}
+
+impl Plan {
+    /// A text secret, two instances.
+    #[must_use]
+    pub fn text(value: &str) -> Self {
+        Self {
+            value: Some(value.to_owned()),
+            field: None,
+            tags: vec![],
+            instances: 2,
+            mode: Mode::AllStages,
+            executable: None,
+            timeout: Duration::from_secs(60),
+            environment: vec![],
+            sandbox: Settings::default(),
+        }
+    }
+
+    /// A JSON secret of which [`FIELD`] is rotated, two instances.
+    #[must_use]
+    pub fn json(value: &str) -> Self {
+        Self { field: Some(FIELD), ..Self::text(value) }
+    }
+}
+
+/// A running scene. Everything ends when it is dropped.
+pub struct Scene {
+    /// The AWS.
+    pub sandbox: Sandbox,
+    /// A client of Secrets Manager with the rights of a person.
+    pub client: Client,
+    /// The application.
+    pub instances: Vec<Instance>,
+    /// The address in front of it.
+    pub balancer: LoadBalancer,
+    clock: ServiceClock,
+    secret: SecretReference,
+}
+
+impl Scene {
+    /// Builds the function if need be, starts the sandbox, makes the secret, starts the application, and registers the
+    /// function for it. The secret has no rotation yet.
+    ///
+    /// # Errors
+    /// When any of that fails.
+    pub async fn start(plan: Plan) -> Result<Self, Failure> {
+        let executable = match plan.executable {
+            Some(executable) => executable,
+            None => tokio::task::spawn_blocking(|| build(FUNCTION)).await??,
+        };
+        let sandbox = Sandbox::start(plan.sandbox).await?;
+        let clock = ServiceClock::default();
+        let client = settings(&sandbox.endpoint())?.client(&clock);
+
+        let field_tag = plan.field.map(|field| ("rotation:field", field));
+        let tags = plan.tags.iter().copied().chain(field_tag);
+        client
+            .create_secret()
+            .name(SECRET)
+            .set_secret_string(plan.value)
+            .set_tags(Some(tags.map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()))
+            .send()
+            .await?;
+
+        let secret = SecretReference { id: SECRET.to_owned(), field: plan.field.map(str::to_owned) };
+        let mut instances = Vec::new();
+        for number in 1..=plan.instances {
+            let mut settings =
+                InstanceSettings::new(HeaderValue::from_str(&format!("instance-{number}"))?, secret.clone());
+            settings.mode = plan.mode;
+            settings.cache.reload_interval = Duration::from_millis(100);
+            instances.push(Instance::start(settings, client.clone(), clock.clock()).await?);
+        }
+        let balancer = LoadBalancer::start(instances.iter().map(Instance::address).collect()).await?;
+
+        let mut environment = BTreeMap::from([
+            ("AWS_ENDPOINT_URL".to_owned(), sandbox.endpoint()),
+            ("SECRET_NAME_PREFIX".to_owned(), PREFIX.to_owned()),
+            ("ALLOWED_FIELDS".to_owned(), FIELD.to_owned()),
+        ]);
+        if plan.instances > 0 {
+            let url = |path| format!("http://{}{path}", balancer.address());
+            environment.extend([
+                ("TARGET_VERIFY_URL".to_owned(), url("/admin/secrets/health")),
+                ("TARGET_REFRESH_URL".to_owned(), url("/admin/refresh-secrets")),
+                ("TARGET_INSTANCES".to_owned(), plan.instances.to_string()),
+                ("TARGET_TIMEOUT".to_owned(), "3s".to_owned()),
+            ]);
+        }
+        environment.extend(plan.environment.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        let name = FUNCTION.to_owned();
+        sandbox.host().register(FunctionConfig {
+            name,
+            executable,
+            environment,
+            timeout: plan.timeout,
+            memory_mb: 128,
+        })?;
+        Ok(Self { sandbox, client, instances, balancer, clock, secret })
+    }
+
+    /// The function's ARN.
+    #[must_use]
+    pub fn function_arn(&self) -> String {
+        format!("arn:aws:lambda:us-east-1:000000000000:function:{FUNCTION}")
+    }
+
+    /// Switches rotation on, every 90 days, and tests the configuration; nothing is rotated.
+    ///
+    /// # Errors
+    /// When the service refuses, or the test does not end.
+    pub async fn configure(&self) -> Result<RotationOutcome, Failure> {
+        let rules = RotationRulesType::builder().automatically_after_days(90).build();
+        self.client
+            .rotate_secret()
+            .secret_id(SECRET)
+            .rotation_lambda_arn(self.function_arn())
+            .rotation_rules(rules)
+            .rotate_immediately(false)
+            .send()
+            .await?;
+        Ok(self.sandbox.wait_for_rotation(SECRET, ROTATION_TIMEOUT).await?)
+    }
+
+    /// Rotates on demand and waits for the end.
+    ///
+    /// # Errors
+    /// When the service refuses, or the rotation does not end.
+    pub async fn rotate(&self) -> Result<RotationOutcome, Failure> {
+        self.client.rotate_secret().secret_id(SECRET).rotation_lambda_arn(self.function_arn()).send().await?;
+        Ok(self.sandbox.wait_for_rotation(SECRET, ROTATION_TIMEOUT).await?)
+    }
+
+    /// The value that carries `stage`; `None` when none does.
+    ///
+    /// # Errors
+    /// When it cannot be read for another reason.
+    pub async fn value(&self, stage: &str) -> Result<Option<String>, Failure> {
+        match self.client.get_secret_value().secret_id(SECRET).version_stage(stage).send().await {
+            Ok(value) => Ok(value.secret_string),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The token in the value that carries `stage`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn token(&self, stage: &str) -> Result<String, Failure> {
+        let value = self.value(stage).await?.ok_or_else(|| format!("no version carries {stage}"))?;
+        let Some(field) = &self.secret.field else { return Ok(value) };
+        let members: serde_json::Value = serde_json::from_str(&value)?;
+        Ok(members[field].as_str().ok_or("the member is not a string")?.to_owned())
+    }
+
+    /// The stages of every version, by version id.
+    ///
+    /// # Errors
+    /// When the secret cannot be described.
+    pub async fn stages(&self) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+        let secret = self.client.describe_secret().secret_id(SECRET).send().await?;
+        Ok(secret.version_ids_to_stages.into_iter().flatten().collect())
+    }
+
+    /// A load of requests to the address of all instances.
+    ///
+    /// # Errors
+    /// When the token cannot be read.
+    pub async fn load(&self, tokens: TokenSource, rate: u32) -> Result<Load, Failure> {
+        let one = std::num::NonZeroU32::MIN;
+        let settings = LoadSettings {
+            url: format!("http://{}/admin/jobs", self.balancer.address()).parse()?,
+            header: TOKEN_HEADER,
+            tokens,
+            workers: one.saturating_add(3),
+            rate: one.saturating_add(rate.saturating_sub(1)),
+            connections: Connections::PerRequest,
+        };
+        Ok(Load::start(settings).await?)
+    }
+
+    /// Clients that read `AWSCURRENT` again after `max_age`.
+    #[must_use]
+    pub fn fresh_clients(&self, max_age: Duration) -> TokenSource {
+        TokenSource::current(self.client.clone(), &self.secret, max_age, self.clock.clock())
+    }
+
+    /// Clients that keep the token that they begin with.
+    #[must_use]
+    pub fn stale_clients(&self) -> TokenSource {
+        TokenSource::kept(self.client.clone(), &self.secret)
+    }
+
+    /// Whether each instance accepts `token`, asked directly.
+    ///
+    /// # Errors
+    /// When an instance gives no answer, or one that says neither.
+    pub async fn accepted(&self, token: &str) -> Result<Vec<bool>, Failure> {
+        let mut answers = Vec::new();
+        for instance in &self.instances {
+            let url = format!("http://{}/admin/jobs", instance.address());
+            answers.push(match get(&url, token).await? {
+                StatusCode::OK => true,
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => false,
+                status => return Err(format!("an instance answered {status}").into()),
+            });
+        }
+        Ok(answers)
+    }
+}
+
+/// One authorised GET.
+///
+/// # Errors
+/// When there is no answer.
+pub async fn get(url: &str, token: &str) -> Result<StatusCode, Failure> {
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+    let mut request = Request::new(Empty::<&[u8]>::new());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = url.parse::<Uri>()?;
+    request.headers_mut().insert(TOKEN_HEADER, HeaderValue::from_str(token)?);
+    Ok(client.request(request).await?.status())
+}
+
+/// A client of the Secrets Manager at `endpoint`, with the rights of a person.
+///
+/// # Errors
+/// When there can be nothing at such an endpoint.
+pub fn client(endpoint: &str) -> Result<Client, Failure> {
+    Ok(settings(endpoint)?.client(&ServiceClock::default()))
+}
+
+fn settings(endpoint: &str) -> Result<ServiceSettings, Failure> {
+    Ok(ServiceSettings::from_environment(|variable| {
+        Some(match variable {
+            "AWS_REGION" => "us-east-1".to_owned(),
+            "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => "person".to_owned(),
+            "AWS_ENDPOINT_URL" => endpoint.to_owned(),
+            _ => return None,
+        })
+    })?)
+}
+
+/// Builds a function with Cargo, if it is not up to date, and says where it is. Once per process and function: later
+/// calls wait for the first.
+///
+/// # Errors
+/// When Cargo fails.
+pub fn build(function: &str) -> Result<PathBuf, Failure> {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(executable) = built.get(function) {
+        return Ok(executable.clone());
+    }
+    let executable = build_with(function, &["--package", function])?;
+    built.insert(function.to_owned(), executable.clone());
+    Ok(executable)
+}
+
+/// Builds the program `name` with further arguments of `cargo build`, and says where it is.
+///
+/// # Errors
+/// When Cargo fails.
+pub fn build_with(name: &str, arguments: &[&str]) -> Result<PathBuf, Failure> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["build", "--quiet", "--locked", "--message-format=json-render-diagnostics"])
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()?;
+    if !output.status.success() {
+        return Err(format!("cargo build failed:\n{}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    let mut built = output.stdout.split(|&byte| byte == b'\n').filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_slice(line).ok()?;
+        (message["target"]["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
+    });
+    built.next_back().ok_or_else(|| format!("cargo built no program named {name}").into())
+}

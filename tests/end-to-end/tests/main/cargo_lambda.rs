@@ -1,0 +1,112 @@
+//! `cargo lambda watch` in place of the sandbox's own host, as a developer works on a function.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use end_to_end::{FUNCTION, SECRET, Scene};
+use sandbox::Step;
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+
+use crate::aws_cli::{tool, workspace};
+use crate::support::*;
+
+/// A server that ends, with the functions that it has started, when dropped.
+struct Watch {
+    process: Child,
+    port: u16,
+}
+
+impl Watch {
+    async fn start(scene: &Scene) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(tool("cargo-lambda"));
+        // From the function's own folder Cargo takes the same features as `cargo build --package` does, and builds
+        // nothing twice.
+        command.current_dir(workspace().join("functions").join(FUNCTION)).kill_on_drop(true);
+        command.args(["lambda", "watch", "--invoke-address", "127.0.0.1", "--invoke-port", &port.to_string()]);
+        command.args(["--ignore-changes", "--locked", "--offline"]);
+        command.envs([
+            ("AWS_ENDPOINT_URL", scene.sandbox.endpoint().as_str()),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "developer"),
+            ("AWS_SECRET_ACCESS_KEY", "developer"),
+            ("SECRET_NAME_PREFIX", end_to_end::PREFIX),
+        ]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn().unwrap();
+        for _ in 0..600 {
+            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                return Self { process, port };
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("cargo lambda watch did not start to listen");
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Interrupted, as by a developer, it ends the function too, which has a process group of its own.
+        let Some(id) = self.process.id() else { return };
+        let _ = std::process::Command::new("kill").args(["-INT", &id.to_string()]).status();
+        for _ in 0..100 {
+            if !matches!(self.process.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cargo_lambda_watch_serves_a_rotation_and_cargo_lambda_invoke_the_example_events() {
+    let scene = start(no_target(text_plan())).await;
+    let watch = Watch::start(&scene).await;
+    // The example events name a version that nobody made, and each step says so. The first one has the function built.
+    for step in ["create", "set", "test", "finish"] {
+        let output = invoke_example(&watch, step).await;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(!output.status.success() && said.contains("UnknownVersion"), "{step}: {said}");
+    }
+
+    scene.sandbox.host().forward(FUNCTION, &watch.url()).unwrap();
+    let version = rotate(&scene).await;
+    assert_eq!(current(&scene).await.unwrap().0, version);
+    assert_eq!(scene.value("AWSPREVIOUS").await.unwrap().as_deref(), Some(FIRST));
+    let steps = &scene.sandbox.rotation_attempts(SECRET)[0].steps;
+    println!("cargo lambda watch: {:?}", steps.iter().map(|step| step.duration).collect::<Vec<_>>());
+
+    // The version that they name, once a rotation has made it.
+    let example = std::fs::read(workspace().join("tests/events/create-secret.json")).unwrap();
+    let example: Value = serde_json::from_slice(&example).unwrap();
+    assert_eq!((&example["Step"], &example["SecretId"]), (&Step::Create.as_str().into(), &SECRET.into()));
+    let token = example["ClientRequestToken"].as_str().unwrap();
+    scene.client.rotate_secret().secret_id(SECRET).client_request_token(token).send().await.unwrap();
+    assert!(end(&scene).await.is_success());
+    let output = invoke_example(&watch, "create").await;
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer["outcome"], &answer["version"]), (&"nothingToDo".into(), &token.into()));
+}
+
+async fn invoke_example(watch: &Watch, step: &str) -> std::process::Output {
+    let file = workspace().join(format!("tests/events/{step}-secret.json"));
+    let mut command = Command::new(tool("cargo-lambda"));
+    command.args([
+        "lambda",
+        "invoke",
+        FUNCTION,
+        "--invoke-address",
+        "127.0.0.1",
+        "--invoke-port",
+        &watch.port.to_string(),
+    ]);
+    command.arg("--data-file").arg(file).kill_on_drop(true);
+    command.output().await.unwrap()
+}

@@ -1,0 +1,15 @@
+//! The built functions on the sandbox, driven as operators and consumers drive them. Every test has a sandbox, a
+//! secret and instances of the application of its own.
+// In a test, what is missing is a failed test; what is measured is printed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod aws_cli;
+mod cargo_lambda;
+mod faults;
+mod leaks;
+mod no_downtime;
+mod refusals;
+mod rollback;
+mod rotation;
+mod stub;
+mod support;
