@@ -34,7 +34,7 @@ use crate::telemetry::{Datum, MetricSink, NAMESPACE, Unit};
 use crate::versions::Stage;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_ATTEMPTS: u32 = 4;
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
@@ -68,6 +68,10 @@ impl Clients {
         let fips = environment.parse("AWS_USE_FIPS_ENDPOINT", "true or false")?.unwrap_or(false);
         let secrets_endpoint = endpoint(environment, "AWS_ENDPOINT_URL_SECRETS_MANAGER")?;
         let cloudwatch_endpoint = endpoint(environment, "AWS_ENDPOINT_URL_CLOUDWATCH")?;
+        if fips && (secrets_endpoint.is_some() || cloudwatch_endpoint.is_some()) {
+            let problem = "the SDK takes it only without an AWS_ENDPOINT_URL; name the FIPS endpoint there instead";
+            return Err(invalid("AWS_USE_FIPS_ENDPOINT", problem));
+        }
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
             .build_https();
@@ -142,6 +146,9 @@ fn endpoint(environment: &Environment, variable: &str) -> Result<Option<String>,
     let uri: http::Uri =
         url.parse().map_err(|_| invalid(name, "expected a URL such as https://vpce-….amazonaws.com"))?;
     match (uri.scheme_str(), uri.host()) {
+        (Some("https"), Some(_)) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
+            Err(invalid(name, "expected a URL without user name and password"))
+        }
         (Some("https"), Some(_)) => Ok(Some(url.to_owned())),
         (Some("http"), Some(_)) if is_loopback(&uri) => Ok(Some(url.to_owned())),
         (Some("http"), Some(_)) => Err(RotationError::InsecureUrl { variable: name.to_owned() }),
@@ -226,7 +233,7 @@ impl SecretsManager<'_> {
                     "ResourceNotFoundException" => Kind::SecretNotFound,
                     "InvalidParameterException" | "InvalidRequestException" if operation == MOVE => Kind::Conflict,
                     "DecryptionFailure" | "EncryptionFailure" => Kind::Kms,
-                    "AccessDeniedException" if message.contains("KMS") => Kind::Kms,
+                    "AccessDeniedException" if message.starts_with("Access to KMS") => Kind::Kms,
                     "AccessDeniedException" => Kind::AccessDenied,
                     "ThrottlingException" | "Throttling" | "TooManyRequestsException" => Kind::Throttled,
                     _ if refused.raw().status().is_server_error() => Kind::Service,
@@ -270,7 +277,6 @@ impl SecretStore for SecretsManager<'_> {
         let versions = secret.version_ids_to_stages.into_iter().flatten();
         let tags = secret.tags.into_iter().flatten().filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default())));
         Ok(Described {
-            arn: secret.arn.ok_or_else(|| incomplete("ARN"))?,
             name: secret.name.ok_or_else(|| incomplete("Name"))?,
             rotation_enabled: secret.rotation_enabled.unwrap_or(false),
             deleted: secret.deleted_date.is_some(),

@@ -90,10 +90,12 @@ impl Document {
     /// # Errors
     /// [`RotationError::NotAnObject`], [`RotationError::FieldMissing`], [`RotationError::FieldNotText`],
     /// [`RotationError::FieldRepeated`] for JSON; [`RotationError::FieldNotChosen`] when there is no `field` and the
-    /// text is a JSON object, [`RotationError::EmptyValue`] when it is empty.
+    /// text looks like JSON with members or items, [`RotationError::EmptyValue`] when it is empty.
     pub fn parse(text: SecretText, field: Option<&FieldName>) -> Result<Self, RotationError> {
         let Some(field) = field else {
-            if members(text.expose()).is_some() {
+            // Also one that is broken, or begins with a byte order mark: replacing it would lose what stands beside the secret.
+            let begins = text.expose().trim_start_matches('\u{feff}').trim_start();
+            if begins.starts_with(['{', '[']) {
                 return Err(RotationError::FieldNotChosen);
             }
             if text.is_empty() {

@@ -91,15 +91,18 @@ pub enum RotationError {
     /// No version with the event's ClientRequestToken carries a stage: such versions are not listed, so one that lost its
     /// last stage cannot be told from one that never was.
     #[error(
-        "version {version} carries no stage of this secret: its rotation never began, or is over (rolled back, or abandoned for another write); look for its first error in the log, then start a rotation with `aws secretsmanager rotate-secret`"
+        "version {version} carries no stage of this secret{}: its rotation never began, or is over (rolled back, or abandoned for another write); look for its first error in the log, then start a rotation with `aws secretsmanager rotate-secret`",
+        pending_elsewhere(.holder)
     )]
     UnknownVersion {
         /// The version.
         version: VersionId,
+        /// The version that carries `AWSPENDING` instead, if one does.
+        holder: Option<VersionId>,
     },
     /// The event's version is neither pending nor current.
     #[error("version {version} is not AWSPENDING{}: this rotation is over, or was abandoned for another write; run rotate-secret again",
-            .holder.as_ref().map_or(String::new(), |v| format!(" ({v} is, which this rotation did not create)")))]
+            pending_elsewhere(.holder))]
     NotPending {
         /// The version of the event.
         version: VersionId,
@@ -124,7 +127,7 @@ pub enum RotationError {
     },
     /// `AWSCURRENT` could not be moved from the version it was read on, and the new state is not visible yet.
     #[error(
-        "AWSCURRENT of secret {name} moved while it was being promoted: nothing was changed, the retry will see the new state"
+        "AWSCURRENT of secret {name} moved while it was being promoted, and where to is not visible yet: the retry will see it"
     )]
     PromotionConflict {
         /// The secret's name.
@@ -156,7 +159,7 @@ pub enum RotationError {
     },
     /// The value is a JSON object, and nothing says which member to rotate.
     #[error(
-        "the value is a JSON object: name the member to rotate with the tag rotation:field (or ROTATION_FIELD); rotating the whole value would destroy the other members"
+        "the value is a JSON object, or looks like broken JSON: name the member to rotate with the tag rotation:field (or ROTATION_FIELD); rotating the whole value would destroy the other members"
     )]
     FieldNotChosen,
     /// A member is to be rotated, and the value is no JSON object.
@@ -204,7 +207,7 @@ pub enum RotationError {
     },
     /// The pending value equals the current one.
     #[error(
-        "version {version} holds the token that is already current, so nothing would be rotated: abort it and run rotate-secret again"
+        "version {version} holds the token that is already current, so nothing would be rotated: it was given up; run rotate-secret again"
     )]
     TokenUnchanged {
         /// The version.
@@ -256,7 +259,7 @@ pub enum RotationError {
     TargetAcceptsAnyToken,
     /// Fewer instances answered than the stack says there are.
     #[error(
-        "{seen} of {expected} instances answered {operation} in time: a missing one would refuse the new token until its cache expires; check it, or correct TARGET_INSTANCES"
+        "{seen} of {expected} instances answered {operation} in time: a missing one would refuse the new token until its cache expires; check it, or correct TARGET_INSTANCES (answers without an instance id count as one)"
     )]
     InstanceMissing {
         /// `refresh` or `verify`.
@@ -291,7 +294,7 @@ pub enum Restored {
     Yes(VersionId),
     /// Somebody changed the secret in the meantime: their version stands.
     ChangedSince,
-    /// There was no version to put back.
+    /// There was no version to put back, or its overlap is over.
     NothingToRestore,
     /// Putting it back failed as well.
     Failed(StoreError),
@@ -302,10 +305,25 @@ impl std::fmt::Display for Restored {
         match self {
             Self::Yes(version) => write!(f, "version {version} is AWSCURRENT again"),
             Self::ChangedSince => f.write_str("the secret was changed since, and that change stands"),
-            Self::NothingToRestore => f.write_str("there was no previous version to put back"),
+            Self::NothingToRestore => {
+                f.write_str("it is still AWSCURRENT, because there is no previous value that the target would accept")
+            }
             Self::Failed(error) => write!(f, "putting the previous version back FAILED ({error}): do it by hand now"),
         }
     }
+}
+
+impl Restored {
+    /// Whether the value that did not verify is still the current one.
+    fn leaves_failed_value(&self) -> bool {
+        matches!(self, Self::NothingToRestore | Self::Failed(_))
+    }
+}
+
+fn pending_elsewhere(holder: &Option<VersionId>) -> String {
+    holder.as_ref().map_or(String::new(), |holder| {
+        format!(" ({holder} is AWSPENDING, which this rotation did not create; it has to go first: `aws secretsmanager update-secret-version-stage --version-stage AWSPENDING --remove-from-version-id {holder}`)")
+    })
 }
 
 impl RotationError {
@@ -345,7 +363,7 @@ impl RotationError {
             Self::TargetRefused { .. } => "TargetRefused",
             Self::TargetAcceptsAnyToken => "TargetAcceptsAnyToken",
             Self::InstanceMissing { .. } => "InstanceMissing",
-            Self::VerificationFailed { restored: Restored::Failed(_), .. } => "RollbackFailed",
+            Self::VerificationFailed { restored, .. } if restored.leaves_failed_value() => "RollbackFailed",
             Self::VerificationFailed { .. } => "VerificationFailed",
             Self::Store(error) => error.name(),
             Self::NoRandomness => "NoRandomness",
@@ -354,6 +372,6 @@ impl RotationError {
 
     /// Whether the rotation's own pending version must be given up, because no retry can ever promote it.
     pub(crate) fn gives_up_pending(&self) -> bool {
-        matches!(self, Self::CurrentChanged { .. } | Self::OverlapTooShort { .. })
+        matches!(self, Self::CurrentChanged { .. } | Self::OverlapTooShort { .. } | Self::TokenUnchanged { .. })
     }
 }

@@ -123,6 +123,10 @@ impl RotationEvent {
         let Value::Object(mut members) = event else {
             return Err(invalid("event", format!("expected an object, got {}", shape(&event))));
         };
+        // Optional, so null says the same as nothing.
+        if members.get("RotationToken").is_some_and(Value::is_null) {
+            members.remove("RotationToken");
+        }
         let mut text = |name: &'static str| match members.remove(name) {
             Some(Value::String(text)) => Ok(Some(text)),
             None => Ok(None),

@@ -74,17 +74,24 @@ pub trait SecretKind: Sync {
         vec![field.clone()]
     }
 
-    /// The kind's own last look before promotion: whether `new` was made from `old`, and may still replace it.
+    /// The kind's own last look before promotion: whether `new`, made at `created`, was made from `old`, and may still
+    /// replace it.
     ///
     /// # Errors
     /// [`RotationError::CurrentChanged`] or [`RotationError::OverlapTooShort`]: the pending version is given up.
-    fn check_succession(&self, _: &Subject<'_>, _old: &Document, _new: &Document) -> Result<(), RotationError> {
+    fn check_succession(
+        &self,
+        _: &Subject<'_>,
+        _old: &Document,
+        _new: &Document,
+        _created: SystemTime,
+    ) -> Result<(), RotationError> {
         Ok(())
     }
 
-    /// Until when the value before `current` is accepted, given that `current` was promoted at `promoted`; `None` when
-    /// there is no overlap.
-    fn overlap_end(&self, _: &Subject<'_>, _current: &Document, _promoted: SystemTime) -> Option<SystemTime> {
+    /// Until when the value before `current` is accepted, given that the overlap began at `began`; `None` when there is
+    /// no overlap.
+    fn overlap_end(&self, _: &Subject<'_>, _current: &Document, _began: SystemTime) -> Option<SystemTime> {
         None
     }
 

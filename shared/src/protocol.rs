@@ -21,11 +21,15 @@ use crate::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, Vers
 use crate::time::format_timestamp;
 use crate::versions::{Admission, Admitted, Stage};
 
-/// Kept free after a promotion to put the old version back: four calls and a refresh.
-pub const ROLLBACK_RESERVE: Duration = Duration::from_secs(5);
+/// Kept free after a promotion to put the old version back: a call that is answered at its third attempt, two more, and
+/// a refresh.
+pub const ROLLBACK_RESERVE: Duration = Duration::from_secs(10);
 
 /// Waits before a read is repeated, because reads are eventually consistent between the steps.
 const READ_PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
+
+/// The wait before a secret is described again that does not list the event's version.
+const DESCRIBE_PAUSE: Duration = Duration::from_millis(300);
 
 /// Performs the steps for one kind of secret, in one store, under one stack's policy.
 #[derive(Debug)]
@@ -124,7 +128,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         deadline: Deadline,
         rng: &mut StdRng,
     ) -> Result<Report, RotationError> {
-        let secret = self.store.describe(&event.secret_id).await?;
+        let secret = self.describe(event, deadline).await?;
         let name = || secret.name.clone();
         if secret.deleted {
             return Err(RotationError::ScheduledForDeletion { name: name() });
@@ -147,6 +151,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
                 // AWSPENDING first: without AWSPREVIOUS it would look like a version to promote.
                 self.detach_pending(event, admitted.version()).await?;
                 self.ignoring_conflict(&event.secret_id, Stage::Previous, admitted.version(), None).await?;
+                self.refresh_after_rollback(&rotation(&admitted)?).await;
                 return Err(RotationError::RolledBack { version: event.version.clone() });
             }
             Admission::Perform(admitted) => {
@@ -165,13 +170,24 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
                 };
                 if let Err(error) = &performed
                     && error.gives_up_pending()
+                    && let Err(second) = self.detach_pending(event, &event.version).await
                 {
-                    self.detach_pending(event, &event.version).await?;
+                    tracing::warn!(secret = secret.name, version = %event.version, error = %second, "AWSPENDING was not detached");
                 }
                 performed?
             }
         };
         Ok(Report { secret: secret.name, version: event.version.clone(), step: event.step, outcome })
+    }
+
+    /// Describes the secret; a version that is not listed yet is looked for once more, because reads are eventually
+    /// consistent.
+    async fn describe(&self, event: &RotationEvent, deadline: Deadline) -> Result<Described, StoreError> {
+        let secret = self.store.describe(&event.secret_id).await?;
+        if secret.versions.contains(&event.version) || !deadline.pause(DESCRIBE_PAUSE).await {
+            return Ok(secret);
+        }
+        self.store.describe(&event.secret_id).await
     }
 
     /// Makes the new value and stores it, once for this version. An earlier try that won is adopted.
@@ -256,22 +272,26 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
     /// was a test of the configuration.
     async fn finish(&self, rotation: &Rotation<'_>, rng: &mut StdRng) -> Result<Outcome, RotationError> {
         let subject = rotation.subject();
+        let changed = || RotationError::CurrentChanged { name: rotation.secret.name.clone() };
         let pending = self.read(rotation, rotation.admitted.version()).await?;
-        let new = rotation.parse(&pending)?;
         let Some(current_id) = rotation.admitted.current() else {
+            rotation.parse(&pending)?;
             self.promote(rotation, None).await?;
             return Ok(Outcome::FirstValue);
         };
         let current = self.read(rotation, current_id).await?;
-        let old = rotation.parse(&current)?;
+        if current.created > pending.created {
+            return Err(changed());
+        }
+        let (old, new) = (rotation.parse(&current)?, rotation.parse(&pending)?);
         let written = old.field().map_or(vec![], |field| self.kind.members(field));
-        if current.created > pending.created || !old.same_other_members(&new, &written) {
-            return Err(RotationError::CurrentChanged { name: rotation.secret.name.clone() });
+        if !old.same_other_members(&new, &written) {
+            return Err(changed());
         }
         if old.secret()? == new.secret()? {
             return Err(RotationError::TokenUnchanged { version: rotation.admitted.version().clone() });
         }
-        self.kind.check_succession(&subject, &old, &new)?;
+        self.kind.check_succession(&subject, &old, &new, pending.created)?;
 
         let values = Values { old: Some(&old), new: &new };
         self.require_time_to_promote(rotation.deadline)?;
@@ -303,7 +323,8 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         let old = previous.as_ref().map(|previous| rotation.parse(previous)).transpose()?;
         if self.kind.has_target() {
             self.require_time_to_promote(rotation.deadline)?;
-            // After its overlap the application does not know the old value any more: there is nothing to go back to.
+            // When its overlap is over the application has dropped the old value: there is nothing to go back to. Without
+            // an overlap it dropped it at the promotion, and the old value is still the better one.
             let end = self.kind.overlap_end(&rotation.subject(), &new, promoted.created);
             let accepted = end.is_none_or(|end| end > rotation.secret.as_of);
             let replaced = Replaced { id: previous_id, previous_was: None };
@@ -326,7 +347,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         shortened: Option<SystemTime>,
     ) -> Promotion {
         Promotion {
-            previous_accepted_until: self.kind.overlap_end(subject, new, subject.now).map(format_timestamp),
+            previous_accepted_until: self.kind.overlap_end(subject, new, created).map(format_timestamp),
             overlap_shortened_from: shortened.map(format_timestamp),
             rotation_seconds: subject.now.duration_since(created).unwrap_or_default().as_secs(),
         }
@@ -334,7 +355,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
 
     fn require_time_to_promote(&self, deadline: Deadline) -> Result<(), RotationError> {
         let (left, needed) = (deadline.left(), self.kind.settle_time() + ROLLBACK_RESERVE);
-        if left < needed { Err(RotationError::TimeTooShort { left, needed }) } else { Ok(()) }
+        if self.kind.has_target() && left < needed { Err(RotationError::TimeTooShort { left, needed }) } else { Ok(()) }
     }
 
     /// Moves `AWSCURRENT` from the version that was checked to the pending one, in one call that names both.
@@ -348,21 +369,34 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             return Err(error.into());
         }
         // The answer may have been lost, a duplicate may have been faster, or somebody stored another value.
-        for pause in READ_PAUSES {
-            let now = self.store.describe(secret_id).await?;
-            match now.versions.holder(&Stage::Current) {
-                Some(holder) if holder == to => return Ok(()),
-                holder if holder == from => {}
-                _ => return Err(RotationError::CurrentChanged { name: rotation.secret.name.clone() }),
+        let name = || rotation.secret.name.clone();
+        match self.current_after_move(rotation, from).await? {
+            Some(holder) if holder == *to => Ok(()),
+            holder if holder.as_ref() != from => Err(RotationError::CurrentChanged { name: name() }),
+            _ if error.kind == StoreErrorKind::Conflict => Err(RotationError::PromotionConflict { name: name() }),
+            _ => Err(error.into()),
+        }
+    }
+
+    /// Who carries `AWSCURRENT` after a move from `from` whose outcome is not known. It is looked at until the stage has
+    /// left `from`, or was looked for long enough.
+    async fn current_after_move(
+        &self,
+        rotation: &Rotation<'_>,
+        from: Option<&VersionId>,
+    ) -> Result<Option<VersionId>, StoreError> {
+        let mut pauses = READ_PAUSES.into_iter();
+        loop {
+            let now = self.store.describe(&rotation.event.secret_id).await?;
+            let holder = now.versions.holder(&Stage::Current);
+            if holder != from {
+                return Ok(holder.cloned());
             }
-            if !rotation.deadline.pause(pause).await {
-                break;
+            match pauses.next() {
+                Some(pause) if rotation.deadline.pause(pause).await => {}
+                _ => return Ok(holder.cloned()),
             }
         }
-        Err(match error.kind {
-            StoreErrorKind::Conflict => RotationError::PromotionConflict { name: rotation.secret.name.clone() },
-            _ => error.into(),
-        })
     }
 
     /// Brings the promoted value to the application and proves it; on failure the replaced version is put back.
@@ -375,12 +409,13 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
     ) -> Result<(), RotationError> {
         let subject = rotation.subject();
         let deadline = rotation.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE);
-        let mut settled = self.set_and_test(&subject, values, deadline, rng).await;
-        if let Err(RotationError::TargetRefused { .. }) = settled {
-            // The application may have read the secret before the move was visible to it: reads are eventually consistent.
-            settled = self.set_and_test(&subject, values, deadline, rng).await;
+        let Err(reason) = self.set_and_test(&subject, values, deadline, rng).await else { return Ok(()) };
+        // The application may have read the secret before the move was visible to it: reads are eventually consistent.
+        if matches!(reason, RotationError::TargetRefused { .. })
+            && self.set_and_test(&subject, values, deadline, rng).await.is_ok()
+        {
+            return Ok(());
         }
-        let Err(reason) = settled else { return Ok(()) };
 
         let version = rotation.admitted.version().clone();
         let restored = match replaced {
@@ -388,11 +423,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             Some(replaced) => self.roll_back(rotation, replaced).await,
         };
         if let (Restored::Yes(_), Some(old)) = (&restored, values.old) {
-            // The application drops the failed value at once if it hears of it, else when its cache expires.
-            let back = Values { old: Some(values.new), new: old };
-            if let Err(error) = self.kind.set(&subject, back, Phase::AfterPromotion, rotation.deadline).await {
-                tracing::warn!(secret = subject.name, %version, %error, "the target was not refreshed after the rollback");
-            }
+            self.tell_of_rollback(rotation, values.new, old).await;
         }
         Err(RotationError::VerificationFailed { version, reason: Box::new(reason), restored })
     }
@@ -414,9 +445,11 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         let failed = rotation.admitted.version();
         let secret_id = &rotation.event.secret_id;
         if let Err(error) = self.store.move_stage(secret_id, Stage::Current, Some(failed), Some(replaced.id)).await {
-            let holder = match self.store.describe(secret_id).await {
-                Ok(now) if may_have_moved(&error) => now.versions.holder(&Stage::Current).cloned(),
-                _ => return Restored::Failed(error),
+            if !may_have_moved(&error) {
+                return Restored::Failed(error);
+            }
+            let Ok(holder) = self.current_after_move(rotation, Some(failed)).await else {
+                return Restored::Failed(error);
             };
             match holder {
                 Some(holder) if holder == *replaced.id => {}
@@ -432,6 +465,30 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             tracing::warn!(secret = rotation.secret.name, version = %failed, %error, "stages of the failed version were not tidied up");
         }
         Restored::Yes(replaced.id.clone())
+    }
+
+    /// The application drops the failed value at once if it hears of it, else when its cache expires. What it cannot be
+    /// told now, no retry will tell it: that is logged.
+    async fn tell_of_rollback(&self, rotation: &Rotation<'_>, failed: &Document, restored: &Document) {
+        let (subject, back) = (rotation.subject(), Values { old: Some(failed), new: restored });
+        if let Err(error) = self.kind.set(&subject, back, Phase::AfterPromotion, rotation.deadline).await {
+            let version = rotation.admitted.version();
+            tracing::warn!(secret = subject.name, %version, %error, "the target was not refreshed after the rollback");
+        }
+    }
+
+    /// The same, by a retry that found the rollback half done.
+    async fn refresh_after_rollback(&self, rotation: &Rotation<'_>) {
+        if !self.kind.has_target() {
+            return;
+        }
+        match self.read_both(rotation).await {
+            Ok((Some(restored), failed)) => self.tell_of_rollback(rotation, &failed, &restored).await,
+            Ok((None, _)) => {}
+            Err(error) => {
+                tracing::warn!(secret = rotation.secret.name, %error, "the target was not refreshed after the rollback");
+            }
+        }
     }
 
     async fn detach_pending(&self, event: &RotationEvent, version: &VersionId) -> Result<(), StoreError> {

@@ -11,8 +11,6 @@ use crate::versions::{Stage, Versions};
 /// What DescribeSecret tells, as far as a rotation needs it.
 #[derive(Clone, Debug)]
 pub struct Described {
-    /// The full ARN.
-    pub arn: String,
     /// The friendly name.
     pub name: String,
     /// Whether rotation is switched on.

@@ -109,8 +109,11 @@ impl TargetSettings {
     /// [`RotationError::InvalidConfiguration`].
     pub fn from_environment(environment: &Environment, can_refresh: bool) -> Result<Self, RotationError> {
         let timeout = environment.duration("TARGET_TIMEOUT")?.unwrap_or(DEFAULT_TARGET_TIMEOUT);
-        if !(Duration::from_millis(100)..=Duration::from_secs(300)).contains(&timeout) {
-            return Err(invalid("TARGET_TIMEOUT", "expected 100ms to 300s"));
+        if !(Duration::from_millis(100)..=Duration::from_secs(240)).contains(&timeout) {
+            return Err(invalid(
+                "TARGET_TIMEOUT",
+                "expected 100ms to 240s, a bit less than a third of the function's timeout",
+            ));
         }
         let instances = environment.parse("TARGET_INSTANCES", "a number of instances, at least 1")?;
         Ok(Self { can_refresh, instances, timeout })

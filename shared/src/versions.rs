@@ -109,7 +109,8 @@ impl Versions {
     /// version is neither pending nor current: such a version is not this rotation's to touch.
     pub fn admit(&self, version: &VersionId, step: Step) -> Result<Admission, RotationError> {
         let Some(stages) = self.0.get(version) else {
-            return Err(RotationError::UnknownVersion { version: version.clone() });
+            let holder = self.holder(&Stage::Pending).cloned();
+            return Err(RotationError::UnknownVersion { version: version.clone(), holder });
         };
         let admitted = Admitted {
             version: version.clone(),
@@ -127,6 +128,12 @@ impl Versions {
                 holder: self.holder(&Stage::Pending).cloned(),
             }),
         }
+    }
+
+    /// Whether the version carries any stage.
+    #[must_use]
+    pub fn contains(&self, version: &VersionId) -> bool {
+        self.0.contains_key(version)
     }
 
     /// The version that carries `stage`.

@@ -1,9 +1,9 @@
 //! Admin tokens: the bearer token of an application's admin API.
 //!
 //! The application accepts the current token, the pending one while a rotation is open, and the previous one during the
-//! overlap. Previous means: for a text secret the value of `AWSPREVIOUS`; for a JSON secret whose member `NAME` is
-//! rotated, the member `NAME_PREVIOUS` until `NAME_PREVIOUS_UNTIL` (RFC 3339), because any edit of another member
-//! moves `AWSPREVIOUS`.
+//! overlap. Previous means: for a text secret the value of `AWSPREVIOUS`, until the overlap has passed since the current
+//! version's CreatedDate; for a JSON secret whose member `NAME` is rotated, the member `NAME_PREVIOUS` until
+//! `NAME_PREVIOUS_UNTIL` (RFC 3339), because any edit of another member moves `AWSPREVIOUS`.
 
 use std::time::{Duration, SystemTime};
 
@@ -91,26 +91,38 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         vec![field.clone(), previous.token, previous.until]
     }
 
-    fn check_succession(&self, subject: &Subject<'_>, old: &Document, new: &Document) -> Result<(), RotationError> {
-        let Some(field) = old.field() else { return Ok(()) };
-        let changed = || RotationError::CurrentChanged { name: subject.name.to_owned() };
-        let previous = PreviousMembers::of(field);
-        let Some(kept) = new.member(&previous.token)? else { return Ok(()) };
-        if kept != old.secret()? {
-            return Err(changed());
+    fn check_succession(
+        &self,
+        subject: &Subject<'_>,
+        old: &Document,
+        new: &Document,
+        created: SystemTime,
+    ) -> Result<(), RotationError> {
+        let overlap = subject.policy.overlap;
+        if overlap.is_zero() {
+            return Ok(());
         }
-        // The end of the overlap was written when the token was made. A retry much later would cut it short.
-        let until = previous.until(new).ok_or_else(changed)?;
-        if subject.now + subject.policy.overlap / 2 > until {
+        let changed = || RotationError::CurrentChanged { name: subject.name.to_owned() };
+        let until = match old.field().map(PreviousMembers::of) {
+            None => created + overlap,
+            Some(previous) => {
+                if new.member(&previous.token)?.is_none_or(|kept| old.secret() != Ok(kept)) {
+                    return Err(changed());
+                }
+                previous.until(new).ok_or_else(changed)?
+            }
+        };
+        // The end of the overlap is fixed when the token is made. A retry much later would cut it short.
+        if subject.now + overlap / 2 > until {
             return Err(RotationError::OverlapTooShort { name: subject.name.to_owned(), until });
         }
         Ok(())
     }
 
-    fn overlap_end(&self, subject: &Subject<'_>, current: &Document, promoted: SystemTime) -> Option<SystemTime> {
+    fn overlap_end(&self, subject: &Subject<'_>, current: &Document, began: SystemTime) -> Option<SystemTime> {
         match current.field() {
             Some(field) => PreviousMembers::of(field).until(current),
-            None => (!subject.policy.overlap.is_zero()).then(|| promoted + subject.policy.overlap),
+            None => (!subject.policy.overlap.is_zero()).then(|| began + subject.policy.overlap),
         }
     }
 

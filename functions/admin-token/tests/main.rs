@@ -216,11 +216,11 @@ fn a_rotation_writes_three_members_and_no_other() {
 fn a_value_made_from_the_current_one_may_follow_it() {
     for rotation in [Rotation::json("24h"), Rotation::json("0s"), Rotation::json("1s")] {
         let old = rotation.parse(r#"{"ADMIN_TOKEN":"old"}"#);
-        assert_eq!(kind().check_succession(&rotation.at(now()), &old, &rotation.create(&old)), Ok(()));
+        assert_eq!(kind().check_succession(&rotation.at(now()), &old, &rotation.create(&old), now()), Ok(()));
     }
     let plain = Rotation::of(&[]);
     let old = plain.parse("old");
-    assert_eq!(kind().check_succession(&plain.at(now()), &old, &plain.create(&old)), Ok(()));
+    assert_eq!(kind().check_succession(&plain.at(now()), &old, &plain.create(&old), now()), Ok(()));
 }
 
 #[test]
@@ -229,27 +229,37 @@ fn a_value_made_from_another_token_may_not_follow() {
     let new = rotation.create(&rotation.parse(r#"{"ADMIN_TOKEN":"old"}"#));
     let edited = rotation.parse(r#"{"ADMIN_TOKEN":"somebody's"}"#);
     let changed = RotationError::CurrentChanged { name: NAME.to_owned() };
-    assert_eq!(kind().check_succession(&rotation.at(now()), &edited, &new), Err(changed.clone()));
+    assert_eq!(kind().check_succession(&rotation.at(now()), &edited, &new, now()), Err(changed.clone()));
 
     let old = rotation.parse(r#"{"ADMIN_TOKEN":"old"}"#);
     for until in ["", r#","ADMIN_TOKEN_PREVIOUS_UNTIL":"soon""#, r#","ADMIN_TOKEN_PREVIOUS_UNTIL":7"#] {
         let odd = rotation.parse(&format!(r#"{{"ADMIN_TOKEN":"new","ADMIN_TOKEN_PREVIOUS":"old"{until}}}"#));
-        assert_eq!(kind().check_succession(&rotation.at(now()), &old, &odd), Err(changed.clone()), "{until}");
+        assert_eq!(kind().check_succession(&rotation.at(now()), &old, &odd, now()), Err(changed.clone()), "{until}");
     }
 }
 
 #[test]
 fn a_late_retry_may_use_up_half_of_the_overlap_and_no_second_more() {
-    let rotation = Rotation::json("24h");
-    let old = rotation.parse(r#"{"ADMIN_TOKEN":"old"}"#);
-    let new = rotation.create(&old);
-    let check = |late| kind().check_succession(&rotation.at(now() + late), &old, &new);
-    assert_eq!(check(12 * HOUR - SECOND), Ok(()));
-    assert_eq!(check(12 * HOUR), Ok(()));
-    let too_short = RotationError::OverlapTooShort { name: NAME.to_owned(), until: now() + DAY };
-    for late in [12 * HOUR + SECOND, DAY, 90 * DAY] {
-        assert_eq!(check(late), Err(too_short.clone()), "{late:?}");
+    for (rotation, old) in [(Rotation::json("24h"), r#"{"ADMIN_TOKEN":"old"}"#), (Rotation::of(&[]), "old")] {
+        let old = rotation.parse(old);
+        let new = rotation.create(&old);
+        let check = |late| kind().check_succession(&rotation.at(now() + late), &old, &new, now());
+        assert_eq!(check(12 * HOUR - SECOND), Ok(()));
+        assert_eq!(check(12 * HOUR), Ok(()));
+        let too_short = RotationError::OverlapTooShort { name: NAME.to_owned(), until: now() + DAY };
+        for late in [12 * HOUR + SECOND, DAY, 90 * DAY] {
+            assert_eq!(check(late), Err(too_short.clone()), "{late:?}");
+        }
     }
+}
+
+#[test]
+fn a_json_value_that_does_not_keep_the_old_token_for_the_overlap_may_not_follow() {
+    let old = Rotation::json("0s").parse(r#"{"ADMIN_TOKEN":"old"}"#);
+    let new = Rotation::json("0s").create(&old);
+    let changed = RotationError::CurrentChanged { name: NAME.to_owned() };
+    let longer = Rotation::json("24h");
+    assert_eq!(kind().check_succession(&longer.at(now()), &old, &new, now()), Err(changed));
 }
 
 #[test]
@@ -295,7 +305,6 @@ struct Store {
 impl SecretStore for Store {
     async fn describe(&self, _: &str) -> Result<Described, StoreError> {
         Ok(Described {
-            arn: "arn".to_owned(),
             name: NAME.to_owned(),
             rotation_enabled: true,
             deleted: false,

@@ -21,6 +21,16 @@ use crate::secret::SecretText;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// All variables of a target: another one that begins alike is a misspelt one.
+const VARIABLES: [&str; 6] = [
+    "TARGET_VERIFY_URL",
+    "TARGET_REFRESH_URL",
+    "TARGET_HEADER",
+    "TARGET_INSTANCES",
+    "TARGET_INSTANCE_HEADER",
+    "TARGET_TIMEOUT",
+];
+
 /// The stack's target over HTTP.
 ///
 /// | variable | meaning | default |
@@ -51,6 +61,13 @@ impl HttpTarget {
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
     pub fn from_environment(environment: &Environment) -> Result<Option<Self>, RotationError> {
+        if let Some(unknown) = environment.names().find(|name| name.starts_with("TARGET_") && !VARIABLES.contains(name))
+        {
+            return Err(invalid(
+                unknown,
+                &format!("is not a setting of this function; known are {}", VARIABLES.join(", ")),
+            ));
+        }
         let pattern = |variable: &'static str| {
             environment.get(variable).map(|text| UrlPattern::parse(variable, text)).transpose()
         };

@@ -76,7 +76,8 @@ fn every_row_of_the_table_holds_for_every_step_whoever_else_is_pending() {
 fn a_version_that_is_not_listed_is_unknown_at_every_step() {
     for listed in [versions(&[]), versions(&[("other", &["AWSCURRENT", "AWSPENDING"])])] {
         for step in STEPS {
-            let unknown = RotationError::UnknownVersion { version: version("mine") };
+            let holder = listed.holder(&Stage::Pending).cloned();
+            let unknown = RotationError::UnknownVersion { version: version("mine"), holder };
             assert_eq!(listed.admit(&version("mine"), step), Err(unknown));
         }
     }

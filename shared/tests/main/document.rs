@@ -572,3 +572,11 @@ fn the_longest_value_is_edited_as_any_other() {
     let long: SecretText = secret(&filler);
     assert_eq!(parse(&rotated(r#"{"ADMIN_TOKEN":"old"}"#, &filler)).unwrap().secret().unwrap(), long);
 }
+
+#[test]
+fn a_text_that_looks_like_json_is_not_replaced_as_a_whole() {
+    for value in ["{\"T\":\"x\",\"DB\":\"y\",}", "\u{feff}{\"T\":\"x\"}", " [{\"T\":\"x\"}]", "{", "["] {
+        let parsed = Document::parse(SecretText::new(value.to_owned()), None);
+        assert_eq!(parsed.map(|_| ()), Err(RotationError::FieldNotChosen), "{value:?}");
+    }
+}

@@ -66,7 +66,7 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             E::OnHold { name: name(), until },
             "until 2026-12-24T18:00:00Z (rotation:hold): remove the tag to rotate earlier",
         ),
-        ("UnknownVersion", E::UnknownVersion { version: version() }, "start a rotation with"),
+        ("UnknownVersion", E::UnknownVersion { version: version(), holder: None }, "start a rotation with"),
         ("NotPending", E::NotPending { version: version(), holder: Some(version()) }, "run rotate-secret again"),
         (
             "NotPending",
@@ -79,7 +79,7 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             "find the cause in the log of that time, then run rotate-secret",
         ),
         ("CurrentChanged", E::CurrentChanged { name: name() }, "run rotate-secret again"),
-        ("PromotionConflict", E::PromotionConflict { name: name() }, "the retry will see the new state"),
+        ("PromotionConflict", E::PromotionConflict { name: name() }, "the retry will see it"),
         (
             "OverlapTooShort",
             E::OverlapTooShort { name: name(), until },
@@ -118,7 +118,7 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             E::ValueTooLarge { bytes: 65_537 },
             "65537 bytes and Secrets Manager takes 65536: remove members",
         ),
-        ("TokenUnchanged", E::TokenUnchanged { version: version() }, "abort it and run rotate-secret again"),
+        ("TokenUnchanged", E::TokenUnchanged { version: version() }, "it was given up; run rotate-secret again"),
         (
             "TargetUnavailable",
             E::TargetUnavailable { operation: "verify", problem: "status 503".to_owned() },
@@ -152,7 +152,7 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             "version v-1 did not verify (the target accepts a random token, so its answer proves nothing: TARGET_VERIFY_URL must name an endpoint that requires the admin token); version v-0 is AWSCURRENT again",
         ),
         ("VerificationFailed", failed(Restored::ChangedSince), "the secret was changed since, and that change stands"),
-        ("VerificationFailed", failed(Restored::NothingToRestore), "there was no previous version to put back"),
+        ("RollbackFailed", failed(Restored::NothingToRestore), "it is still AWSCURRENT"),
         (
             "RollbackFailed",
             failed(Restored::Failed(StoreError {

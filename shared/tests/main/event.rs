@@ -100,6 +100,11 @@ fn a_member_of_another_type_is_named_with_the_shape_that_was_found() {
             (json!([CANARY, CANARY]), "an array of 2 items"),
             (json!({ CANARY: CANARY }), "an object of 1 members"),
         ] {
+            if name == "RotationToken" && value.is_null() {
+                // Optional, so null says the same as nothing.
+                assert_eq!(RotationEvent::parse(with(name, value)).unwrap().rotation_token, None);
+                continue;
+            }
             assert_eq!(refused(with(name, value)), (name, format!("expected a string, got {shape}")));
         }
     }

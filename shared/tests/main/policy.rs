@@ -259,9 +259,15 @@ fn nothing_goes_under_the_floor_of_32_bytes() {
         assert_eq!(refusal(policy(&[("ROTATION_TOKEN_BYTES", "256")], &choice)).0, "tag rotation:token-bytes");
     }
     // There is no variable that lowers the floor.
-    let attempts = [("MIN_TOKEN_BYTES", "1"), ("ROTATION_MIN_TOKEN_BYTES", "1"), ("TOKEN_BYTES", "1")];
+    let attempts = [("MIN_TOKEN_BYTES", "1"), ("TOKEN_BYTES", "1")];
     assert_eq!(policy(&attempts, &[]).unwrap().token.bytes, 48);
     assert_eq!(refusal(policy(&attempts, &[("rotation:token-bytes", "31")])).0, "tag rotation:token-bytes");
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_named_as_a_tag_is() {
+    let refused = stack(&[("ROTATION_MIN_TOKEN_BYTES", "1")]).unwrap_err().to_string();
+    assert!(refused.contains("ROTATION_MIN_TOKEN_BYTES: is not a setting"), "{refused}");
 }
 
 #[test]

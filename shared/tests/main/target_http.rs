@@ -381,6 +381,8 @@ fn without_a_url_there_is_no_target_and_a_refresh_alone_is_an_error() {
     assert!(
         error.to_string().starts_with("environment variable TARGET_VERIFY_URL: is not set, but TARGET_REFRESH_URL is")
     );
+    let misspelt = target(&[("TARGET_VERIFYURL", "https://example.com/")]).unwrap_err().to_string();
+    assert!(misspelt.starts_with("environment variable TARGET_VERIFYURL: is not a setting"), "{misspelt}");
     let verify_only = verify_at("https://example.com/").unwrap().unwrap();
     assert!(!verify_only.settings().can_refresh);
 }

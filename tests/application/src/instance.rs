@@ -42,9 +42,15 @@ pub struct InstanceSettings {
     pub secret: SecretReference,
     /// Which tokens are accepted.
     pub mode: Mode,
+    /// How long a text secret's previous token is accepted, from the making of the current one: the secret's
+    /// `rotation:overlap`. A JSON secret says it itself.
+    pub overlap: Duration,
     /// How long they are kept.
     pub cache: CacheSettings,
 }
+
+/// The overlap of a secret without the tag `rotation:overlap`.
+const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl InstanceSettings {
     /// An instance in [`Mode::AllStages`] on a free port of 127.0.0.1, that keeps tokens for an hour and names itself in
@@ -56,6 +62,7 @@ impl InstanceSettings {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             secret,
             mode: Mode::AllStages,
+            overlap: DEFAULT_OVERLAP,
             cache: CacheSettings::default(),
         }
     }
@@ -143,11 +150,12 @@ impl App {
             address: _,
             secret: SecretReference { id, field },
             mode,
+            overlap,
             cache,
         } = settings;
         let reader = SecretReader::new(client, id, mode.stages(field.as_deref()));
         let tokens = SecretCache::new(reader, cache, Arc::clone(&clock), move |versions| {
-            AdminTokens::read(versions, field.as_deref(), mode)
+            AdminTokens::read(versions, field.as_deref(), mode, overlap)
         });
         Self { instance_id, instance_header, mode, tokens, clock, frozen: AtomicBool::new(false) }
     }

@@ -22,6 +22,7 @@ Every setting is a variable of the environment, or a flag before it: SECRET_ID=x
   SECRET_ID        name or ARN of the secret with the admin token (required)
   FIELD            member of the JSON object in the secret; without it the whole value is the token
   MODE             all-stages (default) or current-only
+  OVERLAP_SECONDS  how long a text secret's previous token is accepted (default: 86400)
   PORT             port on 127.0.0.1; 0 (default) takes a free one and prints it
   INSTANCE_ID      name in the answers' instance header (default: a random one)
   INSTANCE_HEADER  name of that header (default: x-instance-id)
@@ -32,8 +33,17 @@ AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_END
 AWS_ENDPOINT_URL_SECRETS_MANAGER are taken from the environment.";
 
 /// The settings that can be flags.
-const SETTINGS: [&str; 8] =
-    ["SECRET_ID", "FIELD", "MODE", "PORT", "INSTANCE_ID", "INSTANCE_HEADER", "CACHE_SECONDS", "LOG_LEVEL"];
+const SETTINGS: [&str; 9] = [
+    "SECRET_ID",
+    "FIELD",
+    "MODE",
+    "OVERLAP_SECONDS",
+    "PORT",
+    "INSTANCE_ID",
+    "INSTANCE_HEADER",
+    "CACHE_SECONDS",
+    "LOG_LEVEL",
+];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -126,6 +136,7 @@ impl Settings {
         let instance_id = self.parsed("INSTANCE_ID", random)?;
         let mut settings = InstanceSettings::new(instance_id, secret);
         settings.mode = self.parsed("MODE", settings.mode)?;
+        settings.overlap = Duration::from_secs(self.parsed("OVERLAP_SECONDS", settings.overlap.as_secs())?);
         settings.address = SocketAddr::from(([127, 0, 0, 1], self.parsed("PORT", 0)?));
         settings.instance_header = self.parsed::<HeaderName>("INSTANCE_HEADER", settings.instance_header)?;
         settings.cache.max_age = Duration::from_secs(self.parsed("CACHE_SECONDS", settings.cache.max_age.as_secs())?);

@@ -1,7 +1,7 @@
 //! Secrets Manager as the application uses it: one client, and the versions of one secret by their stages.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::retry::RetryConfig;
@@ -148,6 +148,8 @@ pub struct Version {
     pub id: String,
     /// The version's value, wiped from memory when dropped.
     pub value: Zeroizing<String>,
+    /// When it was made, by the service's clock.
+    pub created: SystemTime,
 }
 
 impl fmt::Debug for Version {
@@ -274,6 +276,11 @@ impl SecretReader {
             Ok(output) => Ok(Some(Version {
                 id: output.version_id.unwrap_or_default(),
                 value: Zeroizing::new(output.secret_string.ok_or(Unusable::Binary)?),
+                // Without a date nothing can be said to be young.
+                created: output
+                    .created_date
+                    .and_then(|date| SystemTime::try_from(date).ok())
+                    .unwrap_or(SystemTime::UNIX_EPOCH),
             })),
             Err(error)
                 if error.as_service_error().is_some_and(GetSecretValueError::is_resource_not_found_exception) =>

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -143,7 +143,7 @@ struct Previous {
     /// Unknown for a JSON secret: its previous token is a member of the current value.
     version_id: Option<String>,
     token: Token,
-    /// The first moment at which the token is refused. A text secret's is revoked by removing `AWSPREVIOUS`.
+    /// The first moment at which the token is refused.
     until: Option<SystemTime>,
 }
 
@@ -152,11 +152,11 @@ impl AdminTokens {
     ///
     /// A JSON secret's previous token is the current value's member `FIELD_PREVIOUS`, until `FIELD_PREVIOUS_UNTIL`
     /// (RFC 3339), because any edit of another member moves `AWSPREVIOUS`; without a readable date it is not accepted. A
-    /// text secret's is the value of `AWSPREVIOUS`.
+    /// text secret's is the value of `AWSPREVIOUS`, until `overlap` has passed since the current version was made.
     ///
     /// # Errors
     /// When the current value holds no token. A pending or previous value that holds none is ignored with a warning.
-    pub fn read(versions: &Versions, field: Option<&str>, mode: Mode) -> Result<Self, Unusable> {
+    pub fn read(versions: &Versions, field: Option<&str>, mode: Mode, overlap: Duration) -> Result<Self, Unusable> {
         let current = Held::read(&versions.current, field)?;
         if mode == Mode::CurrentOnly {
             return Ok(Self { current, pending: None, previous: None });
@@ -170,7 +170,8 @@ impl AdminTokens {
             Some(field) => Previous::in_current(&versions.current, field)?,
             None => versions.previous.as_ref().and_then(|previous| {
                 let held = usable(&previous.id, Held::read(previous, None))?;
-                Some(Previous { version_id: Some(held.version_id), token: held.token, until: None })
+                let until = versions.current.created.checked_add(overlap);
+                Some(Previous { version_id: Some(held.version_id), token: held.token, until })
             }),
         };
         Ok(Self { current, pending, previous })

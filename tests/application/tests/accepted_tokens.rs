@@ -101,6 +101,22 @@ async fn a_json_secret_accepts_the_previous_token_until_its_date_and_not_at_it()
 }
 
 #[tokio::test]
+async fn a_text_secret_accepts_the_previous_token_until_the_overlap_has_passed_since_the_current_one_was_made() {
+    let fake = FakeSecretsManager::with_current("current").await;
+    fake.put("v0", "previous", &["AWSPREVIOUS"]);
+    fake.created_at("2027-03-01T12:00:00Z");
+    let hand = Hand::default();
+    hand.set("2027-03-02T11:59:59.999Z");
+    let instance = fake.instance_at(text_secret("a"), hand.clock()).await;
+    assert_eq!(status(&instance, "previous").await, 200);
+    assert_eq!(health(&instance, "current").await["versions"]["previous_until"], "2027-03-02T12:00:00Z");
+
+    hand.set("2027-03-02T12:00:00Z");
+    assert_eq!(status(&instance, "previous").await, 401);
+    assert_eq!(status(&instance, "current").await, 200);
+}
+
+#[tokio::test]
 async fn a_json_secret_takes_only_the_token_from_pending_and_nothing_from_awsprevious() {
     let until = "2999-01-01T00:00:00Z";
     let current = json!({ "TOKEN": "current", "PASSWORD": "other-member" });

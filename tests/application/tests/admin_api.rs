@@ -244,7 +244,7 @@ async fn nothing_that_holds_a_token_shows_it_in_debug() {
     let fake = FakeSecretsManager::with_current(CURRENT).await;
     let reader = application::secrets::SecretReader::new(fake.client(), SECRET, application::secrets::Stages::All);
     let versions = reader.read().await.unwrap();
-    let tokens = application::AdminTokens::read(&versions, None, Mode::AllStages).unwrap();
+    let tokens = application::AdminTokens::read(&versions, None, Mode::AllStages, Duration::from_secs(60)).unwrap();
     let shown = format!("{versions:?} {tokens:?} {:?}", fake.settings());
     assert!(shown.contains("v1"));
     assert!(!shown.contains(CURRENT));

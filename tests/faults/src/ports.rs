@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rotation::deadline::Deadline;
 use rotation::event::{RotationToken, Step, VersionId};
@@ -95,7 +95,6 @@ impl SecretStore for Store {
             // The service's clock is the header `Date`, which has whole seconds.
             let since_epoch = world.now().duration_since(UNIX_EPOCH).unwrap_or_default();
             Ok(Described {
-                arn: format!("arn:aws:secretsmanager:us-east-1:000000000000:secret:{name}"),
                 name,
                 rotation_enabled: true,
                 deleted: false,
@@ -114,7 +113,8 @@ impl SecretStore for Store {
             let seen = world.read();
             let Some(found) = seen.versions.get(version) else { return Ok(None) };
             let hidden = world.scenario.sabotage == Sabotage::HidesAges;
-            let created = if hidden { SystemTime::UNIX_EPOCH } else { found.created };
+            let youngest = seen.versions.values().map(|version| version.created).max();
+            let created = youngest.filter(|_| hidden).unwrap_or(found.created);
             Ok(found.value.as_ref().map(|value| VersionValue { text: SecretText::new(value.to_string()), created }))
         })
         .await

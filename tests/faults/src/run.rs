@@ -470,8 +470,14 @@ impl<T: Target + Send> SecretKind for TestedKind<T> {
         self.kind.members(field)
     }
 
-    fn check_succession(&self, subject: &Subject<'_>, old: &Document, new: &Document) -> Result<(), RotationError> {
-        self.kind.check_succession(subject, old, new)
+    fn check_succession(
+        &self,
+        subject: &Subject<'_>,
+        old: &Document,
+        new: &Document,
+        created: std::time::SystemTime,
+    ) -> Result<(), RotationError> {
+        self.kind.check_succession(subject, old, new, created)
     }
 
     fn overlap_end(

@@ -30,6 +30,8 @@ struct Version {
 
 #[derive(Default)]
 struct Store {
+    /// Of every version.
+    created: Timestamp,
     versions: Vec<Version>,
     calls: Vec<String>,
     error: Option<(StatusCode, &'static str)>,
@@ -49,7 +51,7 @@ impl FakeSecretsManager {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let store = Arc::new(Mutex::new(Store::default()));
+        let store = Arc::new(Mutex::new(Store { created: Timestamp::now(), ..Store::default() }));
         let router = Router::new().fallback(answer).with_state(Arc::clone(&store));
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { address, store, server }
@@ -108,6 +110,11 @@ impl FakeSecretsManager {
 
     pub fn delay(&self, delay: Duration) {
         self.store().delay = delay;
+    }
+
+    /// Says of every version that it was made then.
+    pub fn created_at(&self, time: &str) {
+        self.store.lock().unwrap().created = time.parse().unwrap();
     }
 
     /// Sets the clock of the `Date` header ahead.
@@ -197,6 +204,7 @@ fn value_of(store: &Store, stage: &str) -> Response {
             let mut answer = value.clone();
             answer["Name"] = json!(SECRET);
             answer["VersionId"] = json!(id);
+            answer["CreatedDate"] = json!(store.created.as_second());
             Json(answer).into_response()
         }
         _ => {
