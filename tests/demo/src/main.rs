@@ -5,6 +5,7 @@
 
 mod stage;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,7 +15,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::time::format_timestamp;
 use rotation::token::{TokenEncoding, TokenFormat};
-use sandbox::{EventKind, Fault, FaultRule, Moment};
+use sandbox::{EventKind, Fault, FaultRule, Moment, RotationOutcome};
 
 use crate::stage::{Output, Viewer};
 
@@ -22,11 +23,21 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often fresh clients read the secret again.
 const CLIENT_CACHE: Duration = Duration::from_millis(500);
+/// The exit status after Ctrl-C, as shells have it: 128 and the number of SIGINT.
+const INTERRUPTED: u8 = 130;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let output = Output::default();
-    match perform(&output).await {
+    // Dropped when interrupted, the performance ends what it started and removes its folders.
+    let result = tokio::select! {
+        result = perform(&output) => result,
+        Ok(()) = tokio::signal::ctrl_c() => {
+            eprintln!("\ncargo demo: interrupted");
+            return INTERRUPTED.into();
+        }
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("\ncargo demo: {failure}");
@@ -41,14 +52,15 @@ async fn perform(out: &Output) -> Result<(), Failure> {
     let value =
         format!("{{\n  \"{FIELD}\": \"{}\",\n  \"port\": 8080,\n  \"peers\": [\"a\", \"b\"]\n}}\n", first.expose());
     // Built together with this program, so that both use the same builds of what they have in common.
-    let executable = build_with(FUNCTION, &["--package", FUNCTION, "--package", env!("CARGO_PKG_NAME")])?;
+    let build = || build_with(FUNCTION, &["--package", FUNCTION, "--package", env!("CARGO_PKG_NAME")]);
+    let executable = tokio::task::spawn_blocking(build).await??;
     let scene = Scene::start(Plan { executable: Some(executable), ..Plan::json(&value) }).await?;
     let started = Instant::now();
     let mut viewer = Viewer::new(&scene.sandbox, out.clone());
 
     out.title(&format!("{SECRET}: the member {FIELD} of a JSON secret, rotation every 90 days"));
     let configured = viewer.during(scene.configure()).await?;
-    check(matches!(configured, sandbox::RotationOutcome::TestSucceeded { .. }), "the configuration test succeeds")?;
+    check(matches!(configured, RotationOutcome::TestSucceeded { .. }), "the configuration test succeeds")?;
     let mut secrets = vec![scene.token("AWSCURRENT").await?];
 
     let fresh = scene.load(scene.fresh_clients(CLIENT_CACHE), 100).await?;
@@ -58,7 +70,7 @@ async fn perform(out: &Output) -> Result<(), Failure> {
     out.title("Rotation on demand (aws secretsmanager rotate-secret)");
     scene.sandbox.reset_calls();
     let before = [fresh.report().sent, stale.report().sent];
-    rotated(&scene, viewer.during(scene.rotate()).await?.is_success(), &mut secrets).await?;
+    rotated(&scene, &viewer.during(scene.rotate()).await?, &mut secrets).await?;
     let calls: u64 = scene.sandbox.calls_of(FUNCTION).values().sum();
     out.line(&format!("  calls of the function to Secrets Manager: {calls}"));
     tokio::time::sleep(CLIENT_CACHE * 2).await;
@@ -78,14 +90,15 @@ async fn perform(out: &Output) -> Result<(), Failure> {
     check(scene.accepted(&secrets[1]).await? == [true, true], "the new token is accepted after the overlap")?;
     out.line("  25 hours later: old token refused by both, new token accepted by both");
 
-    out.title("Rotation on schedule: the clock moves to the next rotation date");
+    out.title("Rotation on schedule: the clock moves into the next rotation window");
     let next = next_rotation(&scene).await?;
     let ahead = next.duration_since(scene.sandbox.now()).unwrap_or_default();
     out.line(&format!("  next rotation: {} (in {} days)", format_timestamp(next), ahead.as_secs() / DAY.as_secs()));
     let before = fresh.report().sent;
-    viewer.during(scene.sandbox.advance(ahead + HOUR)).await?;
+    // The window of a rotation by days is the day that ends at the next rotation date.
+    viewer.during(scene.sandbox.advance((ahead + HOUR).saturating_sub(DAY))).await?;
     let outcome = scene.sandbox.wait_for_rotation(SECRET, ROTATION_TIMEOUT).await?;
-    rotated(&scene, outcome.is_success(), &mut secrets).await?;
+    rotated(&scene, &outcome, &mut secrets).await?;
     tokio::time::sleep(CLIENT_CACHE * 2).await;
     report(out, "clients that read AWSCURRENT", &fresh, before)?;
 
@@ -95,13 +108,10 @@ async fn perform(out: &Output) -> Result<(), Failure> {
     let kill = Fault::KillFunction { function: FUNCTION.to_owned(), when: Moment::After };
     scene.sandbox.faults().add(FaultRule::on("UpdateSecretVersionStage", kill).from_caller(FUNCTION));
     let before = fresh.report().sent;
-    rotated(&scene, viewer.during(scene.rotate()).await?.is_success(), &mut secrets).await?;
-    let killed = scene.sandbox.events().iter().any(|event| match &event.kind {
-        EventKind::StepEnded { error: Some(error), .. } => error.error_type == "Runtime.ExitError",
-        _ => false,
-    });
-    check(killed, "the function was killed")?;
-    out.line("  repaired by the retry: same version, promoted once, refreshed and verified");
+    let outcome = viewer.during(scene.rotate()).await?;
+    rotated(&scene, &outcome, &mut secrets).await?;
+    repaired(&scene, outcome.version_id())?;
+    out.line("  repaired by the retry: the same version, promoted once, accepted by both instances");
     tokio::time::sleep(CLIENT_CACHE * 2).await;
     report(out, "clients that read AWSCURRENT", &fresh, before)?;
     let fresh = finished(fresh.stop().await)?;
@@ -119,6 +129,10 @@ async fn perform(out: &Output) -> Result<(), Failure> {
         started.elapsed().as_secs_f64()
     ));
     out.line(NEXT);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&path).any(|folder| folder.join("aws").is_file()) {
+        out.line("(no aws here? `cargo verify` installs one: export PATH=\"$PWD/target/tools/bin:$PATH\")");
+    }
     Ok(())
 }
 
@@ -140,8 +154,10 @@ fn format(bytes: usize) -> TokenFormat {
 }
 
 /// Checks that the rotation succeeded with a new token that every instance accepts beside the old one.
-async fn rotated(scene: &Scene, succeeded: bool, secrets: &mut Vec<String>) -> Result<(), Failure> {
-    check(succeeded, "the rotation succeeds")?;
+async fn rotated(scene: &Scene, outcome: &RotationOutcome, secrets: &mut Vec<String>) -> Result<(), Failure> {
+    check(outcome.is_success(), "the rotation succeeds")?;
+    let current = scene.client.get_secret_value().secret_id(SECRET).send().await?;
+    check(current.version_id() == Some(outcome.version_id()), "AWSCURRENT is on the rotation's version")?;
     let token = scene.token("AWSCURRENT").await?;
     check(!secrets.contains(&token) && token.len() == 64, "AWSCURRENT holds a new token of 64 characters")?;
     check(scene.accepted(&token).await?.iter().all(|accepted| *accepted), "every instance accepts the new token")?;
@@ -151,8 +167,24 @@ async fn rotated(scene: &Scene, succeeded: bool, secrets: &mut Vec<String>) -> R
     Ok(())
 }
 
+/// Checks that the function was killed in the rotation of this version, and that the version was promoted once.
+fn repaired(scene: &Scene, version: &str) -> Result<(), Failure> {
+    let current = |stages: &BTreeSet<String>| stages.contains("AWSCURRENT");
+    let (mut killed, mut promoted) = (0, 0);
+    for event in scene.sandbox.events().iter().filter(|event| event.version_id == version) {
+        match &event.kind {
+            EventKind::StepEnded { error: Some(error), .. } if error.error_type == "Runtime.ExitError" => killed += 1,
+            EventKind::StagesChanged { from, to } if !current(from) && current(to) => promoted += 1,
+            _ => {}
+        }
+    }
+    check(killed == 1, "the function was killed once in this rotation")?;
+    check(promoted == 1, "AWSCURRENT was moved to this version once")
+}
+
 fn report(out: &Output, who: &str, load: &Load, before: u64) -> Result<(), Failure> {
     let report = finished(load.report())?;
+    check(report.sent > before, "requests were sent meanwhile")?;
     out.line(&format!("  {who}: {} requests sent, {} refused", report.sent - before, report.refused));
     Ok(())
 }

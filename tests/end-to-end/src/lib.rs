@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -322,8 +321,7 @@ pub fn build(function: &str) -> Result<PathBuf, Failure> {
 /// # Errors
 /// When Cargo fails.
 pub fn build_with(name: &str, arguments: &[&str]) -> Result<PathBuf, Failure> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let output = sandbox::cargo()
         .args(["build", "--quiet", "--locked", "--message-format=json-render-diagnostics"])
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))

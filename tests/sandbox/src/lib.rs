@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod cargo;
 mod clock;
 mod cloudwatch;
 mod control;
@@ -47,6 +48,7 @@ use lambda_host::{ConfigurationError, FunctionConfig, LambdaHost};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
+pub use crate::cargo::{cargo, command_beside_cargo};
 pub use crate::clock::Clock;
 pub use crate::cloudwatch::{CloudWatch, Datum, StatisticSet};
 pub use crate::events::{

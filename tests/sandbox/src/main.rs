@@ -41,6 +41,7 @@ async fn run(options: Options) -> Result<(), Failure> {
     // Asked for before anything is started, so that a signal in between is not lost.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let functions = functions(&options)?;
     let settings = Settings { port: options.port, state_dir: options.state_dir.clone(), ..Settings::default() };
     let sandbox = Sandbox::start(settings)
@@ -53,6 +54,7 @@ async fn run(options: Options) -> Result<(), Failure> {
         () = print_events(events) => {}
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
     Ok(())
 }
@@ -98,9 +100,8 @@ fn workspace() -> Option<PathBuf> {
 }
 
 fn build(root: &Path, names: &[String], release: bool) -> Result<(), Failure> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let packages = names.iter().flat_map(|name| ["-p", name.as_str()]);
-    let status = std::process::Command::new(cargo)
+    let status = sandbox::cargo()
         .args(["build", "--quiet"])
         .args(packages)
         .args(release.then_some("--release"))

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
+mod tools;
+
 use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -24,6 +26,7 @@ use axum::body::{Body, to_bytes};
 use http::{Request, Response, StatusCode};
 use sandbox::CloudWatch;
 use tokio::net::TcpListener;
+use tools::tool;
 
 /// 2026-11-22T10:00:30Z, half a minute into a minute.
 const START: u64 = 1_795_341_630;
@@ -110,18 +113,15 @@ impl Service {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("config");
         std::fs::write(&config, "[default]\ncli_timestamp_format = iso8601\n").unwrap();
-        let output = tokio::process::Command::new("aws")
+        let output = tokio::process::Command::from(tool("aws", &self.endpoint))
             .arg("cloudwatch")
             .args(arguments)
-            .args(["--endpoint-url", &self.endpoint, "--region", "us-east-1", "--output", "json"])
+            .args(["--output", "json"])
             .env("AWS_CONFIG_FILE", &config)
-            .env_remove("AWS_PROFILE")
-            .env("AWS_ACCESS_KEY_ID", "sandbox")
-            .env("AWS_SECRET_ACCESS_KEY", "sandbox")
             .stdin(Stdio::null())
             .output()
             .await
-            .unwrap_or_else(|error| panic!("the AWS CLI must be on the PATH: {error}"));
+            .unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {errors}");
         if output.stdout.is_empty() { serde_json::Value::Null } else { serde_json::from_slice(&output.stdout).unwrap() }

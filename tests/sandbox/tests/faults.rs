@@ -85,7 +85,7 @@ async fn stale_reads_can_last_for_a_time() {
     let world = world().await;
     world.secret("s").await;
     put(&world.client, 2).send().await.unwrap();
-    let lasting = Duration::from_millis(300);
+    let lasting = Duration::from_secs(2);
     world.sandbox.faults().add(FaultRule::on("GetSecretValue", Fault::StaleRead).lasting(lasting));
     assert_eq!(world.value("s").await, "v1");
     assert_eq!(world.value("s").await, "v1");

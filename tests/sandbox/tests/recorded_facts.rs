@@ -534,7 +534,7 @@ async fn every_answer_carries_the_sandboxs_time_and_dates_follow_it() {
     let (_, _, date) = world.raw("ListSecrets", json!({})).await;
     let date = httpdate::parse_http_date(&date).unwrap();
     let distance = ahead.duration_since(date).unwrap_or_else(|error| error.duration());
-    assert!(distance < Duration::from_secs(5), "{date:?}");
+    assert!(distance < Duration::from_secs(60), "{date:?}");
 
     put(&world, 2, &[]).await;
     let description = world.client.describe_secret().secret_id("s").send().await.unwrap();

@@ -481,8 +481,8 @@ async fn schedules_fire_as_time_passes_by_itself() {
     // To one second before the window, and then only wait.
     let day = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let until_window = 4 * 3600 - day(world.sandbox.now()) % (4 * 3600);
-    world.sandbox.advance(Duration::from_secs(until_window - 1)).await.unwrap();
     let mut live = world.sandbox.subscribe();
+    world.sandbox.advance(Duration::from_secs(until_window - 1)).await.unwrap();
     let rotated = async { while live.recv().await.unwrap().kind != EventKind::RotationSucceeded {} };
     tokio::time::timeout(PATIENCE, rotated).await.unwrap();
 }

@@ -21,7 +21,7 @@ struct Watch {
 impl Watch {
     async fn start(scene: &Scene) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let mut command = Command::new(tool("cargo-lambda"));
+        let mut command = cargo_lambda();
         // From the function's own folder Cargo takes the same features as `cargo build --package` does, and builds
         // nothing twice.
         command.current_dir(workspace().join("functions").join(FUNCTION)).kill_on_drop(true);
@@ -54,7 +54,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         // Interrupted, as by a developer, it ends the function too, which has a process group of its own.
         let Some(id) = self.process.id() else { return };
-        let _ = std::process::Command::new("kill").args(["-INT", &id.to_string()]).status();
+        let _ = std::process::Command::new("sh").args(["-c", &format!("kill -INT {id}")]).status();
         for _ in 0..100 {
             if !matches!(self.process.try_wait(), Ok(None)) {
                 return;
@@ -95,9 +95,21 @@ async fn cargo_lambda_watch_serves_a_rotation_and_cargo_lambda_invoke_the_exampl
     assert_eq!((&answer["outcome"], &answer["version"]), (&"nothingToDo".into(), &token.into()));
 }
 
+/// Without what this machine is told of AWS and of proxies.
+fn cargo_lambda() -> Command {
+    let mut command = Command::from(sandbox::command_beside_cargo(tool("cargo-lambda")));
+    for (variable, _) in std::env::vars_os() {
+        let upper = variable.to_string_lossy().to_uppercase();
+        if upper.starts_with("AWS_") || upper.ends_with("_PROXY") {
+            command.env_remove(variable);
+        }
+    }
+    command
+}
+
 async fn invoke_example(watch: &Watch, step: &str) -> std::process::Output {
     let file = workspace().join(format!("tests/events/{step}-secret.json"));
-    let mut command = Command::new(tool("cargo-lambda"));
+    let mut command = cargo_lambda();
     command.args([
         "lambda",
         "invoke",

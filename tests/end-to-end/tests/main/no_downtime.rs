@@ -126,7 +126,7 @@ async fn an_application_that_reads_awscurrent_only_is_rotated_with_verify_after_
     let [window] = report.refusals.as_slice() else { panic!("not one window: {report:?}") };
     let window = window.duration();
     println!("AWSCURRENT only, verify=after: {} of {} requests refused, in {window:?}", report.refused, report.sent);
-    assert!(window < Duration::from_secs(3), "{window:?}");
+    assert!(window < Duration::from_secs(15), "{window:?}");
     assert_eq!(scene.accepted(&scene.token("AWSCURRENT").await.unwrap()).await.unwrap(), [true, true]);
 }
 

@@ -156,7 +156,7 @@ pub(crate) async fn until_matched(scene: &Scene, rule: u64, calls: u64) {
 }
 
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
-    for _ in 0..2000 {
+    for _ in 0..12_000 {
         if look().await {
             return;
         }

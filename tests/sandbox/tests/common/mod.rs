@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
 pub(crate) const ROTATOR: &str = "arn:aws:lambda:us-east-1:000000000000:function:rotator";
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a function in process comes to: nothing, or an error's type.
 pub(crate) type Outcome = Result<(), String>;
