@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod aws_cli;
+mod boto3;
 mod cargo_lambda;
 mod faults;
 mod leaks;
