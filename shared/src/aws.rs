@@ -25,7 +25,7 @@ use aws_smithy_types::date_time::Format;
 
 use crate::deadline::Deadline;
 use crate::environment::{Environment, invalid};
-use crate::error::RotationError;
+use crate::error::{RotationError, innermost};
 use crate::event::{RotationToken, VersionId};
 use crate::secret::SecretText;
 use crate::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
@@ -255,14 +255,6 @@ impl SecretsManager<'_> {
 }
 
 const MOVE: &str = "UpdateSecretVersionStage";
-
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
-}
 
 impl SecretStore for SecretsManager<'_> {
     async fn describe(&self, secret_id: &str) -> Result<Described, StoreError> {

@@ -17,9 +17,18 @@ impl Environment {
         self.0.get(variable).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// The names of the variables that are set and not empty.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str())
+    /// Refuses variables that begin with `prefix` and are not `known`: a misspelt one would silently not be in force.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`] names the variable, and those that are known.
+    pub fn refuse_unknown(&self, prefix: &str, known: &[&str]) -> Result<(), RotationError> {
+        let set = self.0.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str());
+        match set.filter(|name| name.starts_with(prefix)).find(|name| !known.contains(name)) {
+            None => Ok(()),
+            Some(name) => {
+                Err(invalid(name, &format!("is not a setting of this function; known are {}", known.join(", "))))
+            }
+        }
     }
 
     /// The variable's value.

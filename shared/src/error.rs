@@ -375,3 +375,12 @@ impl RotationError {
         matches!(self, Self::CurrentChanged { .. } | Self::OverlapTooShort { .. } | Self::TokenUnchanged { .. })
     }
 }
+
+/// The reason at the bottom of the chain, such as "Connection refused": the layers above only repeat that it failed.
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}

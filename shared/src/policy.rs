@@ -95,14 +95,7 @@ impl StackPolicy {
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] or [`RotationError::InvalidPolicy`] with the variable's name.
     pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
-        let known = |name: &str| SETTINGS.iter().any(|setting| setting.variable == name);
-        if let Some(unknown) = environment.names().find(|name| name.starts_with("ROTATION_") && !known(name)) {
-            let known: Vec<_> = SETTINGS.iter().map(|setting| setting.variable).collect();
-            return Err(invalid(
-                unknown,
-                &format!("is not a setting of this function; known are {}", known.join(", ")),
-            ));
-        }
+        environment.refuse_unknown("ROTATION_", &SETTINGS.map(|setting| setting.variable))?;
         let choices = SETTINGS
             .iter()
             .filter_map(|setting| Some((setting.tag, environment.get(setting.variable)?.to_owned())))

@@ -297,6 +297,7 @@ type Move = (Stage, Option<String>, Option<String>);
 
 /// A secret with the versions of [`versions`], as finishSecret finds them; moves are kept.
 struct Store {
+    versions: Versions,
     current: String,
     pending: String,
     moves: Mutex<Vec<Move>>,
@@ -310,7 +311,7 @@ impl SecretStore for Store {
             deleted: false,
             replica_of: None,
             tags: BTreeMap::new(),
-            versions: versions(),
+            versions: self.versions.clone(),
             last_rotated: None,
             as_of: now(),
         })
@@ -357,7 +358,12 @@ async fn an_edit_of_any_other_member_during_a_rotation_is_never_overwritten() {
         rotation_token: None,
     };
     let finish = async |current: &str| {
-        let store = Store { current: current.to_owned(), pending: pending.clone(), moves: Mutex::default() };
+        let store = Store {
+            versions: versions(),
+            current: current.to_owned(),
+            pending: pending.clone(),
+            moves: Mutex::default(),
+        };
         let rotator = Rotator { kind: &kind(), store: &store, stack: &stack };
         let result = rotator.perform(&event, Deadline::after(60 * SECOND), &mut StdRng::seed_from_u64(2)).await;
         (result.map(|report| report.outcome), store.moves.into_inner().unwrap())
@@ -408,6 +414,56 @@ impl Target for Application {
     fn settings(&self) -> &TargetSettings {
         &self.settings
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_finds_a_rollback_half_done_finishes_it_and_tells_the_application() {
+    let stages = |stages: &[Stage]| stages.iter().cloned().collect();
+    let store = Store {
+        versions: [
+            (version("old"), stages(&[Stage::Current])),
+            (version("new"), stages(&[Stage::Pending, Stage::Previous])),
+        ]
+        .into_iter()
+        .collect(),
+        current: "old".to_owned(),
+        pending: "new".to_owned(),
+        moves: Mutex::default(),
+    };
+    let event = RotationEvent {
+        step: Step::CreateSecret,
+        secret_id: NAME.to_owned(),
+        version: version("new"),
+        rotation_token: None,
+    };
+    // An instance that loaded the failed token, and knows no other.
+    let kind = Application::accepting(&["new"]);
+    let rotator = Rotator { kind: &kind, store: &store, stack: &stack(&[]) };
+    let result = rotator.perform(&event, Deadline::after(60 * SECOND), &mut StdRng::seed_from_u64(2)).await;
+    assert_eq!(result.map(|report| report.outcome), Err(RotationError::RolledBack { version: version("new") }));
+    let off = |stage| (stage, Some("new".to_owned()), None);
+    assert_eq!(*store.moves.lock().unwrap(), [off(Stage::Pending), off(Stage::Previous)]);
+    asked(&kind, &["refresh new"]);
+}
+
+#[tokio::test]
+async fn a_pending_value_that_rotates_nothing_is_given_up() {
+    let store = Store {
+        versions: versions(),
+        current: "the same".to_owned(),
+        pending: "the same".to_owned(),
+        moves: Mutex::default(),
+    };
+    let event = RotationEvent {
+        step: Step::FinishSecret,
+        secret_id: NAME.to_owned(),
+        version: version("new"),
+        rotation_token: None,
+    };
+    let rotator = Rotator { kind: &kind(), store: &store, stack: &stack(&[]) };
+    let result = rotator.perform(&event, Deadline::after(60 * SECOND), &mut StdRng::seed_from_u64(2)).await;
+    assert_eq!(result.map(|report| report.outcome), Err(RotationError::TokenUnchanged { version: version("new") }));
+    assert_eq!(*store.moves.lock().unwrap(), [(Stage::Pending, Some("new".to_owned()), None)]);
 }
 
 const BEFORE: &[(&str, &str)] = &[];

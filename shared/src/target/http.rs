@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{Answer, Operation, Target, TargetSettings, Verdict};
 use crate::environment::{Environment, invalid};
-use crate::error::RotationError;
+use crate::error::{RotationError, innermost};
 use crate::secret::SecretText;
 
 /// The longest time for one request, so that one silent instance does not use up the whole time.
@@ -61,13 +61,7 @@ impl HttpTarget {
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
     pub fn from_environment(environment: &Environment) -> Result<Option<Self>, RotationError> {
-        if let Some(unknown) = environment.names().find(|name| name.starts_with("TARGET_") && !VARIABLES.contains(name))
-        {
-            return Err(invalid(
-                unknown,
-                &format!("is not a setting of this function; known are {}", VARIABLES.join(", ")),
-            ));
-        }
+        environment.refuse_unknown("TARGET_", &VARIABLES)?;
         let pattern = |variable: &'static str| {
             environment.get(variable).map(|text| UrlPattern::parse(variable, text)).transpose()
         };
@@ -139,15 +133,6 @@ impl Target for HttpTarget {
     fn settings(&self) -> &TargetSettings {
         &self.settings
     }
-}
-
-/// The reason at the bottom of the chain, such as "Connection refused": the layers above only repeat that it failed.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }
 
 fn client(https: bool) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, RotationError> {

@@ -68,6 +68,10 @@ fn the_clients_need_region_and_credentials_and_say_which_is_missing() {
         assert_eq!(error.to_string(), format!("environment variable {missing}: is not set"));
         assert_no_canary(&error);
     }
+    let fips = ("AWS_USE_FIPS_ENDPOINT", "true");
+    let error = start(&[fips, ("AWS_ENDPOINT_URL", "https://vpce-1.amazonaws.com")]).unwrap_err();
+    assert!(error.to_string().starts_with("environment variable AWS_USE_FIPS_ENDPOINT: "), "{error}");
+    assert!(start(&[fips]).is_ok());
     let error = start(&[("AWS_USE_FIPS_ENDPOINT", "perhaps")]).unwrap_err();
     assert_eq!(error.to_string(), "environment variable AWS_USE_FIPS_ENDPOINT: expected true or false");
 }
@@ -99,6 +103,8 @@ fn an_endpoint_of_aws_is_https_or_loopback() {
             assert_eq!(error, RotationError::InsecureUrl { variable: variable.to_owned() }, "{insecure}");
             assert!(error.to_string().contains(variable) && error.to_string().contains("https://"), "{error}");
         }
+        let error = start(&[(variable, "https://user:hunter2@vpce-1.amazonaws.com")]).unwrap_err();
+        assert!(error.to_string().contains("without user name") && !error.to_string().contains("hunter2"), "{error}");
         for bad in ["vpce-1.amazonaws.com", "ftp://vpce-1.amazonaws.com", "https://", "not a url"] {
             let error = start(&[(variable, bad)]).unwrap_err();
             assert_eq!(error.name(), "InvalidConfiguration", "{bad}");
