@@ -1,4 +1,4 @@
-//! One running instance of the service: its admin API and its server.
+//! One running instance of the service: its admin API, its records and its server.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::cache::{CacheSettings, Cached, SecretCache};
 use crate::clock::Clock;
+use crate::records::{self, KeySettings, Records};
 use crate::secrets::{SecretReader, SecretReference};
 use crate::tokens::{AdminTokens, Mode, rfc3339};
 
@@ -47,14 +48,16 @@ pub struct InstanceSettings {
     pub overlap: Duration,
     /// How long they are kept.
     pub cache: CacheSettings,
+    /// The keyring and the records; without it the instance keeps none.
+    pub keys: Option<KeySettings>,
 }
 
 /// The overlap of a secret without the tag `rotation:overlap`.
 const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl InstanceSettings {
-    /// An instance in [`Mode::AllStages`] on a free port of 127.0.0.1, that keeps tokens for an hour and names itself in
-    /// `x-instance-id`.
+    /// An instance in [`Mode::AllStages`] on a free port of 127.0.0.1, that keeps tokens for an hour, has no records,
+    /// and names itself in `x-instance-id`.
     pub fn new(instance_id: HeaderValue, secret: SecretReference) -> Self {
         Self {
             instance_id,
@@ -64,6 +67,7 @@ impl InstanceSettings {
             mode: Mode::AllStages,
             overlap: DEFAULT_OVERLAP,
             cache: CacheSettings::default(),
+            keys: None,
         }
     }
 }
@@ -78,10 +82,10 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts an instance, and loads the tokens.
+    /// Starts an instance, and loads the tokens and the keyring.
     ///
     /// It also starts when they can't be loaded: the first rotation of a secret may be what gives it a value, and has to find
-    /// the application running. Until then every admin request is refused.
+    /// the application running. Until then every admin request is refused, and no record is written or read.
     ///
     /// # Errors
     /// When the address can't be listened on.
@@ -90,7 +94,7 @@ impl Instance {
         let address = listener.local_addr()?;
         let app = Arc::new(App::new(settings, client, clock));
         // Its failure is logged where it happens.
-        let _ = app.tokens.refresh().await;
+        let _ = app.refresh().await;
 
         let (running, stopped) = oneshot::channel::<()>();
         let service = router(Arc::clone(&app));
@@ -138,8 +142,9 @@ struct App {
     instance_header: HeaderName,
     mode: Mode,
     tokens: SecretCache<AdminTokens>,
+    records: Option<Arc<Records>>,
     clock: Clock,
-    frozen: AtomicBool,
+    frozen: Arc<AtomicBool>,
 }
 
 impl App {
@@ -152,16 +157,34 @@ impl App {
             mode,
             overlap,
             cache,
+            keys,
         } = settings;
+        let frozen = Arc::new(AtomicBool::new(false));
+        let records =
+            keys.map(|keys| Arc::new(Records::new(keys, client.clone(), Arc::clone(&clock), Arc::clone(&frozen))));
         let reader = SecretReader::new(client, id, mode.stages(field.as_deref()));
         let tokens = SecretCache::new(reader, cache, Arc::clone(&clock), move |versions| {
             AdminTokens::read(versions, field.as_deref(), mode, overlap)
         });
-        Self { instance_id, instance_header, mode, tokens, clock, frozen: AtomicBool::new(false) }
+        Self { instance_id, instance_header, mode, tokens, records, clock, frozen }
     }
 
     fn is_frozen(&self) -> bool {
         self.frozen.load(Ordering::SeqCst)
+    }
+
+    /// Loads the tokens and the keyring now. Neither keeps the other from being loaded; the error is the first one's.
+    async fn refresh(&self) -> Result<Arc<Cached<AdminTokens>>, String> {
+        let keyring = async {
+            match &self.records {
+                Some(records) => records.refresh().await,
+                None => Ok(()),
+            }
+        };
+        let (tokens, keyring) = tokio::join!(self.tokens.refresh(), keyring);
+        let tokens = tokens.map_err(|reason| reason.to_string())?;
+        keyring.map_err(|reason| format!("keyring: {reason}"))?;
+        Ok(tokens)
     }
 
     /// Whether a token is accepted; in [`Mode::AllStages`] after a reload, if it was unknown before.
@@ -192,12 +215,16 @@ impl App {
     }
 
     fn describe(&self, loaded: Option<&Cached<AdminTokens>>) -> Value {
-        json!({
+        let mut answer = json!({
             "instance": self.instance(),
             "mode": self.mode.to_string(),
             "loaded_at": loaded.and_then(|loaded| rfc3339(loaded.loaded_at)),
             "versions": loaded.map(|loaded| loaded.value.describe((self.clock)())),
-        })
+        });
+        if let Some(records) = &self.records {
+            records.describe(&mut answer);
+        }
+        answer
     }
 }
 
@@ -209,12 +236,14 @@ fn router(app: Arc<App>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authorise));
+    let records = app.records.clone().map(records::router).unwrap_or_default();
     Router::new()
         .route("/healthz", get(healthz))
         .nest("/admin", admin)
         .fallback(not_found)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), name_instance))
-        .with_state(app)
+        .with_state(Arc::clone(&app))
+        .merge(records)
+        .layer(middleware::from_fn_with_state(app, name_instance))
 }
 
 /// Puts the instance's name on every answer, refusals included: a rotation counts instances by it.
@@ -237,25 +266,25 @@ async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// Which versions the instance holds, since when, and whether it could load them. No value.
+/// Which versions and keys the instance holds, since when, and whether it could load them. No value, no key.
 async fn secrets_health(State(app): State<Arc<App>>) -> Json<Value> {
     let mut health = app.describe(app.tokens.peek().as_deref());
     health["last_error"] = json!(app.tokens.status().last_error.map(|error| error.to_string()));
     Json(health)
 }
 
-/// Loads the secret now; 503 and a reason when that fails, with the tokens kept that were held before.
+/// Loads the secrets now; 503 and a reason when that fails for one, with what was held of it before.
 async fn refresh_secrets(State(app): State<Arc<App>>) -> Response {
     if app.is_frozen() {
         return Json(app.describe(app.tokens.peek().as_deref())).into_response();
     }
-    match app.tokens.refresh().await {
+    match app.refresh().await {
         Ok(loaded) => Json(app.describe(Some(&loaded))).into_response(),
         Err(reason) => {
             let body = json!({
                 "error": "refresh_failed",
                 "instance": app.instance(),
-                "reason": reason.to_string(),
+                "reason": reason,
             });
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
@@ -275,10 +304,10 @@ async fn not_found() -> Response {
     error(StatusCode::NOT_FOUND, "not_found")
 }
 
-async fn method_not_allowed() -> Response {
+pub(crate) async fn method_not_allowed() -> Response {
     error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
 }
 
-fn error(status: StatusCode, name: &str) -> Response {
+pub(crate) fn error(status: StatusCode, name: &str) -> Response {
     (status, Json(json!({ "error": name }))).into_response()
 }

@@ -21,7 +21,7 @@ use crate::secrets::{LoadError, SecretReader, SecretReference, Stages};
 use crate::tokens::Token;
 
 /// How long a client waits for an answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Refusals that are closer together than this belong to one window, whatever was accepted in between: behind one address
 /// one instance may refuse what another accepts, and takes up to a second to look for a newer token before it does.
 const WINDOW_GAP: Duration = Duration::from_secs(2);
@@ -130,7 +130,7 @@ impl Load {
         settings.tokens.0.refresh().await?;
         let report = Arc::new(Mutex::new(LoadReport::default()));
         let (stop, stopping) = watch::channel(false);
-        let client = client(settings.connections);
+        let client = http_client(settings.connections);
         let pause = Duration::from_secs(1) / settings.rate.get();
         let mut workers = JoinSet::new();
         for number in 0..settings.workers.get() {
@@ -245,7 +245,7 @@ impl LoadReport {
     }
 }
 
-fn client(connections: Connections) -> HttpClient<HttpConnector, Body> {
+pub(crate) fn http_client(connections: Connections) -> HttpClient<HttpConnector, Body> {
     let mut builder = HttpClient::builder(TokioExecutor::new());
     if connections == Connections::PerRequest {
         builder.pool_max_idle_per_host(0);

@@ -9,35 +9,49 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use application::{Instance, InstanceSettings, SecretReference, ServiceClock, ServiceSettings};
+use application::{
+    Database, Instance, InstanceSettings, KeyFormat, KeyMode, KeySettings, SecretReference, ServiceClock,
+    ServiceSettings,
+};
 use axum::http::{HeaderName, HeaderValue};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
 const USAGE: &str = "\
-An HTTP service with an admin API whose token is a secret in AWS Secrets Manager.
+An HTTP service with an admin API whose token is a secret in AWS Secrets Manager, and with records that are
+encrypted under a keyring from there.
 
 Every setting is a variable of the environment, or a flag before it: SECRET_ID=x or --secret-id x.
 
-  SECRET_ID        name or ARN of the secret with the admin token (required)
-  FIELD            member of the JSON object in the secret; without it the whole value is the token
-  MODE             all-stages (default) or current-only
-  OVERLAP_SECONDS  how long a text secret's previous token is accepted (default: 86400)
-  PORT             port on 127.0.0.1; 0 (default) takes a free one and prints it
-  INSTANCE_ID      name in the answers' instance header (default: a random one)
-  INSTANCE_HEADER  name of that header (default: x-instance-id)
-  CACHE_SECONDS    how long the token is kept (default: 3600)
-  LOG_LEVEL        off, error, warn, info (default), debug or trace
+  SECRET_ID              name or ARN of the secret with the admin token (required)
+  FIELD                  member of the JSON object in the secret; without it the whole value is the token
+  MODE                   all-stages (default) or current-only
+  OVERLAP_SECONDS        how long a text secret's previous token is accepted (default: 86400)
+  KEYRING_SECRET_ID      name or ARN of the secret with the keyring; without it there are no records
+  KEYRING_FIELD          member of the JSON object in that secret; without it the whole value is the keyring
+  KEYRING_FORMAT         raw (default), fernet or tink
+  KEYRING_MODE           keyring (default), or name-only: one key, of the format raw
+  KEYRING_CACHE_SECONDS  how long the keyring is kept (default: 3600)
+  PORT                   port on 127.0.0.1; 0 (default) takes a free one and prints it
+  INSTANCE_ID            name in the answers' instance header (default: a random one)
+  INSTANCE_HEADER        name of that header (default: x-instance-id)
+  CACHE_SECONDS          how long the token is kept (default: 3600)
+  LOG_LEVEL              off, error, warn, info (default), debug or trace
 
 AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_ENDPOINT_URL and
 AWS_ENDPOINT_URL_SECRETS_MANAGER are taken from the environment.";
 
 /// The settings that can be flags.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 14] = [
     "SECRET_ID",
     "FIELD",
     "MODE",
     "OVERLAP_SECONDS",
+    "KEYRING_SECRET_ID",
+    "KEYRING_FIELD",
+    "KEYRING_FORMAT",
+    "KEYRING_MODE",
+    "KEYRING_CACHE_SECONDS",
     "PORT",
     "INSTANCE_ID",
     "INSTANCE_HEADER",
@@ -140,6 +154,24 @@ impl Settings {
         settings.address = SocketAddr::from(([127, 0, 0, 1], self.parsed("PORT", 0)?));
         settings.instance_header = self.parsed::<HeaderName>("INSTANCE_HEADER", settings.instance_header)?;
         settings.cache.max_age = Duration::from_secs(self.parsed("CACHE_SECONDS", settings.cache.max_age.as_secs())?);
+        settings.keys = self.keys()?;
         Ok(settings)
+    }
+
+    fn keys(&self) -> Result<Option<KeySettings>, String> {
+        let Some(id) = self.text("KEYRING_SECRET_ID") else {
+            let alone = SETTINGS.into_iter().find(|name| name.starts_with("KEYRING_") && self.text(name).is_some());
+            return alone.map_or(Ok(None), |name| Err(format!("{name} is set, and KEYRING_SECRET_ID is not")));
+        };
+        let secret = SecretReference { id, field: self.text("KEYRING_FIELD") };
+        let format = self.parsed("KEYRING_FORMAT", KeyFormat::Raw)?;
+        let mut keys = KeySettings::new(secret, format, Database::default());
+        keys.mode = self.parsed("KEYRING_MODE", keys.mode)?;
+        if keys.mode == KeyMode::NameOnly && format != KeyFormat::Raw {
+            return Err(format!("KEYRING_MODE={}: only with KEYRING_FORMAT=raw", keys.mode));
+        }
+        let max_age = keys.cache.max_age.as_secs();
+        keys.cache.max_age = Duration::from_secs(self.parsed("KEYRING_CACHE_SECONDS", max_age)?);
+        Ok(Some(keys))
     }
 }

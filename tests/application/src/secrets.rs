@@ -1,5 +1,6 @@
 //! Secrets Manager as the application uses it: one client, and the versions of one secret by their stages.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +12,7 @@ use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use http::Uri;
+use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use crate::clock::{LearnFromDate, ServiceClock};
@@ -220,6 +222,44 @@ pub enum Unusable {
     /// The token is the empty text, which would be no protection.
     #[error("the token is empty")]
     Empty,
+    /// A key of a keyring is not 32 bytes in the encoding of its format.
+    #[error("it holds a key that is not 32 bytes in the encoding of the format")]
+    NotAKey,
+    /// Keys are to be read from a Tink keyset, and the text is none.
+    #[error("it is not a Tink keyset in JSON")]
+    NotAKeyset,
+    /// An enabled key of a Tink keyset is of another type, or has another output prefix.
+    #[error("the Tink keyset has a key that is not AES-GCM with the output prefix TINK or RAW")]
+    UnknownTinkKey,
+    /// The primary key of a Tink keyset can't encrypt.
+    #[error("the primary key of the Tink keyset is missing or not enabled")]
+    NoPrimaryKey,
+    /// The application reads one key, and the format holds several.
+    #[error("only the format raw can be read as one key")]
+    NotOneKey,
+}
+
+/// The members of a JSON object, each still as it stood there: only the ones that are asked for are copied.
+pub(crate) struct Members<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<'a> Members<'a> {
+    pub(crate) fn parse(value: &'a str) -> Result<Self, Unusable> {
+        serde_json::from_str(value).map(Self).map_err(|_| Unusable::NotAnObject)
+    }
+
+    /// The text in a member.
+    pub(crate) fn text(&self, name: &str) -> Result<Zeroizing<String>, Unusable> {
+        let raw = self.0.get(name).ok_or(Unusable::NoMember)?;
+        serde_json::from_str(raw.get()).map(Zeroizing::new).map_err(|_| Unusable::NotAString)
+    }
+
+    /// The text in a member that may be absent.
+    pub(crate) fn optional_text(&self, name: &str) -> Result<Option<Zeroizing<String>>, Unusable> {
+        match self.text(name) {
+            Err(Unusable::NoMember) => Ok(None),
+            text => text.map(Some),
+        }
+    }
 }
 
 /// Reads the versions of one secret.

@@ -1,18 +1,16 @@
 //! What authorises a request: the current token, the pending one while a rotation is open, the previous one during the
 //! overlap.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
-use crate::secrets::{Stages, Unusable, Version, Versions};
+use crate::secrets::{Members, Stages, Unusable, Version, Versions};
 
 /// A bearer token: wiped from memory when dropped, hidden in `Debug`, compared in constant time.
 #[derive(Clone)]
@@ -38,7 +36,7 @@ impl Token {
     pub fn read(value: &str, field: Option<&str>) -> Result<Self, Unusable> {
         match field {
             None => Self::new(value.to_owned()),
-            Some(field) => Members::parse(value)?.token(field),
+            Some(field) => Self::new(Members::parse(value)?.text(field)?),
         }
     }
 
@@ -55,26 +53,6 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Token(redacted)")
-    }
-}
-
-/// The members of a JSON object, each still as it stood there: only the ones that are asked for are copied.
-struct Members<'a>(BTreeMap<String, &'a RawValue>);
-
-impl<'a> Members<'a> {
-    fn parse(value: &'a str) -> Result<Self, Unusable> {
-        serde_json::from_str(value).map(Self).map_err(|_| Unusable::NotAnObject)
-    }
-
-    fn token(&self, name: &str) -> Result<Token, Unusable> {
-        let raw = self.0.get(name).ok_or(Unusable::NoMember)?;
-        let text: String = serde_json::from_str(raw.get()).map_err(|_| Unusable::NotAString)?;
-        Token::new(text)
-    }
-
-    fn time(&self, name: &str) -> Option<Timestamp> {
-        let text: String = serde_json::from_str(self.0.get(name)?.get()).ok()?;
-        text.parse().ok()
     }
 }
 
@@ -219,14 +197,12 @@ impl Held {
 impl Previous {
     fn in_current(current: &Version, field: &str) -> Result<Option<Self>, Unusable> {
         let members = Members::parse(&current.value)?;
-        let token = match members.token(&format!("{field}_PREVIOUS")) {
-            Err(Unusable::NoMember) => return Ok(None),
-            token => token,
-        };
-        let Some(token) = usable(&current.id, token) else {
+        let text = members.optional_text(&format!("{field}_PREVIOUS")).transpose();
+        let Some(token) = text.and_then(|text| usable(&current.id, text.and_then(Token::new))) else {
             return Ok(None);
         };
-        let until = members.time(&format!("{field}_PREVIOUS_UNTIL"));
+        let until: Option<Timestamp> =
+            members.text(&format!("{field}_PREVIOUS_UNTIL")).ok().and_then(|until| until.parse().ok());
         if until.is_none() {
             tracing::warn!(
                 version_id = current.id,

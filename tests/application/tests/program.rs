@@ -8,7 +8,10 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
+use application::KeyFormat;
 use axum::http::Method;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use support::*;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -101,17 +104,63 @@ async fn the_program_caches_for_as_long_as_it_is_told() {
     assert_eq!(get("two").await, 200);
 }
 
+#[tokio::test]
+async fn the_program_keeps_records_under_the_keyring_that_its_settings_name() {
+    let fake = FakeSecretsManager::with_current("one").await;
+    fake.keyring().put("k1", &keys::ring(KeyFormat::Tink, 1, None, &[2]), &["AWSCURRENT"]);
+    let mut command = against(&fake);
+    command.env("KEYRING_SECRET_ID", KEYRING).env("KEYRING_FIELD", "KEYS");
+    command.args(["--keyring-format", "tink", "--keyring-mode=keyring", "--keyring-cache-seconds", "0"]);
+    let program = Program::start(&mut command).await;
+    let written = write_record(program.address, b"x").await;
+    assert_eq!(written.status, 201);
+    let id = written.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(read_record(program.address, &id).await.text, "x");
+
+    // Nobody has to tell a program that caches for no time.
+    fake.keyring().put("k2", &keys::ring(KeyFormat::Tink, 2, None, &[1]), &["AWSCURRENT"]);
+    let primary = async || {
+        read_record(program.address, &id).await;
+        let health = send(program.address, Method::GET, "/admin/secrets/health", Some("one")).await;
+        health.json()["primary_key_ids"].clone()
+    };
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while primary().await != serde_json::json!([keys::id(2)]) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
 /// Arguments, variables, and how the error begins.
 type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
 
 #[tokio::test]
 async fn wrong_settings_end_the_program_with_what_to_fix() {
     let fake = FakeSecretsManager::with_current("one").await;
-    let cases: [Case; 7] = [
+    let cases: [Case; 12] = [
         (&["--mode", "any"], &[], "MODE=any: the mode is all-stages or current-only"),
         (&["--port", "70000"], &[], "PORT=70000: "),
         (&["--colour", "red"], &[], "unknown argument --colour; --help lists the settings"),
         (&["--port"], &[], "--port needs a value"),
+        (
+            &["--keyring-secret-id", KEYRING, "--keyring-format", "aes"],
+            &[],
+            "KEYRING_FORMAT=aes: the format is raw, fernet or tink",
+        ),
+        (
+            &["--keyring-secret-id", KEYRING, "--keyring-mode", "any"],
+            &[],
+            "KEYRING_MODE=any: the mode is keyring or name-only",
+        ),
+        (
+            &["--keyring-secret-id", KEYRING, "--keyring-format", "tink", "--keyring-mode", "name-only"],
+            &[],
+            "KEYRING_MODE=name-only: only with KEYRING_FORMAT=raw",
+        ),
+        (&["--keyring-secret-id", KEYRING], &[("KEYRING_CACHE_SECONDS", "x")], "KEYRING_CACHE_SECONDS=x: "),
+        (&["--keyring-field", "KEYS"], &[], "KEYRING_FIELD is set, and KEYRING_SECRET_ID is not"),
         (&[], &[("CACHE_SECONDS", "an hour")], "CACHE_SECONDS=an hour: "),
         (&[], &[("SECRET_ID", "")], "SECRET_ID is not set"),
         (&[], &[("AWS_ENDPOINT_URL", "http://example.com")], "AWS_ENDPOINT_URL must be an https:// URL"),
@@ -168,4 +217,76 @@ async fn no_value_is_in_any_output_at_the_most_talkative_level() {
 
 fn base64_of(text: &str) -> String {
     aws_smithy_types::base64::encode(text)
+}
+
+#[tokio::test]
+async fn no_key_and_no_record_is_in_any_output_at_the_most_talkative_level() {
+    // Every byte is a character: what is written in any way shows.
+    const PRIMARY: &[u8; 32] = b"leak-canary-Vq3Zt7Lm-of-primary!";
+    const STAGED: &[u8; 32] = b"leak-canary-Hb8Yx2Kd-of-staged-!";
+    const SECONDARY: &[u8; 32] = b"leak-canary-Wj5Ns6Rf-secondary-!";
+    const RECORD: &str = "leak-canary-Gx4Mc1Pb-of-a-record";
+    let tink = |keys: &[&[u8; 32]]| {
+        let entry = |(id, key): (u32, &&[u8; 32])| keys::tink_entry(*key, id, "TINK");
+        let entries: Vec<_> = (1..).zip(keys).map(entry).collect();
+        serde_json::json!({ "primaryKeyId": 1, "key": entries }).to_string()
+    };
+    let list = |keys: &[&[u8; 32]]| keys.iter().map(|key| URL_SAFE.encode(key)).collect::<Vec<_>>().join(",");
+    let raw = |staged: Option<&[u8; 32]>| {
+        let mut value =
+            serde_json::json!({ "KEYS": STANDARD.encode(PRIMARY), "KEYS_PREVIOUS": STANDARD.encode(SECONDARY) });
+        if let Some(staged) = staged {
+            value["KEYS_STAGED"] = STANDARD.encode(staged).into();
+        }
+        value.to_string()
+    };
+    let in_json = |keys: String| serde_json::json!({ "KEYS": keys }).to_string();
+    for (format, current, pending) in [
+        ("raw", raw(None), raw(Some(STAGED))),
+        ("fernet", in_json(list(&[PRIMARY, SECONDARY])), in_json(list(&[PRIMARY, STAGED, SECONDARY]))),
+        ("tink", in_json(tink(&[PRIMARY, SECONDARY])), in_json(tink(&[PRIMARY, SECONDARY, STAGED]))),
+    ] {
+        let fake = FakeSecretsManager::with_current("one").await;
+        fake.keyring().put("k1", &current, &["AWSCURRENT"]);
+        fake.keyring().put("k2", &pending, &["AWSPENDING"]);
+        let mut command = against(&fake);
+        command.args(["--log-level", "trace", "--keyring-secret-id", KEYRING, "--keyring-field", "KEYS"]);
+        command.args(["--keyring-format", format]);
+        let program = Program::start(&mut command).await;
+        let written = write_record(program.address, RECORD.as_bytes()).await;
+        let id = written.json()["id"].as_str().unwrap().to_owned();
+        assert_eq!(read_record(program.address, &id).await.text, RECORD, "{format}");
+        let health = send(program.address, Method::GET, "/admin/secrets/health", Some("one")).await;
+        assert_eq!(health.json()["key_ids"].as_array().unwrap().len(), 3, "{format}");
+        // What can't be used is not shown either: keys in the encoding of nobody, and half a keyring.
+        fake.keyring().put("k3", &in_json(format!("{current}{}", list(&[SECONDARY]))), &["AWSPENDING"]);
+        let ignored = send(program.address, Method::POST, "/admin/refresh-secrets", Some("one")).await;
+        assert_eq!(ignored.status, 200);
+        fake.keyring().put("k4", &current[..current.len() - 2], &["AWSCURRENT"]);
+        let failed = send(program.address, Method::POST, "/admin/refresh-secrets", Some("one")).await;
+        assert_eq!(failed.status, 503);
+
+        let mut written = program.end().await;
+        assert!(written.contains(r#""level":"TRACE""#));
+        assert!(written.contains("keyring ignored") && written.contains("secret not loaded"));
+        for answer in [health, ignored, failed] {
+            written += &format!("{:?} {}", answer.headers, answer.text);
+        }
+        for key in [PRIMARY, STAGED, SECONDARY, &RECORD.as_bytes().try_into().unwrap()] {
+            let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+            let decimal = format!("{:?}", &key[12..20]);
+            // In the message of a Tink key two bytes stand before it.
+            let tink = STANDARD.encode([&[0x1a, 0x20], key.as_slice()].concat());
+            let text = std::str::from_utf8(key).unwrap();
+            for form in [
+                &text[12..20],
+                &STANDARD.encode(key)[16..28],
+                &tink[20..32],
+                &hex[24..40],
+                decimal.trim_matches(['[', ']']),
+            ] {
+                assert!(!written.contains(form), "{format}: {form} in {written}");
+            }
+        }
+    }
 }

@@ -19,10 +19,15 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+pub mod keys;
+
 pub const SECRET: &str = "admin-token";
+/// The second secret.
+pub const KEYRING: &str = "record-keys";
 
 #[derive(Clone)]
 struct Version {
+    secret: &'static str,
     id: String,
     value: Option<Value>,
     stages: Vec<&'static str>,
@@ -33,7 +38,8 @@ struct Store {
     /// Of every version.
     created: Timestamp,
     versions: Vec<Version>,
-    calls: Vec<String>,
+    /// Secret and stage.
+    calls: Vec<(String, String)>,
     error: Option<(StatusCode, &'static str)>,
     denied_stage: Option<&'static str>,
     delay: Duration,
@@ -70,34 +76,29 @@ impl FakeSecretsManager {
 
     /// Writes a version and moves these stages to it.
     pub fn put(&self, id: &str, value: &str, stages: &[&'static str]) {
-        self.put_version(id, Some(json!({ "SecretString": value })), stages);
+        self.token().put(id, value, stages);
     }
 
     pub fn put_without_value(&self, id: &str, stages: &[&'static str]) {
-        self.put_version(id, None, stages);
+        self.token().put_version(id, None, stages);
     }
 
     pub fn put_binary(&self, id: &str, stages: &[&'static str]) {
-        self.put_version(id, Some(json!({ "SecretBinary": "AAEC" })), stages);
-    }
-
-    fn put_version(&self, id: &str, value: Option<Value>, stages: &[&'static str]) {
-        let mut store = self.store();
-        store.versions.retain(|version| version.id != id);
-        for version in &mut store.versions {
-            version.stages.retain(|stage| !stages.contains(stage));
-        }
-        store.versions.push(Version { id: id.to_owned(), value, stages: stages.to_vec() });
+        self.token().put_binary(id, stages);
     }
 
     /// Moves one stage to a version, or takes it away.
     pub fn move_stage(&self, stage: &'static str, to: Option<&str>) {
-        for version in &mut self.store().versions {
-            version.stages.retain(|other| *other != stage);
-            if Some(version.id.as_str()) == to {
-                version.stages.push(stage);
-            }
-        }
+        self.token().move_stage(stage, to);
+    }
+
+    fn token(&self) -> FakeSecret<'_> {
+        FakeSecret { name: SECRET, fake: self }
+    }
+
+    /// The secret [`KEYRING`].
+    pub fn keyring(&self) -> FakeSecret<'_> {
+        FakeSecret { name: KEYRING, fake: self }
     }
 
     pub fn fail_with(&self, error: Option<(StatusCode, &'static str)>) {
@@ -122,9 +123,9 @@ impl FakeSecretsManager {
         self.store().ahead = ahead;
     }
 
-    /// The stages asked for since the last time, in order.
+    /// The stages asked for since the last time, in order, of the secret [`SECRET`].
     pub fn take_calls(&self) -> Vec<String> {
-        std::mem::take(&mut self.store().calls)
+        self.token().take_calls()
     }
 
     pub fn settings(&self) -> ServiceSettings {
@@ -141,6 +142,46 @@ impl FakeSecretsManager {
 
     pub async fn instance_at(&self, settings: InstanceSettings, clock: Clock) -> Instance {
         Instance::start(settings, self.client(), clock).await.unwrap()
+    }
+}
+
+/// One of the secrets.
+#[derive(Clone, Copy)]
+pub struct FakeSecret<'a> {
+    name: &'static str,
+    fake: &'a FakeSecretsManager,
+}
+
+impl FakeSecret<'_> {
+    pub fn put(&self, id: &str, value: &str, stages: &[&'static str]) {
+        self.put_version(id, Some(json!({ "SecretString": value })), stages);
+    }
+
+    pub fn put_binary(&self, id: &str, stages: &[&'static str]) {
+        self.put_version(id, Some(json!({ "SecretBinary": "AAEC" })), stages);
+    }
+
+    fn put_version(&self, id: &str, value: Option<Value>, stages: &[&'static str]) {
+        let mut store = self.fake.store();
+        store.versions.retain(|version| version.secret != self.name || version.id != id);
+        for version in store.versions.iter_mut().filter(|version| version.secret == self.name) {
+            version.stages.retain(|stage| !stages.contains(stage));
+        }
+        store.versions.push(Version { secret: self.name, id: id.to_owned(), value, stages: stages.to_vec() });
+    }
+
+    pub fn move_stage(&self, stage: &'static str, to: Option<&str>) {
+        for version in self.fake.store().versions.iter_mut().filter(|version| version.secret == self.name) {
+            version.stages.retain(|other| *other != stage);
+            if Some(version.id.as_str()) == to {
+                version.stages.push(stage);
+            }
+        }
+    }
+
+    pub fn take_calls(&self) -> Vec<String> {
+        let calls = &mut self.fake.store().calls;
+        calls.extract_if(.., |(secret, _)| secret == self.name).map(|(_, stage)| stage).collect()
     }
 }
 
@@ -176,13 +217,13 @@ pub fn json_secret(id: &'static str, field: &str) -> InstanceSettings {
 async fn answer(State(store): State<Arc<Mutex<Store>>>, headers: HeaderMap, body: Bytes) -> Response {
     assert_eq!(headers["x-amz-target"], "secretsmanager.GetSecretValue");
     let request: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!(request["SecretId"], SECRET);
+    let secret = request["SecretId"].as_str().unwrap().to_owned();
     let stage = request["VersionStage"].as_str().unwrap().to_owned();
     // What is answered is what the store holds when the call arrives, however long the answer takes.
     let (answer, delay, ahead) = {
         let mut store = store.lock().unwrap();
-        store.calls.push(stage.clone());
-        (value_of(&store, &stage), store.delay, store.ahead)
+        store.calls.push((secret.clone(), stage.clone()));
+        (value_of(&store, &secret, &stage), store.delay, store.ahead)
     };
     tokio::time::sleep(delay).await;
     let now = Timestamp::now() + ahead;
@@ -190,7 +231,7 @@ async fn answer(State(store): State<Arc<Mutex<Store>>>, headers: HeaderMap, body
     ([("date", date)], answer).into_response()
 }
 
-fn value_of(store: &Store, stage: &str) -> Response {
+fn value_of(store: &Store, secret: &str, stage: &str) -> Response {
     if let Some((status, code)) = store.error {
         return (status, Json(json!({ "__type": code }))).into_response();
     }
@@ -198,11 +239,11 @@ fn value_of(store: &Store, stage: &str) -> Response {
         let error = json!({ "__type": "AccessDeniedException", "Message": "no" });
         return (StatusCode::BAD_REQUEST, Json(error)).into_response();
     }
-    let version = store.versions.iter().find(|version| version.stages.contains(&stage));
+    let version = store.versions.iter().find(|version| version.secret == secret && version.stages.contains(&stage));
     match version {
         Some(Version { id, value: Some(value), .. }) => {
             let mut answer = value.clone();
-            answer["Name"] = json!(SECRET);
+            answer["Name"] = json!(secret);
             answer["VersionId"] = json!(id);
             answer["CreatedDate"] = json!(store.created.as_second());
             Json(answer).into_response()
@@ -217,6 +258,7 @@ fn value_of(store: &Store, stage: &str) -> Response {
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
+    pub bytes: Bytes,
     pub text: String,
 }
 
@@ -227,17 +269,28 @@ impl Answer {
 }
 
 pub async fn send(address: SocketAddr, method: Method, path: &str, token: Option<&str>) -> Answer {
+    send_body(address, method, path, token, b"").await
+}
+
+pub async fn send_body(address: SocketAddr, method: Method, path: &str, token: Option<&str>, body: &[u8]) -> Answer {
     let mut request = Request::builder().method(method).uri(format!("http://{address}{path}"));
     if let Some(token) = token {
         request = request.header("x-admin-token", token);
     }
     let client: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new()).build_http();
-    let answer = client.request(request.body(Body::empty()).unwrap()).await.unwrap();
-    Answer {
-        status: answer.status().as_u16(),
-        headers: answer.headers().clone(),
-        text: String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap(),
-    }
+    let answer = client.request(request.body(Body::from(body.to_vec())).unwrap()).await.unwrap();
+    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    Answer { status, headers, text: String::from_utf8_lossy(&bytes).into_owned(), bytes }
+}
+
+/// Writes a record; the answer has its id.
+pub async fn write_record(address: SocketAddr, plaintext: &[u8]) -> Answer {
+    send_body(address, Method::POST, "/records", None, plaintext).await
+}
+
+pub async fn read_record(address: SocketAddr, id: &str) -> Answer {
+    send(address, Method::GET, &format!("/records/{id}"), None).await
 }
 
 pub async fn get(instance: &Instance, path: &str, token: &str) -> Answer {

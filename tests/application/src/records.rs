@@ -1,0 +1,229 @@
+//! What the application encrypts: records, such as the OAuth tokens of its users, kept in a database by their ciphertext.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aws_sdk_secretsmanager::Client;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::cache::{CacheSettings, Cached, SecretCache};
+use crate::clock::Clock;
+use crate::instance::{error, method_not_allowed};
+use crate::keyring::{KeyFormat, KeyMode, Keyring, TooLong};
+use crate::secrets::{LoadError, SecretReader, SecretReference};
+use crate::tokens::rfc3339;
+
+/// The longest record.
+const MAX_RECORD_BYTES: usize = 64 * 1024;
+
+/// A table of encrypted records in memory. The clones share it, as instances share a database.
+#[derive(Clone, Default)]
+pub struct Database(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Database {
+    /// Stores a ciphertext under a new id.
+    pub fn insert(&self, ciphertext: String) -> String {
+        let id = uuid::Uuid::new_v4().to_string();
+        self.table().insert(id.clone(), ciphertext);
+        id
+    }
+
+    /// The ciphertext of a record.
+    pub fn get(&self, id: &str) -> Option<String> {
+        self.table().get(id).cloned()
+    }
+
+    /// The ids of all records.
+    pub fn ids(&self) -> Vec<String> {
+        self.table().keys().cloned().collect()
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Database").field("records", &self.table().len()).finish_non_exhaustive()
+    }
+}
+
+/// What an instance needs to know to keep records.
+#[derive(Clone, Debug)]
+pub struct KeySettings {
+    /// Where the keyring is.
+    pub secret: SecretReference,
+    /// How it is written.
+    pub format: KeyFormat,
+    /// How much of it is read.
+    pub mode: KeyMode,
+    /// How long it is kept.
+    pub cache: CacheSettings,
+    /// Whether a record that no key opens makes the instance load the keyring again, at most once per reload interval, and
+    /// try once more. It helps an application that nobody tells about a rotation. A staged key does not need it: every
+    /// instance has it before the first record is encrypted with it.
+    pub reload_on_unknown_key: bool,
+    /// Where the records are.
+    pub database: Database,
+}
+
+impl KeySettings {
+    /// Every key, kept for an hour, loaded again for a record that none of them opens.
+    pub fn new(secret: SecretReference, format: KeyFormat, database: Database) -> Self {
+        Self {
+            secret,
+            format,
+            mode: KeyMode::Keyring,
+            cache: CacheSettings::default(),
+            reload_on_unknown_key: true,
+            database,
+        }
+    }
+}
+
+/// The records of an instance, with the keyring that it holds.
+pub(crate) struct Records {
+    format: KeyFormat,
+    mode: KeyMode,
+    keyring: SecretCache<Keyring>,
+    reload_on_unknown_key: bool,
+    database: Database,
+    clock: Clock,
+    /// While set, nothing is loaded.
+    frozen: Arc<AtomicBool>,
+}
+
+impl Records {
+    pub(crate) fn new(settings: KeySettings, client: Client, clock: Clock, frozen: Arc<AtomicBool>) -> Self {
+        let KeySettings { secret: SecretReference { id, field }, format, mode, cache, reload_on_unknown_key, database } =
+            settings;
+        let reader = SecretReader::new(client, id, mode.stages());
+        let keyring = SecretCache::new(reader, cache, Arc::clone(&clock), move |versions| {
+            Keyring::read(versions, field.as_deref(), format, mode)
+        });
+        Self { format, mode, keyring, reload_on_unknown_key, database, clock, frozen }
+    }
+
+    /// Loads the keyring now.
+    pub(crate) async fn refresh(&self) -> Result<(), LoadError> {
+        self.keyring.refresh().await.map(|_| ())
+    }
+
+    /// Adds to an answer what is held, by key ids and dates. No key. An application that knows only the member has no notion
+    /// of key ids.
+    pub(crate) fn describe(&self, answer: &mut Value) {
+        let loaded = self.keyring.peek();
+        let loaded = loaded.as_deref();
+        answer["keyring"] = json!({
+            "format": self.format.to_string(),
+            "mode": self.mode.to_string(),
+            "loaded_at": loaded.and_then(|loaded| rfc3339(loaded.loaded_at)),
+            "last_error": self.keyring.status().last_error.map(|error| error.to_string()),
+        });
+        if self.mode == KeyMode::Keyring {
+            let ring = loaded.map(|loaded| &loaded.value);
+            answer["key_ids"] = json!(ring.map(Keyring::key_ids).unwrap_or_default());
+            answer["primary_key_ids"] = json!(ring.map(Keyring::primary_key_id).into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    async fn write(&self, plaintext: &[u8]) -> Result<String, RecordError> {
+        let keyring = self.keyring().await.ok_or(RecordError::NoKeyring)?;
+        let ciphertext = keyring.value.encrypt(plaintext, (self.clock)(), &mut rand::rng())?;
+        Ok(self.database.insert(ciphertext))
+    }
+
+    async fn read(&self, id: &str) -> Result<Zeroizing<Vec<u8>>, RecordError> {
+        let ciphertext = self.database.get(id).ok_or(RecordError::NotFound)?;
+        let keyring = self.keyring().await.ok_or(RecordError::NoKeyring)?;
+        if let Some(plaintext) = keyring.value.decrypt(&ciphertext) {
+            return Ok(plaintext);
+        }
+        if self.reload_on_unknown_key && !self.is_frozen() {
+            // Its failure is logged where it happens.
+            if let Ok(loaded) = self.keyring.refresh_when_due().await
+                && let Some(plaintext) = loaded.value.decrypt(&ciphertext)
+            {
+                return Ok(plaintext);
+            }
+        }
+        tracing::error!(record = id, "no key opens the record");
+        Err(RecordError::Unreadable)
+    }
+
+    async fn keyring(&self) -> Option<Arc<Cached<Keyring>>> {
+        if self.is_frozen() { self.keyring.peek() } else { self.keyring.get().await }
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::SeqCst)
+    }
+}
+
+/// Why a record was not written or read.
+#[derive(Clone, Copy)]
+enum RecordError {
+    NotFound,
+    TooLarge,
+    Unreadable,
+    NoKeyring,
+}
+
+impl From<TooLong> for RecordError {
+    fn from(TooLong: TooLong) -> Self {
+        Self::TooLarge
+    }
+}
+
+impl IntoResponse for RecordError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::NotFound => error(StatusCode::NOT_FOUND, "not_found"),
+            Self::TooLarge => error(StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::Unreadable => error(StatusCode::INTERNAL_SERVER_ERROR, "unreadable"),
+            Self::NoKeyring => error(StatusCode::SERVICE_UNAVAILABLE, "no_keyring"),
+        }
+    }
+}
+
+/// The endpoints of the records.
+pub(crate) fn router(records: Arc<Records>) -> Router {
+    Router::new()
+        .route("/records", post(write))
+        .route("/records/{id}", get(read))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_RECORD_BYTES))
+        .with_state(records)
+}
+
+async fn write(State(records): State<Arc<Records>>, body: Result<Bytes, BytesRejection>) -> Response {
+    let plaintext = match body {
+        Ok(plaintext) => plaintext,
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return RecordError::TooLarge.into_response();
+        }
+        Err(rejection) => return error(rejection.status(), "unreadable_body"),
+    };
+    match records.write(&plaintext).await {
+        Ok(id) => (StatusCode::CREATED, Json(json!({ "id": id }))).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn read(State(records): State<Arc<Records>>, Path(id): Path<String>) -> Response {
+    match records.read(&id).await {
+        Ok(mut plaintext) => std::mem::take(&mut *plaintext).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
