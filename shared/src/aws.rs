@@ -16,6 +16,7 @@ use aws_sdk_secretsmanager::config::{
     BehaviorVersion, ConfigBag, IdentityCache, Intercept, Region, RuntimeComponents, StalledStreamProtectionConfig,
 };
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_secretsmanager::operation::get_secret_value::builders::GetSecretValueFluentBuilder;
 use aws_sdk_secretsmanager::primitives::DateTime;
 use aws_smithy_http_client::tls;
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -212,6 +213,22 @@ impl SecretsManager<'_> {
         }
     }
 
+    async fn read(&self, call: GetSecretValueFluentBuilder) -> Result<VersionValue, StoreError> {
+        const OPERATION: &str = "GetSecretValue";
+        let value = self.within_deadline(OPERATION, call.send()).await?;
+        let failed = |kind, detail: &str| StoreError { operation: OPERATION, kind, detail: Some(detail.to_owned()) };
+        let created = value.created_date.and_then(|date| SystemTime::try_from(date).ok());
+        match value.secret_string {
+            Some(text) => Ok(VersionValue {
+                text: SecretText::new(text),
+                created: created.ok_or_else(|| failed(StoreErrorKind::Service, "CreatedDate is missing"))?,
+            }),
+            None => {
+                Err(failed(StoreErrorKind::Binary, "store it as a SecretString: this function rotates text and JSON"))
+            }
+        }
+    }
+
     fn classify<E: ProvideErrorMetadata + fmt::Debug>(
         &self,
         operation: &'static str,
@@ -285,24 +302,15 @@ impl SecretStore for SecretsManager<'_> {
     }
 
     async fn get(&self, secret_id: &str, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
-        const OPERATION: &str = "GetSecretValue";
-        let call =
-            self.clients.secrets_manager.get_secret_value().secret_id(secret_id).version_id(version.as_str()).send();
-        let value = match self.within_deadline(OPERATION, call).await {
-            Err(error) if error.kind == StoreErrorKind::SecretNotFound => return Ok(None),
-            result => result?,
-        };
-        let failed = |kind, detail: &str| StoreError { operation: OPERATION, kind, detail: Some(detail.to_owned()) };
-        let created = value.created_date.and_then(|date| SystemTime::try_from(date).ok());
-        match value.secret_string {
-            Some(text) => Ok(Some(VersionValue {
-                text: SecretText::new(text),
-                created: created.ok_or_else(|| failed(StoreErrorKind::Service, "CreatedDate is missing"))?,
-            })),
-            None => {
-                Err(failed(StoreErrorKind::Binary, "store it as a SecretString: this function rotates text and JSON"))
-            }
+        let call = self.clients.secrets_manager.get_secret_value().secret_id(secret_id).version_id(version.as_str());
+        match self.read(call).await {
+            Err(error) if error.kind == StoreErrorKind::SecretNotFound => Ok(None),
+            result => result.map(Some),
         }
+    }
+
+    async fn get_current(&self, secret_id: &str) -> Result<VersionValue, StoreError> {
+        self.read(self.clients.secrets_manager.get_secret_value().secret_id(secret_id)).await
     }
 
     async fn put_pending(

@@ -72,9 +72,10 @@ struct Json {
 
 /// Positions in the text, so that the text itself is held once.
 #[derive(Clone)]
-struct Member {
-    key: Range<usize>,
-    value: Range<usize>,
+pub(crate) struct Member {
+    /// With its quotes.
+    pub(crate) key: Range<usize>,
+    pub(crate) value: Range<usize>,
 }
 
 /// Member names of other people's JSON may say more than they should.
@@ -98,10 +99,7 @@ impl Document {
             if begins.starts_with(['{', '[']) {
                 return Err(RotationError::FieldNotChosen);
             }
-            if text.is_empty() {
-                return Err(RotationError::EmptyValue);
-            }
-            return Ok(Self { text, json: None });
+            return Self::whole(text);
         };
         let Some(members) = members(text.expose()) else {
             let json = serde_json::from_str::<serde::de::IgnoredAny>(text.expose()).is_ok();
@@ -113,6 +111,14 @@ impl Document {
             return Err(RotationError::FieldMissing { field: field.to_string() });
         }
         Ok(document)
+    }
+
+    /// A value that is the secret as a whole, whatever it begins with: some texts are JSON themselves.
+    ///
+    /// # Errors
+    /// [`RotationError::EmptyValue`].
+    pub fn whole(text: SecretText) -> Result<Self, RotationError> {
+        if text.is_empty() { Err(RotationError::EmptyValue) } else { Ok(Self { text, json: None }) }
     }
 
     /// The first value of a secret: the text itself, or a JSON object with the one member.
@@ -161,7 +167,7 @@ impl Document {
         let Some(position) = self.position(name)? else { return Ok(None) };
         let raw = &self.text.expose()[self.members()[position].value.clone()];
         let not_text = |problem| RotationError::FieldNotText { field: name.to_string(), problem };
-        match serde_json::from_str::<String>(raw).map(SecretText::new) {
+        match serde_json::from_str::<SecretText>(raw) {
             Ok(text) if text.is_empty() => Err(not_text("an empty string")),
             Ok(text) => Ok(Some(text)),
             Err(_) => Err(not_text(match raw.as_bytes().first() {
@@ -267,7 +273,7 @@ fn quoted(text: &str) -> SecretText {
 }
 
 /// Where the members of a JSON object stand in `text`; `None` when it is no JSON object.
-fn members(text: &str) -> Option<Vec<Member>> {
+pub(crate) fn members(text: &str) -> Option<Vec<Member>> {
     struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
     impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::event::VersionId;
+use crate::keyring::{KeyId, KeyringError};
 use crate::store::StoreError;
 use crate::time::format_timestamp;
 
@@ -119,7 +120,7 @@ pub enum RotationError {
     },
     /// Somebody else changed the secret during the rotation.
     #[error(
-        "secret {name} was changed during the rotation: the change stands, the pending version was given up; run rotate-secret again"
+        "secret {name}, or its rotation:* tags, were changed during the rotation: the change stands, the pending version was given up; run rotate-secret again"
     )]
     CurrentChanged {
         /// The secret's name.
@@ -140,6 +141,49 @@ pub enum RotationError {
         name: String,
         /// The end of the overlap as the pending version states it.
         until: SystemTime,
+    },
+    /// A retry came so late that the age of the keys in the pending version means nothing any more.
+    #[error("the pending version of secret {name} was made at {}, too long ago to be promoted: it was given up; run rotate-secret again", format_timestamp(*.created))]
+    PendingTooOld {
+        /// The secret's name.
+        name: String,
+        /// When it was made.
+        created: SystemTime,
+    },
+    /// The keyring in the value is not usable.
+    #[error("the keyring is not usable: {0}")]
+    Keyring(#[from] KeyringError),
+    /// The staged key has not been in the secret for as long as consumers keep what they read.
+    #[error("key {key} of secret {name} was staged less than the consumers' cache time ago, so some may not have it yet: rotate from {} on; or have every instance asked (TARGET_INSTANCES, without CONSUMERS_KEYRING_AWARE); or, in an emergency, tag the secret rotation:promotion=immediate", format_timestamp(*.from))]
+    StagedTooYoung {
+        /// The secret's name.
+        name: String,
+        /// The staged key.
+        key: KeyId,
+        /// From when on it can be promoted.
+        from: SystemTime,
+    },
+    /// Nothing shows that consumers can decrypt with the keys of the new ring.
+    #[error("a new primary key would make data unreadable for consumers that do not read the whole keyring: {problem}")]
+    ConsumersUnproven {
+        /// What is missing, and what to do.
+        problem: String,
+    },
+    /// The pending ring does not decrypt what the current ring encrypts.
+    #[error(
+        "the keyring failed its proof: {problem}; a pending version is given up: run rotate-secret again, and report it if it happens again"
+    )]
+    KeyringUnproven {
+        /// Which proof failed.
+        problem: String,
+    },
+    /// What the target is asked with could not be read.
+    #[error("the credential for the target could not be read from secret {secret}: {reason}")]
+    CredentialUnavailable {
+        /// The other secret.
+        secret: String,
+        /// Why.
+        reason: Box<RotationError>,
     },
     /// A version has no value where one is needed.
     #[error(
@@ -199,17 +243,17 @@ pub enum RotationError {
     EmptyValue,
     /// The new value would not fit.
     #[error(
-        "the new value would have {bytes} bytes and Secrets Manager takes 65536: remove members that need not be in this secret"
+        "the new value would have {bytes} bytes and Secrets Manager takes 65536: remove members that need not be in this secret, and retire keys that no row needs; nothing was written"
     )]
     ValueTooLarge {
         /// The size it would have.
         bytes: usize,
     },
-    /// The pending value equals the current one.
+    /// The pending value rotates nothing: its token or keyring is the current one.
     #[error(
-        "version {version} holds the token that is already current, so nothing would be rotated: it was given up; run rotate-secret again"
+        "version {version} holds the token or keyring that is already current, so nothing would be rotated: it was given up; run rotate-secret again"
     )]
-    TokenUnchanged {
+    ValueUnchanged {
         /// The version.
         version: VersionId,
     },
@@ -241,7 +285,7 @@ pub enum RotationError {
     },
     /// The application refuses every token that the rotation may use to have it refreshed.
     #[error(
-        "the target refused the refresh with both the old and the new token: does it read this secret, and is the header right (TARGET_HEADER)?"
+        "the target refused the refresh with every token that it may know: does it read that secret, and is the header right (TARGET_HEADER)?"
     )]
     RefreshRefused,
     /// The application refuses the token that it should accept.
@@ -259,7 +303,7 @@ pub enum RotationError {
     TargetAcceptsAnyToken,
     /// Fewer instances answered than the stack says there are.
     #[error(
-        "{seen} of {expected} instances answered {operation} in time: a missing one would refuse the new token until its cache expires; check it, or correct TARGET_INSTANCES (answers without an instance id count as one)"
+        "{seen} of {expected} instances answered {operation} in time: a missing one would not know the new value until its cache expires; check it, or correct TARGET_INSTANCES (answers without an instance id count as one)"
     )]
     InstanceMissing {
         /// `refresh` or `verify`.
@@ -296,6 +340,8 @@ pub enum Restored {
     ChangedSince,
     /// There was no version to put back, or its overlap is over.
     NothingToRestore,
+    /// Data may be encrypted already with a key that the replaced version does not hold.
+    MustStay,
     /// Putting it back failed as well.
     Failed(StoreError),
 }
@@ -308,6 +354,9 @@ impl std::fmt::Display for Restored {
             Self::NothingToRestore => {
                 f.write_str("it is still AWSCURRENT, because there is no previous value that the target would accept")
             }
+            Self::MustStay => f.write_str(
+                "it is still AWSCURRENT, because data may already be encrypted with its primary key, which the version before does not hold (or cannot be read)",
+            ),
             Self::Failed(error) => write!(f, "putting the previous version back FAILED ({error}): do it by hand now"),
         }
     }
@@ -316,7 +365,7 @@ impl std::fmt::Display for Restored {
 impl Restored {
     /// Whether the value that did not verify is still the current one.
     fn leaves_failed_value(&self) -> bool {
-        matches!(self, Self::NothingToRestore | Self::Failed(_))
+        matches!(self, Self::NothingToRestore | Self::MustStay | Self::Failed(_))
     }
 }
 
@@ -346,6 +395,12 @@ impl RotationError {
             Self::CurrentChanged { .. } => "CurrentChanged",
             Self::PromotionConflict { .. } => "PromotionConflict",
             Self::OverlapTooShort { .. } => "OverlapTooShort",
+            Self::PendingTooOld { .. } => "PendingTooOld",
+            Self::Keyring(_) => "KeyringInvalid",
+            Self::StagedTooYoung { .. } => "StagedTooYoung",
+            Self::ConsumersUnproven { .. } => "ConsumersUnproven",
+            Self::KeyringUnproven { .. } => "KeyringUnproven",
+            Self::CredentialUnavailable { .. } => "CredentialUnavailable",
             Self::ValueMissing { .. } => "ValueMissing",
             Self::TimeTooShort { .. } => "TimeTooShort",
             Self::FieldNotChosen => "FieldNotChosen",
@@ -355,7 +410,7 @@ impl RotationError {
             Self::FieldRepeated { .. } => "FieldRepeated",
             Self::EmptyValue => "EmptyValue",
             Self::ValueTooLarge { .. } => "ValueTooLarge",
-            Self::TokenUnchanged { .. } => "TokenUnchanged",
+            Self::ValueUnchanged { .. } => "ValueUnchanged",
             Self::TargetUnavailable { .. } => "TargetUnavailable",
             Self::TargetFailed { .. } => "TargetFailed",
             Self::TargetRedirects { .. } => "TargetRedirects",
@@ -372,7 +427,20 @@ impl RotationError {
 
     /// Whether the rotation's own pending version must be given up, because no retry can ever promote it.
     pub(crate) fn gives_up_pending(&self) -> bool {
-        matches!(self, Self::CurrentChanged { .. } | Self::OverlapTooShort { .. } | Self::TokenUnchanged { .. })
+        matches!(
+            self,
+            Self::CurrentChanged { .. }
+                | Self::OverlapTooShort { .. }
+                | Self::PendingTooOld { .. }
+                | Self::KeyringUnproven { .. }
+                | Self::ValueUnchanged { .. }
+        )
+    }
+
+    /// Whether the target may just have read the secret before the promotion was visible to it: reads are eventually
+    /// consistent.
+    pub(crate) fn may_be_a_stale_read(&self) -> bool {
+        matches!(self, Self::TargetRefused { .. } | Self::ConsumersUnproven { .. })
     }
 }
 

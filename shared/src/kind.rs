@@ -4,11 +4,13 @@ use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use rand::rngs::StdRng;
+use serde_json::{Map, Value};
 
 use crate::deadline::Deadline;
 use crate::document::{Document, FieldName};
 use crate::error::RotationError;
-use crate::policy::RotationPolicy;
+use crate::policy::{RotationPolicy, Setting};
+use crate::secret::SecretText;
 use crate::versions::Admitted;
 
 /// What the protocol knows about the secret when it asks a kind to do something.
@@ -22,6 +24,21 @@ pub struct Subject<'a> {
     pub policy: &'a RotationPolicy,
     /// The service's clock.
     pub now: SystemTime,
+    /// When a rotation of the secret last succeeded.
+    pub last_rotated: Option<SystemTime>,
+    /// When the current version was created, while the next value is made from it.
+    pub current_created: Option<SystemTime>,
+    /// What the target is asked with, when that is in another secret, see [`SecretKind::credential`].
+    pub credential: Option<&'a SecretText>,
+}
+
+/// A secret that a function reads and does not rotate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretReference {
+    /// Name or ARN.
+    pub id: String,
+    /// The member of its JSON object; `None` means the whole text.
+    pub field: Option<FieldName>,
 }
 
 /// The two values between which a rotation moves.
@@ -49,12 +66,32 @@ pub enum Phase {
 /// There is no method for finishSecret: promotion belongs to the protocol, and no kind can alter it. Every method may
 /// be called any number of times for the same version.
 pub trait SecretKind: Sync {
+    /// The kind's own settings, beside those that every kind has.
+    const SETTINGS: &'static [Setting];
+
     /// Whether an application is asked: then the protocol reads both values for [`set`](Self::set).
     fn has_target(&self) -> bool;
 
     /// The longest time that [`set`](Self::set) and [`test`](Self::test) together take when the application does not
     /// answer. The protocol promotes only with this much time left, and enough to put the old value back.
     fn settle_time(&self) -> Duration;
+
+    /// The secret with what the target is asked with, when that is not the value being rotated. The protocol reads its
+    /// `AWSCURRENT`, and hands it on in [`Subject::credential`].
+    ///
+    /// # Errors
+    /// When there can be none for a secret named `name`.
+    fn credential(&self, _name: &str) -> Result<Option<SecretReference>, RotationError> {
+        Ok(None)
+    }
+
+    /// Takes a value apart.
+    ///
+    /// # Errors
+    /// Those of [`Document::parse`].
+    fn parse(&self, policy: &RotationPolicy, text: SecretText) -> Result<Document, RotationError> {
+        Document::parse(text, policy.field.as_ref())
+    }
 
     /// The first value of a secret that has none.
     ///
@@ -70,23 +107,33 @@ pub trait SecretKind: Sync {
 
     /// The members of a JSON secret that a rotation of `field` writes: `field` alone, unless the kind keeps more. The
     /// protocol refuses to promote a value that differs from the current one in any other.
-    fn members(&self, field: &FieldName) -> Vec<FieldName> {
+    fn members(&self, _: &RotationPolicy, field: &FieldName) -> Vec<FieldName> {
         vec![field.clone()]
     }
 
-    /// The kind's own last look before promotion: whether `new`, made at `created`, was made from `old`, and may still
-    /// replace it.
+    /// The kind's own last look before promotion: whether `new`, made at `created`, was made from `old`, differs from it,
+    /// and may still replace it.
     ///
     /// # Errors
-    /// [`RotationError::CurrentChanged`] or [`RotationError::OverlapTooShort`]: the pending version is given up.
+    /// [`RotationError::CurrentChanged`], [`RotationError::ValueUnchanged`], [`RotationError::OverlapTooShort`] or
+    /// [`RotationError::PendingTooOld`]: the pending version is given up.
     fn check_succession(
         &self,
-        _: &Subject<'_>,
-        _old: &Document,
-        _new: &Document,
-        _created: SystemTime,
-    ) -> Result<(), RotationError> {
-        Ok(())
+        subject: &Subject<'_>,
+        old: &Document,
+        new: &Document,
+        created: SystemTime,
+    ) -> Result<(), RotationError>;
+
+    /// Whether `old` may become current again after `new` was, because all that was done with `new` meanwhile can be
+    /// undone with `old`. If not, a promotion that does not verify stands.
+    fn may_be_put_back(&self, _: &Subject<'_>, _old: &Document, _new: &Document) -> bool {
+        true
+    }
+
+    /// What the report of a promotion says beside the protocol's own words, as members of a JSON object; never a value.
+    fn report(&self, _: &Subject<'_>, _old: Option<&Document>, _new: &Document) -> Map<String, Value> {
+        Map::new()
     }
 
     /// Until when the value before `current` is accepted, given that the overlap began at `began`; `None` when there is

@@ -36,12 +36,13 @@ struct Function<K> {
     rotation: Result<(K, StackPolicy), RotationError>,
 }
 
-impl<K> Function<K> {
+impl<K: SecretKind> Function<K> {
     fn start(environment: &Environment, kind: impl FnOnce(&Environment) -> Result<K, RotationError>) -> Self {
         Self {
             name: environment.get("AWS_LAMBDA_FUNCTION_NAME").unwrap_or("unnamed").to_owned(),
             clients: Clients::from_environment(environment),
-            rotation: kind(environment).and_then(|kind| Ok((kind, StackPolicy::from_environment(environment)?))),
+            rotation: kind(environment)
+                .and_then(|kind| Ok((kind, StackPolicy::from_environment(environment, K::SETTINGS)?))),
         }
     }
 
@@ -103,6 +104,8 @@ async fn invoke<K: SecretKind>(function: &Function<K>, event: LambdaEvent<Value>
                 outcome = outcome["outcome"].as_str(),
                 previous_accepted_until = outcome["previousAcceptedUntil"].as_str(),
                 overlap_shortened_from = outcome["overlapShortenedFrom"].as_str(),
+                primary_key = outcome["primaryKey"].as_str(),
+                remaining = outcome["remaining"].as_str(),
                 duration_ms,
                 "step done"
             );
@@ -127,7 +130,7 @@ async fn perform<K: SecretKind>(
 }
 
 /// Publishes metrics, if there are any, within a bounded time. A rotation never fails for them.
-async fn publish<K>(function: &Function<K>, data: Vec<crate::telemetry::Datum>, deadline: Deadline) {
+async fn publish<K: SecretKind>(function: &Function<K>, data: Vec<crate::telemetry::Datum>, deadline: Deadline) {
     let Ok(clients) = &function.clients else { return };
     if data.is_empty() {
         return;

@@ -10,25 +10,28 @@
 //! | testSecret | proves that the application accepts it, and refuses a random one | describe, get pending |
 //! | finishSecret | looks at both once more, moves `AWSCURRENT`, proves again, or puts the old value back | describe, get both, move |
 //!
-//! Dependencies point one way: `lambda -> aws, protocol -> store, target, kind, versions -> event, policy, document,
-//! secret`. The last ones do no I/O and read no clock: time and randomness come in as arguments.
+//! Dependencies point one way: `lambda -> aws, protocol -> store, target, kind, versions -> event, policy, keyring,
+//! document, secret`. The last ones do no I/O and read no clock: time and randomness come in as arguments.
 //!
 //! # A kind of secret
 //!
 //! A kind without an application to ask needs no more than this:
 //!
 //! ```
-//! use std::time::Duration;
+//! use std::time::{Duration, SystemTime};
 //!
 //! use rand::rngs::StdRng;
 //! use rotation::deadline::Deadline;
 //! use rotation::document::Document;
 //! use rotation::error::RotationError;
 //! use rotation::kind::{Phase, SecretKind, Subject, Values};
+//! use rotation::policy::{Setting, TOKEN_SETTINGS};
 //!
 //! struct SigningKey;
 //!
 //! impl SecretKind for SigningKey {
+//!     const SETTINGS: &'static [Setting] = TOKEN_SETTINGS;
+//!
 //!     fn has_target(&self) -> bool {
 //!         false
 //!     }
@@ -43,6 +46,16 @@
 //!
 //!     fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
 //!         current.with_secret(&subject.policy.token.generate(rng))
+//!     }
+//!
+//!     fn check_succession(
+//!         &self,
+//!         _: &Subject<'_>,
+//!         _old: &Document,
+//!         _new: &Document,
+//!         _created: SystemTime,
+//!     ) -> Result<(), RotationError> {
+//!         Ok(())
 //!     }
 //!
 //!     async fn set(&self, _: &Subject<'_>, _: Values<'_>, _: Phase, _: Deadline) -> Result<(), RotationError> {
@@ -68,6 +81,7 @@ pub mod document;
 pub mod environment;
 pub mod error;
 pub mod event;
+pub mod keyring;
 pub mod kind;
 pub mod lambda;
 pub mod policy;

@@ -1,5 +1,6 @@
 //! What a secret's owner may choose: built-in defaults, then the stack's environment, then the secret's tags, within
-//! bounds that the stack sets and a floor that nothing goes under.
+//! bounds that the stack sets and a floor that nothing goes under. A function knows the settings that all kinds of secrets
+//! have, and those of its own kind; any other `rotation:*` is an error.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use crate::document::FieldName;
 use crate::environment::{Environment, invalid};
 use crate::error::RotationError;
+use crate::keyring::KeyFormat;
 use crate::time::{format_timestamp, parse_timestamp};
 use crate::token::{MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, TokenEncoding, TokenFormat, TokenPrefix};
 
@@ -24,19 +26,34 @@ const EXPECTED_DATE: &str = "expected a date such as 2026-12-24 or 2026-12-24T18
 
 /// A setting, by its tag and its environment variable. One table, so that the two cannot drift apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Setting {
+pub struct Setting {
     tag: &'static str,
     variable: &'static str,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.tag, self.variable)
+    }
 }
 
 const FIELD: Setting = Setting { tag: "rotation:field", variable: "ROTATION_FIELD" };
 const OVERLAP: Setting = Setting { tag: "rotation:overlap", variable: "ROTATION_OVERLAP" };
 const HOLD: Setting = Setting { tag: "rotation:hold", variable: "ROTATION_HOLD" };
+const VERIFY: Setting = Setting { tag: "rotation:verify", variable: "ROTATION_VERIFY" };
 const TOKEN_BYTES: Setting = Setting { tag: "rotation:token-bytes", variable: "ROTATION_TOKEN_BYTES" };
 const TOKEN_ENCODING: Setting = Setting { tag: "rotation:token-encoding", variable: "ROTATION_TOKEN_ENCODING" };
 const TOKEN_PREFIX: Setting = Setting { tag: "rotation:token-prefix", variable: "ROTATION_TOKEN_PREFIX" };
-const VERIFY: Setting = Setting { tag: "rotation:verify", variable: "ROTATION_VERIFY" };
-const SETTINGS: [Setting; 7] = [FIELD, OVERLAP, HOLD, TOKEN_BYTES, TOKEN_ENCODING, TOKEN_PREFIX, VERIFY];
+const KEY_FORMAT: Setting = Setting { tag: "rotation:key-format", variable: "ROTATION_KEY_FORMAT" };
+/// How a new key becomes primary.
+pub const PROMOTION: Setting = Setting { tag: "rotation:promotion", variable: "ROTATION_PROMOTION" };
+
+/// What every kind of secret has.
+const COMMON_SETTINGS: [Setting; 4] = [FIELD, OVERLAP, HOLD, VERIFY];
+/// The settings of kinds that make tokens.
+pub const TOKEN_SETTINGS: &[Setting] = &[TOKEN_BYTES, TOKEN_ENCODING, TOKEN_PREFIX];
+/// The settings of kinds that keep keyrings.
+pub const KEY_SETTINGS: &[Setting] = &[KEY_FORMAT, PROMOTION];
 
 /// When the application is asked whether it accepts the new token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +62,16 @@ pub enum Verify {
     Before,
     /// After promotion, with an automatic rollback: the application reads `AWSCURRENT` only.
     After,
+}
+
+/// How a new key becomes primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promotion {
+    /// A rotation makes the staged key primary and stages a new one: every consumer has had a key for a whole period before
+    /// anything is encrypted with it.
+    Staged,
+    /// A rotation makes a new key primary at once: single-process applications, and emergencies.
+    Immediate,
 }
 
 /// The policy in force for one secret.
@@ -60,11 +87,16 @@ pub struct RotationPolicy {
     pub token: TokenFormat,
     /// When the application is asked.
     pub verify: Verify,
+    /// How a keyring is written.
+    pub key_format: KeyFormat,
+    /// How a new key becomes primary.
+    pub promotion: Promotion,
 }
 
 /// What the stack fixes for all its secrets: its own choices, and the bounds for those of the tags.
 #[derive(Clone, Debug)]
 pub struct StackPolicy {
+    settings: Vec<Setting>,
     choices: BTreeMap<&'static str, String>,
     name_prefix: Option<String>,
     allowed_fields: Vec<FieldName>,
@@ -89,14 +121,16 @@ impl fmt::Display for Source {
 }
 
 impl StackPolicy {
-    /// Reads the stack's part of the policy: the variables `ROTATION_*`, one for each tag, and the bounds
-    /// `SECRET_NAME_PREFIX`, `ALLOWED_FIELDS` (comma-separated), `MAX_OVERLAP` and `MAX_HOLD`.
+    /// Reads the stack's part of the policy for a kind with these settings of its own: the variables `ROTATION_*`, one for
+    /// each tag, and the bounds `SECRET_NAME_PREFIX`, `ALLOWED_FIELDS` (comma-separated), `MAX_OVERLAP` and `MAX_HOLD`.
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] or [`RotationError::InvalidPolicy`] with the variable's name.
-    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
-        environment.refuse_unknown("ROTATION_", &SETTINGS.map(|setting| setting.variable))?;
-        let choices = SETTINGS
+    pub fn from_environment(environment: &Environment, of_kind: &[Setting]) -> Result<Self, RotationError> {
+        let settings = [&COMMON_SETTINGS, of_kind].concat();
+        let known: Vec<_> = settings.iter().map(|setting| setting.variable).collect();
+        environment.refuse_unknown("ROTATION_", &known)?;
+        let choices = settings
             .iter()
             .filter_map(|setting| Some((setting.tag, environment.get(setting.variable)?.to_owned())))
             .collect();
@@ -123,6 +157,7 @@ impl StackPolicy {
             return Err(invalid(HOLD.variable, EXPECTED_DATE));
         }
         let stack = Self {
+            settings,
             choices,
             name_prefix: environment.get("SECRET_NAME_PREFIX").map(str::to_owned),
             allowed_fields,
@@ -161,9 +196,9 @@ impl StackPolicy {
     ) -> Result<RotationPolicy, RotationError> {
         if let Some(unknown) = tags
             .keys()
-            .find(|tag| tag.starts_with(TAG_PREFIX) && !SETTINGS.iter().any(|setting| setting.tag == tag.as_str()))
+            .find(|tag| tag.starts_with(TAG_PREFIX) && !self.settings.iter().any(|setting| setting.tag == tag.as_str()))
         {
-            let known: Vec<_> = SETTINGS.iter().map(|setting| setting.tag).collect();
+            let known: Vec<_> = self.settings.iter().map(|setting| setting.tag).collect();
             return Err(RotationError::InvalidPolicy {
                 setting: format!("tag {unknown}"),
                 problem: format!("is not a setting of this function; known are {}", known.join(", ")),
@@ -255,7 +290,19 @@ impl StackPolicy {
             Some((_, "after")) => Verify::After,
             Some((source, _)) => return Err(refuse(source, "expected before or after".to_owned())),
         };
-        Ok(RotationPolicy { field, overlap, hold_until, token: TokenFormat { bytes, encoding, prefix }, verify })
+        let key_format = match choice(KEY_FORMAT) {
+            None | Some((_, "raw")) => KeyFormat::Raw,
+            Some((_, "fernet")) => KeyFormat::Fernet,
+            Some((_, "tink")) => KeyFormat::Tink,
+            Some((source, _)) => return Err(refuse(source, "expected raw, fernet or tink".to_owned())),
+        };
+        let promotion = match choice(PROMOTION) {
+            None | Some((_, "staged")) => Promotion::Staged,
+            Some((_, "immediate")) => Promotion::Immediate,
+            Some((source, _)) => return Err(refuse(source, "expected staged or immediate".to_owned())),
+        };
+        let token = TokenFormat { bytes, encoding, prefix };
+        Ok(RotationPolicy { field, overlap, hold_until, token, verify, key_format, promotion })
     }
 }
 

@@ -10,13 +10,15 @@ use std::time::{Duration, SystemTime};
 
 use rand::rngs::StdRng;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::deadline::Deadline;
 use crate::document::{Document, MAX_VALUE_BYTES};
 use crate::error::{Restored, RotationError};
 use crate::event::{RotationEvent, Step, VersionId};
-use crate::kind::{Phase, SecretKind, Subject, Values};
+use crate::kind::{Phase, SecretKind, SecretReference, Subject, Values};
 use crate::policy::{RotationPolicy, StackPolicy};
+use crate::secret::SecretText;
 use crate::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
 use crate::time::format_timestamp;
 use crate::versions::{Admission, Admitted, Stage};
@@ -96,6 +98,9 @@ pub struct Promotion {
     pub overlap_shortened_from: Option<String>,
     /// Seconds from the making of the value to now, by the service's clock.
     pub rotation_seconds: u64,
+    /// What the kind adds, see [`SecretKind::report`].
+    #[serde(flatten)]
+    pub of_kind: Map<String, Value>,
 }
 
 /// One admitted event, with what was seen when it was admitted.
@@ -104,16 +109,21 @@ struct Rotation<'a> {
     secret: &'a Described,
     admitted: &'a Admitted,
     policy: RotationPolicy,
+    credential: Option<SecretText>,
     deadline: Deadline,
 }
 
 impl Rotation<'_> {
     fn subject(&self) -> Subject<'_> {
-        Subject { admitted: self.admitted, name: &self.secret.name, policy: &self.policy, now: self.secret.as_of }
-    }
-
-    fn parse(&self, value: &VersionValue) -> Result<Document, RotationError> {
-        Document::parse(value.text.clone(), self.policy.field.as_ref())
+        Subject {
+            admitted: self.admitted,
+            name: &self.secret.name,
+            policy: &self.policy,
+            now: self.secret.as_of,
+            last_rotated: self.secret.last_rotated,
+            current_created: None,
+            credential: self.credential.as_ref(),
+        }
     }
 }
 
@@ -140,18 +150,26 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
 
         let rotation = |admitted| {
             let policy = self.stack.for_secret(&secret.tags, secret.as_of)?;
-            Ok::<_, RotationError>(Rotation { event, secret: &secret, admitted, policy, deadline })
+            Ok::<_, RotationError>(Rotation { event, secret: &secret, admitted, policy, credential: None, deadline })
         };
         let outcome = match secret.versions.admit(&event.version, event.step)? {
             Admission::NothingToDo => Outcome::NothingToDo,
             Admission::RepeatAfterPromotion(admitted) => {
-                self.repeat_after_promotion(&rotation(&admitted)?, rng).await?
+                let mut rotation = rotation(&admitted)?;
+                // Nobody is asked about the first value of a secret.
+                if admitted.previous().is_some() {
+                    rotation = self.with_credential(rotation).await?;
+                }
+                self.repeat_after_promotion(&rotation, rng).await?
             }
             Admission::FinishRollback(admitted) => {
                 // AWSPENDING first: without AWSPREVIOUS it would look like a version to promote.
                 self.detach_pending(event, admitted.version()).await?;
                 self.ignoring_conflict(&event.secret_id, Stage::Previous, admitted.version(), None).await?;
-                self.refresh_after_rollback(&rotation(&admitted)?).await;
+                match self.with_credential(rotation(&admitted)?).await {
+                    Ok(rotation) => self.refresh_after_rollback(&rotation).await,
+                    Err(error) => not_refreshed(&secret.name, &error),
+                }
                 return Err(RotationError::RolledBack { version: event.version.clone() });
             }
             Admission::Perform(admitted) => {
@@ -164,9 +182,14 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
                 }
                 let performed = match event.step {
                     Step::CreateSecret => self.create(&rotation, rng).await,
-                    Step::SetSecret => self.set(&rotation).await,
-                    Step::TestSecret => self.test(&rotation, rng).await,
-                    Step::FinishSecret => self.finish(&rotation, rng).await,
+                    step => {
+                        let rotation = self.with_credential(rotation).await?;
+                        match step {
+                            Step::SetSecret => self.set(&rotation).await,
+                            Step::TestSecret => self.test(&rotation, rng).await,
+                            _ => self.finish(&rotation, rng).await,
+                        }
+                    }
                 };
                 if let Err(error) = &performed
                     && error.gives_up_pending()
@@ -178,6 +201,39 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             }
         };
         Ok(Report { secret: secret.name, version: event.version.clone(), step: event.step, outcome })
+    }
+
+    fn parse(&self, rotation: &Rotation<'_>, value: &VersionValue) -> Result<Document, RotationError> {
+        self.kind.parse(&rotation.policy, value.text.clone())
+    }
+
+    /// Reads what the target is asked with, if that is in another secret.
+    async fn with_credential<'a>(&self, rotation: Rotation<'a>) -> Result<Rotation<'a>, RotationError> {
+        if !self.kind.has_target() {
+            return Ok(rotation);
+        }
+        let Some(SecretReference { id, field }) = self.kind.credential(&rotation.secret.name)? else {
+            return Ok(rotation);
+        };
+        let unavailable = |reason: RotationError| RotationError::CredentialUnavailable {
+            secret: id.clone(),
+            reason: Box::new(reason),
+        };
+        let own = id == rotation.secret.name || id == rotation.event.secret_id;
+        let rotated = match (&field, &rotation.policy.field) {
+            (Some(read), Some(rotated)) => self.kind.members(&rotation.policy, rotated).contains(read),
+            _ => true,
+        };
+        if own && rotated {
+            // The application would be sent the very value that is rotated.
+            let problem =
+                "is the secret that is rotated: name the one with the token that the target requires".to_owned();
+            let variable = "TARGET_TOKEN_SECRET".to_owned();
+            return Err(unavailable(RotationError::InvalidConfiguration { variable, problem }));
+        }
+        let value = self.store.get_current(&id).await.map_err(|error| unavailable(error.into()))?;
+        let credential = Document::parse(value.text, field.as_ref()).and_then(|document| document.secret());
+        Ok(Rotation { credential: Some(credential.map_err(unavailable)?), ..rotation })
     }
 
     /// Describes the secret; a version that is not listed yet is looked for once more, because reads are eventually
@@ -196,7 +252,8 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             return self.initialise(rotation, rng).await;
         };
         let current = self.read(rotation, current_id).await?;
-        let new = self.kind.create(&rotation.subject(), &rotation.parse(&current)?, rng)?;
+        let subject = Subject { current_created: Some(current.created), ..rotation.subject() };
+        let new = self.kind.create(&subject, &self.parse(rotation, &current)?, rng)?;
         let put = self.put(rotation, &new).await?;
 
         // The value was made from a version that may have been replaced meanwhile; finishSecret looks again.
@@ -252,8 +309,8 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         if let Some(new) = new
             && old.as_ref().is_none_or(|old| old.text != new.text)
         {
-            let old = old.as_ref().map(|old| rotation.parse(old)).transpose()?;
-            let values = Values { old: old.as_ref(), new: &rotation.parse(&new)? };
+            let old = old.as_ref().map(|old| self.parse(rotation, old)).transpose()?;
+            let values = Values { old: old.as_ref(), new: &self.parse(rotation, &new)? };
             self.kind.test(&subject, values, Phase::BeforePromotion, rotation.deadline, rng).await?;
             return Ok(Outcome::Tested);
         }
@@ -262,7 +319,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             (old, _) => old,
         };
         if let Some(current) = current {
-            let values = Values { old: None, new: &rotation.parse(&current)? };
+            let values = Values { old: None, new: &self.parse(rotation, &current)? };
             self.kind.test(&subject, values, Phase::Configuration, rotation.deadline, rng).await?;
         }
         Ok(Outcome::ConfigurationTested)
@@ -275,7 +332,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         let changed = || RotationError::CurrentChanged { name: rotation.secret.name.clone() };
         let pending = self.read(rotation, rotation.admitted.version()).await?;
         let Some(current_id) = rotation.admitted.current() else {
-            rotation.parse(&pending)?;
+            self.parse(rotation, &pending)?;
             self.promote(rotation, None).await?;
             return Ok(Outcome::FirstValue);
         };
@@ -283,13 +340,10 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         if current.created > pending.created {
             return Err(changed());
         }
-        let (old, new) = (rotation.parse(&current)?, rotation.parse(&pending)?);
-        let written = old.field().map_or(vec![], |field| self.kind.members(field));
+        let (old, new) = (self.parse(rotation, &current)?, self.parse(rotation, &pending)?);
+        let written = old.field().map_or(vec![], |field| self.kind.members(&rotation.policy, field));
         if !old.same_other_members(&new, &written) {
             return Err(changed());
-        }
-        if old.secret()? == new.secret()? {
-            return Err(RotationError::TokenUnchanged { version: rotation.admitted.version().clone() });
         }
         self.kind.check_succession(&subject, &old, &new, pending.created)?;
 
@@ -305,7 +359,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         let promoted = rotation.secret.last_rotated.map_or(current.created, |rotated| rotated.max(current.created));
         let shortened = self.kind.overlap_end(&subject, &old, promoted);
         let shortened = shortened.filter(|end| rotation.admitted.previous().is_some() && *end > subject.now);
-        Ok(Outcome::Promoted(self.promotion(&subject, &new, pending.created, shortened)))
+        Ok(Outcome::Promoted(self.promotion(&subject, values, pending.created, shortened)))
     }
 
     /// Does again what follows promotion: an earlier try may have died before it, or its answer was lost.
@@ -318,38 +372,43 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             return Ok(Outcome::FirstValue);
         };
         let promoted = self.read(rotation, rotation.admitted.version()).await?;
-        let new = rotation.parse(&promoted)?;
+        let new = self.parse(rotation, &promoted)?;
         let previous = self.try_read(rotation, previous_id).await?;
-        let old = previous.as_ref().map(|previous| rotation.parse(previous)).transpose()?;
+        let old = previous.as_ref().map(|previous| self.parse(rotation, previous)).transpose()?;
         if self.kind.has_target() {
             self.require_time_to_promote(rotation.deadline)?;
             // When its overlap is over the application has dropped the old value: there is nothing to go back to. Without
             // an overlap it dropped it at the promotion, and the old value is still the better one.
             let end = self.kind.overlap_end(&rotation.subject(), &new, promoted.created);
             let accepted = end.is_none_or(|end| end > rotation.secret.as_of);
+            // A younger one is not what was replaced: somebody stored it since, and moved AWSCURRENT back by hand.
+            let accepted = accepted && previous.as_ref().is_some_and(|previous| previous.created <= promoted.created);
             let replaced = Replaced { id: previous_id, previous_was: None };
             let replaced = old.as_ref().filter(|_| accepted).map(|_| replaced);
             self.settle(rotation, Values { old: old.as_ref(), new: &new }, replaced, rng).await?;
         }
         // A JSON value says itself whose overlap it was in; for a text, the version before the old one is gone from sight.
         let subject = rotation.subject();
-        let shortened = old.zip(previous).filter(|(old, _)| old.field().is_some());
-        let shortened = shortened.and_then(|(old, value)| self.kind.overlap_end(&subject, &old, value.created));
+        let shortened = old.as_ref().zip(previous).filter(|(old, _)| old.field().is_some());
+        let shortened = shortened.and_then(|(old, value)| self.kind.overlap_end(&subject, old, value.created));
         let shortened = shortened.filter(|end| *end > subject.now);
-        Ok(Outcome::PromotedEarlier(self.promotion(&subject, &new, promoted.created, shortened)))
+        let values = Values { old: old.as_ref(), new: &new };
+        Ok(Outcome::PromotedEarlier(self.promotion(&subject, values, promoted.created, shortened)))
     }
 
     fn promotion(
         &self,
         subject: &Subject<'_>,
-        new: &Document,
+        values: Values<'_>,
         created: SystemTime,
         shortened: Option<SystemTime>,
     ) -> Promotion {
+        let end = self.kind.overlap_end(subject, values.new, created);
         Promotion {
-            previous_accepted_until: self.kind.overlap_end(subject, new, created).map(format_timestamp),
+            previous_accepted_until: end.map(format_timestamp),
             overlap_shortened_from: shortened.map(format_timestamp),
             rotation_seconds: subject.now.duration_since(created).unwrap_or_default().as_secs(),
+            of_kind: self.kind.report(subject, values.old, values.new),
         }
     }
 
@@ -410,17 +469,15 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         let subject = rotation.subject();
         let deadline = rotation.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE);
         let Err(reason) = self.set_and_test(&subject, values, deadline, rng).await else { return Ok(()) };
-        // The application may have read the secret before the move was visible to it: reads are eventually consistent.
-        if matches!(reason, RotationError::TargetRefused { .. })
-            && self.set_and_test(&subject, values, deadline, rng).await.is_ok()
-        {
+        if reason.may_be_a_stale_read() && self.set_and_test(&subject, values, deadline, rng).await.is_ok() {
             return Ok(());
         }
 
         let version = rotation.admitted.version().clone();
-        let restored = match replaced {
-            None => Restored::NothingToRestore,
-            Some(replaced) => self.roll_back(rotation, replaced).await,
+        let restored = match (replaced, values.old) {
+            (None, _) => Restored::NothingToRestore,
+            (Some(_), Some(old)) if !self.kind.may_be_put_back(&subject, old, values.new) => Restored::MustStay,
+            (Some(replaced), _) => self.roll_back(rotation, replaced).await,
         };
         if let (Restored::Yes(_), Some(old)) = (&restored, values.old) {
             self.tell_of_rollback(rotation, values.new, old).await;
@@ -472,8 +529,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
     async fn tell_of_rollback(&self, rotation: &Rotation<'_>, failed: &Document, restored: &Document) {
         let (subject, back) = (rotation.subject(), Values { old: Some(failed), new: restored });
         if let Err(error) = self.kind.set(&subject, back, Phase::AfterPromotion, rotation.deadline).await {
-            let version = rotation.admitted.version();
-            tracing::warn!(secret = subject.name, %version, %error, "the target was not refreshed after the rollback");
+            not_refreshed(subject.name, &error);
         }
     }
 
@@ -485,9 +541,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         match self.read_both(rotation).await {
             Ok((Some(restored), failed)) => self.tell_of_rollback(rotation, &failed, &restored).await,
             Ok((None, _)) => {}
-            Err(error) => {
-                tracing::warn!(secret = rotation.secret.name, %error, "the target was not refreshed after the rollback");
-            }
+            Err(error) => not_refreshed(&rotation.secret.name, &error),
         }
     }
 
@@ -512,9 +566,9 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
     async fn read_both(&self, rotation: &Rotation<'_>) -> Result<(Option<Document>, Document), RotationError> {
         let old = match rotation.admitted.current() {
             None => None,
-            Some(id) => Some(rotation.parse(&self.read(rotation, id).await?)?),
+            Some(id) => Some(self.parse(rotation, &self.read(rotation, id).await?)?),
         };
-        Ok((old, rotation.parse(&self.read(rotation, rotation.admitted.version()).await?)?))
+        Ok((old, self.parse(rotation, &self.read(rotation, rotation.admitted.version()).await?)?))
     }
 
     async fn read(&self, rotation: &Rotation<'_>, version: &VersionId) -> Result<VersionValue, RotationError> {
@@ -546,6 +600,10 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
 struct Replaced<'a> {
     id: &'a VersionId,
     previous_was: Option<&'a VersionId>,
+}
+
+fn not_refreshed(secret: &str, error: &RotationError) {
+    tracing::warn!(secret, %error, "the target was not refreshed after the rollback");
 }
 
 /// Whether a failed move of a stage may have happened all the same: by this call, whose answer was lost and which was

@@ -1,4 +1,4 @@
-//! The port to Secrets Manager: the four calls that a rotation makes, and what can go wrong with them.
+//! The port to Secrets Manager: the calls that a rotation makes, and what can go wrong with them.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -61,6 +61,10 @@ pub trait SecretStore: Sync {
         version: &VersionId,
     ) -> impl Future<Output = Result<Option<VersionValue>, StoreError>> + Send;
 
+    /// GetSecretValue of `AWSCURRENT`, of any secret. The service says alike of a secret that does not exist and of one
+    /// that has no value: [`StoreErrorKind::SecretNotFound`].
+    fn get_current(&self, secret_id: &str) -> impl Future<Output = Result<VersionValue, StoreError>> + Send;
+
     /// PutSecretValue under `AWSPENDING`, once per version.
     fn put_pending(
         &self,
@@ -120,7 +124,7 @@ pub enum StoreErrorKind {
 impl StoreErrorKind {
     fn explanation(self) -> &'static str {
         match self {
-            Self::SecretNotFound => "the secret does not exist in this Region and account",
+            Self::SecretNotFound => "the secret does not exist in this Region and account, or has no value yet",
             Self::Binary => "the value is a SecretBinary",
             Self::Conflict => "the version stage is not where it was expected; nothing was changed",
             Self::AccessDenied => "access denied: give the function's role this action on the secret",

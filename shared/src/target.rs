@@ -3,7 +3,7 @@
 
 pub mod http;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::deadline::Deadline;
 use crate::environment::{Environment, invalid};
 use crate::error::RotationError;
+use crate::keyring::KeyId;
 use crate::secret::SecretText;
 
 /// The longest time for a refresh or a verification of all instances, unless the stack sets `TARGET_TIMEOUT`.
@@ -25,6 +26,46 @@ pub struct Answer {
     pub verdict: Verdict,
     /// The id of the instance that answered, if it gave one.
     pub instance: Option<String>,
+    /// The keys that it reports, if it was asked for them and reports any.
+    pub keys: Option<ReportedKeys>,
+}
+
+/// The keys that an instance works with, as it reports them: `key_ids` and `primary_key_ids` in a JSON object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReportedKeys {
+    /// Those that it decrypts with.
+    pub decrypts_with: BTreeSet<KeyId>,
+    /// Those that it encrypts with: one for each of its keyrings. Empty when it does not say.
+    pub encrypts_with: BTreeSet<KeyId>,
+}
+
+/// What every instance must report before it is proven to work with a keyring.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NeededKeys {
+    /// The keys that it must decrypt with.
+    pub decrypts_with: BTreeSet<KeyId>,
+    /// The key that it must encrypt with, if it says with which it does.
+    pub encrypts_with: Option<KeyId>,
+    /// Whether an application that reports no keys at all is taken at the stack's word.
+    pub silence_is_accepted: bool,
+}
+
+impl NeededKeys {
+    /// What keeps an instance with this report from being proven; `None` when nothing does.
+    fn lacking(&self, instance: &str, reported: Option<&ReportedKeys>) -> Option<String> {
+        let Some(reported) = reported else {
+            let silent = "the target reports no key_ids: let the application report the keys that it reads, or declare with CONSUMERS_KEYRING_AWARE=true that every consumer reads the whole keyring";
+            return (!self.silence_is_accepted).then(|| silent.to_owned());
+        };
+        let who = if instance.is_empty() { "the target".to_owned() } else { format!("instance {instance}") };
+        let missing: Vec<String> =
+            self.decrypts_with.difference(&reported.decrypts_with).map(ToString::to_string).collect();
+        if !missing.is_empty() {
+            return Some(format!("{who} does not report {}: it must load the keyring first", missing.join(", ")));
+        }
+        let other = |id: &KeyId| !reported.encrypts_with.is_empty() && !reported.encrypts_with.contains(id);
+        self.encrypts_with.filter(other).map(|id| format!("{who} does not encrypt with the new primary key {id}"))
+    }
 }
 
 /// What an answer says of the token it was asked with.
@@ -63,6 +104,8 @@ pub enum Operation {
     Refresh,
     /// Any request that requires the token.
     Verify,
+    /// The same request, whose answer is read for the keys that the instance reports.
+    Keys,
 }
 
 impl Operation {
@@ -71,7 +114,7 @@ impl Operation {
     pub fn name(self) -> &'static str {
         match self {
             Self::Refresh => "refresh",
-            Self::Verify => "verify",
+            Self::Verify | Self::Keys => "verify",
         }
     }
 }
@@ -190,6 +233,31 @@ pub async fn prove(
     }
 }
 
+/// Proves that every instance works with a keyring, by the keys that it reports to whoever holds `token`.
+///
+/// # Errors
+/// [`RotationError::ConsumersUnproven`] when an instance still lacks a key when the time is up, `refused` when it refuses
+/// `token`, and those of [`refresh`].
+pub async fn prove_keys(
+    target: &impl Target,
+    secret_name: &str,
+    token: &SecretText,
+    needed: &NeededKeys,
+    refused: RotationError,
+    deadline: Deadline,
+) -> Result<(), RotationError> {
+    let mut round = Round { needed: Some(needed), ..Round::new(target, Operation::Keys, secret_name, deadline) };
+    loop {
+        round.ask(token).await?;
+        if round.complete() {
+            return Ok(());
+        }
+        let lacking = round.lacking.values().next().cloned();
+        let lacking = lacking.map(|problem| RotationError::ConsumersUnproven { problem });
+        round.pause(lacking.unwrap_or_else(|| refused.clone())).await?;
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Accepted,
@@ -203,6 +271,9 @@ struct Round<'a, T> {
     operation: Operation,
     secret_name: &'a str,
     deadline: Deadline,
+    needed: Option<&'a NeededKeys>,
+    /// What an instance lacked when it answered last.
+    lacking: BTreeMap<String, String>,
     accepted_by: BTreeSet<String>,
     refused_by: BTreeSet<String>,
     turn: usize,
@@ -218,6 +289,8 @@ impl<'a, T: Target> Round<'a, T> {
             operation,
             secret_name,
             deadline: deadline.within(target.settings().timeout, Duration::ZERO),
+            needed: None,
+            lacking: BTreeMap::new(),
             accepted_by: BTreeSet::new(),
             refused_by: BTreeSet::new(),
             turn: 0,
@@ -239,10 +312,19 @@ impl<'a, T: Target> Round<'a, T> {
                 self.last_problem = problem;
                 Asked::NoAnswer
             }
-            Ok(Answer { verdict, instance }) => match verdict {
+            Ok(Answer { verdict, instance, keys }) => match verdict {
                 // Answers without an id count as one instance.
                 Verdict::Accepted => {
                     let instance = instance.unwrap_or_default();
+                    let lacking = self.needed.and_then(|needed| needed.lacking(&instance, keys.as_ref()));
+                    self.lacking.remove(&instance);
+                    if let Some(lacking) = lacking {
+                        self.lacking.insert(instance.clone(), lacking);
+                        self.accepted_by.remove(&instance);
+                        self.refused_by.insert(instance);
+                        self.last = Asked::Refused;
+                        return Ok(self.last);
+                    }
                     self.refused_by.remove(&instance);
                     self.accepted_by.insert(instance);
                     Asked::Accepted
@@ -263,7 +345,8 @@ impl<'a, T: Target> Round<'a, T> {
     }
 
     fn complete(&self) -> bool {
-        self.accepted_by.len() >= self.target.settings().expected_instances()
+        // One that lacks a key is not outvoted by those that have it.
+        self.accepted_by.len() >= self.target.settings().expected_instances() && self.lacking.is_empty()
     }
 
     /// Waits before the next try, longer each time. When the time is up, the error says how far it came.

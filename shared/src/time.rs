@@ -1,11 +1,15 @@
 //! Times as text: RFC 3339 in UTC, to the second, wherever people or applications read them.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A time such as `2026-12-24T18:00:00Z`; a fraction of a second is cut off.
+/// The last second that RFC 3339 can write, in seconds of Unix time.
+const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
+
+/// A time such as `2026-12-24T18:00:00Z`; a fraction of a second is cut off, and the years 1970 to 9999 bound it.
 #[must_use]
 pub fn format_timestamp(time: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(time).to_string()
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(END_OF_9999);
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since_epoch).to_string()
 }
 
 /// Reads an RFC 3339 time in UTC; `None` when it is not one.

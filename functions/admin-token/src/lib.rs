@@ -13,7 +13,7 @@ use rotation::document::{Document, FieldName};
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::kind::{Phase, SecretKind, Subject, Values};
-use rotation::policy::Verify;
+use rotation::policy::{RotationPolicy, Setting, TOKEN_SETTINGS, Verify};
 use rotation::secret::SecretText;
 use rotation::target::http::HttpTarget;
 use rotation::target::{Target, prove, refresh};
@@ -62,6 +62,8 @@ impl PreviousMembers {
 }
 
 impl<T: Target + Send> SecretKind for AdminToken<T> {
+    const SETTINGS: &'static [Setting] = TOKEN_SETTINGS;
+
     fn has_target(&self) -> bool {
         self.target.is_some()
     }
@@ -86,7 +88,7 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         rotated.with_member(&previous.until, &until)?.with_member(&previous.token, &current.secret()?)
     }
 
-    fn members(&self, field: &FieldName) -> Vec<FieldName> {
+    fn members(&self, _: &RotationPolicy, field: &FieldName) -> Vec<FieldName> {
         let previous = PreviousMembers::of(field);
         vec![field.clone(), previous.token, previous.until]
     }
@@ -98,6 +100,9 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         new: &Document,
         created: SystemTime,
     ) -> Result<(), RotationError> {
+        if old.secret()? == new.secret()? {
+            return Err(RotationError::ValueUnchanged { version: subject.admitted.version().clone() });
+        }
         let overlap = subject.policy.overlap;
         if overlap.is_zero() {
             return Ok(());

@@ -14,7 +14,7 @@ use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::event::{RotationEvent, RotationToken, Step, VersionId};
 use rotation::kind::{Phase, SecretKind, Subject, Values};
-use rotation::policy::{RotationPolicy, StackPolicy};
+use rotation::policy::{RotationPolicy, StackPolicy, TOKEN_SETTINGS};
 use rotation::protocol::{Outcome, Rotator};
 use rotation::secret::SecretText;
 use rotation::store::{Described, Put, SecretStore, StoreError, VersionValue};
@@ -36,7 +36,7 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 }
 
 fn stack(variables: &[(&str, &str)]) -> StackPolicy {
-    StackPolicy::from_environment(&environment(variables)).unwrap()
+    StackPolicy::from_environment(&environment(variables), TOKEN_SETTINGS).unwrap()
 }
 
 fn version(id: &str) -> VersionId {
@@ -67,7 +67,15 @@ impl Rotation {
     }
 
     fn at(&self, now: SystemTime) -> Subject<'_> {
-        Subject { admitted: &self.admitted, name: NAME, policy: &self.policy, now }
+        Subject {
+            admitted: &self.admitted,
+            name: NAME,
+            policy: &self.policy,
+            now,
+            last_rotated: None,
+            current_created: None,
+            credential: None,
+        }
     }
 
     fn parse(&self, text: &str) -> Document {
@@ -205,11 +213,11 @@ fn a_previous_member_that_stands_twice_is_refused() {
 
 #[test]
 fn a_rotation_writes_three_members_and_no_other() {
-    let members: Vec<_> = kind().members(&field("T")).iter().map(ToString::to_string).collect();
-    assert_eq!(members, ["T", "T_PREVIOUS", "T_PREVIOUS_UNTIL"]);
     let rotation = Rotation::json("24h");
+    let members: Vec<_> = kind().members(&rotation.policy, &field("T")).iter().map(ToString::to_string).collect();
+    assert_eq!(members, ["T", "T_PREVIOUS", "T_PREVIOUS_UNTIL"]);
     let old = rotation.parse(r#"{"ADMIN_TOKEN":"old","x":1}"#);
-    assert!(old.same_other_members(&rotation.create(&old), &kind().members(&field("ADMIN_TOKEN"))));
+    assert!(old.same_other_members(&rotation.create(&old), &kind().members(&rotation.policy, &field("ADMIN_TOKEN"))));
 }
 
 #[test]
@@ -322,6 +330,10 @@ impl SecretStore for Store {
         Ok(Some(VersionValue { text: secret(text), created: now() }))
     }
 
+    async fn get_current(&self, _: &str) -> Result<VersionValue, StoreError> {
+        panic!("a token needs no other secret")
+    }
+
     async fn put_pending(
         &self,
         _: &str,
@@ -408,7 +420,7 @@ impl Target for Application {
         let accepted = self.accepts.contains(&token) || self.accepts == ["*"];
         let known = if ["old", "new"].contains(&token) { token } else { "random" };
         self.asked.lock().unwrap().push((operation, known.to_owned()));
-        Ok(Answer { verdict: if accepted { Verdict::Accepted } else { Verdict::Refused }, instance: None })
+        Ok(Answer { verdict: if accepted { Verdict::Accepted } else { Verdict::Refused }, instance: None, keys: None })
     }
 
     fn settings(&self) -> &TargetSettings {
@@ -462,7 +474,7 @@ async fn a_pending_value_that_rotates_nothing_is_given_up() {
     };
     let rotator = Rotator { kind: &kind(), store: &store, stack: &stack(&[]) };
     let result = rotator.perform(&event, Deadline::after(60 * SECOND), &mut StdRng::seed_from_u64(2)).await;
-    assert_eq!(result.map(|report| report.outcome), Err(RotationError::TokenUnchanged { version: version("new") }));
+    assert_eq!(result.map(|report| report.outcome), Err(RotationError::ValueUnchanged { version: version("new") }));
     assert_eq!(*store.moves.lock().unwrap(), [(Stage::Pending, Some("new".to_owned()), None)]);
 }
 
@@ -591,7 +603,7 @@ async fn bringing_a_token_into_use_never_takes_longer_than_the_settle_time() {
             tokio::time::sleep(Duration::from_millis(9_900)).await;
             let known = ["old", "new"].contains(&token.expose());
             let verdict = if known { Verdict::Accepted } else { Verdict::Unwell(503) };
-            Ok(Answer { verdict, instance: None })
+            Ok(Answer { verdict, instance: None, keys: None })
         }
         fn settings(&self) -> &TargetSettings {
             &self.0

@@ -1,25 +1,32 @@
 //! The application over HTTP: which URLs, which header, and one request.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
-use http_body_util::Empty;
-use hyper::body::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{Answer, Operation, Target, TargetSettings, Verdict};
+use super::{Answer, Operation, ReportedKeys, Target, TargetSettings, Verdict};
+use crate::document::FieldName;
 use crate::environment::{Environment, invalid};
 use crate::error::{RotationError, innermost};
+use crate::keyring::KeyId;
+use crate::kind::SecretReference;
 use crate::secret::SecretText;
 
 /// The longest time for one request, so that one silent instance does not use up the whole time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The ids of more keys than a secret can hold.
+const MAX_REPORT_BYTES: usize = 64 * 1024;
 
 /// All variables of a target: another one that begins alike is a misspelt one.
 const VARIABLES: [&str; 6] = [
@@ -30,6 +37,8 @@ const VARIABLES: [&str; 6] = [
     "TARGET_INSTANCE_HEADER",
     "TARGET_TIMEOUT",
 ];
+const TOKEN_SECRET: &str = "TARGET_TOKEN_SECRET";
+const TOKEN_FIELD: &str = "TARGET_TOKEN_FIELD";
 
 /// The stack's target over HTTP.
 ///
@@ -62,6 +71,33 @@ impl HttpTarget {
     /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
     pub fn from_environment(environment: &Environment) -> Result<Option<Self>, RotationError> {
         environment.refuse_unknown("TARGET_", &VARIABLES)?;
+        Self::of(environment)
+    }
+
+    /// The same for a kind whose value is not what the target is asked with: with the secret that holds the token.
+    ///
+    /// | variable | meaning | default |
+    /// | --- | --- | --- |
+    /// | `TARGET_TOKEN_SECRET` | name or ARN of that secret; places as in a URL | required |
+    /// | `TARGET_TOKEN_FIELD` | the member of its JSON object | the whole text |
+    ///
+    /// # Errors
+    /// Those of [`HttpTarget::from_environment`].
+    pub fn with_token_from_environment(
+        environment: &Environment,
+    ) -> Result<Option<(Self, TokenSecret)>, RotationError> {
+        environment.refuse_unknown("TARGET_", &[&VARIABLES[..], &[TOKEN_SECRET, TOKEN_FIELD]].concat())?;
+        let Some(target) = Self::of(environment)? else {
+            let set = [TOKEN_SECRET, TOKEN_FIELD].into_iter().find(|name| environment.get(name).is_some());
+            return match set {
+                None => Ok(None),
+                Some(name) => Err(invalid(name, "is set, but TARGET_VERIFY_URL is not: there is nobody to ask")),
+            };
+        };
+        Ok(Some((target, TokenSecret::from_environment(environment)?)))
+    }
+
+    fn of(environment: &Environment) -> Result<Option<Self>, RotationError> {
         let pattern = |variable: &'static str| {
             environment.get(variable).map(|text| UrlPattern::parse(variable, text)).transpose()
         };
@@ -92,7 +128,7 @@ impl HttpTarget {
 
     fn request(&self, operation: Operation, name: &str, token: &SecretText) -> Result<Request<Empty<Bytes>>, String> {
         let (method, pattern) = match (operation, &self.refresh) {
-            (Operation::Verify, _) => (Method::GET, &self.verify),
+            (Operation::Verify | Operation::Keys, _) => (Method::GET, &self.verify),
             (Operation::Refresh, Some(refresh)) => (Method::POST, refresh),
             (Operation::Refresh, None) => return Err("TARGET_REFRESH_URL is not set".to_owned()),
         };
@@ -117,15 +153,25 @@ impl Target for HttpTarget {
     async fn ask(&self, operation: Operation, secret_name: &str, token: &SecretText) -> Result<Answer, String> {
         let request = self.request(operation, secret_name, token)?;
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        match tokio::time::timeout(REQUEST_TIMEOUT, self.client.request(request)).await {
+        let answered = async {
+            let response = self.client.request(request).await?;
+            let (head, body) = response.into_parts();
+            let keys = match operation {
+                Operation::Keys => reported_keys(body).await,
+                Operation::Refresh | Operation::Verify => Ok(None),
+            };
+            Ok::<_, hyper_util::client::legacy::Error>((head, keys))
+        };
+        match tokio::time::timeout(REQUEST_TIMEOUT, answered).await {
             Err(_) => Err(format!("no answer from {host} within {} s", REQUEST_TIMEOUT.as_secs())),
             Ok(Err(error)) if error.is_connect() => Err(format!("no connection to {host}: {}", innermost(&error))),
             Ok(Err(error)) => Err(format!("no answer from {host}: {}", innermost(&error))),
-            Ok(Ok(response)) => {
-                let id = response.headers().get(&self.instance_header);
-                // Bounded, because it is kept and counted; the body is not read at all.
+            Ok(Ok((head, keys))) => {
+                let id = head.headers.get(&self.instance_header);
+                // Bounded, because it is kept and counted.
                 let instance = id.and_then(|id| id.to_str().ok()).map(|id| id.chars().take(128).collect());
-                Ok(Answer { verdict: Verdict::of_status(response.status().as_u16()), instance })
+                let keys = keys.map_err(|problem| format!("no answer from {host}: {problem}"))?;
+                Ok(Answer { verdict: Verdict::of_status(head.status.as_u16()), instance, keys })
             }
         }
     }
@@ -133,6 +179,22 @@ impl Target for HttpTarget {
     fn settings(&self) -> &TargetSettings {
         &self.settings
     }
+}
+
+/// The keys that an answer reports; `None` when it says nothing of keys. What it says and cannot be read is a report of no
+/// key at all. `Err` when the answer breaks off, or is too long for one.
+async fn reported_keys(body: Incoming) -> Result<Option<ReportedKeys>, String> {
+    let body = Limited::new(body, MAX_REPORT_BYTES).collect().await;
+    let body =
+        body.map_err(|_| format!("the answer breaks off, or is longer than {MAX_REPORT_BYTES} bytes"))?.to_bytes();
+    let Ok(Value::Object(report)) = serde_json::from_slice(&body) else { return Ok(None) };
+    let ids = |member: &str| -> BTreeSet<KeyId> {
+        let listed = report.get(member).and_then(Value::as_array).into_iter().flatten();
+        listed.filter_map(|id| id.as_str()?.parse().ok()).collect()
+    };
+    Ok(report
+        .contains_key("key_ids")
+        .then(|| ReportedKeys { decrypts_with: ids("key_ids"), encrypts_with: ids("primary_key_ids") }))
 }
 
 fn client(https: bool) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, RotationError> {
@@ -155,6 +217,52 @@ fn client(https: bool) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Byt
         HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
     // No connection is kept: behind a load balancer every request may reach another instance.
     Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
+}
+
+/// The secret with the token that a target is asked with, for each secret that is rotated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSecret {
+    pattern: String,
+    field: Option<FieldName>,
+}
+
+impl TokenSecret {
+    fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+        let needed =
+            "is not set: name the secret with the token that TARGET_VERIFY_URL requires, such as {1}/{2}/admin-token";
+        let pattern = environment.get(TOKEN_SECRET).ok_or_else(|| invalid(TOKEN_SECRET, needed))?;
+        let field = environment.get(TOKEN_FIELD).map(|name| {
+            FieldName::new(name)
+                .ok_or_else(|| invalid(TOKEN_FIELD, "expected a member name of letters, digits, _, - and ."))
+        });
+        let secret = Self::new(pattern.to_owned(), field.transpose()?);
+        // Tried with a name that has parts enough.
+        secret.of("a/b/c/d/e/f/g/h/i")?;
+        Ok(secret)
+    }
+
+    /// The secret, or the pattern of its name, and the member that holds the token.
+    #[must_use]
+    pub fn new(pattern: String, field: Option<FieldName>) -> Self {
+        Self { pattern, field }
+    }
+
+    /// The one for a secret named `name`.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`] when the name has no part for a place.
+    pub fn of(&self, name: &str) -> Result<SecretReference, RotationError> {
+        let id = fill(&self.pattern, name, |part| Some(part.to_owned()));
+        let id = id.ok_or_else(|| {
+            invalid(
+                TOKEN_SECRET,
+                &format!(
+                    "has a place without a part in the secret's name {name}; places are {{name}} and {{1}} to {{9}}"
+                ),
+            )
+        })?;
+        Ok(SecretReference { id, field: self.field.clone() })
+    }
 }
 
 /// A URL with places for the secret's name.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lambda_runtime::Diagnostic;
 use rotation::error::{Restored, RotationError};
 use rotation::event::VersionId;
+use rotation::keyring::KeyringError;
 use rotation::store::{StoreError, StoreErrorKind};
 use rotation::time::parse_timestamp;
 
@@ -17,6 +18,7 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
     let version = || VersionId::new("v-1".to_owned());
     let until = parse_timestamp("2026-12-24T18:00:00Z").unwrap();
     let field = || "ADMIN_TOKEN".to_owned();
+    let key = "1a2b3c4d".parse().unwrap();
     let store = |kind| E::Store(StoreError { operation: "GetSecretValue", kind, detail: Some("code".to_owned()) });
     let failed =
         |restored| E::VerificationFailed { version: version(), reason: Box::new(E::TargetAcceptsAnyToken), restored };
@@ -85,6 +87,36 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             E::OverlapTooShort { name: name(), until },
             "only until 2026-12-24T18:00:00Z, less than half of the overlap from now: it was given up",
         ),
+        (
+            "PendingTooOld",
+            E::PendingTooOld { name: name(), created: until },
+            "was made at 2026-12-24T18:00:00Z, too long ago to be promoted: it was given up; run rotate-secret again",
+        ),
+        (
+            "KeyringInvalid",
+            E::Keyring(KeyringError::Duplicate { id: key }),
+            "the keyring is not usable: key 1a2b3c4d stands in the keyring twice: remove one of them",
+        ),
+        (
+            "StagedTooYoung",
+            E::StagedTooYoung { name: name(), key, from: until },
+            "rotate from 2026-12-24T18:00:00Z on; or have every instance asked (TARGET_INSTANCES, without CONSUMERS_KEYRING_AWARE); or, in an emergency, tag the secret rotation:promotion=immediate",
+        ),
+        (
+            "ConsumersUnproven",
+            E::ConsumersUnproven { problem: "do this".to_owned() },
+            "unreadable for consumers that do not read the whole keyring: do this",
+        ),
+        (
+            "KeyringUnproven",
+            E::KeyringUnproven { problem: "it lacks key 1a2b3c4d".to_owned() },
+            "failed its proof: it lacks key 1a2b3c4d; a pending version is given up: run rotate-secret again",
+        ),
+        (
+            "CredentialUnavailable",
+            E::CredentialUnavailable { secret: "shop/token".to_owned(), reason: Box::new(E::EmptyValue) },
+            "the credential for the target could not be read from secret shop/token: the current value is empty",
+        ),
         ("ValueMissing", E::ValueMissing { version: version() }, "run rotate-secret again"),
         (
             "TimeTooShort",
@@ -118,7 +150,7 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             E::ValueTooLarge { bytes: 65_537 },
             "65537 bytes and Secrets Manager takes 65536: remove members",
         ),
-        ("TokenUnchanged", E::TokenUnchanged { version: version() }, "it was given up; run rotate-secret again"),
+        ("ValueUnchanged", E::ValueUnchanged { version: version() }, "it was given up; run rotate-secret again"),
         (
             "TargetUnavailable",
             E::TargetUnavailable { operation: "verify", problem: "status 503".to_owned() },
@@ -144,7 +176,7 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
         (
             "InstanceMissing",
             E::InstanceMissing { operation: "refresh", seen: 2, expected: 3 },
-            "2 of 3 instances answered refresh in time: a missing one would refuse the new token until its cache expires; check it, or correct TARGET_INSTANCES",
+            "2 of 3 instances answered refresh in time: a missing one would not know the new value until its cache expires; check it, or correct TARGET_INSTANCES",
         ),
         (
             "VerificationFailed",
@@ -155,6 +187,11 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
         ("RollbackFailed", failed(Restored::NothingToRestore), "it is still AWSCURRENT"),
         (
             "RollbackFailed",
+            failed(Restored::MustStay),
+            "it is still AWSCURRENT, because data may already be encrypted with its primary key",
+        ),
+        (
+            "RollbackFailed",
             failed(Restored::Failed(StoreError {
                 operation: "UpdateSecretVersionStage",
                 kind: StoreErrorKind::Throttled,
@@ -162,7 +199,11 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             })),
             "putting the previous version back FAILED (UpdateSecretVersionStage: throttled",
         ),
-        ("SecretNotFound", store(StoreErrorKind::SecretNotFound), "does not exist in this Region and account (code)"),
+        (
+            "SecretNotFound",
+            store(StoreErrorKind::SecretNotFound),
+            "does not exist in this Region and account, or has no value yet (code)",
+        ),
         ("BinarySecret", store(StoreErrorKind::Binary), "GetSecretValue: the value is a SecretBinary"),
         ("StageConflict", store(StoreErrorKind::Conflict), "nothing was changed"),
         ("AccessDenied", store(StoreErrorKind::AccessDenied), "give the function's role this action on the secret"),

@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as promised")]
 
 mod admission;
+mod ciphers;
 mod document;
 mod environment;
 mod errors;
 mod event;
+mod key_formats;
+mod keyring;
+mod keys;
 mod policy;
 mod target;
 mod target_http;

@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use rotation::document::FieldName;
 use rotation::error::RotationError;
-use rotation::policy::{DEFAULT_MAX_HOLD, MAX_OVERLAP, RotationPolicy, StackPolicy, Verify};
+use rotation::keyring::KeyFormat;
+use rotation::policy::{
+    DEFAULT_MAX_HOLD, KEY_SETTINGS, MAX_OVERLAP, Promotion, RotationPolicy, StackPolicy, TOKEN_SETTINGS, Verify,
+};
 use rotation::time::{format_timestamp, parse_timestamp};
 use rotation::token::{MIN_TOKEN_BYTES, TokenEncoding};
 
@@ -15,14 +18,16 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `rotation:x` is set for the stack by the second.
-const SETTINGS: [(&str, &str); 7] = [
+const SETTINGS: [(&str, &str); 9] = [
     ("rotation:field", "ROTATION_FIELD"),
     ("rotation:overlap", "ROTATION_OVERLAP"),
     ("rotation:hold", "ROTATION_HOLD"),
+    ("rotation:verify", "ROTATION_VERIFY"),
     ("rotation:token-bytes", "ROTATION_TOKEN_BYTES"),
     ("rotation:token-encoding", "ROTATION_TOKEN_ENCODING"),
     ("rotation:token-prefix", "ROTATION_TOKEN_PREFIX"),
-    ("rotation:verify", "ROTATION_VERIFY"),
+    ("rotation:key-format", "ROTATION_KEY_FORMAT"),
+    ("rotation:promotion", "ROTATION_PROMOTION"),
 ];
 
 fn now() -> SystemTime {
@@ -30,7 +35,7 @@ fn now() -> SystemTime {
 }
 
 fn stack(variables: &[(&str, &str)]) -> Result<StackPolicy, RotationError> {
-    StackPolicy::from_environment(&environment(variables))
+    StackPolicy::from_environment(&environment(variables), &[TOKEN_SETTINGS, KEY_SETTINGS].concat())
 }
 
 fn tags(tags: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -100,7 +105,7 @@ fn tags_win_over_the_environment_and_the_environment_over_the_defaults() {
     type Show = fn(&RotationPolicy) -> String;
     let show_field: Show = |policy| format!("{:?}", policy.field.as_ref().map(FieldName::as_str));
     let show_hold: Show = |policy| format!("{:?}", policy.hold_until.map(format_timestamp));
-    let table: [(&str, &str, Show, [&str; 3]); 7] = [
+    let table: [(&str, &str, Show, [&str; 3]); 9] = [
         ("STACK", "TAGGED", show_field, ["None", "Some(\"STACK\")", "Some(\"TAGGED\")"]),
         ("12h", "36h", |policy| format!("{:?}", policy.overlap), ["86400s", "43200s", "129600s"]),
         (
@@ -109,6 +114,7 @@ fn tags_win_over_the_environment_and_the_environment_over_the_defaults() {
             show_hold,
             ["None", "Some(\"2026-11-24T00:00:00Z\")", "Some(\"2026-12-24T00:00:00Z\")"],
         ),
+        ("after", "before", |policy| format!("{:?}", policy.verify), ["Before", "After", "Before"]),
         ("33", "255", |policy| policy.token.bytes.to_string(), ["48", "33", "255"]),
         ("hex", "base62", |policy| format!("{:?}", policy.token.encoding), ["Base64Url", "Hex", "Base62"]),
         (
@@ -117,7 +123,8 @@ fn tags_win_over_the_environment_and_the_environment_over_the_defaults() {
             |policy| format!("{:?}", policy.token.prefix),
             ["None", "Some(TokenPrefix(\"stack\"))", "Some(TokenPrefix(\"tag\"))"],
         ),
-        ("after", "before", |policy| format!("{:?}", policy.verify), ["Before", "After", "Before"]),
+        ("fernet", "tink", |policy| format!("{:?}", policy.key_format), ["Raw", "Fernet", "Tink"]),
+        ("immediate", "staged", |policy| format!("{:?}", policy.promotion), ["Staged", "Immediate", "Staged"]),
     ];
     for ((tag, variable), (in_stack, in_tag, show, [default, from_stack, from_tag])) in SETTINGS.into_iter().zip(table)
     {
@@ -139,12 +146,11 @@ fn one_tag_changes_one_setting_only() {
 
 #[test]
 fn an_unknown_rotation_tag_is_named_and_the_known_ones_are_listed() {
-    for unknown in ["rotation:overlapp", "rotation:", "rotation:Overlap", "rotation:overlap ", "rotation:key-format"] {
+    let known = SETTINGS.map(|(tag, _)| tag).join(", ");
+    for unknown in ["rotation:overlapp", "rotation:", "rotation:Overlap", "rotation:overlap ", "rotation:keyformat"] {
         let (setting, problem) = refusal(policy(&[], &[("rotation:overlap", "1h"), (unknown, "24h")]));
         assert_eq!(setting, format!("tag {unknown}"));
-        for (known, _) in SETTINGS {
-            assert!(problem.contains(known), "{problem}");
-        }
+        assert_eq!(problem, format!("is not a setting of this function; known are {known}"));
     }
 }
 
@@ -271,6 +277,42 @@ fn a_variable_that_is_no_setting_is_named_as_a_tag_is() {
 }
 
 #[test]
+fn a_setting_of_another_kind_is_an_error_in_a_tag_and_in_a_variable() {
+    let tokens = StackPolicy::from_environment(&environment(&[]), TOKEN_SETTINGS).unwrap();
+    let keys = StackPolicy::from_environment(&environment(&[]), KEY_SETTINGS).unwrap();
+    for (stack, tag, value) in [(&tokens, "rotation:promotion", "staged"), (&keys, "rotation:token-bytes", "48")] {
+        let (setting, problem) = refusal(stack.for_secret(&tags(&[(tag, value)]), now()));
+        assert_eq!(setting, format!("tag {tag}"));
+        assert!(problem.starts_with("is not a setting of this function; known are rotation:field"), "{problem}");
+        assert!(!problem.contains(tag), "{problem}");
+    }
+    let refused = StackPolicy::from_environment(&environment(&[("ROTATION_TOKEN_BYTES", "48")]), KEY_SETTINGS);
+    let (setting, problem) = refusal(refused);
+    assert_eq!(setting, "environment variable ROTATION_TOKEN_BYTES");
+    assert!(problem.contains("ROTATION_KEY_FORMAT, ROTATION_PROMOTION"), "{problem}");
+}
+
+#[test]
+fn a_keyring_is_raw_and_staged_unless_something_else_is_chosen() {
+    let default = policy(&[], &[]).unwrap();
+    assert_eq!((default.key_format, default.promotion), (KeyFormat::Raw, Promotion::Staged));
+    let chosen = [("rotation:key-format", "tink"), ("rotation:promotion", "immediate")];
+    let chosen = policy(&[("ROTATION_KEY_FORMAT", "fernet")], &chosen).unwrap();
+    assert_eq!((chosen.key_format, chosen.promotion), (KeyFormat::Tink, Promotion::Immediate));
+    let format = policy(&[("ROTATION_KEY_FORMAT", "fernet")], &[]).unwrap().key_format;
+    assert_eq!(format, KeyFormat::Fernet);
+    bounds(
+        "rotation:key-format",
+        &[],
+        &["raw", "fernet", "tink"],
+        &["Raw", "jwk", "", "raw "],
+        "expected raw, fernet or tink",
+    );
+    let refused = ["Staged", "at-once", "", "compromised"];
+    bounds("rotation:promotion", &[], &["staged", "immediate"], &refused, "expected staged or immediate");
+}
+
+#[test]
 fn an_encoding_is_one_of_three() {
     let refused = ["Base64Url", "base64", "HEX", "base58", "hex ", ""];
     let expected = "expected base64url, hex or base62";
@@ -387,4 +429,13 @@ fn only_names_with_the_stacks_prefix_are_rotated() {
     for open in [stack(&[]).unwrap(), stack(&[("SECRET_NAME_PREFIX", "")]).unwrap()] {
         assert_eq!(open.check_name("anything"), Ok(()));
     }
+}
+
+#[test]
+fn a_time_that_rfc_3339_cannot_write_is_written_as_the_nearest_that_it_can() {
+    let last = parse_timestamp("9999-12-31T23:59:59Z").unwrap();
+    for time in [last, last + HOUR, last + 400 * 365 * DAY] {
+        assert_eq!(format_timestamp(time), "9999-12-31T23:59:59Z");
+    }
+    assert_eq!(format_timestamp(SystemTime::UNIX_EPOCH - HOUR), "1970-01-01T00:00:00Z");
 }

@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use rotation::deadline::Deadline;
 use rotation::error::RotationError;
+use rotation::keyring::KeyId;
 use rotation::secret::SecretText;
-use rotation::target::{Answer, DEFAULT_TARGET_TIMEOUT, Operation, Target, TargetSettings, Verdict, prove, refresh};
+use rotation::target::{
+    Answer, DEFAULT_TARGET_TIMEOUT, NeededKeys, Operation, ReportedKeys, Target, TargetSettings, Verdict, prove,
+    prove_keys, refresh,
+};
 use tokio::time::Instant;
 
 use crate::{environment, secret};
@@ -32,11 +36,14 @@ struct Call {
 enum Reply {
     At(Verdict, &'static str),
     Anonymous(Verdict),
+    /// Accepted by an instance (without an id when it is empty), which decrypts with the first keys and encrypts with the
+    /// second.
+    Reports(&'static str, &'static [&'static str], &'static [&'static str]),
     Broken(&'static str),
     Slow(Duration, Verdict),
     Silence,
 }
-use Reply::{Anonymous, At, Broken, Silence, Slow};
+use Reply::{Anonymous, At, Broken, Reports, Silence, Slow};
 
 /// An application that answers by a rule.
 struct Fake<F> {
@@ -72,6 +79,27 @@ impl<F: Fn(&Call) -> Reply + Sync> Fake<F> {
     async fn prove(&self, left: Duration) -> Result<(), RotationError> {
         prove(self, NAME, &secret(NEW), &secret(RANDOM), refused(), Deadline::after(left)).await
     }
+
+    async fn prove_keys(&self, needed: &NeededKeys) -> Result<(), RotationError> {
+        prove_keys(self, NAME, &secret(NEW), needed, refused(), Deadline::after(LONG)).await
+    }
+}
+
+fn ids<C: FromIterator<KeyId>>(ids: &[&str]) -> C {
+    ids.iter().map(|id| id.parse().unwrap()).collect()
+}
+
+/// The keys of a ring, of which the first must be encrypted with.
+fn needed() -> NeededKeys {
+    NeededKeys { decrypts_with: ids(BOTH), encrypts_with: Some(ONE.parse().unwrap()), silence_is_accepted: false }
+}
+
+const ONE: &str = "00000001";
+const TWO: &str = "00000002";
+const BOTH: &[&str] = &[ONE, TWO];
+
+fn unproven(problem: &str) -> Result<(), RotationError> {
+    Err(RotationError::ConsumersUnproven { problem: problem.to_owned() })
 }
 
 impl<F: Fn(&Call) -> Reply + Sync> Target for Fake<F> {
@@ -85,12 +113,17 @@ impl<F: Fn(&Call) -> Reply + Sync> Target for Fake<F> {
             call
         };
         match (self.rule)(&call) {
-            At(verdict, instance) => Ok(Answer { verdict, instance: Some(instance.to_owned()) }),
-            Anonymous(verdict) => Ok(Answer { verdict, instance: None }),
+            At(verdict, instance) => Ok(Answer { verdict, instance: Some(instance.to_owned()), keys: None }),
+            Anonymous(verdict) => Ok(Answer { verdict, instance: None, keys: None }),
+            Reports(instance, decrypts_with, encrypts_with) => {
+                let keys = ReportedKeys { decrypts_with: ids(decrypts_with), encrypts_with: ids(encrypts_with) };
+                let instance = Some(instance.to_owned()).filter(|id| !id.is_empty());
+                Ok(Answer { verdict: Verdict::Accepted, instance, keys: Some(keys) })
+            }
             Broken(problem) => Err(problem.to_owned()),
             Slow(time, verdict) => {
                 tokio::time::sleep(time).await;
-                Ok(Answer { verdict, instance: None })
+                Ok(Answer { verdict, instance: None, keys: None })
             }
             Silence => std::future::pending().await,
         }
@@ -426,6 +459,103 @@ async fn duplicates_that_run_in_step_do_not_hide_instances_from_each_other() {
     let fake = Fake::new(2, seconds(10.0), |call| At(only_new(&call.token), INSTANCES[call.number % 2]));
     let (one, other) = tokio::join!(fake.prove(LONG), fake.prove(LONG));
     assert_eq!((one, other), (Ok(()), Ok(())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_instance_behind_a_balancer_reports_its_keys() {
+    for instances in 1..=5 {
+        let fake =
+            Fake::new(instances, seconds(10.0), |call| Reports(INSTANCES[call.number % instances], BOTH, &[ONE]));
+        assert_eq!(fake.prove_keys(&needed()).await, Ok(()));
+        let calls = fake.calls();
+        assert_eq!(calls.len(), instances, "no request more than there are instances");
+        assert!(calls.iter().all(|call| call.operation == Operation::Keys && call.token == NEW));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_keys_and_no_word_on_what_is_encrypted_with_are_enough() {
+    for (decrypts_with, encrypts_with) in
+        [(&[ONE, TWO, "0000000f"][..], &[ONE][..]), (BOTH, &[]), (BOTH, &["0000000f", ONE])]
+    {
+        let fake = Fake::new(1, seconds(10.0), |_| Reports("a", decrypts_with, encrypts_with));
+        assert_eq!(fake.prove_keys(&needed()).await, Ok(()), "{encrypts_with:?}");
+    }
+    let anyone = NeededKeys { encrypts_with: None, ..needed() };
+    let fake = Fake::new(1, seconds(10.0), |_| Reports("a", BOTH, &[TWO]));
+    assert_eq!(fake.prove_keys(&anyone).await, Ok(()), "nothing is asked of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_gets_a_key_later_is_asked_until_it_has_it() {
+    let fake = Fake::new(2, seconds(10.0), |call| match call.number % 2 {
+        0 => Reports("a", BOTH, &[ONE]),
+        _ if call.number < 9 => Reports("b", &[ONE], &[ONE]),
+        _ => Reports("b", BOTH, &[ONE]),
+    });
+    assert_eq!(fake.prove_keys(&needed()).await, Ok(()));
+    assert_eq!(fake.calls().len(), 10);
+    // One that had it and lost it again, because another program rolled it back, is asked again as well.
+    let fake = Fake::new(2, seconds(10.0), |call| match call.number {
+        0 | 4 => Reports("a", BOTH, &[ONE]),
+        1 | 2 => Reports("a", &[ONE], &[]),
+        _ => Reports("b", BOTH, &[]),
+    });
+    assert_eq!(fake.prove_keys(&needed()).await, Ok(()));
+    assert_eq!(fake.calls().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_never_gets_a_key_is_named_with_what_it_lacks() {
+    for (reports, problem) in [
+        ((&[ONE][..], &[ONE][..]), "instance b does not report 00000002: it must load the keyring first"),
+        ((&[], &[]), "instance b does not report 00000001, 00000002: it must load the keyring first"),
+        ((BOTH, &[TWO]), "instance b does not encrypt with the new primary key 00000001"),
+    ] {
+        // The time may be up after any answer; whichever was the last, it is b that lacks something.
+        for (first, step) in (0..2).flat_map(|first| (0..200).map(move |step| (first, step))) {
+            let timeout = Duration::from_millis(1_000 + 11 * step);
+            let fake = Fake::new(2, timeout, |call| match call.number % 2 {
+                turn if turn == first => Reports("a", BOTH, &[ONE]),
+                _ => Reports("b", reports.0, reports.1),
+            });
+            assert_eq!(fake.prove_keys(&needed()).await, unproven(problem), "{first} {timeout:?}");
+            assert_eq!(fake.elapsed(), timeout);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_without_instance_ids_is_named_as_such() {
+    let fake = Fake::new(0, seconds(1.0), |_| Reports("", &[ONE], &[]));
+    let problem = "the target does not report 00000002: it must load the keyring first";
+    assert_eq!(fake.prove_keys(&needed()).await, unproven(problem));
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_about_keys_counts_where_the_stack_may_be_taken_at_its_word() {
+    let silent = || Fake::new(1, seconds(1.0), |_| Anonymous(Verdict::Accepted));
+    let error = silent().prove_keys(&needed()).await.unwrap_err();
+    assert_eq!(error.name(), "ConsumersUnproven");
+    assert!(error.to_string().contains("declare with CONSUMERS_KEYRING_AWARE=true"), "{error}");
+    let accepted = NeededKeys { silence_is_accepted: true, ..needed() };
+    assert_eq!(silent().prove_keys(&accepted).await, Ok(()));
+    // What is said is never overheard.
+    let fake = Fake::new(1, seconds(1.0), |_| Reports("a", &[], &[]));
+    assert_eq!(fake.prove_keys(&accepted).await.unwrap_err().name(), "ConsumersUnproven");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_reports_keys_and_refuses_or_misses_is_told_apart() {
+    let fake = Fake::new(1, seconds(1.0), |_| At(Verdict::Refused, "a"));
+    assert_eq!(fake.prove_keys(&needed()).await, Err(refused()));
+    let fake = Fake::new(2, seconds(1.0), |_| Reports("a", BOTH, &[]));
+    let missing = RotationError::InstanceMissing { operation: "verify", seen: 1, expected: 2 };
+    assert_eq!(fake.prove_keys(&needed()).await, Err(missing));
+    let fake = Fake::new(1, seconds(1.0), |_| Silence);
+    assert_eq!(fake.prove_keys(&needed()).await.unwrap_err().name(), "TargetUnavailable");
+    let fake = Fake::new(1, seconds(1.0), |_| At(Verdict::Failed(404), "a"));
+    assert_eq!(fake.prove_keys(&needed()).await, Err(RotationError::TargetFailed { operation: "verify", status: 404 }));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use rotation::error::RotationError;
 use rotation::target::http::HttpTarget;
-use rotation::target::{Answer, Operation, Target, Verdict};
+use rotation::target::{Answer, Operation, ReportedKeys, Target, Verdict};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -100,7 +100,7 @@ async fn verify_is_a_get_and_refresh_a_post_with_the_token_in_the_header() {
     assert!(target.settings().can_refresh);
     for operation in [Operation::Verify, Operation::Refresh] {
         let answer = target.ask(operation, "shop/admin-token", &secret(CANARY)).await.unwrap();
-        assert_eq!(answer, Answer { verdict: Verdict::Accepted, instance: None });
+        assert_eq!(answer, Answer { verdict: Verdict::Accepted, instance: None, keys: None });
     }
     let [get, post] = &application.seen()[..] else { panic!("two requests") };
     assert_eq!((get.method.as_str(), get.path.as_str()), ("GET", "/admin/secrets/health?deep=1"));
@@ -152,6 +152,106 @@ async fn an_answer_is_judged_by_its_status() {
         let application = Application::start(move || StatusCode::from_u16(status).unwrap()).await;
         assert_eq!(verify(&application.target("/", &[]), "x").await.unwrap().verdict, verdict);
     }
+}
+
+/// The keys that an application with this body reports, when it is asked for them.
+async fn keys_in(body: impl Into<String>) -> Option<ReportedKeys> {
+    let body = body.into();
+    let application = Application::start(move || body.clone()).await;
+    let answer = application.target("/", &[]).ask(Operation::Keys, "x", &secret(CANARY)).await.unwrap();
+    assert_eq!(answer.verdict, Verdict::Accepted);
+    assert_eq!(application.seen()[0].method, "GET");
+    answer.keys
+}
+
+fn reported(decrypts_with: &[&str], encrypts_with: &[&str]) -> Option<ReportedKeys> {
+    let ids = |ids: &[&str]| ids.iter().map(|id| id.parse().unwrap()).collect();
+    Some(ReportedKeys { decrypts_with: ids(decrypts_with), encrypts_with: ids(encrypts_with) })
+}
+
+#[tokio::test]
+async fn the_keys_of_an_instance_are_read_from_its_answer() {
+    let body =
+        r#"{"status":"ok","key_ids":["1a2b3c4d","00000001"],"more":{"key_ids":[]},"primary_key_ids":["00000001"]}"#;
+    assert_eq!(keys_in(body).await, reported(&["1a2b3c4d", "00000001"], &["00000001"]));
+    assert_eq!(keys_in(r#"{"key_ids":["1a2b3c4d"]}"#).await, reported(&["1a2b3c4d"], &[]));
+    assert_eq!(keys_in(r#"{"key_ids":[],"primary_key_ids":[]}"#).await, reported(&[], &[]), "a report of no key");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_report_reports_nothing() {
+    for body in [
+        "",
+        "ok",
+        "{}",
+        "[]",
+        "{\"key_ids\":",
+        r#"{"primary_key_ids":["1a2b3c4d"]}"#,
+        r#"{"key_ids":["1a2b3c4d"]} and more"#,
+    ] {
+        assert_eq!(keys_in(body).await, None, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_of_keys_and_cannot_be_read_is_a_report_of_no_key_and_not_silence() {
+    for body in [r#"{"key_ids":"1a2b3c4d"}"#, r#"{"key_ids":null}"#, r#"{"key_ids":[7, null]}"#] {
+        assert_eq!(keys_in(body).await, reported(&[], &[]), "{body}");
+    }
+    let body = r#"{"key_ids":["1a2b3c4d", null],"primary_key_ids":"1a2b3c4d"}"#;
+    assert_eq!(keys_in(body).await, reported(&["1a2b3c4d"], &[]));
+}
+
+#[tokio::test]
+async fn an_id_that_is_none_is_no_key() {
+    let body =
+        r#"{"key_ids":["1A2B3C4D","1a2b3c4","1a2b3c4d5","","+a2b3c4d","0x2b3c4d","00000001"],"primary_key_ids":["x"]}"#;
+    assert_eq!(keys_in(body).await, reported(&["00000001"], &[]));
+}
+
+#[tokio::test]
+async fn a_report_has_64_kib_and_no_byte_more() {
+    const MOST: usize = 64 * 1024;
+    let report = r#"{"key_ids":["1a2b3c4d"]}"#;
+    let padded = |length: usize| report.to_owned() + &" ".repeat(length - report.len());
+    assert_eq!(keys_in(padded(MOST)).await, reported(&["1a2b3c4d"], &[]));
+    for length in [MOST + 1, 64 * MOST] {
+        let body = padded(length);
+        let application = Application::start(move || body.clone()).await;
+        let refused = application.target("/", &[]).ask(Operation::Keys, "x", &secret(CANARY)).await.unwrap_err();
+        assert!(refused.ends_with("the answer breaks off, or is longer than 65536 bytes"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn only_whoever_asks_for_keys_reads_a_body() {
+    let body = r#"{"key_ids":["1a2b3c4d"]}"#;
+    let application = Application::start(move || body).await;
+    let target = application.target("/", &[]);
+    for operation in [Operation::Verify, Operation::Refresh] {
+        let answer = target.ask(operation, "x", &secret(CANARY)).await.unwrap();
+        assert_eq!((answer.verdict, answer.keys), (Verdict::Accepted, None));
+    }
+
+    // A body that never ends holds up nobody who does not want it; whoever does gets no answer in the end.
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut open = vec![];
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{").await.unwrap();
+            open.push(stream);
+        }
+    });
+    let target = verify_at(&format!("http://{address}/")).unwrap().unwrap();
+    let start = Instant::now();
+    assert_eq!(verify(&target, "x").await.unwrap().verdict, Verdict::Accepted);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let problem = target.ask(Operation::Keys, "x", &secret(CANARY)).await.unwrap_err();
+    assert_eq!(problem, format!("no answer from {address} within 3 s"));
 }
 
 #[tokio::test]

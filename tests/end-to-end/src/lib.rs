@@ -7,13 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use application::{
-    Connections, Instance, InstanceSettings, Load, LoadBalancer, LoadSettings, Mode, SecretReference, ServiceClock,
+    CacheSettings, Connections, Database, Instance, InstanceSettings, KeyFormat, KeyMode, KeySettings, Load,
+    LoadBalancer, LoadSettings, Mode, RecordLoad, RecordLoadSettings, RecordReport, SecretReference, ServiceClock,
     ServiceSettings, TOKEN_HEADER, TokenSource,
 };
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::types::{RotationRulesType, Tag};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::Empty;
+use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioExecutor;
 use lambda_host::FunctionConfig;
 use sandbox::{RotationOutcome, Sandbox, Settings};
@@ -21,20 +22,32 @@ use sandbox::{RotationOutcome, Sandbox, Settings};
 /// What can go wrong in a scene; it ends the test or the demo.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// The function of this scene.
+/// The function that rotates admin tokens.
 pub const FUNCTION: &str = "admin-token";
-/// The secret of this scene.
+/// The secret with the admin token.
 pub const SECRET: &str = "shop/production/admin-token";
 /// The prefix of the names that the function may rotate.
 pub const PREFIX: &str = "shop/";
 /// The member that is rotated in a JSON secret.
 pub const FIELD: &str = "ADMIN_TOKEN";
+/// The function that rotates encryption keys.
+pub const KEY_FUNCTION: &str = "encryption-key";
+/// The secret with the keyring.
+pub const KEY_SECRET: &str = "shop/production/encryption-key";
+/// The member that holds the primary key in a JSON secret.
+pub const KEY_FIELD: &str = "TOKEN_ENCRYPTION_KEY";
+/// The admin token of an application whose keyring is rotated.
+pub const ADMIN_TOKEN: &str = "the-admin-token-of-an-application-whose-keys-are-rotated-0123456";
 /// The longest that a rotation may take in real time.
 pub const ROTATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to set up.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// The function's name; a folder of `functions/` unless there is an `executable`.
+    pub function: &'static str,
+    /// The secret's name.
+    pub secret: &'static str,
     /// The secret's first value; `None` makes an empty secret.
     pub value: Option<String>,
     /// The member that is rotated; sets the tag `rotation:field` as well.
@@ -45,7 +58,11 @@ pub struct Plan {
     pub instances: usize,
     /// Which tokens they accept.
     pub mode: Mode,
-    /// The program to run as the function; `None` builds and runs [`FUNCTION`].
+    /// What the instances encrypt with, when the secret is a keyring. Their admin token is [`ADMIN_TOKEN`] then.
+    pub keys: Option<KeyPlan>,
+    /// Whether the function asks the instances.
+    pub asked: bool,
+    /// The program to run as the function; `None` builds and runs the function of that name.
     pub executable: Option<PathBuf>,
     /// How long one invocation of the function may take.
     pub timeout: Duration,
@@ -55,11 +72,28 @@ pub struct Plan {
     pub sandbox: Settings,
 }
 
+/// How the instances keep their keyring.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyPlan {
+    /// The format.
+    pub format: KeyFormat,
+    /// How much of the ring is read.
+    pub mode: KeyMode,
+    /// How long it is kept, by the sandbox's clock.
+    pub cache: Duration,
+    /// Whether a record that no key opens has the instance look for more keys.
+    pub reload_on_unknown_key: bool,
+}
+
 impl Plan {
     /// A text secret, two instances.
     #[must_use]
     pub fn text(value: &str) -> Self {
         Self {
+            function: FUNCTION,
+            secret: SECRET,
+            keys: None,
+            asked: true,
             value: Some(value.to_owned()),
             field: None,
             tags: vec![],
@@ -77,6 +111,32 @@ impl Plan {
     pub fn json(value: &str) -> Self {
         Self { field: Some(FIELD), ..Self::text(value) }
     }
+
+    /// A keyring in a text secret, two instances that keep it for an hour and look for no other keys meanwhile.
+    #[must_use]
+    pub fn key_text(value: &str, format: KeyFormat) -> Self {
+        let (mode, cache) = (KeyMode::Keyring, Duration::from_secs(3600));
+        let tag = match format {
+            KeyFormat::Raw => "raw",
+            KeyFormat::Fernet => "fernet",
+            KeyFormat::Tink => "tink",
+        };
+        Self {
+            function: KEY_FUNCTION,
+            secret: KEY_SECRET,
+            keys: Some(KeyPlan { format, mode, cache, reload_on_unknown_key: false }),
+            tags: vec![("rotation:key-format", tag), ("rotation:promotion", "immediate")],
+            ..Self::text(value)
+        }
+    }
+
+    /// A keyring in a JSON secret whose member is [`KEY_FIELD`], with staged promotion.
+    #[must_use]
+    pub fn key_json(value: &str, format: KeyFormat) -> Self {
+        let mut plan = Self { field: Some(KEY_FIELD), ..Self::key_text(value, format) };
+        plan.tags.retain(|(tag, _)| *tag != "rotation:promotion");
+        plan
+    }
 }
 
 /// A running scene. Everything ends when it is dropped.
@@ -89,7 +149,10 @@ pub struct Scene {
     pub instances: Vec<Instance>,
     /// The address in front of it.
     pub balancer: LoadBalancer,
+    /// What the instances have encrypted.
+    pub database: Database,
     clock: ServiceClock,
+    function: &'static str,
     secret: SecretReference,
 }
 
@@ -102,7 +165,7 @@ impl Scene {
     pub async fn start(plan: Plan) -> Result<Self, Failure> {
         let executable = match plan.executable {
             Some(executable) => executable,
-            None => tokio::task::spawn_blocking(|| build(FUNCTION)).await??,
+            None => tokio::task::spawn_blocking(move || build(plan.function)).await??,
         };
         let sandbox = Sandbox::start(plan.sandbox).await?;
         let clock = ServiceClock::default();
@@ -112,19 +175,32 @@ impl Scene {
         let tags = plan.tags.iter().copied().chain(field_tag);
         client
             .create_secret()
-            .name(SECRET)
+            .name(plan.secret)
             .set_secret_string(plan.value)
             .set_tags(Some(tags.map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()))
             .send()
             .await?;
 
-        let secret = SecretReference { id: SECRET.to_owned(), field: plan.field.map(str::to_owned) };
+        let secret = SecretReference { id: plan.secret.to_owned(), field: plan.field.map(str::to_owned) };
+        let mut admin = secret.clone();
+        if plan.keys.is_some() {
+            client.create_secret().name(SECRET).secret_string(ADMIN_TOKEN).send().await?;
+            admin = SecretReference { id: SECRET.to_owned(), field: None };
+        }
+        let database = Database::default();
         let mut instances = Vec::new();
         for number in 1..=plan.instances {
             let mut settings =
-                InstanceSettings::new(HeaderValue::from_str(&format!("instance-{number}"))?, secret.clone());
+                InstanceSettings::new(HeaderValue::from_str(&format!("instance-{number}"))?, admin.clone());
             settings.mode = plan.mode;
-            settings.cache.reload_interval = Duration::from_millis(100);
+            let reload_interval = Duration::from_millis(100);
+            settings.cache.reload_interval = reload_interval;
+            settings.keys = plan.keys.map(|keys| KeySettings {
+                mode: keys.mode,
+                cache: CacheSettings { max_age: keys.cache, reload_interval },
+                reload_on_unknown_key: keys.reload_on_unknown_key,
+                ..KeySettings::new(secret.clone(), keys.format, database.clone())
+            });
             instances.push(Instance::start(settings, client.clone(), clock.clock()).await?);
         }
         let balancer = LoadBalancer::start(instances.iter().map(Instance::address).collect()).await?;
@@ -132,9 +208,9 @@ impl Scene {
         let mut environment = BTreeMap::from([
             ("AWS_ENDPOINT_URL".to_owned(), sandbox.endpoint()),
             ("SECRET_NAME_PREFIX".to_owned(), PREFIX.to_owned()),
-            ("ALLOWED_FIELDS".to_owned(), FIELD.to_owned()),
+            ("ALLOWED_FIELDS".to_owned(), [FIELD, KEY_FIELD].join(",")),
         ]);
-        if plan.instances > 0 {
+        if plan.instances > 0 && plan.asked {
             let url = |path| format!("http://{}{path}", balancer.address());
             environment.extend([
                 ("TARGET_VERIFY_URL".to_owned(), url("/admin/secrets/health")),
@@ -143,8 +219,11 @@ impl Scene {
                 ("TARGET_TIMEOUT".to_owned(), "3s".to_owned()),
             ]);
         }
+        if plan.keys.is_some() && plan.instances > 0 && plan.asked {
+            environment.insert("TARGET_TOKEN_SECRET".to_owned(), "{1}/{2}/admin-token".to_owned());
+        }
         environment.extend(plan.environment.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        let name = FUNCTION.to_owned();
+        let name = plan.function.to_owned();
         sandbox.host().register(FunctionConfig {
             name,
             executable,
@@ -152,13 +231,25 @@ impl Scene {
             timeout: plan.timeout,
             memory_mb: 128,
         })?;
-        Ok(Self { sandbox, client, instances, balancer, clock, secret })
+        Ok(Self { sandbox, client, instances, balancer, database, clock, function: plan.function, secret })
+    }
+
+    /// The function's name.
+    #[must_use]
+    pub fn function(&self) -> &'static str {
+        self.function
     }
 
     /// The function's ARN.
     #[must_use]
     pub fn function_arn(&self) -> String {
-        format!("arn:aws:lambda:us-east-1:000000000000:function:{FUNCTION}")
+        format!("arn:aws:lambda:us-east-1:000000000000:function:{}", self.function)
+    }
+
+    /// The name of the secret that is rotated.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.secret.id
     }
 
     /// Switches rotation on, every 90 days, and tests the configuration; nothing is rotated.
@@ -169,13 +260,13 @@ impl Scene {
         let rules = RotationRulesType::builder().automatically_after_days(90).build();
         self.client
             .rotate_secret()
-            .secret_id(SECRET)
+            .secret_id(self.secret())
             .rotation_lambda_arn(self.function_arn())
             .rotation_rules(rules)
             .rotate_immediately(false)
             .send()
             .await?;
-        Ok(self.sandbox.wait_for_rotation(SECRET, ROTATION_TIMEOUT).await?)
+        Ok(self.sandbox.wait_for_rotation(self.secret(), ROTATION_TIMEOUT).await?)
     }
 
     /// Rotates on demand and waits for the end.
@@ -183,8 +274,8 @@ impl Scene {
     /// # Errors
     /// When the service refuses, or the rotation does not end.
     pub async fn rotate(&self) -> Result<RotationOutcome, Failure> {
-        self.client.rotate_secret().secret_id(SECRET).rotation_lambda_arn(self.function_arn()).send().await?;
-        Ok(self.sandbox.wait_for_rotation(SECRET, ROTATION_TIMEOUT).await?)
+        self.client.rotate_secret().secret_id(self.secret()).rotation_lambda_arn(self.function_arn()).send().await?;
+        Ok(self.sandbox.wait_for_rotation(self.secret(), ROTATION_TIMEOUT).await?)
     }
 
     /// The value that carries `stage`; `None` when none does.
@@ -192,7 +283,7 @@ impl Scene {
     /// # Errors
     /// When it cannot be read for another reason.
     pub async fn value(&self, stage: &str) -> Result<Option<String>, Failure> {
-        match self.client.get_secret_value().secret_id(SECRET).version_stage(stage).send().await {
+        match self.client.get_secret_value().secret_id(self.secret()).version_stage(stage).send().await {
             Ok(value) => Ok(value.secret_string),
             Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
                 Ok(None)
@@ -217,7 +308,7 @@ impl Scene {
     /// # Errors
     /// When the secret cannot be described.
     pub async fn stages(&self) -> Result<BTreeMap<String, Vec<String>>, Failure> {
-        let secret = self.client.describe_secret().secret_id(SECRET).send().await?;
+        let secret = self.client.describe_secret().secret_id(self.secret()).send().await?;
         Ok(secret.version_ids_to_stages.into_iter().flatten().collect())
     }
 
@@ -236,6 +327,42 @@ impl Scene {
             connections: Connections::PerRequest,
         };
         Ok(Load::start(settings).await?)
+    }
+
+    /// A load of records that are written and read through the address of all instances.
+    #[must_use]
+    pub fn records(&self, rate: u32, seed: u64) -> RecordLoad {
+        let one = std::num::NonZeroU32::MIN;
+        let (workers, rate) = (one.saturating_add(3), one.saturating_add(rate.saturating_sub(1)));
+        RecordLoad::start(RecordLoadSettings { address: self.balancer.address(), workers, rate, seed })
+    }
+
+    /// Reads every record that was ever written through every instance, and sums up.
+    pub async fn read_everywhere(&self) -> RecordReport {
+        let mut sum = RecordReport::default();
+        for instance in &self.instances {
+            let report = RecordLoad::read_all(instance.address(), &self.database).await;
+            sum.read += report.read;
+            sum.unreadable += report.unreadable;
+            sum.failed += report.failed;
+            sum.first_failure = sum.first_failure.or(report.first_failure);
+        }
+        sum
+    }
+
+    /// What each instance reports of its secrets, asked directly with the admin token.
+    ///
+    /// # Errors
+    /// When one gives no answer, or no JSON.
+    pub async fn health(&self) -> Result<Vec<serde_json::Value>, Failure> {
+        let token = if self.secret() == SECRET { self.token("AWSCURRENT").await? } else { ADMIN_TOKEN.to_owned() };
+        let mut reports = Vec::new();
+        for instance in &self.instances {
+            let url = format!("http://{}/admin/secrets/health", instance.address());
+            let (_, body) = request(Method::GET, &url, &token).await?;
+            reports.push(serde_json::from_slice(&body)?);
+        }
+        Ok(reports)
     }
 
     /// Clients that read `AWSCURRENT` again after `max_age`.
@@ -273,12 +400,22 @@ impl Scene {
 /// # Errors
 /// When there is no answer.
 pub async fn get(url: &str, token: &str) -> Result<StatusCode, Failure> {
+    Ok(request(Method::GET, url, token).await?.0)
+}
+
+/// One authorised request; the status and the body of its answer.
+///
+/// # Errors
+/// When there is no answer.
+pub async fn request(method: Method, url: &str, token: &str) -> Result<(StatusCode, Vec<u8>), Failure> {
     let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
     let mut request = Request::new(Empty::<&[u8]>::new());
-    *request.method_mut() = Method::GET;
+    *request.method_mut() = method;
     *request.uri_mut() = url.parse::<Uri>()?;
     request.headers_mut().insert(TOKEN_HEADER, HeaderValue::from_str(token)?);
-    Ok(client.request(request).await?.status())
+    let answer = client.request(request).await?;
+    let status = answer.status();
+    Ok((status, answer.into_body().collect().await?.to_bytes().to_vec()))
 }
 
 /// A client of the Secrets Manager at `endpoint`, with the rights of a person.

@@ -10,9 +10,10 @@ use rand::{Rng as _, SeedableRng as _};
 use rotation::event::Step;
 use rotation::store::StoreErrorKind;
 
+use crate::model::Model;
 use crate::run::{Ended, Rotated, STEPS, Simulator, Violation};
-use crate::scenario::{Application, Scenario, Shape, Staleness};
-use crate::schedule::{Action, Adversary, Call, Edit, Gate, Script, Side, Until};
+use crate::scenario::{Scenario, Staleness};
+use crate::schedule::{Action, Adversary, Call, Gate, Script, Side, Until};
 
 /// A set of schedules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +63,8 @@ impl Family {
 pub struct Explored {
     /// Schedules, by how their rotation ended: `Done`, or the name of the error that it was refused with.
     pub endings: BTreeMap<&'static str, usize>,
+    /// Schedules, by the errors that occurred in them.
+    pub errors: BTreeMap<&'static str, usize>,
 }
 
 impl Explored {
@@ -76,6 +79,9 @@ impl Explored {
         for (ending, count) in &other.endings {
             *self.endings.entry(ending).or_default() += count;
         }
+        for (error, count) in &other.errors {
+            *self.errors.entry(error).or_default() += count;
+        }
     }
 
     fn count(&mut self, ended: &Ended) {
@@ -84,6 +90,9 @@ impl Explored {
             Rotated::Refused(name) => name,
         };
         *self.endings.entry(ending).or_default() += 1;
+        for error in &ended.errors {
+            *self.errors.entry(error).or_default() += 1;
+        }
     }
 }
 
@@ -91,7 +100,7 @@ impl Explored {
 #[derive(Clone, Debug)]
 pub struct Found {
     /// What it ran against.
-    pub scenario: Scenario,
+    pub scenario: String,
     /// What happened at which gate.
     pub script: Script,
     /// The promise, and the trace.
@@ -109,7 +118,11 @@ impl fmt::Display for Found {
 ///
 /// # Errors
 /// The first schedule in which a promise did not hold, with its trace.
-pub fn explore(simulator: &Simulator, scenario: &Scenario, family: Family) -> Result<Explored, Box<Found>> {
+pub fn explore<M: Model>(
+    simulator: &Simulator,
+    scenario: &Scenario<M>,
+    family: Family,
+) -> Result<Explored, Box<Found>> {
     let mut explorer = Explorer { simulator, scenario: *scenario, explored: Explored::default() };
     explorer.family(family)?;
     Ok(explorer.explored)
@@ -119,23 +132,27 @@ pub fn explore(simulator: &Simulator, scenario: &Scenario, family: Family) -> Re
 ///
 /// # Errors
 /// The promise that did not hold, with the trace.
-pub fn run_script(simulator: &Simulator, scenario: &Scenario, script: &Script) -> Result<Ended, Box<Found>> {
+pub fn run_script<M: Model>(
+    simulator: &Simulator,
+    scenario: &Scenario<M>,
+    script: &Script,
+) -> Result<Ended, Box<Found>> {
     simulator.run(scenario, &mut script.clone(), false).map_err(|_| {
         let violation = match simulator.run(scenario, &mut script.clone(), true) {
             Err(violation) => violation,
             Ok(_) => Violation { promise: "the run is not deterministic".to_owned(), trace: vec![] },
         };
-        Box::new(Found { scenario: *scenario, script: script.clone(), violation })
+        Box::new(Found { scenario: scenario.to_string(), script: script.clone(), violation })
     })
 }
 
-struct Explorer<'a> {
+struct Explorer<'a, M> {
     simulator: &'a Simulator,
-    scenario: Scenario,
+    scenario: Scenario<M>,
     explored: Explored,
 }
 
-impl Explorer<'_> {
+impl<M: Model> Explorer<'_, M> {
     fn run(&mut self, actions: impl Into<Vec<(usize, Action)>>) -> Result<Ended, Box<Found>> {
         let ended = run_script(self.simulator, &self.scenario, &Script::new(actions))?;
         self.explored.count(&ended);
@@ -180,14 +197,14 @@ impl Explorer<'_> {
             }
             Family::Edit => {
                 for (number, _) in gates {
-                    for edit in self.edits() {
+                    for edit in self.scenario.model.edits() {
                         self.run([(number, Action::Edit(*edit))])?;
                     }
                 }
             }
             Family::EditAndDeath => {
                 for (number, _) in &gates {
-                    for edit in self.edits() {
+                    for edit in self.scenario.model.edits() {
                         for later in *number..last {
                             self.run([(*number, Action::Edit(*edit)), (later, Action::Die)])?;
                         }
@@ -195,7 +212,7 @@ impl Explorer<'_> {
                 }
             }
             Family::EditAndDuplicate => {
-                for edit in self.edits() {
+                for edit in self.scenario.model.edits() {
                     self.duplicates(&gates, Until::StepEnds, |number, duplicate| {
                         vec![(number, duplicate), (number, Action::Edit(*edit))]
                     })?;
@@ -203,7 +220,9 @@ impl Explorer<'_> {
             }
             Family::Reload => {
                 for (number, _) in gates {
-                    self.run([(number, Action::Reload)])?;
+                    for reload in self.scenario.model.reloads() {
+                        self.run([(number, *reload)])?;
+                    }
                 }
             }
             Family::OneStaleReadAndDeath => {
@@ -220,13 +239,6 @@ impl Explorer<'_> {
             }
         }
         Ok(())
-    }
-
-    fn edits(&self) -> &'static [Edit] {
-        match self.scenario.shape {
-            Shape::Text => &[Edit::Token],
-            Shape::Json => &[Edit::OtherMember, Edit::Token],
-        }
     }
 
     /// For every gate, a duplicate of the same and of every earlier step, held up at every gate of its own.
@@ -292,11 +304,10 @@ fn plausible_failures(gate: &Gate) -> &'static [StoreErrorKind] {
 }
 
 /// Longer histories, by chance: several rotations in a row, each with several faults, duplicates and edits.
-struct Chance {
+struct Chance<M> {
     rng: StdRng,
-    shape: Shape,
-    edits: bool,
-    rotations: usize,
+    model: M,
+    healthy: bool,
     /// What it did, so that it can be done again.
     script: Script,
 }
@@ -305,13 +316,12 @@ const MOST_ACTIONS: usize = 8;
 /// With a broken application the service's attempts must not run out between a promotion and its rollback.
 const MOST_ACTIONS_BESIDE_A_DEFECT: usize = 2;
 
-impl Chance {
-    fn new(seed: u64, scenario: &Scenario) -> Self {
+impl<M: Model> Chance<M> {
+    fn new(seed: u64, scenario: &Scenario<M>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let healthy = scenario.defect.is_none();
-        let rotations = if healthy { rng.random_range(1..=3) } else { 1 };
-        let script = Script { actions: vec![], rotations };
-        Self { rng, shape: scenario.shape, edits: healthy, rotations, script }
+        let (model, healthy) = (scenario.model, scenario.defect.is_none());
+        let rotations = if healthy { rng.random_range(1..=model.most_rotations()) } else { 1 };
+        Self { rng, model, healthy, script: Script::new([]).rotating(rotations) }
     }
 
     fn until(&mut self, number: usize) -> Until {
@@ -333,20 +343,19 @@ impl Chance {
                 Action::Duplicate { step, gates: self.rng.random_range(0..24), until: self.until(number) }
             }
             75..80 if gate.call == Call::Describe && gate.side == Side::Before => {
-                Action::Wait(Duration::from_secs(3600 * self.rng.random_range(1..30)))
+                Action::Wait(self.model.pause(&mut self.rng))
             }
-            80..95 if self.edits => match (self.shape, self.rng.random_bool(0.5)) {
-                (Shape::Json, true) => Action::Edit(Edit::OtherMember),
-                _ => Action::Edit(Edit::Token),
-            },
-            _ => Action::Reload,
+            80..95 if self.healthy => {
+                self.model.edits().choose(&mut self.rng).map_or(Action::Reload, |edit| Action::Edit(*edit))
+            }
+            _ => *self.model.reloads().choose(&mut self.rng).unwrap_or(&Action::Reload),
         }
     }
 }
 
-impl Adversary for Chance {
+impl<M: Model> Adversary for Chance<M> {
     fn at(&mut self, number: usize, gate: &Gate) -> Vec<Action> {
-        let most = if self.edits { MOST_ACTIONS } else { MOST_ACTIONS_BESIDE_A_DEFECT };
+        let most = if self.healthy { MOST_ACTIONS } else { MOST_ACTIONS_BESIDE_A_DEFECT };
         if self.script.actions.len() >= most || !self.rng.random_bool(0.06) {
             return vec![];
         }
@@ -355,21 +364,27 @@ impl Adversary for Chance {
         vec![action]
     }
 
+    fn before(&mut self, rotation: usize) -> Vec<Action> {
+        let actions = if rotation == 0 || !self.healthy { vec![] } else { self.model.between(&mut self.rng) };
+        self.script.between.extend(actions.iter().map(|action| (rotation, *action)));
+        actions
+    }
+
     fn rotations(&self) -> usize {
-        self.rotations
+        self.script.rotations
     }
 }
 
 /// The scenario of a random history, from its seed.
 #[must_use]
-pub fn random_scenario(seed: u64) -> Scenario {
+pub fn random_scenario<M: Model>(seed: u64) -> Scenario<M> {
     let mut rng = StdRng::seed_from_u64(!seed);
-    let all = scenarios();
+    let all = M::scenarios();
     let scenario = *all.choose(&mut rng).unwrap_or(&all[0]);
     let staleness = match rng.random_range(0..4) {
         0 => Staleness::Lag(Duration::from_millis(rng.random_range(1..1500))),
         1 => Staleness::Once { read: rng.random_range(0..30), back: rng.random_range(1..4) },
-        _ => Staleness::None,
+        _ => scenario.staleness,
     };
     scenario.with_staleness(staleness)
 }
@@ -378,7 +393,7 @@ pub fn random_scenario(seed: u64) -> Scenario {
 ///
 /// # Errors
 /// A schedule in which a promise did not hold, made as short as possible, with its trace.
-pub fn run_random(simulator: &Simulator, scenario: &Scenario, seed: u64) -> Result<Explored, Box<Found>> {
+pub fn run_random<M: Model>(simulator: &Simulator, scenario: &Scenario<M>, seed: u64) -> Result<Explored, Box<Found>> {
     let mut chance = Chance::new(seed, scenario);
     let mut explored = Explored::default();
     match simulator.run(scenario, &mut chance, false) {
@@ -389,12 +404,16 @@ pub fn run_random(simulator: &Simulator, scenario: &Scenario, seed: u64) -> Resu
 }
 
 /// Leaves out of a script what is not needed for a promise to be broken.
-fn shortest(simulator: &Simulator, scenario: &Scenario, mut script: Script) -> Box<Found> {
+fn shortest<M: Model>(simulator: &Simulator, scenario: &Scenario<M>, mut script: Script) -> Box<Found> {
+    let fails = |script: &Script| simulator.run(scenario, &mut script.clone(), false).is_err();
     let mut position = 0;
-    while position < script.actions.len() {
+    while position < script.actions.len() + script.between.len() {
         let mut shorter = script.clone();
-        shorter.actions.remove(position);
-        if simulator.run(scenario, &mut shorter.clone(), false).is_err() {
+        match position.checked_sub(script.actions.len()) {
+            None => shorter.actions.remove(position),
+            Some(position) => shorter.between.remove(position),
+        };
+        if fails(&shorter) {
             script = shorter;
             position = 0;
         } else {
@@ -404,27 +423,9 @@ fn shortest(simulator: &Simulator, scenario: &Scenario, mut script: Script) -> B
     match run_script(simulator, scenario, &script) {
         Err(found) => found,
         Ok(_) => Box::new(Found {
-            scenario: *scenario,
+            scenario: scenario.to_string(),
             script,
             violation: Violation { promise: "the run is not deterministic".to_owned(), trace: vec![] },
         }),
     }
-}
-
-/// Every scenario in which reads are not stale and nothing is sabotaged.
-#[must_use]
-pub fn scenarios() -> Vec<Scenario> {
-    use crate::scenario::Defect;
-    let mut all = vec![];
-    for shape in [Shape::Text, Shape::Json] {
-        for application in [Application::None, Application::Told, Application::Reloading, Application::CurrentOnly] {
-            all.push(Scenario::new(shape, application));
-        }
-        all.push(Scenario::new(shape, Application::None).empty());
-        all.push(Scenario::new(shape, Application::Reloading).empty());
-        all.push(Scenario::new(shape, Application::Told).with_defect(Defect::Frozen));
-        all.push(Scenario::new(shape, Application::Told).with_defect(Defect::DropsPromoted));
-        all.push(Scenario::new(shape, Application::CurrentOnly).with_defect(Defect::Frozen));
-    }
-    all
 }

@@ -1,4 +1,4 @@
-//! Every schedule of faults that a rotation may meet, run against the real protocol.
+//! Every schedule of faults that a rotation may meet, run against the real protocol and every kind of secret.
 //!
 //! A deterministic model of Secrets Manager, of the application, and of a person who edits stands behind the function's
 //! two ports. Each call waits at a *gate* before it takes effect and after; at every gate a schedule may let the process
@@ -8,20 +8,21 @@
 //! | module | what |
 //! | --- | --- |
 //! | `state` | the rules by which Secrets Manager keeps versions and stages |
-//! | `application` | what the instances of the application hold and accept |
-//! | `world` | both, with a clock, stale reads, and the gates |
-//! | `invariants` | the promises |
+//! | [`model`] | what is particular to a kind of secret: values, the application, edits, promises of its own; one file each |
+//! | `world` | secret and application, with a clock, stale reads, and the gates |
+//! | `invariants` | the promises that hold for every kind |
 //! | `ports` | the function's ports into the world |
 //! | [`schedule`] | what can happen at a gate |
 //! | [`run`] | the rotation service with its retries, and the scheduler |
 //! | [`families`] | the schedules, exhaustively, and the random search |
 
-mod application;
 pub mod families;
 mod invariants;
+pub mod model;
 mod ports;
 pub mod run;
 pub mod scenario;
 pub mod schedule;
 mod state;
+mod tested;
 mod world;

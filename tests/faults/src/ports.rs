@@ -1,6 +1,5 @@
 //! The function's two ports, into the world: every call waits at a gate before it takes effect, and after.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,22 +10,22 @@ use rotation::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, V
 use rotation::target::{Answer, Operation, Target, TargetSettings, Verdict};
 use rotation::versions::Stage;
 
-use crate::scenario::{Application, Sabotage};
+use crate::model::{CREDENTIAL, CREDENTIAL_SECRET, Model};
+use crate::scenario::Sabotage;
 use crate::schedule::{Call, Gate, Side};
 use crate::state::Refusal;
 use crate::world::{Actor, Inner, World};
 
 /// One invocation, as the world sees it.
-#[derive(Clone)]
-pub(crate) struct Caller {
-    pub(crate) world: Arc<World>,
+pub(crate) struct Caller<M: Model> {
+    pub(crate) world: Arc<World<M>>,
     pub(crate) invocation: u32,
     pub(crate) step: Step,
     pub(crate) version: VersionId,
     pub(crate) admitted_at: usize,
 }
 
-impl Caller {
+impl<M: Model> Caller<M> {
     async fn gate(&self, call: Call, side: Side) -> Option<StoreErrorKind> {
         let gate = Gate { invocation: self.invocation, step: self.step, call, side };
         self.world.gate(gate).await
@@ -36,7 +35,7 @@ impl Caller {
         Actor::Function { version: self.version.clone(), admitted_at: self.admitted_at }
     }
 
-    fn note(&self, world: &mut Inner, call: Call, result: &str) {
+    fn note(&self, world: &mut Inner<M>, call: Call, result: &str) {
         let gate = Gate { invocation: self.invocation, step: self.step, call, side: Side::After };
         world.calls.push(gate);
         world.note(|| format!("  #{} {} {call:?}: {result}", self.invocation, self.step));
@@ -44,16 +43,16 @@ impl Caller {
 }
 
 /// Secrets Manager.
-pub(crate) struct Store {
-    pub(crate) caller: Caller,
+pub(crate) struct Store<M: Model> {
+    pub(crate) caller: Arc<Caller<M>>,
     pub(crate) deadline: Deadline,
 }
 
-impl Store {
+impl<M: Model> Store<M> {
     async fn call<T: Send>(
         &self,
         call: Call,
-        effect: impl FnOnce(&mut Inner) -> Result<T, StoreErrorKind> + Send,
+        effect: impl FnOnce(&mut Inner<M>) -> Result<T, StoreErrorKind> + Send,
     ) -> Result<T, StoreError> {
         let failed = |kind| StoreError { operation: operation(call), kind, detail: None };
         if let Some(fault) = self.caller.gate(call, Side::Before).await {
@@ -79,7 +78,7 @@ impl Store {
 fn operation(call: Call) -> &'static str {
     match call {
         Call::Describe => "DescribeSecret",
-        Call::Get => "GetSecretValue",
+        Call::Get | Call::Credential => "GetSecretValue",
         Call::Put => "PutSecretValue",
         Call::Move => "UpdateSecretVersionStage",
         Call::Refresh => "refresh",
@@ -87,7 +86,7 @@ fn operation(call: Call) -> &'static str {
     }
 }
 
-impl SecretStore for Store {
+impl<M: Model> SecretStore for Store<M> {
     async fn describe(&self, secret_id: &str) -> Result<Described, StoreError> {
         let name = secret_id.to_owned();
         self.call(Call::Describe, move |world| {
@@ -99,9 +98,9 @@ impl SecretStore for Store {
                 rotation_enabled: true,
                 deleted: false,
                 replica_of: None,
-                tags: [].into(),
+                tags: world.tags.clone(),
                 versions: seen.listed(),
-                last_rotated: None,
+                last_rotated: world.last_rotated(),
                 as_of: UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs()),
             })
         })
@@ -116,6 +115,15 @@ impl SecretStore for Store {
             let youngest = seen.versions.values().map(|version| version.created).max();
             let created = youngest.filter(|_| hidden).unwrap_or(found.created);
             Ok(found.value.as_ref().map(|value| VersionValue { text: SecretText::new(value.to_string()), created }))
+        })
+        .await
+    }
+
+    async fn get_current(&self, secret_id: &str) -> Result<VersionValue, StoreError> {
+        let known = secret_id == CREDENTIAL_SECRET;
+        self.call(Call::Credential, move |world| {
+            let value = VersionValue { text: SecretText::new(CREDENTIAL.to_owned()), created: world.now() };
+            if known { Ok(value) } else { Err(StoreErrorKind::SecretNotFound) }
         })
         .await
     }
@@ -173,29 +181,23 @@ impl SecretStore for Store {
 }
 
 /// The application, behind a load balancer that sends every request to the next instance.
-pub(crate) struct SimulatedTarget {
-    caller: Caller,
+pub(crate) struct SimulatedTarget<M: Model> {
+    caller: Arc<Caller<M>>,
     settings: TargetSettings,
 }
 
-impl SimulatedTarget {
+impl<M: Model> SimulatedTarget<M> {
     /// `None` when nobody is asked.
-    pub(crate) fn new(caller: &Caller, application: Application) -> Option<Self> {
-        let instances = match application {
-            Application::None => return None,
-            Application::Told | Application::CurrentOnly => NonZeroUsize::new(2),
-            Application::Reloading => None,
-        };
-        let settings = TargetSettings { can_refresh: true, instances, timeout: Duration::from_secs(2) };
-        Some(Self { caller: caller.clone(), settings })
+    pub(crate) fn new(caller: &Arc<Caller<M>>, model: M) -> Option<Self> {
+        Some(Self { caller: Arc::clone(caller), settings: model.target()? })
     }
 }
 
-impl Target for SimulatedTarget {
+impl<M: Model> Target for SimulatedTarget<M> {
     async fn ask(&self, operation: Operation, _: &str, token: &SecretText) -> Result<Answer, String> {
         let call = match operation {
             Operation::Refresh => Call::Refresh,
-            Operation::Verify => Call::Verify,
+            Operation::Verify | Operation::Keys => Call::Verify,
         };
         let lost = || "connection reset".to_owned();
         if self.caller.gate(call, Side::Before).await.is_some() {
@@ -210,7 +212,9 @@ impl Target for SimulatedTarget {
             }
             self.caller.note(&mut world, call, if accepted { "accepted" } else { "refused" });
             let verdict = if accepted { Verdict::Accepted } else { Verdict::Refused };
-            Answer { verdict, instance: self.settings.instances.map(|_| instance.to_string()) }
+            let asked = accepted && operation == Operation::Keys;
+            let keys = asked.then(|| world.scenario.model.reports(&world.instances[instance])).flatten();
+            Answer { verdict, instance: self.settings.instances.map(|_| instance.to_string()), keys }
         };
         match self.caller.gate(call, Side::After).await {
             Some(_) => Err(lost()),

@@ -1,28 +1,27 @@
 //! One schedule, from RotateSecret to the end: the rotation service with its retries, and the invocations, polled by hand.
 
+use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use admin_token::AdminToken;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
-use rotation::document::{Document, FieldName};
 use rotation::error::RotationError;
 use rotation::event::{RotationEvent, Step, VersionId};
-use rotation::kind::{Phase, SecretKind, Subject, Values};
 use rotation::protocol::{Report, Rotator};
-use rotation::target::Target;
 use rotation::versions::Stage;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
+use crate::model::{Model, Refusal};
 use crate::ports::{Caller, SimulatedTarget, Store};
-use crate::scenario::{Application, Balancer, Sabotage, Scenario, Staleness};
+use crate::scenario::{Balancer, Scenario, Staleness};
 use crate::schedule::{Action, Adversary, Gate, Until};
+use crate::tested::Tested;
 use crate::world::World;
 
 /// The steps in the order of a rotation.
@@ -32,8 +31,6 @@ pub const STEPS: [Step; 4] = [Step::CreateSecret, Step::SetSecret, Step::TestSec
 const ATTEMPTS: usize = 5;
 const BETWEEN_STEPS: Duration = Duration::from_millis(50);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(2);
-/// How long the application keeps what it has read.
-const CACHE_AGE: Duration = Duration::from_secs(60 * 60);
 /// Who stands still for so long, while others act, may find that its time to verify is up.
 const LONG: Duration = Duration::from_secs(1);
 /// The function's timeout.
@@ -50,8 +47,10 @@ pub struct Ended {
     pub gates: Vec<Gate>,
     /// Whether an invocation that was held up had ended before it came to its gate: a longer hold makes no difference.
     pub duplicate_ended_early: bool,
-    /// How often the application was found using the new token.
+    /// How often the application was found using the new value.
     pub rotations: usize,
+    /// The names of all errors that steps ended with.
+    pub errors: BTreeSet<&'static str>,
 }
 
 /// How a rotation ended for the rotation service.
@@ -92,7 +91,12 @@ impl Simulator {
     ///
     /// # Errors
     /// The first promise that did not hold.
-    pub fn run(&self, scenario: &Scenario, adversary: &mut dyn Adversary, traced: bool) -> Result<Ended, Violation> {
+    pub fn run<M: Model>(
+        &self,
+        scenario: &Scenario<M>,
+        adversary: &mut dyn Adversary,
+        traced: bool,
+    ) -> Result<Ended, Violation> {
         self.runtime.block_on(tokio::task::unconstrained(async {
             let world = Arc::new(World::new(*scenario, traced));
             let mut service = Service {
@@ -107,6 +111,8 @@ impl Simulator {
                 faults: 0,
                 duplicates: 0,
                 rotations: 0,
+                errors_of_last: BTreeSet::new(),
+                errors: BTreeSet::new(),
             };
             let ended = service.whole_history().await;
             let mut inner = world.lock();
@@ -117,6 +123,7 @@ impl Simulator {
                     gates: service.gates,
                     duplicate_ended_early: service.duplicate_ended_early,
                     rotations: service.rotations,
+                    errors: service.errors,
                 }),
                 (Err(promise), None) | (_, Some(promise)) => Err(Violation { promise, trace: inner.take_trace() }),
             }
@@ -127,10 +134,10 @@ impl Simulator {
 type Answered = Result<Report, RotationError>;
 
 /// A running invocation.
-struct Invocation {
+struct Invocation<M: Model> {
     number: u32,
     step: Step,
-    world: Arc<World>,
+    world: Arc<World<M>>,
     future: Pin<Box<dyn Future<Output = Answered>>>,
 }
 
@@ -139,7 +146,7 @@ enum Progress {
     Ended(Answered),
 }
 
-impl Invocation {
+impl<M: Model> Invocation<M> {
     /// Lets it run to its next gate, or to its end. While it sleeps, the clock moves on by itself.
     async fn advance(&mut self) -> Progress {
         let progress = poll_fn(|context| match (self.future.as_mut().poll(context), self.world.arrived()) {
@@ -158,8 +165,8 @@ impl Invocation {
     }
 }
 
-struct HeldUp {
-    invocation: Invocation,
+struct HeldUp<M: Model> {
+    invocation: Invocation<M>,
     until: Until,
 }
 
@@ -170,12 +177,12 @@ enum Failed {
 }
 
 /// The rotation service, with the schedule's interventions.
-struct Service<'a> {
-    world: Arc<World>,
+struct Service<'a, M: Model> {
+    world: Arc<World<M>>,
     adversary: &'a mut dyn Adversary,
     invocations: u32,
     gates: Vec<Gate>,
-    held_up: Vec<HeldUp>,
+    held_up: Vec<HeldUp<M>>,
     duplicate_ended_early: bool,
     /// Something happened after which a refusal is an honest answer.
     disturbed: bool,
@@ -185,16 +192,20 @@ struct Service<'a> {
     faults: usize,
     duplicates: usize,
     rotations: usize,
+    errors_of_last: BTreeSet<&'static str>,
+    errors: BTreeSet<&'static str>,
 }
 
-impl Service<'_> {
+impl<M: Model> Service<'_, M> {
     async fn whole_history(&mut self) -> Result<Rotated, String> {
         let healthy = self.world.lock().is_healthy();
         let rotations = self.adversary.rotations();
-        let (mut version, mut rotated) = self.disturbed_rotation(rotations == 1).await?;
-        for number in 1..rotations {
-            (version, rotated) = self.disturbed_rotation(number + 1 == rotations).await?;
+        let mut last = None;
+        for number in 0..rotations {
+            self.before(number).await?;
+            last = Some(self.disturbed_rotation(number + 1 == rotations).await?);
         }
+        let Some((version, rotated)) = last else { return Err("there was nothing to do".to_owned()) };
         if !healthy {
             self.require_put_back(&version, &rotated)?;
             self.world.heal();
@@ -209,17 +220,54 @@ impl Service<'_> {
             self.world.end_staleness();
         }
         // Whatever happened, the secret can be rotated on.
+        self.world.lock().tags.clear();
         for _ in 0..3 {
             let next = self.world.rotate_secret();
-            if self.rotate(&next, false).await? == Rotated::Done && next != version {
+            let ended = self.rotate(&next, false).await?;
+            self.check_violation()?;
+            if ended == Rotated::Done && next != version {
                 self.require_in_use(&next)?;
                 return self.check_violation().map(|()| rotated);
             }
-            // An instance may hold a value from before a rotation that was cut short, until its cache is too old.
-            tokio::time::advance(CACHE_AGE).await;
+            if self.refusal(&next) == Refusal::ForGood {
+                return Ok(rotated);
+            }
+            // An instance may hold a value from before a rotation that was cut short, until its cache is too old; and it may
+            // be too early for the next rotation.
+            let patience = self.world.lock().scenario.model.patience();
+            self.pass(patience).await;
             self.world.reload();
+            self.check_violation()?;
         }
         Err("no later rotation succeeds".to_owned())
+    }
+
+    /// What the schedule lets happen before a rotation.
+    async fn before(&mut self, rotation: usize) -> Result<(), String> {
+        for action in self.adversary.before(rotation) {
+            self.world.lock().note(|| format!("! before rotation {rotation}: {action:?}"));
+            match action {
+                // A pause between rotations is nothing unusual.
+                Action::Wait(time) => self.pass(time).await,
+                Action::Die | Action::Lose(_) | Action::Fail(_) | Action::Duplicate { .. } => {}
+                Action::Edit(_) | Action::Reload | Action::ReloadOne(_) | Action::Tag(..) => self.act(action),
+            }
+            self.check_violation()?;
+        }
+        Ok(())
+    }
+
+    /// Nothing happens for so long.
+    async fn pass(&self, time: Duration) {
+        tokio::time::advance(time).await;
+        self.world.time_passed();
+    }
+
+    /// What to think of the refusal of the last rotation. The last error alone does not tell: a version that was given up
+    /// is unknown afterwards.
+    fn refusal(&self, version: &VersionId) -> Refusal {
+        let world = self.world.lock();
+        self.errors_of_last.iter().map(|name| M::refusal(&world, version, name)).max().unwrap_or(Refusal::Wrong)
     }
 
     /// A rotation with the schedule's interventions; after the last one nobody is held up any longer.
@@ -230,11 +278,12 @@ impl Service<'_> {
         self.check_violation()?;
         // With more of them, the service's attempts may run out.
         let must_be_done = self.world.lock().is_healthy() && !self.disturbed && self.faults + self.duplicates <= 2;
-        if must_be_done && rotated != Rotated::Done {
-            return Err(format!("nothing stood against the rotation, and it ended as {rotated:?}"));
-        }
-        if must_be_done {
-            self.require_in_use(&version)?;
+        match rotated {
+            Rotated::Done if must_be_done => self.require_in_use(&version)?,
+            Rotated::Refused(_) if must_be_done && self.refusal(&version) == Refusal::Wrong => {
+                return Err(format!("nothing stood against the rotation, and it ended as {rotated:?}"));
+            }
+            _ => {}
         }
         Ok((version, rotated))
     }
@@ -242,6 +291,7 @@ impl Service<'_> {
     /// A whole rotation, repeated with the same token when a step fails.
     async fn rotate(&mut self, version: &VersionId, disturbed: bool) -> Result<Rotated, String> {
         let mut last = "Killed";
+        self.errors_of_last.clear();
         'attempts: for attempt in 0..ATTEMPTS {
             self.world.lock().note(|| format!("{version}, attempt {attempt}"));
             for step in STEPS {
@@ -254,12 +304,15 @@ impl Service<'_> {
                     }
                     Err(Failed::Error(name)) => {
                         last = name;
+                        self.errors_of_last.insert(name);
+                        self.errors.insert(name);
                         tokio::time::advance(BETWEEN_ATTEMPTS).await;
                         continue 'attempts;
                     }
                 }
             }
             if self.world.lock().state().is_at(version, &Stage::Current) {
+                self.world.rotation_succeeded();
                 return Ok(Rotated::Done);
             }
             last = "RotationIncomplete";
@@ -267,7 +320,7 @@ impl Service<'_> {
         Ok(Rotated::Refused(last))
     }
 
-    fn invoke(&mut self, version: &VersionId, step: Step) -> Invocation {
+    fn invoke(&mut self, version: &VersionId, step: Step) -> Invocation<M> {
         let number = self.invocations;
         self.invocations += 1;
         let world = Arc::clone(&self.world);
@@ -275,16 +328,15 @@ impl Service<'_> {
         let admitted_at = world.lock().writes();
         let caller =
             Caller { world: Arc::clone(&world), invocation: number, step, version: version.clone(), admitted_at };
+        let caller = Arc::new(caller);
         let future = async move {
             let scenario = caller.world.lock().scenario;
             let deadline = Deadline::after(TIMEOUT);
-            let kind = TestedKind {
-                kind: AdminToken::new(SimulatedTarget::new(&caller, scenario.application)),
-                believes: scenario.sabotage == Sabotage::BelievesWithoutProof,
-            };
+            let kind = scenario.model.kind(SimulatedTarget::new(&caller, scenario.model));
+            let kind = Tested { kind, model: scenario.model, sabotage: scenario.sabotage };
             let store = Store { caller, deadline };
-            let event = RotationEvent { step, secret_id: "shop/admin-token".to_owned(), version, rotation_token: None };
-            let stack = scenario.stack()?;
+            let event = RotationEvent { step, secret_id: "shop/secret".to_owned(), version, rotation_token: None };
+            let stack = scenario.stack(&kind)?;
             let mut rng = StdRng::seed_from_u64(u64::from(number));
             Rotator { kind: &kind, store: &store, stack: &stack }.perform(&event, deadline, &mut rng).await
         };
@@ -348,14 +400,9 @@ impl Service<'_> {
 
     async fn intervene(&mut self, version: &VersionId, action: Action) {
         match action {
-            Action::Edit(edit) => {
-                self.disturbed = true;
-                self.world.edit(edit);
-            }
-            Action::Reload => self.world.reload(),
             Action::Wait(time) => {
                 self.disturbed = true;
-                tokio::time::advance(time).await;
+                self.pass(time).await;
             }
             Action::Duplicate { step, gates, until } => {
                 self.duplicates += 1;
@@ -369,6 +416,21 @@ impl Service<'_> {
                 self.held_up.push(HeldUp { invocation, until });
             }
             Action::Die | Action::Lose(_) | Action::Fail(_) => {}
+            Action::Edit(_) | Action::Reload | Action::ReloadOne(_) | Action::Tag(..) => self.act(action),
+        }
+    }
+
+    /// What people do, and caches.
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Edit(edit) => {
+                self.disturbed = true;
+                self.world.edit(edit);
+            }
+            Action::Reload => self.world.reload(),
+            Action::ReloadOne(instance) => self.world.reload_one(instance),
+            Action::Tag(name, value) => self.world.tag(name, value),
+            _ => {}
         }
     }
 
@@ -376,7 +438,7 @@ impl Service<'_> {
     async fn go_on(&mut self, which: impl Fn(Until) -> bool) {
         let (go, stay) = std::mem::take(&mut self.held_up).into_iter().partition(|held_up| which(held_up.until));
         self.held_up = stay;
-        let go: Vec<HeldUp> = go;
+        let go: Vec<HeldUp<M>> = go;
         for mut held_up in go {
             let answer = loop {
                 if let Progress::Ended(answer) = held_up.invocation.advance().await {
@@ -395,7 +457,7 @@ impl Service<'_> {
         self.world.lock().violation.clone().map_or(Ok(()), Err)
     }
 
-    /// A rotation that succeeded is in use: the application accepts its token, and the one before during the overlap.
+    /// A rotation that succeeded is in use.
     fn require_in_use(&mut self, version: &VersionId) -> Result<(), String> {
         let world = self.world.lock();
         let state = world.state();
@@ -403,13 +465,7 @@ impl Service<'_> {
             // Somebody stored another value after the promotion.
             return if self.disturbed { Ok(()) } else { Err(format!("{version} succeeded and is not AWSCURRENT")) };
         }
-        let token = state.value(version).and_then(|value| crate::application::token(&world.scenario, value));
-        // The first value of a secret is made before any application can know it.
-        let told = state.holder(&Stage::Previous).is_some() || world.scenario.application == Application::Reloading;
-        let accepted = token.is_some_and(|token| world.accepted_everywhere(&token));
-        if told && !accepted {
-            return Err(format!("{version} succeeded, and an instance refuses its token"));
-        }
+        M::judge_success(&world)?;
         drop(world);
         self.rotations += 1;
         Ok(())
@@ -419,14 +475,13 @@ impl Service<'_> {
     fn require_put_back(&self, version: &VersionId, rotated: &Rotated) -> Result<(), String> {
         let world = self.world.lock();
         let state = world.state();
-        let current =
-            state.value_at(&Stage::Current).and_then(|value| crate::application::token(&world.scenario, value));
         let left = state.stages_of(version);
         if *rotated == Rotated::Done {
-            return Err("the rotation succeeded with an application that does not accept the token".to_owned());
+            return Err("the rotation succeeded with an application that does not know the new value".to_owned());
         }
-        if current != world.first_token {
-            return Err("the token from before the rotation is not AWSCURRENT again".to_owned());
+        let stands = state.is_at(version, &Stage::Current) && world.scenario.model.may_stand();
+        if !stands && state.value_at(&Stage::Current) != world.first.as_ref() {
+            return Err("the value from before the rotation is not AWSCURRENT again".to_owned());
         }
         if !world.promises.was_rolled_back(version) {
             return Ok(());
@@ -440,76 +495,5 @@ impl Service<'_> {
             return Err("AWSPREVIOUS is still on the version that was rolled back".to_owned());
         }
         Ok(())
-    }
-}
-
-/// The real kind; on request one that takes every proof for granted.
-struct TestedKind<T> {
-    kind: AdminToken<T>,
-    believes: bool,
-}
-
-impl<T: Target + Send> SecretKind for TestedKind<T> {
-    fn has_target(&self) -> bool {
-        self.kind.has_target()
-    }
-
-    fn settle_time(&self) -> Duration {
-        self.kind.settle_time()
-    }
-
-    fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
-        self.kind.first(subject, rng)
-    }
-
-    fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
-        self.kind.create(subject, current, rng)
-    }
-
-    fn members(&self, field: &FieldName) -> Vec<FieldName> {
-        self.kind.members(field)
-    }
-
-    fn check_succession(
-        &self,
-        subject: &Subject<'_>,
-        old: &Document,
-        new: &Document,
-        created: std::time::SystemTime,
-    ) -> Result<(), RotationError> {
-        self.kind.check_succession(subject, old, new, created)
-    }
-
-    fn overlap_end(
-        &self,
-        subject: &Subject<'_>,
-        current: &Document,
-        promoted: std::time::SystemTime,
-    ) -> Option<std::time::SystemTime> {
-        self.kind.overlap_end(subject, current, promoted)
-    }
-
-    async fn set(
-        &self,
-        subject: &Subject<'_>,
-        values: Values<'_>,
-        phase: Phase,
-        deadline: Deadline,
-    ) -> Result<(), RotationError> {
-        self.kind.set(subject, values, phase, deadline).await
-    }
-
-    async fn test(
-        &self,
-        subject: &Subject<'_>,
-        values: Values<'_>,
-        phase: Phase,
-        deadline: Deadline,
-        rng: &mut StdRng,
-    ) -> Result<(), RotationError> {
-        if self.believes {
-            return Ok(());
-        }
-        self.kind.test(subject, values, phase, deadline, rng).await
     }
 }

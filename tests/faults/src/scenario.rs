@@ -1,48 +1,21 @@
-//! What a schedule runs against: the secret, the application, the weather, and whether something is broken on purpose.
+//! What a schedule runs against: the secret and its application, the weather, and whether something is broken on purpose.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use rotation::environment::Environment;
 use rotation::error::RotationError;
+use rotation::kind::SecretKind;
 use rotation::policy::StackPolicy;
 
-/// The member of a JSON secret that is rotated.
-pub(crate) const FIELD: &str = "ADMIN_TOKEN";
-
-/// The overlap in force: the function's default.
-pub(crate) const OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// What the value looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// The whole value is the token.
-    Text,
-    /// The token is a member of an object that has others.
-    Json,
-}
-
-/// Who uses the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Application {
-    /// Nobody is asked or told.
-    None,
-    /// Two instances with ids, that accept all stages and load the secret only when they are told to: the rotation has to
-    /// reach each of them.
-    Told,
-    /// Two instances without ids, that accept all stages and load the secret again when they meet an unknown token.
-    Reloading,
-    /// Two instances with ids, that accept `AWSCURRENT` only: rotated with `rotation:verify=after`.
-    CurrentOnly,
-}
+use crate::model::{Model, Shape};
 
 /// What is wrong with the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defect {
     /// It says that it loads the secret, and does not.
     Frozen,
-    /// It accepts a new token while that is pending, and no more when it is current.
+    /// It loads a new value while that is pending, and knows only the one from before the rotation when it is current.
     DropsPromoted,
 }
 
@@ -80,6 +53,10 @@ pub enum Staleness {
         /// How many writes it misses.
         back: usize,
     },
+    /// DescribeSecret never says when a rotation last succeeded.
+    NeverRotated,
+    /// DescribeSecret says when the rotation before the last one succeeded.
+    RotatedBefore,
 }
 
 /// What is broken on purpose, to see that the invariants notice.
@@ -93,8 +70,10 @@ pub enum Sabotage {
     MoveIgnoresOrigin,
     /// The protocol does not see that the current version is younger than its own.
     HidesAges,
-    /// The kind believes that every token works, without asking.
+    /// The kind believes that every value works, without asking.
     BelievesWithoutProof,
+    /// The kind says of every value that it may be put back.
+    AlwaysPutsBack,
     /// `AWSPENDING` stays on a version that was rolled back.
     KeepsPending,
     /// The rollback does not move `AWSCURRENT`, and says that it did.
@@ -103,11 +82,9 @@ pub enum Sabotage {
 
 /// One combination of all these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scenario {
-    /// What the value looks like.
-    pub shape: Shape,
-    /// Who uses the token.
-    pub application: Application,
+pub struct Scenario<M> {
+    /// The kind of secret, and who uses it.
+    pub model: M,
     /// What is wrong with the application, if anything.
     pub defect: Option<Defect>,
     /// How its load balancer chooses.
@@ -120,13 +97,12 @@ pub struct Scenario {
     pub sabotage: Sabotage,
 }
 
-impl Scenario {
+impl<M: Model> Scenario<M> {
     /// A secret in use, reads without delay, nothing broken.
     #[must_use]
-    pub fn new(shape: Shape, application: Application) -> Self {
+    pub fn new(model: M) -> Self {
         Self {
-            shape,
-            application,
+            model,
             defect: None,
             balancer: Balancer::Mixed,
             start: Start::InUse,
@@ -165,25 +141,16 @@ impl Scenario {
         Self { sabotage, ..self }
     }
 
-    pub(crate) fn field(&self) -> Option<&'static str> {
-        (self.shape == Shape::Json).then_some(FIELD)
-    }
-
-    pub(crate) fn stack(&self) -> Result<StackPolicy, RotationError> {
-        let mut variables = BTreeMap::new();
-        if let Some(field) = self.field() {
-            variables.insert("ROTATION_FIELD", field);
-        }
-        if self.application == Application::CurrentOnly {
-            variables.insert("ROTATION_VERIFY", "after");
-        }
-        StackPolicy::from_environment(&variables.into_iter().collect::<Environment>())
+    pub(crate) fn stack<K: SecretKind>(&self, _: &K) -> Result<StackPolicy, RotationError> {
+        let field = (self.model.shape() == Shape::Json).then_some(("ROTATION_FIELD", M::FIELD));
+        let variables = field.into_iter().chain(self.model.variables());
+        StackPolicy::from_environment(&variables.collect::<Environment>(), K::SETTINGS)
     }
 }
 
-impl fmt::Display for Scenario {
+impl<M: Model> fmt::Display for Scenario<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}, application {:?}", self.shape, self.application)?;
+        write!(f, "{}", self.model)?;
         if let Some(defect) = self.defect {
             write!(f, " ({defect:?})")?;
         }

@@ -34,6 +34,8 @@ pub enum Call {
     Refresh,
     /// The application is asked with a token.
     Verify,
+    /// GetSecretValue of the secret that holds the token.
+    Credential,
 }
 
 impl Call {
@@ -72,6 +74,8 @@ pub enum Action {
     Edit(Edit),
     /// The application's instances load the secret because their caches are old.
     Reload,
+    /// One instance does.
+    ReloadOne(usize),
     /// The same event, or one of another step, is delivered once more. That invocation runs up to its gate of this
     /// number, and goes on when told.
     Duplicate {
@@ -84,6 +88,8 @@ pub enum Action {
     },
     /// Time passes.
     Wait(Duration),
+    /// Somebody sets a tag of the secret, or takes it away.
+    Tag(&'static str, Option<&'static str>),
 }
 
 /// When an invocation that was held up goes on, to its end.
@@ -102,14 +108,19 @@ pub enum Until {
 pub enum Edit {
     /// Another member of a JSON secret.
     OtherMember,
-    /// A token of their own. They tell the application.
-    Token,
+    /// A secret of their own in the place of the one that is rotated. They tell the application.
+    Secret,
+    /// Something that only secrets of this kind have.
+    OfKind(&'static str),
 }
 
 /// Decides what happens.
 pub trait Adversary {
     /// What happens at the gate with this number, counted over all invocations that the service waits for.
     fn at(&mut self, number: usize, gate: &Gate) -> Vec<Action>;
+
+    /// What happens before the rotation with this number begins.
+    fn before(&mut self, rotation: usize) -> Vec<Action>;
 
     /// How many rotations in a row are disturbed.
     fn rotations(&self) -> usize {
@@ -122,6 +133,8 @@ pub trait Adversary {
 pub struct Script {
     /// The number of the gate, and what happens there.
     pub actions: Vec<(usize, Action)>,
+    /// The number of the rotation, and what happens before it.
+    pub between: Vec<(usize, Action)>,
     /// How many rotations in a row.
     pub rotations: usize,
 }
@@ -130,13 +143,27 @@ impl Script {
     /// During one rotation.
     #[must_use]
     pub fn new(actions: impl Into<Vec<(usize, Action)>>) -> Self {
-        Self { actions: actions.into(), rotations: 1 }
+        Self { actions: actions.into(), between: vec![], rotations: 1 }
+    }
+
+    /// During so many rotations in a row.
+    #[must_use]
+    pub fn rotating(self, rotations: usize) -> Self {
+        Self { rotations, ..self }
+    }
+
+    /// With something that happens before a rotation.
+    #[must_use]
+    pub fn before(mut self, rotation: usize, action: Action) -> Self {
+        self.between.push((rotation, action));
+        self
     }
 }
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} rotation(s)", self.rotations)?;
+        self.between.iter().try_for_each(|(number, action)| write!(f, "; before rotation {number} {action:?}"))?;
         self.actions.iter().try_for_each(|(number, action)| write!(f, "; at gate {number} {action:?}"))
     }
 }
@@ -144,6 +171,10 @@ impl fmt::Display for Script {
 impl Adversary for Script {
     fn at(&mut self, number: usize, _: &Gate) -> Vec<Action> {
         self.actions.iter().filter(|(at, _)| *at == number).map(|(_, action)| *action).collect()
+    }
+
+    fn before(&mut self, rotation: usize) -> Vec<Action> {
+        self.between.iter().filter(|(at, _)| *at == rotation).map(|(_, action)| *action).collect()
     }
 
     fn rotations(&self) -> usize {

@@ -42,7 +42,7 @@ pub(crate) enum Author {
 
 /// The versions of the secret and the stages on them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct State {
+pub struct State {
     pub(crate) versions: BTreeMap<VersionId, Version>,
     stages: BTreeMap<Stage, VersionId>,
 }

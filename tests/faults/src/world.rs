@@ -1,6 +1,7 @@
 //! Everything outside the function: Secrets Manager, the application, the clock, and the gates at which a schedule
 //! intervenes. Every effect goes through [`World::commit`], which checks the promises.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -11,15 +12,16 @@ use rotation::store::StoreErrorKind;
 use rotation::versions::Stage;
 use tokio::time::Instant;
 
-use crate::application::Instance;
-use crate::invariants::{self, Promises};
-use crate::scenario::{Application, Balancer, Defect, FIELD, Scenario, Shape, Staleness, Start};
+use crate::invariants::{self, Checked, Promises};
+use crate::model::{Model, Shape};
+use crate::scenario::{Balancer, Defect, Scenario, Staleness, Start};
 use crate::schedule::{Edit, Gate};
 use crate::state::{Author, State};
 
 /// What one call takes. The service's dates are finer than that, so no two versions are of the same time.
 const CALL: Duration = Duration::from_millis(5);
-const INSTANCES: usize = 2;
+/// How far apart the instances loaded the secret.
+const CACHES_APART: Duration = Duration::from_secs(20 * 60);
 
 /// Who causes an effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,20 +36,34 @@ pub(crate) enum Actor {
 }
 
 /// Shared by the invocations, and by the scheduler, which polls one of them at a time.
-pub(crate) struct World(Mutex<Inner>);
+pub(crate) struct World<M: Model>(Mutex<Inner<M>>);
 
-pub(crate) struct Inner {
-    pub(crate) scenario: Scenario,
+/// What is behind its lock.
+pub struct Inner<M: Model> {
+    pub(crate) scenario: Scenario<M>,
     begun: Instant,
     skew: Duration,
+    /// The time at which something happened that is made up for now.
+    looking_back: Option<SystemTime>,
     /// Every state that the secret was in, with the time from which on it was.
     history: Vec<(SystemTime, Arc<State>)>,
     reads: usize,
-    pub(crate) instances: Vec<Instance>,
+    pub(crate) instances: Vec<M::Instance>,
+    /// What the instances held at first.
+    held_at_first: Vec<M::Instance>,
+    /// When each of them loaded the secret by itself.
+    loaded_at: Vec<SystemTime>,
     requests: u32,
-    pub(crate) first_token: Option<Arc<str>>,
+    /// The value from before all rotations.
+    pub(crate) first: Option<Arc<str>>,
+    pub(crate) tags: BTreeMap<String, String>,
+    /// Whether somebody has ever set a tag.
+    pub(crate) tagged: bool,
+    /// When the service saw rotations succeed.
+    pub(crate) rotated: Vec<SystemTime>,
     pub(crate) healed: bool,
     pub(crate) promises: Promises,
+    pub(crate) memory: M::Memory,
     pub(crate) violation: Option<String>,
     pub(crate) calls: Vec<Gate>,
     trace: Option<Vec<String>>,
@@ -58,49 +74,52 @@ pub(crate) struct Inner {
     fault: Option<StoreErrorKind>,
 }
 
-impl World {
-    pub(crate) fn new(scenario: Scenario, traced: bool) -> Self {
+impl<M: Model> World<M> {
+    pub(crate) fn new(scenario: Scenario<M>, traced: bool) -> Self {
         let mut state = State::default();
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         if scenario.start == Start::InUse {
             for number in 0..2 {
-                let value = match scenario.shape {
-                    Shape::Text => format!("initial-token-{number}"),
-                    Shape::Json => format!(r#"{{ "port": 8080, "{FIELD}": "initial-token-{number}", "note": "a b" }}"#),
-                };
                 let created = start - Duration::from_secs(86_400 * (90 - number));
+                let value = scenario.model.initial(number, created);
                 state.store_by_hand(&version_id("initial", number), value.into(), Author::Initial, created);
             }
         }
-        let mut instances = vec![Instance::default(); INSTANCES];
-        for instance in &mut instances {
-            *instance = Instance::loaded(&scenario, &state);
-        }
-        if scenario.application == Application::None {
-            instances.clear();
-        }
-        let first_token = state.value_at(&Stage::Current).and_then(|value| crate::application::token(&scenario, value));
-        Self(Mutex::new(Inner {
+        let loaded = scenario.model.loaded(&state).unwrap_or_default();
+        let instances = vec![loaded; scenario.model.instances()];
+        // Their caches do not become old all at once.
+        let loaded_at = (0..scenario.model.instances() as u32).map(|number| start - CACHES_APART * number).collect();
+        let first = state.value_at(&Stage::Current).cloned();
+        let mut inner = Inner {
             scenario,
             begun: Instant::now(),
             skew: Duration::ZERO,
+            looking_back: None,
             history: vec![(start, Arc::new(state))],
             reads: 0,
+            held_at_first: instances.clone(),
             instances,
+            loaded_at,
             requests: 0,
-            first_token,
+            first,
+            tags: BTreeMap::new(),
+            tagged: false,
+            rotated: vec![],
             healed: false,
             promises: Promises::default(),
+            memory: M::Memory::default(),
             violation: None,
             calls: vec![],
             trace: traced.then(Vec::new),
             versions_made: 0,
             arrived: None,
             fault: None,
-        }))
+        };
+        inner.note_first_value();
+        Self(Mutex::new(inner))
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner<M>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,27 +164,20 @@ impl World {
         let number = u64::from(world.versions_made) + 1;
         world.versions_made += 1;
         let version = version_id("person", number);
-        let token = format!("token-of-a-person-{number}");
         let current = world.state().value_at(&Stage::Current).cloned();
-        let value = match (world.scenario.shape, edit, current) {
-            (Shape::Text, ..) => token,
-            (Shape::Json, _, None) => format!(r#"{{"{FIELD}":"{token}","port":8080}}"#),
-            (Shape::Json, Edit::OtherMember, Some(old)) => {
+        let (model, now) = (world.scenario.model, world.now());
+        let value = match (edit, &current) {
+            (Edit::OtherMember, Some(old)) if model.shape() == Shape::Json => {
                 old.replacen("\"port\": 8080", &format!("\"port\": 90{number:02}"), 1)
             }
-            (Shape::Json, Edit::Token, Some(old)) => match crate::application::token(&world.scenario, &old) {
-                Some(old_token) => old.replacen(&format!("\"{old_token}\""), &format!("\"{token}\""), 1),
-                None => old.to_string(),
-            },
+            _ => model.edited(edit, current.as_ref(), number, now),
         };
         let mut state = world.changed();
         state.store_by_hand(&version, value.into(), Author::Person, world.now());
-        // Who sets a token of their own tells the application.
-        let mut instances = world.instances.clone();
-        if edit == Edit::Token || world.scenario.shape == Shape::Text {
-            world.load_all(&mut instances, &state);
+        // Who sets a secret of their own tells the application.
+        if edit == Edit::Secret || model.shape() == Shape::Text {
+            world.load_all(&state);
         }
-        world.instances = instances;
         world.commit(&Actor::Person, state);
         world.note(|| format!("a person stores {version} ({edit:?})"));
     }
@@ -173,11 +185,43 @@ impl World {
     /// The caches of all instances have become too old.
     pub(crate) fn reload(&self) {
         let mut world = self.lock();
-        let (mut instances, state) = (world.instances.clone(), world.state());
-        world.load_all(&mut instances, &state);
-        world.instances = instances;
+        let state = world.state();
+        world.load_all(&state);
         world.note(|| "the instances load the secret, their caches being old".to_owned());
         world.check_clients();
+    }
+
+    /// The cache of one instance has become too old.
+    pub(crate) fn reload_one(&self, instance: usize) {
+        let mut world = self.lock();
+        if instance < world.instances.len() {
+            world.load(instance);
+            world.note(|| format!("instance {instance} loads the secret, its cache being old"));
+        }
+    }
+
+    /// Somebody sets a tag, or takes it away.
+    pub(crate) fn tag(&self, name: &str, value: Option<&str>) {
+        let mut world = self.lock();
+        world.tagged |= value.is_some();
+        match value {
+            Some(value) => world.tags.insert(name.to_owned(), value.to_owned()),
+            None => world.tags.remove(name),
+        };
+    }
+
+    /// Time has passed.
+    pub(crate) fn time_passed(&self) {
+        let mut world = self.lock();
+        world.load_what_is_old();
+        world.check_clients();
+    }
+
+    /// The service has seen a rotation succeed.
+    pub(crate) fn rotation_succeeded(&self) {
+        let mut world = self.lock();
+        let now = world.now();
+        world.rotated.push(now);
     }
 
     /// The application is repaired, and started again.
@@ -197,9 +241,9 @@ impl World {
     }
 }
 
-impl Inner {
+impl<M: Model> Inner<M> {
     pub(crate) fn now(&self) -> SystemTime {
-        self.history[0].0 + self.begun.elapsed() + self.skew
+        self.looking_back.unwrap_or_else(|| self.history[0].0 + self.begun.elapsed() + self.skew)
     }
 
     pub(crate) fn state(&self) -> Arc<State> {
@@ -208,6 +252,7 @@ impl Inner {
 
     pub(crate) fn changed(&mut self) -> State {
         self.skew += CALL;
+        self.load_what_is_old();
         State::clone(&self.state())
     }
 
@@ -237,8 +282,20 @@ impl Inner {
                 self.history[last.saturating_sub(back)].1.clone()
             }
             Staleness::Lag(lag) | Staleness::LagEverywhere(lag) => self.as_of(lag),
-            Staleness::Once { .. } | Staleness::None => self.state(),
+            Staleness::Once { .. } | Staleness::None | Staleness::NeverRotated | Staleness::RotatedBefore => {
+                self.state()
+            }
         }
+    }
+
+    /// When a rotation last succeeded, as DescribeSecret says it.
+    pub(crate) fn last_rotated(&self) -> Option<SystemTime> {
+        let back = match self.scenario.staleness {
+            Staleness::NeverRotated => return None,
+            Staleness::RotatedBefore => 1,
+            _ => 0,
+        };
+        self.rotated.iter().rev().nth(back).copied()
     }
 
     fn as_of(&self, lag: Duration) -> Arc<State> {
@@ -259,26 +316,73 @@ impl Inner {
         self.check_clients();
     }
 
+    fn note_first_value(&mut self) {
+        let state = self.state();
+        let found = invariants::begin(self, &state);
+        self.found(found);
+        self.check_clients();
+    }
+
     fn check_clients(&mut self) {
-        let found = invariants::invariant_authorised_clients_are_accepted(self);
+        if self.scenario.model.cache_age().is_some_and(|age| age.is_zero()) {
+            let state = self.state();
+            self.load_all(&state);
+        }
+        let found = M::judge(self);
         self.found(found);
     }
 
-    fn found(&mut self, result: Result<(), String>) {
+    fn found(&mut self, result: Checked) {
         if let (None, Err(violation)) = (&self.violation, result) {
             self.note(|| format!("VIOLATION: {violation}"));
             self.violation = Some(violation);
         }
     }
 
-    fn effective_scenario(&self) -> Scenario {
-        if self.healed { Scenario { defect: None, ..self.scenario } } else { self.scenario }
+    /// Whether this instance is a broken one.
+    pub(crate) fn is_broken(&self, instance: usize) -> bool {
+        !self.is_healthy() && self.scenario.model.is_broken_in(instance)
     }
 
-    fn load_all(&self, instances: &mut [Instance], state: &State) {
-        for instance in instances {
-            instance.load(&self.effective_scenario(), state, self.first_token.as_ref());
+    fn load_from(&mut self, instance: usize, state: &State) {
+        let defect = self.scenario.defect.filter(|_| self.is_broken(instance));
+        let current = state.holder(&Stage::Current).and_then(|version| state.versions.get(version));
+        let loaded = match defect {
+            Some(Defect::Frozen) => None,
+            Some(Defect::DropsPromoted) if current.is_some_and(|version| version.author != Author::Initial) => {
+                Some(self.held_at_first[instance].clone())
+            }
+            // A value that cannot be loaded does not replace what is held.
+            _ => self.scenario.model.loaded(state),
+        };
+        if let Some(loaded) = loaded {
+            self.instances[instance] = loaded;
         }
+    }
+
+    fn load_all(&mut self, state: &State) {
+        for instance in 0..self.instances.len() {
+            self.load_from(instance, state);
+            self.loaded_at[instance] = self.now();
+        }
+    }
+
+    /// What the caches do by themselves as time passes, one after another, before anything else happens.
+    fn load_what_is_old(&mut self) {
+        let Some(age) = self.scenario.model.cache_age().filter(|age| !age.is_zero()) else { return };
+        let (now, state) = (self.now(), self.state());
+        let mut due: Vec<_> = (0..self.instances.len()).map(|number| (self.loaded_at[number] + age, number)).collect();
+        due.retain(|(due, _)| *due <= now);
+        due.sort();
+        for (due, instance) in due {
+            self.looking_back = Some(due);
+            self.load_from(instance, &state);
+            self.check_clients();
+            // It has loaded the same again since, each time that its cache was too old.
+            let since = now.duration_since(due).unwrap_or_default().as_nanos() % age.as_nanos();
+            self.loaded_at[instance] = now - Duration::from_nanos(u64::try_from(since).unwrap_or_default());
+        }
+        self.looking_back = None;
     }
 
     /// The load balancer's choice.
@@ -294,44 +398,27 @@ impl Inner {
 
     /// Whether the instance lets the token pass, after it has loaded the secret again if that is its way.
     pub(crate) fn asks(&mut self, instance: usize, token: &str) -> bool {
-        let now = self.now();
-        if !self.instances[instance].accepts(token, now) && self.scenario.application == Application::Reloading {
+        let (model, now) = (self.scenario.model, self.now());
+        if !model.accepts(&self.instances[instance], token, now) && model.reloads_when_asked() {
             self.load(instance);
         }
-        self.instances[instance].accepts(token, now)
+        model.accepts(&self.instances[instance], token, now)
     }
 
     pub(crate) fn load(&mut self, instance: usize) {
+        self.load_what_is_old();
         let state = match self.scenario.staleness {
             Staleness::LagEverywhere(lag) => self.as_of(lag),
             _ => self.state(),
         };
-        let mut loaded = self.instances[instance].clone();
-        loaded.load(&self.effective_scenario(), &state, self.first_token.as_ref());
-        self.instances[instance] = loaded;
+        self.load_from(instance, &state);
+        self.loaded_at[instance] = self.now();
         self.check_clients();
     }
 
     /// Whether the application is expected to work.
     pub(crate) fn is_healthy(&self) -> bool {
         self.healed || self.scenario.defect.is_none()
-    }
-
-    /// Whether every instance lets the token pass by what it holds, or would after loading.
-    pub(crate) fn accepted_everywhere(&self, token: &str) -> bool {
-        let now = self.now();
-        let fresh = Instance::loaded(&self.scenario, &self.state());
-        let reloads = self.scenario.application == Application::Reloading && self.is_healthy();
-        self.instances.iter().all(|held| held.accepts(token, now) || (reloads && fresh.accepts(token, now)))
-    }
-
-    /// Whether an instance that starts now would let the token pass.
-    pub(crate) fn accepted_by_a_new_instance(&self, token: &str) -> bool {
-        let defect = self.effective_scenario().defect;
-        match defect {
-            None => Instance::loaded(&self.scenario, &self.state()).accepts(token, self.now()),
-            Some(Defect::Frozen | Defect::DropsPromoted) => true,
-        }
     }
 }
 

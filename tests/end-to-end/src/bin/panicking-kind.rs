@@ -1,16 +1,19 @@
 //! A rotation function whose testSecret panics, with the value at hand: what a bug in a new kind of secret looks like.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
 use rotation::document::Document;
 use rotation::error::RotationError;
 use rotation::kind::{Phase, SecretKind, Subject, Values};
+use rotation::policy::{Setting, TOKEN_SETTINGS};
 
 struct PanickingKind;
 
 impl SecretKind for PanickingKind {
+    const SETTINGS: &'static [Setting] = TOKEN_SETTINGS;
+
     fn has_target(&self) -> bool {
         true
     }
@@ -25,6 +28,16 @@ impl SecretKind for PanickingKind {
 
     fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
         current.with_secret(&subject.policy.token.generate(rng))
+    }
+
+    fn check_succession(
+        &self,
+        _: &Subject<'_>,
+        _: &Document,
+        _: &Document,
+        _: SystemTime,
+    ) -> Result<(), RotationError> {
+        Ok(())
     }
 
     async fn set(&self, _: &Subject<'_>, _: Values<'_>, _: Phase, _: Deadline) -> Result<(), RotationError> {

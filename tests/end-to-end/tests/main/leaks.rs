@@ -1,12 +1,14 @@
 //! No byte of a secret value, nor of a RotationToken, is in any output, at any log level.
 
+use application::KeyFormat;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use end_to_end::{FUNCTION, Plan, SECRET, Scene};
+use end_to_end::{ADMIN_TOKEN, FUNCTION, KEY_FIELD, Plan, SECRET, Scene};
 use sandbox::{Fault, FaultRule, Step};
 use serde_json::{Value, json};
 
 use crate::aws_cli::Cli;
+use crate::keys::{bare_key, declared, key_bytes, key_secret, parsed};
 use crate::support::*;
 
 /// The ways in which a text may be written: as it is, in hexadecimal, and in base64 wherever it stands in what is encoded.
@@ -32,12 +34,17 @@ fn leaked<'a>(needles: &'a [String], haystack: &str) -> Vec<&'a String> {
 /// Every value that any version of the secret has, its members, and every RotationToken.
 async fn secrets(scene: &Scene) -> Vec<String> {
     let versions =
-        scene.client.list_secret_version_ids().secret_id(SECRET).include_deprecated(true).send().await.unwrap();
+        scene.client.list_secret_version_ids().secret_id(scene.secret()).include_deprecated(true).send().await.unwrap();
     let mut secrets: Vec<_> = scene.sandbox.rotation_tokens_seen().into_iter().map(|seen| seen.token).collect();
     assert!(!secrets.is_empty());
     for version in versions.versions.unwrap_or_default() {
-        let value =
-            scene.client.get_secret_value().secret_id(SECRET).version_id(version.version_id.unwrap()).send().await;
+        let value = scene
+            .client
+            .get_secret_value()
+            .secret_id(scene.secret())
+            .version_id(version.version_id.unwrap())
+            .send()
+            .await;
         let Some(text) = value.ok().and_then(|value| value.secret_string) else { continue };
         let members: Value = serde_json::from_str(&text).unwrap_or_default();
         let members = members.as_object().into_iter().flatten();
@@ -52,8 +59,13 @@ async fn secrets(scene: &Scene) -> Vec<String> {
 /// All that the function, the rotation service and CloudWatch show to anybody.
 fn shown(scene: &Scene) -> String {
     let events = serde_json::to_string(&scene.sandbox.events()).unwrap();
-    [log(scene), events, format!("{:?}", metrics(scene)), format!("{:?}", scene.sandbox.rotation_attempts(SECRET))]
-        .concat()
+    [
+        log(scene),
+        events,
+        format!("{:?}", metrics(scene)),
+        format!("{:?}", scene.sandbox.rotation_attempts(scene.secret())),
+    ]
+    .concat()
 }
 
 async fn assert_no_leak(scene: &Scene, more: &str) {
@@ -203,5 +215,127 @@ async fn a_function_that_panics_with_a_value_in_its_hands_shows_none() {
         assert_eq!(current(&scene).await, before);
         assert!(scene.value("AWSPENDING").await.unwrap().is_some(), "there was a value to leak");
         assert_no_leak(&scene, &format!("{error:?}")).await;
+    }
+}
+
+/// The ways in which the bytes of a key may be written, by themselves and in a Tink keyset.
+fn key_forms(key: &[u8; 32]) -> Vec<String> {
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let message = [&[0x1a, 32][..], key].concat();
+    let encoded = [&key[..], &message].map(|bytes| [STANDARD.encode(bytes), URL_SAFE.encode(bytes)]).concat();
+    let raw = String::from_utf8_lossy(key).into_owned();
+    let mut forms =
+        vec![hex.to_uppercase(), hex, format!("{key:?}"), raw, format!("{:?}", String::from_utf8_lossy(key))];
+    forms.extend(encoded.iter().map(|text| text.trim_end_matches('=').to_owned()));
+    forms
+}
+
+/// Every key that any version of the secret has.
+async fn keys(scene: &Scene, format: KeyFormat) -> Vec<[u8; 32]> {
+    let versions = scene.client.list_secret_version_ids().secret_id(scene.secret()).include_deprecated(true);
+    let mut keys = vec![];
+    for version in versions.send().await.unwrap().versions.unwrap_or_default() {
+        let read = scene.client.get_secret_value().secret_id(scene.secret()).version_id(version.version_id.unwrap());
+        let Some(text) = read.send().await.ok().and_then(|value| value.secret_string) else { continue };
+        let (_, ring) = parsed(format, &text, text.contains(KEY_FIELD));
+        keys.extend(ring.keys().map(|(_, key)| *key.material().expose()));
+    }
+    keys
+}
+
+async fn assert_no_key(scene: &Scene, format: KeyFormat, more: &str) {
+    let (keys, shown) = (keys(scene, format).await, shown(scene) + more);
+    assert!(!keys.is_empty() && shown.contains("REPORT RequestId"), "there is nothing to search, or to search for");
+    let leaked = keys.iter().filter(|key| key_forms(key).iter().any(|form| shown.contains(form))).count();
+    assert_eq!(leaked, 0, "{leaked} of {} keys are in the output", keys.len());
+    assert!(!shown.contains(ADMIN_TOKEN), "the admin token is in the output");
+    let tokens: Vec<_> = scene.sandbox.rotation_tokens_seen().into_iter().map(|seen| seen.token).collect();
+    assert!(!tokens.is_empty() && leaked_tokens(&tokens, &shown) == 0);
+}
+
+fn leaked_tokens(tokens: &[String], shown: &str) -> usize {
+    leaked(tokens, shown).len()
+}
+
+#[test]
+fn the_search_finds_a_key_in_every_form() {
+    let key = key_bytes(7);
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let message = [&[0x1a, 32][..], &key].concat();
+    for planted in [
+        hex.to_uppercase(),
+        hex,
+        STANDARD.encode(key),
+        URL_SAFE.encode(key),
+        STANDARD.encode(&message),
+        format!("{key:?}"),
+        String::from_utf8_lossy(&key).into_owned(),
+    ] {
+        let shown = format!("x {planted} y");
+        assert!(key_forms(&key).iter().any(|form| shown.contains(form)), "{planted}");
+    }
+    assert!(!key_forms(&key).iter().any(|form| STANDARD.encode(key_bytes(8)).contains(form)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotations_of_a_keyring_show_no_key_at_any_log_level() {
+    for format in [KeyFormat::Raw, KeyFormat::Fernet, KeyFormat::Tink] {
+        let mut plan = Plan::key_json(&key_secret(&bare_key(format, 1)), format);
+        plan.environment = vec![("RUST_LOG", "trace".to_owned()), ("AWS_LAMBDA_LOG_FORMAT", "JSON".to_owned())];
+        let scene = start(once(plan)).await;
+        let mut printed = String::new();
+        for level in ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"] {
+            scene.sandbox.host().set_environment(scene.function(), "AWS_LAMBDA_LOG_LEVEL", level).unwrap();
+            rotate(&scene).await;
+        }
+        tag(&scene, "rotation:promotion", "immediate").await;
+        let version = rotate(&scene).await;
+        let event = json!({ "Step": "finishSecret", "SecretId": scene.secret(), "ClientRequestToken": version });
+        let tail = scene.sandbox.host().invoke(scene.function(), event.to_string().into()).await.unwrap();
+        printed += &tail.log_tail;
+        printed += &String::from_utf8_lossy(&tail.payload);
+        printed += &format!("{:?}", scene.health().await.unwrap());
+        assert_no_key(&scene, format, &printed).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_rotations_of_a_keyring_show_no_key_at_the_finest_log_level() {
+    let format = KeyFormat::Raw;
+    let mut plan = Plan::key_json(&key_secret(&bare_key(format, 1)), format);
+    plan.environment.push(("TARGET_TIMEOUT", "500ms".to_owned()));
+    let scene = start(at_trace(plan)).await;
+    rotate(&scene).await;
+    scene.instances.iter().for_each(|instance| instance.freeze_refresh(true));
+    let error = fail_to_rotate(&scene).await;
+    assert_eq!(error.error_type, "ConsumersUnproven");
+    assert_no_key(&scene, format, &format!("{error:?}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_keyrings_are_not_shown_at_the_finest_log_level() {
+    let key = key_bytes(1);
+    let (good, short) = (STANDARD.encode(key), STANDARD.encode(&key[..31]));
+    let message = STANDARD.encode([&[0x1a, 31][..], &key[..31]].concat());
+    let keyset = |kind: &str, value: &str| {
+        json!({ "primaryKeyId": 1, "key": [{ "keyData": { "typeUrl": kind, "value": value, "keyMaterialType": "SYMMETRIC" }, "status": "ENABLED", "keyId": 1, "outputPrefixType": "TINK" }] }).to_string()
+    };
+    for (format, value) in [
+        (KeyFormat::Raw, short.clone()),
+        (KeyFormat::Raw, format!("{good}\n")),
+        (KeyFormat::Raw, format!("{good},{good}")),
+        (KeyFormat::Raw, format!("key={good}")),
+        (KeyFormat::Fernet, short),
+        (KeyFormat::Fernet, format!("{good},")),
+        (KeyFormat::Tink, keyset("type.googleapis.com/google.crypto.tink.AesGcmKey", &message)),
+        (KeyFormat::Tink, keyset(&good, &message)),
+        (KeyFormat::Tink, format!("{{\"primaryKeyId\": \"{good}\"")),
+    ] {
+        let scene = start(at_trace(no_target(declared(Plan::key_text(&value, format))))).await;
+        let error = fail_to_rotate(&scene).await;
+        assert_eq!(error.error_type, "KeyringInvalid", "{}", error.message);
+        let shown = shown(&scene) + &format!("{error:?}");
+        let partial = [&good[..20], &good[20..40], &message[..20], &message[20..36]];
+        assert!(!partial.iter().any(|part| shown.contains(part)), "{}", error.message);
     }
 }

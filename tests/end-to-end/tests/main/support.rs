@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_secretsmanager::types::{RotationRulesType, Tag};
 use bytes::Bytes;
-use end_to_end::{FUNCTION, Plan, SECRET, Scene};
+use end_to_end::{Plan, SECRET, Scene};
 use sandbox::{Event, EventKind, Fault, FaultRule, RotationOutcome, Settings, Step, StepError};
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ pub(crate) fn event(step: Step, version: &str) -> Value {
 
 /// Invokes the function past the rotation service: its answer, or its error.
 pub(crate) async fn invoke(scene: &Scene, event: &Value) -> Result<Value, StepError> {
-    let invocation = scene.sandbox.host().invoke(FUNCTION, Bytes::from(event.to_string())).await.unwrap();
+    let invocation = scene.sandbox.host().invoke(scene.function(), Bytes::from(event.to_string())).await.unwrap();
     let answer: Value = serde_json::from_slice(&invocation.payload).unwrap();
     match invocation.function_error {
         None => Ok(answer),
@@ -83,10 +83,10 @@ pub(crate) async fn fail_to_rotate(scene: &Scene) -> StepError {
 
 /// Has a rotation that was given up taken up again: RotateSecret does that while it answers with an error.
 pub(crate) async fn take_up(scene: &Scene) -> RotationOutcome {
-    let request = scene.client.rotate_secret().secret_id(SECRET).rotation_lambda_arn(scene.function_arn());
+    let request = scene.client.rotate_secret().secret_id(scene.secret()).rotation_lambda_arn(scene.function_arn());
     let refused = request.send().await.unwrap_err();
     assert!(format!("{refused:?}").contains("A previous rotation isn't complete"), "{refused:?}");
-    scene.sandbox.wait_for_rotation(SECRET, end_to_end::ROTATION_TIMEOUT).await.unwrap()
+    scene.sandbox.wait_for_rotation(scene.secret(), end_to_end::ROTATION_TIMEOUT).await.unwrap()
 }
 
 pub(crate) fn rules(schedule: &str) -> RotationRulesType {
@@ -95,12 +95,12 @@ pub(crate) fn rules(schedule: &str) -> RotationRulesType {
 
 pub(crate) async fn tag(scene: &Scene, key: &str, value: &str) {
     let tag = Tag::builder().key(key).value(value).build();
-    scene.client.tag_resource().secret_id(SECRET).tags(tag).send().await.unwrap();
+    scene.client.tag_resource().secret_id(scene.secret()).tags(tag).send().await.unwrap();
 }
 
 /// The version that is current, with its value; nothing when there is none.
 pub(crate) async fn current(scene: &Scene) -> Option<(String, Vec<u8>)> {
-    let value = scene.client.get_secret_value().secret_id(SECRET).send().await.ok()?;
+    let value = scene.client.get_secret_value().secret_id(scene.secret()).send().await.ok()?;
     let bytes = value.secret_string.map(String::into_bytes).or_else(|| Some(value.secret_binary?.into_inner()));
     Some((value.version_id.unwrap(), bytes.unwrap()))
 }
@@ -115,7 +115,7 @@ pub(crate) fn set(stages: &[&str]) -> BTreeSet<String> {
 }
 
 pub(crate) fn log(scene: &Scene) -> String {
-    scene.sandbox.host().logs(FUNCTION).join("\n")
+    scene.sandbox.host().logs(scene.function()).join("\n")
 }
 
 /// The errors of all steps so far, in order, with their steps.
@@ -136,7 +136,7 @@ pub(crate) struct Counter {
 
 impl Counter {
     pub(crate) fn of(scene: &Scene, operation: &str) -> Self {
-        let harmless = FaultRule::on(operation, Fault::Delay { millis: 0 }).from_caller(FUNCTION).times(0);
+        let harmless = FaultRule::on(operation, Fault::Delay { millis: 0 }).from_caller(scene.function()).times(0);
         Self { id: scene.sandbox.faults().add(harmless) }
     }
 
@@ -172,14 +172,14 @@ pub(crate) fn hold_before(scene: &Scene, step: Step, millis: u64) -> u64 {
 
 /// Begins a rotation and comes back when `rule`, which holds it somewhere, has met its call.
 pub(crate) async fn begin_until(scene: &Scene, rule: u64) -> String {
-    let request = scene.client.rotate_secret().secret_id(SECRET).rotation_lambda_arn(scene.function_arn());
+    let request = scene.client.rotate_secret().secret_id(scene.secret()).rotation_lambda_arn(scene.function_arn());
     let version = request.send().await.unwrap().version_id.unwrap();
     until_matched(scene, rule, 1).await;
     version
 }
 
 pub(crate) async fn end(scene: &Scene) -> RotationOutcome {
-    scene.sandbox.wait_for_rotation(SECRET, end_to_end::ROTATION_TIMEOUT).await.unwrap()
+    scene.sandbox.wait_for_rotation(scene.secret(), end_to_end::ROTATION_TIMEOUT).await.unwrap()
 }
 
 pub(crate) type Metric = (String, BTreeMap<String, String>, f64);

@@ -1,0 +1,462 @@
+//! Encryption keys: the keyring that an application's stored data is encrypted with.
+//!
+//! With `rotation:promotion=staged` a rotation makes the staged key primary and stages a new one, so that every consumer has
+//! had a key for a whole period before anything is encrypted with it; the first rotation of a bare key only adds the staged
+//! one. With `immediate`, or when `NAME_RING` marks the primary key as compromised, a rotation makes a new key primary at once,
+//! and puts another one in the place of a staged key, which was as exposed. No rotation drops a key: what is encrypted
+//! with it stays readable.
+//!
+//! A new primary key needs consumers that read the whole keyring: the application reports the ids of its keys, or the stack
+//! declares it. The application is asked with a token that is in a secret of its own.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use rand::RngCore as _;
+use rand::rngs::StdRng;
+use rotation::deadline::Deadline;
+use rotation::document::{Document, FieldName};
+use rotation::environment::Environment;
+use rotation::error::RotationError;
+use rotation::keyring::{Cipher, Ciphers, Key, KeyFormat, KeyId, Keyring};
+use rotation::kind::{Phase, SecretKind, SecretReference, Subject, Values};
+use rotation::policy::{KEY_SETTINGS, MAX_OVERLAP, PROMOTION, Promotion, RotationPolicy, Setting, Verify};
+use rotation::secret::SecretText;
+use rotation::target::http::{HttpTarget, TokenSecret};
+use rotation::target::{NeededKeys, Target, prove_keys, refresh};
+use serde_json::{Map, Value, json};
+
+/// How long a pending ring may wait for its promotion. The age of a staged key counts from the making of its version; this
+/// bounds how much later consumers can have seen it.
+pub const MAX_PENDING_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Lambda's longest timeout (Lambda quotas): by so much a promotion can come after it was found to be in time.
+pub const LONGEST_INVOCATION: Duration = Duration::from_secs(15 * 60);
+
+/// How long consumers keep what they have read, unless the stack sets `CONSUMERS_CACHE_TIME`.
+pub const DEFAULT_CACHE_TIME: Duration = Duration::from_secs(60 * 60);
+
+const CACHE_TIME: &str = "CONSUMERS_CACHE_TIME";
+const KEYRING_AWARE: &str = "CONSUMERS_KEYRING_AWARE";
+
+/// What the stack says of those who encrypt and decrypt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consumers {
+    /// The longest time for which one keeps what it has read (`CONSUMERS_CACHE_TIME`, 0 s to 30 days).
+    pub cache_time: Duration,
+    /// Whether all of them read the whole keyring, though nobody reports it (`CONSUMERS_KEYRING_AWARE`).
+    pub keyring_aware: bool,
+}
+
+impl Default for Consumers {
+    fn default() -> Self {
+        Self { cache_time: DEFAULT_CACHE_TIME, keyring_aware: false }
+    }
+}
+
+impl Consumers {
+    fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+        environment.refuse_unknown("CONSUMERS_", &[CACHE_TIME, KEYRING_AWARE])?;
+        let cache_time = environment.duration(CACHE_TIME)?.unwrap_or(DEFAULT_CACHE_TIME);
+        if cache_time > MAX_OVERLAP {
+            let problem = "expected at most 30d".to_owned();
+            return Err(RotationError::InvalidConfiguration { variable: CACHE_TIME.to_owned(), problem });
+        }
+        let keyring_aware = environment.parse(KEYRING_AWARE, "true or false")?.unwrap_or(false);
+        Ok(Self { cache_time, keyring_aware })
+    }
+}
+
+/// The kind of secret that is a keyring, with the application that uses it, if the stack names one.
+#[derive(Debug)]
+pub struct EncryptionKey<T = HttpTarget> {
+    target: Option<(T, TokenSecret)>,
+    consumers: Consumers,
+}
+
+impl EncryptionKey {
+    /// Reads the target ([`HttpTarget::with_token_from_environment`]), `CONSUMERS_CACHE_TIME` and `CONSUMERS_KEYRING_AWARE`.
+    ///
+    /// # Errors
+    /// An unusable variable, by name.
+    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+        let target = HttpTarget::with_token_from_environment(environment)?;
+        Ok(Self::new(target, Consumers::from_environment(environment)?))
+    }
+}
+
+impl<T: Target> EncryptionKey<T> {
+    /// With the application `target` and the secret with the token that it wants, or with nobody to ask.
+    #[must_use]
+    pub fn new(target: Option<(T, TokenSecret)>, consumers: Consumers) -> Self {
+        Self { target, consumers }
+    }
+
+    /// Whether every instance has to report the keys of a ring before it is promoted, by which their age means nothing.
+    fn asks_every_instance(&self) -> bool {
+        let counted = self.target.as_ref().is_some_and(|(target, _)| target.settings().instances.is_some());
+        counted && !self.consumers.keyring_aware
+    }
+
+    /// The ring that follows `ring`.
+    fn next(&self, subject: &Subject<'_>, ring: &Keyring, rng: &mut StdRng) -> Result<Keyring, RotationError> {
+        let now = subject.now;
+        let next = match (promotion_of(subject.policy, ring), ring.staged()) {
+            (Promotion::Immediate, staged) => {
+                let primary = new_key(ring, now, rng);
+                let next = ring.clone().unstage().replace_primary(primary, now)?;
+                match staged {
+                    None => next,
+                    Some(_) => {
+                        let staged = new_key(&next, now, rng);
+                        next.stage(staged)?
+                    }
+                }
+            }
+            (Promotion::Staged, None) => ring.clone().stage(new_key(ring, now, rng))?,
+            (Promotion::Staged, Some(staged)) if staged.dates().compromised.is_some() => {
+                ring.clone().unstage().stage(new_key(ring, now, rng))?
+            }
+            (Promotion::Staged, Some(staged)) => match staged.dates().created {
+                _ if self.asks_every_instance() => promote(ring, now, rng)?,
+                // Somebody put it there by hand: its age is not known.
+                None => ring.clone().date_staged(now),
+                Some(created) => {
+                    // A value that somebody stored since may not have held it before.
+                    let seen = seen_by(created, subject.last_rotated).max(subject.current_created.unwrap_or(created));
+                    let from = seen + self.consumers.cache_time;
+                    if now < from {
+                        let name = subject.name.to_owned();
+                        return Err(RotationError::StagedTooYoung { name, key: staged.id(), from });
+                    }
+                    promote(ring, now, rng)?
+                }
+            },
+        };
+        if needs_ring_readers(subject.policy, ring, &next) && !self.consumers.keyring_aware {
+            if self.target.is_none() {
+                let problem = format!(
+                    "nobody is asked (TARGET_VERIFY_URL is not set); declare with {KEYRING_AWARE}=true that every consumer reads the whole keyring"
+                );
+                return Err(RotationError::ConsumersUnproven { problem });
+            }
+            require_provable(subject.policy, ring, &next)?;
+        }
+        Ok(next)
+    }
+}
+
+/// How a ring gets its next primary key: as the policy says, and at once when the primary is known to others.
+fn promotion_of(policy: &RotationPolicy, ring: &Keyring) -> Promotion {
+    match ring.primary().dates().compromised {
+        Some(_) => Promotion::Immediate,
+        None => policy.promotion,
+    }
+}
+
+/// A text secret has no place for a staged key.
+fn check_policy(policy: &RotationPolicy) -> Result<(), RotationError> {
+    if policy.field.is_some() || policy.promotion == Promotion::Immediate {
+        return Ok(());
+    }
+    let problem = "is staged, and a text secret has no place for a staged key: store a JSON object and name its member with rotation:field, or choose immediate";
+    Err(RotationError::InvalidPolicy { setting: PROMOTION.to_string(), problem: problem.to_owned() })
+}
+
+/// Whether consumers that read a single key where `old` stood could no longer work with `new`.
+fn needs_ring_readers(policy: &RotationPolicy, old: &Keyring, new: &Keyring) -> bool {
+    // A Fernet list with a second key is no Fernet key any more.
+    let became_list = policy.key_format == KeyFormat::Fernet && old.keys().count() == 1 && new.keys().count() > 1;
+    old.primary().id() != new.primary().id() || became_list
+}
+
+fn promote(ring: &Keyring, now: SystemTime, rng: &mut StdRng) -> Result<Keyring, RotationError> {
+    let next = ring.clone().promote(now)?;
+    let staged = new_key(&next, now, rng);
+    Ok(next.stage(staged)?)
+}
+
+/// A key whose id no other key of the ring has.
+fn new_key(ring: &Keyring, now: SystemTime, rng: &mut StdRng) -> Key {
+    key_without(now, rng, |id| ring.get(id).is_some())
+}
+
+/// A key whose id is not `taken`, nor 0, which Tink takes for no id.
+fn key_without(now: SystemTime, rng: &mut StdRng, taken: impl Fn(KeyId) -> bool) -> Key {
+    loop {
+        let key = Key::generate(now, rng);
+        if key.id().number() != 0 && !taken(key.id()) {
+            return key;
+        }
+    }
+}
+
+/// By when a key that was made at `created` was in the current value. A rotation that succeeded since then has promoted it;
+/// without one, its version was promoted no later than any version may be.
+fn seen_by(created: SystemTime, last_rotated: Option<SystemTime>) -> SystemTime {
+    let succeeded = last_rotated.filter(|rotated| *rotated >= created);
+    succeeded.unwrap_or(created + MAX_PENDING_AGE + LONGEST_INVOCATION)
+}
+
+fn parse(subject: &Subject<'_>, document: &Document) -> Result<Keyring, RotationError> {
+    subject.policy.key_format.wire().parse(document)
+}
+
+fn ids(ring: &Keyring) -> BTreeSet<KeyId> {
+    ring.keys().map(|(_, key)| key.id()).collect()
+}
+
+/// Whether `new` was made from `old` as it is now: all that differs is what a rotation changes.
+fn require_made_from(subject: &Subject<'_>, old: &Document, new: &Document) -> Result<(), RotationError> {
+    let (was, is) = (parse(subject, old)?, parse(subject, new)?);
+    let (primary, staged) = (is.primary().id(), is.staged().map(Key::id));
+    let at_once = promotion_of(subject.policy, &was) == Promotion::Immediate;
+    let known = primary == was.primary().id() || was.staged().is_some_and(|staged| staged.id() == primary);
+    // Nobody has taken a key out, or marked one, since.
+    let added_by_us =
+        is.keys().all(|(_, key)| was.get(key.id()).is_some() || [Some(primary), staged].contains(&Some(key.id())));
+    let same_dates = was.keys().all(|(_, key)| {
+        let Some(now) = is.get(key.id()) else { return false };
+        let (then, now) = (key.dates(), now.dates());
+        let created = then.created == now.created || (then.created.is_none() && staged == Some(key.id()));
+        let promoted = then.promoted == now.promoted || (primary == key.id() && primary != was.primary().id());
+        created && promoted && then.compromised == now.compromised
+    });
+    let promotable = is.primary().dates().compromised.is_none() || primary == was.primary().id();
+    let follows = is.holds_all_of(&was) && (known || at_once) && added_by_us && same_dates && promotable;
+    // And what no ring tells, such as a key that was disabled, is as it was: with the old ring written over both, they are alike.
+    let wire = subject.policy.key_format.wire();
+    let rest = |document: &Document| -> Result<Vec<Option<SecretText>>, RotationError> {
+        let document = wire.write(document, &was)?;
+        let Some(field) = document.field() else { return Ok(vec![Some(document.text().clone())]) };
+        wire.members(field).iter().map(|member| document.member(member)).collect()
+    };
+    let made_from = follows && rest(old)? == rest(new)?;
+    if made_from { Ok(()) } else { Err(RotationError::CurrentChanged { name: subject.name.to_owned() }) }
+}
+
+/// Whether an application can prove before promotion that it knows the new primary key.
+fn require_provable(policy: &RotationPolicy, old: &Keyring, new: &Keyring) -> Result<(), RotationError> {
+    if policy.verify == Verify::Before || old.get(new.primary().id()).is_some() {
+        return Ok(());
+    }
+    let problem = format!(
+        "with rotation:verify=after the application cannot know the new key before it encrypts; choose rotation:verify=before, or declare {KEYRING_AWARE}=true"
+    );
+    Err(RotationError::ConsumersUnproven { problem })
+}
+
+/// Proves what is in `new`: it decrypts what any key of `old` encrypts, and what its own primary key does.
+fn prove_ring(
+    subject: &Subject<'_>,
+    old: Option<&Document>,
+    new: &Document,
+    rng: &mut StdRng,
+) -> Result<(), RotationError> {
+    let wire = subject.policy.key_format.wire();
+    let (ring, readers) = (parse(subject, new)?, wire.ciphers(new)?);
+    let writers = old.map(|old| wire.ciphers(old)).transpose()?;
+    for (id, writer) in writers.iter().flat_map(Ciphers::iter) {
+        canary(subject, id, writer, &readers, rng)?;
+    }
+    let primary = ring.primary().id();
+    match readers.get(primary) {
+        Some(writer) => canary(subject, primary, writer, &readers, rng),
+        None => Err(RotationError::KeyringUnproven { problem: format!("it has no primary key {primary}") }),
+    }
+}
+
+/// Encrypts a canary with one key, and decrypts it with the key of the same id in the other ring.
+fn canary(
+    subject: &Subject<'_>,
+    id: KeyId,
+    writer: &dyn Cipher,
+    readers: &Ciphers,
+    rng: &mut StdRng,
+) -> Result<(), RotationError> {
+    let unproven = |problem: &str| RotationError::KeyringUnproven { problem: format!("{problem} key {id}") };
+    let reader = readers.get(id).ok_or_else(|| unproven("it lacks"))?;
+    let mut text = [0; 32];
+    rng.fill_bytes(&mut text);
+    let sealed = writer.seal(&text, subject.now, rng).ok_or_else(|| unproven("nothing can be encrypted with"))?;
+    let opened = reader.open(&sealed).filter(|opened| opened.as_slice() == text);
+    opened.map(drop).ok_or_else(|| unproven("it does not decrypt a canary under"))
+}
+
+impl<T: Target + Send> SecretKind for EncryptionKey<T> {
+    const SETTINGS: &'static [Setting] = KEY_SETTINGS;
+
+    fn has_target(&self) -> bool {
+        self.target.is_some()
+    }
+
+    fn settle_time(&self) -> Duration {
+        // A refresh, and the reports of all instances.
+        self.target.as_ref().map_or(Duration::ZERO, |(target, _)| 2 * target.settings().timeout)
+    }
+
+    fn credential(&self, name: &str) -> Result<Option<SecretReference>, RotationError> {
+        self.target.as_ref().map(|(_, token)| token.of(name)).transpose()
+    }
+
+    fn parse(&self, policy: &RotationPolicy, text: SecretText) -> Result<Document, RotationError> {
+        policy.key_format.wire().document(text, policy.field.as_ref())
+    }
+
+    fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
+        check_policy(subject.policy)?;
+        let (policy, now) = (subject.policy, subject.now);
+        let wire = policy.key_format.wire();
+        let primary = key_without(now, rng, |_| false);
+        let text = wire.first(&primary);
+        let Some(field) = &policy.field else { return wire.document(text, None) };
+        let ring = Keyring::new(primary.promoted_at(now))?;
+        let ring = match policy.promotion {
+            Promotion::Immediate => ring,
+            Promotion::Staged => {
+                let staged = new_key(&ring, now, rng);
+                ring.stage(staged)?
+            }
+        };
+        wire.write(&Document::first(&text, Some(field))?, &ring)
+    }
+
+    fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
+        check_policy(subject.policy)?;
+        let next = self.next(subject, &parse(subject, current)?, rng)?;
+        subject.policy.key_format.wire().write(current, &next)
+    }
+
+    fn members(&self, policy: &RotationPolicy, field: &FieldName) -> Vec<FieldName> {
+        policy.key_format.wire().members(field)
+    }
+
+    fn check_succession(
+        &self,
+        subject: &Subject<'_>,
+        old: &Document,
+        new: &Document,
+        created: SystemTime,
+    ) -> Result<(), RotationError> {
+        if old.text() == new.text() {
+            return Err(RotationError::ValueUnchanged { version: subject.admitted.version().clone() });
+        }
+        require_made_from(subject, old, new)?;
+        if subject.now > created + MAX_PENDING_AGE {
+            return Err(RotationError::PendingTooOld { name: subject.name.to_owned(), created });
+        }
+        Ok(())
+    }
+
+    fn may_be_put_back(&self, subject: &Subject<'_>, old: &Document, new: &Document) -> bool {
+        let (Ok(old), Ok(new)) = (parse(subject, old), parse(subject, new)) else { return false };
+        // A staged key has encrypted nothing.
+        let in_use = std::iter::once(new.primary()).chain(new.secondary());
+        in_use.into_iter().all(|key| old.get(key.id()).is_some_and(|held| held.material() == key.material()))
+    }
+
+    fn report(&self, subject: &Subject<'_>, old: Option<&Document>, new: &Document) -> Map<String, Value> {
+        let Ok(ring) = parse(subject, new) else { return Map::new() };
+        let old = old.and_then(|old| parse(subject, old).ok());
+        let secondary: Vec<KeyId> = ring.secondary().iter().map(Key::id).collect();
+        let mut report = Map::new();
+        report.insert("primaryKey".to_owned(), json!(ring.primary().id()));
+        report.insert("stagedKey".to_owned(), json!(ring.staged().map(Key::id)));
+        report.insert("secondaryKeys".to_owned(), json!(secondary));
+        report.insert("remaining".to_owned(), json!(remaining(old.as_ref(), &ring)));
+        report
+    }
+
+    async fn set(
+        &self,
+        subject: &Subject<'_>,
+        _: Values<'_>,
+        phase: Phase,
+        deadline: Deadline,
+    ) -> Result<(), RotationError> {
+        let Some((target, _)) = &self.target else { return Ok(()) };
+        if phase == Phase::BeforePromotion && subject.policy.verify == Verify::After {
+            // The application reads AWSCURRENT only: there is nothing that it could load yet.
+            return Ok(());
+        }
+        let tokens: Vec<_> = subject.credential.into_iter().collect();
+        refresh(target, subject.name, &tokens, deadline).await
+    }
+
+    async fn test(
+        &self,
+        subject: &Subject<'_>,
+        values: Values<'_>,
+        phase: Phase,
+        deadline: Deadline,
+        rng: &mut StdRng,
+    ) -> Result<(), RotationError> {
+        if phase == Phase::Configuration {
+            check_policy(subject.policy)?;
+        }
+        let new = parse(subject, values.new)?;
+        let old = values.old.map(|old| parse(subject, old)).transpose()?;
+        if let (Phase::BeforePromotion, Some(old)) = (phase, values.old) {
+            // When somebody changed the ring meanwhile, no retry can make this one follow it.
+            require_made_from(subject, old, values.new)?;
+        }
+        prove_ring(subject, values.old, values.new, rng)?;
+        let (Some((target, _)), Some(token)) = (&self.target, subject.credential) else { return Ok(()) };
+        let aware = self.consumers.keyring_aware;
+        let silence_is_accepted =
+            aware || !old.as_ref().is_some_and(|old| needs_ring_readers(subject.policy, old, &new));
+        let needed = match (phase, subject.policy.verify, &old) {
+            (Phase::Configuration, _, _) => NeededKeys { silence_is_accepted: true, ..NeededKeys::default() },
+            (Phase::AfterPromotion, _, _) => {
+                let encrypts_with = Some(new.primary().id());
+                NeededKeys { decrypts_with: ids(&new), encrypts_with, silence_is_accepted }
+            }
+            // The application knows the current ring only: what will be encrypted with must be in it.
+            (Phase::BeforePromotion, Verify::After, Some(old)) => {
+                if !aware {
+                    require_provable(subject.policy, old, &new)?;
+                }
+                NeededKeys { decrypts_with: ids(old), encrypts_with: None, silence_is_accepted }
+            }
+            (Phase::BeforePromotion, _, _) => {
+                NeededKeys { decrypts_with: ids(&new), encrypts_with: None, silence_is_accepted }
+            }
+        };
+        let refused = RotationError::TargetRefused {
+            which: "admin",
+            hint: ": is it the one in TARGET_TOKEN_SECRET, and TARGET_HEADER right?",
+        };
+        prove_keys(target, subject.name, token, &needed, refused, deadline).await
+    }
+}
+
+/// What is left to do when `new` has become current after `old`.
+fn remaining(old: Option<&Keyring>, new: &Keyring) -> Option<String> {
+    let primary = new.primary().id();
+    let Some(old) = old.filter(|old| old.primary().id() != primary) else {
+        let staged = new.staged()?;
+        return Some(format!(
+            "key {} is staged and encrypts nothing yet: the next rotation makes it primary, when every consumer has it",
+            staged.id()
+        ));
+    };
+    let replaced: Vec<String> = [Some(old.primary()), old.staged()]
+        .into_iter()
+        .flatten()
+        .map(Key::id)
+        .filter(|id| *id != primary)
+        .map(|id| id.to_string())
+        .collect();
+    let at_once = old.get(primary).is_none();
+    let exposed = if at_once {
+        format!(
+            "{} no longer encrypt: if they were exposed, what is encrypted with them still is; ",
+            replaced.join(", ")
+        )
+    } else {
+        String::new()
+    };
+    Some(format!(
+        "{exposed}data under the secondary keys stays readable and has to be re-encrypted under {primary} before they are retired"
+    ))
+}

@@ -1,0 +1,8 @@
+//! The rotation function for encryption keys. Everything is in the library; this wires it to AWS Lambda.
+
+use encryption_key::EncryptionKey;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), rotation::lambda::Error> {
+    rotation::lambda::run(EncryptionKey::from_environment).await
+}

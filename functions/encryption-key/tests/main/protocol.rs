@@ -1,0 +1,474 @@
+//! Whole rotations: the four steps with a small Secrets Manager, and an application that reads it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rotation::deadline::Deadline;
+use rotation::error::Restored;
+use rotation::event::{RotationEvent, RotationToken};
+use rotation::kind::SecretKind as _;
+use rotation::protocol::{Outcome, Promotion, Rotator};
+use rotation::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
+use rotation::versions::Versions;
+
+use crate::*;
+
+const STEPS: [Step; 4] = [Step::CreateSecret, Step::SetSecret, Step::TestSecret, Step::FinishSecret];
+const TOKEN_SECRET: &str = "shop/production/admin-token";
+
+/// A secret, and what became of it.
+#[derive(Clone)]
+struct State {
+    now: SystemTime,
+    values: BTreeMap<VersionId, VersionValue>,
+    stages: BTreeMap<VersionId, BTreeSet<Stage>>,
+    last_rotated: Option<SystemTime>,
+    /// What GetSecretValue gives for the secret with the token.
+    token: Result<String, StoreErrorKind>,
+    calls: Vec<&'static str>,
+}
+
+#[derive(Clone)]
+struct Store(Arc<Mutex<State>>);
+
+impl Store {
+    /// With the value `current` in the version `v0`, or with no value.
+    fn new(current: Option<&Document>) -> Self {
+        let value = |document: &Document| VersionValue { text: document.text().clone(), created: now() - 90 * DAY };
+        let values = current.map(|document| (version("v0"), value(document)));
+        let stages = current.map(|_| (version("v0"), BTreeSet::from([Stage::Current])));
+        Self(Arc::new(Mutex::new(State {
+            now: now(),
+            values: values.into_iter().collect(),
+            stages: stages.into_iter().collect(),
+            last_rotated: None,
+            token: Ok(TOKEN.to_owned()),
+            calls: vec![],
+        })))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.0.lock().unwrap())
+    }
+
+    fn called<T>(&self, call: &'static str, answer: impl FnOnce(&mut State) -> T) -> T {
+        self.change(|state| {
+            state.calls.push(call);
+            answer(state)
+        })
+    }
+
+    /// Stores a value by hand, as the new current one.
+    fn edit(&self, id: &str, text: &SecretText) {
+        self.change(|state| {
+            state.values.insert(version(id), VersionValue { text: text.clone(), created: state.now });
+            let holder = state.holder(&Stage::Current);
+            state.place(Stage::Current, holder.as_ref(), Some(&version(id)));
+        });
+    }
+
+    /// Attaches `AWSPENDING` to the version, as Secrets Manager does before the first step.
+    fn begin(&self, id: &str) {
+        self.change(|state| {
+            state.place(Stage::Pending, None, Some(&version(id)));
+            state.calls.clear();
+        });
+    }
+
+    async fn step(&self, kind: &Kind, stack: &StackPolicy, id: &str, step: Step) -> Result<Outcome, RotationError> {
+        let event = RotationEvent { step, secret_id: NAME.to_owned(), version: version(id), rotation_token: None };
+        let rotator = Rotator { kind, store: self, stack };
+        let seed = id.bytes().map(u64::from).sum();
+        let report = rotator.perform(&event, Deadline::after(60 * SECOND), &mut rng(seed)).await?;
+        Ok(report.outcome)
+    }
+
+    /// All four steps, or those up to the first that fails.
+    async fn rotate(&self, kind: &Kind, stack: &StackPolicy, id: &str) -> Result<Promotion, (Step, RotationError)> {
+        self.begin(id);
+        let mut last = None;
+        for step in STEPS {
+            last = Some(self.step(kind, stack, id, step).await.map_err(|error| (step, error))?);
+        }
+        self.change(|state| state.last_rotated = Some(state.now));
+        match last {
+            Some(Outcome::Promoted(promotion)) => Ok(promotion),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn holder(&self, stage: &Stage) -> Option<String> {
+        self.change(|state| state.holder(stage)).map(|version| version.to_string())
+    }
+
+    fn document(&self, rotation: &Rotation, stage: &Stage) -> Option<Document> {
+        let value = self.change(|state| state.values.get(&state.holder(stage)?).cloned())?;
+        Some(rotation.parse(value.text.expose()))
+    }
+
+    fn calls(&self, call: &str) -> usize {
+        self.change(|state| state.calls.iter().filter(|made| call.is_empty() || **made == call).count())
+    }
+
+    /// An application that has loaded what is in the secret: all keys of `AWSCURRENT` and of `AWSPENDING`.
+    fn application(&self, variables: &'static [(&'static str, &'static str)]) -> Application {
+        let store = self.clone();
+        Application::new(move |_| {
+            let rotation = Rotation::of(variables);
+            let ring = |stage| store.document(&rotation, stage).map(|document| rotation.ring(&document));
+            let rings = [ring(&Stage::Current), ring(&Stage::Pending)];
+            let ids = rings.iter().flatten().flat_map(|ring| ring.keys().map(|(_, key)| key.id()).collect::<Vec<_>>());
+            let encrypts_with = rings[0].iter().map(|ring| ring.primary().id()).collect();
+            Some(ReportedKeys { decrypts_with: ids.collect(), encrypts_with })
+        })
+    }
+}
+
+impl State {
+    fn holder(&self, stage: &Stage) -> Option<VersionId> {
+        self.stages.iter().find(|(_, stages)| stages.contains(stage)).map(|(version, _)| version.clone())
+    }
+
+    fn place(&mut self, stage: Stage, from: Option<&VersionId>, to: Option<&VersionId>) {
+        for stages in self.stages.values_mut() {
+            stages.remove(&stage);
+        }
+        if let Some(to) = to {
+            self.stages.entry(to.clone()).or_default().insert(stage.clone());
+        }
+        if let (Stage::Current, Some(from)) = (stage, from) {
+            self.place(Stage::Previous, None, Some(from));
+        }
+        self.stages.retain(|_, stages| !stages.is_empty());
+    }
+}
+
+fn failed(operation: &'static str, kind: StoreErrorKind) -> StoreError {
+    StoreError { operation, kind, detail: None }
+}
+
+impl SecretStore for Store {
+    async fn describe(&self, _: &str) -> Result<Described, StoreError> {
+        self.called("describe", |state| {
+            Ok(Described {
+                name: NAME.to_owned(),
+                rotation_enabled: true,
+                deleted: false,
+                replica_of: None,
+                tags: BTreeMap::new(),
+                versions: state.stages.clone().into_iter().collect::<Versions>(),
+                last_rotated: state.last_rotated,
+                as_of: state.now,
+            })
+        })
+    }
+
+    async fn get(&self, _: &str, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
+        self.called("get", |state| Ok(state.values.get(version).cloned()))
+    }
+
+    async fn get_current(&self, secret_id: &str) -> Result<VersionValue, StoreError> {
+        assert_eq!(secret_id, TOKEN_SECRET);
+        self.called("get token", |state| {
+            let token = state.token.clone().map_err(|kind| failed("GetSecretValue", kind))?;
+            Ok(VersionValue { text: secret(&token), created: now() })
+        })
+    }
+
+    async fn put_pending(
+        &self,
+        _: &str,
+        version: &VersionId,
+        value: &SecretText,
+        _: Option<&RotationToken>,
+    ) -> Result<Put, StoreError> {
+        self.called("put", |state| {
+            if state.values.contains_key(version) {
+                return Ok(Put::Exists);
+            }
+            state.values.insert(version.clone(), VersionValue { text: value.clone(), created: state.now });
+            Ok(Put::Stored)
+        })
+    }
+
+    async fn move_stage(
+        &self,
+        _: &str,
+        stage: Stage,
+        from: Option<&VersionId>,
+        to: Option<&VersionId>,
+    ) -> Result<(), StoreError> {
+        self.called("move", |state| {
+            if state.holder(&stage).as_ref() != from {
+                return Err(failed("UpdateSecretVersionStage", StoreErrorKind::Conflict));
+            }
+            state.place(stage, from, to);
+            Ok(())
+        })
+    }
+}
+
+const STAGED: &[(&str, &str)] = &[("ROTATION_FIELD", FIELD)];
+const IMMEDIATE: &[(&str, &str)] = &[("ROTATION_FIELD", FIELD), ("ROTATION_PROMOTION", "immediate")];
+
+/// A secret with a staged key that is old enough.
+fn with_staged(rotation: &Rotation) -> Document {
+    rotation.value(&ring(key(1)).stage(key_of(2, now() - 90 * DAY)).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotation_makes_eleven_calls_and_with_an_application_seventeen() {
+    let rotation = Rotation::of(STAGED);
+    for (asks, expected) in [(false, 11), (true, 17)] {
+        let store = Store::new(Some(&with_staged(&rotation)));
+        let kind = if asks { asking(store.application(STAGED)) } else { aware() };
+        store.rotate(&kind, &stack(STAGED), "v1").await.unwrap();
+        let calls = store.change(|state| state.calls.clone());
+        assert_eq!(calls.len(), expected, "{calls:?}");
+        assert_eq!((store.calls("put"), store.calls("move")), (1, 1));
+        assert_eq!(store.calls("get token"), if asks { 3 } else { 0 }, "in each step that asks the application");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keyring_grows_by_a_key_per_rotation_and_each_key_is_staged_for_a_period_in_each_format() {
+    const VARIABLES: [&[(&str, &str)]; 3] = [
+        &[("ROTATION_FIELD", FIELD), ("ROTATION_KEY_FORMAT", "raw")],
+        &[("ROTATION_FIELD", FIELD), ("ROTATION_KEY_FORMAT", "fernet")],
+        &[("ROTATION_FIELD", FIELD), ("ROTATION_KEY_FORMAT", "tink")],
+    ];
+    for variables in VARIABLES {
+        let rotation = Rotation::of(variables);
+        let store = Store::new(Some(&rotation.bare(&key(1))));
+        let kind = asking(store.application(variables));
+        let mut expected_primary = key(1).id();
+        for turn in 1..=5_u32 {
+            let report = store.rotate(&kind, &stack(variables), &format!("v{turn}")).await.unwrap().of_kind;
+            let ring = rotation.ring(&store.document(&rotation, &Stage::Current).unwrap());
+            assert_eq!(ring.keys().count(), 1 + turn as usize);
+            assert_eq!(ring.primary().id(), expected_primary, "{variables:?} {turn}: what was staged before");
+            expected_primary = ring.staged().unwrap().id();
+            assert_eq!(report["primaryKey"], ring.primary().id().to_string());
+            assert_eq!(report["stagedKey"], expected_primary.to_string());
+            store.change(|state| state.now += 90 * DAY);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_staged_key_is_promoted_no_earlier_than_the_cache_time_after_its_rotation() {
+    let rotation = Rotation::of(STAGED);
+    let store = Store::new(Some(&rotation.bare(&key(1))));
+    store.rotate(&aware(), &stack(STAGED), "v1").await.unwrap();
+    store.change(|state| state.now += HOUR - SECOND);
+    let (step, error) = store.rotate(&aware(), &stack(STAGED), "v2").await.unwrap_err();
+    assert_eq!((step, error.name()), (Step::CreateSecret, "StagedTooYoung"));
+    assert!(error.to_string().contains("rotate from 2026-11-01T13:00:00Z on"), "{error}");
+    assert_eq!((store.calls("put"), store.holder(&Stage::Current).as_deref()), (0, Some("v1")));
+    store.change(|state| state.now += SECOND);
+    store.rotate(&aware(), &stack(STAGED), "v2").await.unwrap();
+}
+
+/// An application that loads everything and goes on encrypting with the key 1.
+fn stuck(store: &Store, variables: &'static [(&'static str, &'static str)]) -> Kind {
+    let loads = store.application(variables);
+    asking(Application::new(move |operation| {
+        let keys = (loads.reports)(operation)?;
+        Some(ReportedKeys { encrypts_with: [key(1).id()].into(), ..keys })
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_key_that_was_current_for_a_moment_is_never_taken_back() {
+    let rotation = Rotation::of(IMMEDIATE);
+    let store = Store::new(Some(&rotation.bare(&key(1))));
+    let (step, error) = store.rotate(&stuck(&store, IMMEDIATE), &stack(IMMEDIATE), "v1").await.unwrap_err();
+    assert_eq!((step, error.name()), (Step::FinishSecret, "RollbackFailed"));
+    let RotationError::VerificationFailed { restored, reason, .. } = &error else { panic!("{error}") };
+    assert_eq!((restored, reason.name()), (&Restored::MustStay, "ConsumersUnproven"));
+    assert_eq!(store.holder(&Stage::Current).as_deref(), Some("v1"), "data may be encrypted with it already");
+    assert_eq!(store.calls("move"), 1);
+
+    // The retry verifies it again, and says so again until the application is well.
+    let again = store.step(&stuck(&store, IMMEDIATE), &stack(IMMEDIATE), "v1", Step::FinishSecret).await;
+    assert_eq!(again.unwrap_err().name(), "RollbackFailed");
+    let well = asking(store.application(IMMEDIATE));
+    let done = store.step(&well, &stack(IMMEDIATE), "v1", Step::FinishSecret).await.unwrap();
+    assert!(matches!(done, Outcome::PromotedEarlier(_)), "{done:?}");
+    assert_eq!(store.holder(&Stage::Current).as_deref(), Some("v1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_staged_key_that_does_not_verify_is_put_back_because_the_ring_before_holds_it() {
+    let rotation = Rotation::of(STAGED);
+    let store = Store::new(Some(&with_staged(&rotation)));
+    let (step, error) = store.rotate(&stuck(&store, STAGED), &stack(STAGED), "v1").await.unwrap_err();
+    assert_eq!((step, error.name()), (Step::FinishSecret, "VerificationFailed"));
+    let RotationError::VerificationFailed { restored, .. } = &error else { panic!("{error}") };
+    assert_eq!(restored, &Restored::Yes(version("v0")));
+    assert_eq!(store.holder(&Stage::Current).as_deref(), Some("v0"));
+    assert_eq!(store.holder(&Stage::Pending), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_application_keeps_a_new_primary_key_from_being_promoted() {
+    for (variables, current) in
+        [(STAGED, with_staged(&Rotation::of(STAGED))), (IMMEDIATE, Rotation::of(IMMEDIATE).bare(&key(1)))]
+    {
+        let store = Store::new(Some(&current));
+        let (step, error) = store.rotate(&asking(Application::silent()), &stack(variables), "v1").await.unwrap_err();
+        assert_eq!((step, error.name()), (Step::TestSecret, "ConsumersUnproven"));
+        // testSecret is not believed.
+        let finish = store.step(&asking(Application::silent()), &stack(variables), "v1", Step::FinishSecret).await;
+        assert_eq!(finish.unwrap_err().name(), "ConsumersUnproven");
+        assert_eq!((store.holder(&Stage::Current).as_deref(), store.calls("move")), (Some("v0"), 0));
+    }
+    let store = Store::new(Some(&Rotation::of(STAGED).bare(&key(1))));
+    store.rotate(&asking(Application::silent()), &stack(STAGED), "v1").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ring_that_would_not_fit_is_refused_before_anything_is_written() {
+    for (name, _) in FORMATS {
+        let variables = [("ROTATION_FIELD", FIELD), ("ROTATION_KEY_FORMAT", name)];
+        let rotation = Rotation::of(&variables);
+        let bare = rotation.bare(&key(1));
+        let filler = FieldName::new("filler").unwrap();
+        let filled = |bytes: usize| bare.with_member(&filler, &secret(&"x".repeat(bytes))).unwrap();
+        let overhead = filled(1).text().len() - 1;
+        let store = Store::new(Some(&filled(65_536 - overhead)));
+        let (step, error) = store.rotate(&aware(), &stack(&variables), "v1").await.unwrap_err();
+        assert_eq!(step, Step::CreateSecret);
+        let RotationError::ValueTooLarge { bytes } = error else { panic!("{error}") };
+        let growth = bytes - 65_536;
+        assert_eq!((store.calls("put"), store.holder(&Stage::Current).as_deref()), (0, Some("v0")), "{name}");
+
+        let store = Store::new(Some(&filled(65_536 - overhead - growth)));
+        store.rotate(&aware(), &stack(&variables), "v1").await.unwrap();
+        assert_eq!(
+            store.document(&rotation, &Stage::Current).unwrap().text().len(),
+            65_536,
+            "{name}: to the last byte"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_somebody_adds_during_a_rotation_is_never_lost() {
+    let rotation = Rotation::of(STAGED);
+    let store = Store::new(Some(&with_staged(&rotation)));
+    let (kind, stack) = (aware(), stack(STAGED));
+    store.begin("v1");
+    for step in &STEPS[..3] {
+        store.step(&kind, &stack, "v1", *step).await.unwrap();
+    }
+    let edited = rotation.ring(&with_staged(&rotation)).with_secondary(key(7)).unwrap();
+    store.edit("by hand", rotation.value(&edited).text());
+    let error = store.step(&kind, &stack, "v1", Step::FinishSecret).await.unwrap_err();
+    assert_eq!(error.name(), "CurrentChanged");
+    assert_eq!(store.holder(&Stage::Current).as_deref(), Some("by hand"));
+    assert_eq!(store.holder(&Stage::Pending), None, "given up");
+    // What somebody stored may not have been seen by consumers before.
+    store.change(|state| state.now += 2 * HOUR);
+    store.rotate(&kind, &stack, "v2").await.unwrap();
+    let ring = rotation.ring(&store.document(&rotation, &Stage::Current).unwrap());
+    assert!(ring.holds_all_of(&edited), "the next rotation keeps it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_somebody_adds_as_the_ring_is_stored_does_not_hold_up_rotations_for_ever() {
+    let rotation = Rotation::of(STAGED);
+    let store = Store::new(Some(&with_staged(&rotation)));
+    let (kind, stack) = (asking(store.application(STAGED)), stack(STAGED));
+    store.begin("v1");
+    store.step(&kind, &stack, "v1", Step::CreateSecret).await.unwrap();
+    let edited = rotation.ring(&with_staged(&rotation)).with_secondary(key(7)).unwrap();
+    store.edit("by hand", rotation.value(&edited).text());
+    // Every later try adopts what was stored, once the edit is old enough.
+    store.change(|state| state.now += 2 * HOUR);
+    let outcome = store.step(&kind, &stack, "v1", Step::CreateSecret).await;
+    assert_eq!(outcome, Ok(Outcome::Adopted));
+    let error = store.step(&kind, &stack, "v1", Step::TestSecret).await.unwrap_err();
+    assert_eq!((error.name(), store.holder(&Stage::Pending)), ("CurrentChanged", None));
+    store.rotate(&kind, &stack, "v2").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pending_ring_that_is_too_old_is_given_up() {
+    let rotation = Rotation::of(STAGED);
+    let store = Store::new(Some(&with_staged(&rotation)));
+    let (kind, stack) = (aware(), stack(STAGED));
+    store.begin("v1");
+    for step in &STEPS[..3] {
+        store.step(&kind, &stack, "v1", *step).await.unwrap();
+    }
+    store.change(|state| state.now += DAY + SECOND);
+    let error = store.step(&kind, &stack, "v1", Step::FinishSecret).await.unwrap_err();
+    assert_eq!(error, RotationError::PendingTooOld { name: NAME.to_owned(), created: now() });
+    assert_eq!((store.holder(&Stage::Current).as_deref(), store.holder(&Stage::Pending)), (Some("v0"), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_without_a_value_gets_its_first_ring_and_rotates_from_there() {
+    let rotation = Rotation::of(STAGED);
+    let store = Store::new(None);
+    let stack = stack(STAGED);
+    store.begin("v1");
+    assert_eq!(store.step(&aware(), &stack, "v1", Step::CreateSecret).await, Ok(Outcome::Initialised));
+    store.change(|state| {
+        state.last_rotated = Some(state.now);
+        state.now += 90 * DAY;
+    });
+    let first = rotation.ring(&store.document(&rotation, &Stage::Current).unwrap());
+    store.rotate(&aware(), &stack, "v2").await.unwrap();
+    let second = rotation.ring(&store.document(&rotation, &Stage::Current).unwrap());
+    assert_eq!(Some(second.primary().id()), first.staged().map(Key::id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_cannot_be_read_is_named_by_its_secret_and_never_shown() {
+    let of_field = |store: &Store| {
+        let token = TokenSecret::new("{1}/{2}/admin-token".to_owned(), FieldName::new("ADMIN_TOKEN"));
+        Kind::new(Some((store.application(STAGED), token)), Consumers::default())
+    };
+    let of_text = |store: &Store| asking(store.application(STAGED));
+    type Asks<'a> = &'a dyn Fn(&Store) -> Kind;
+    for (kind, token, reason) in [
+        (&of_text as Asks<'_>, Err(StoreErrorKind::SecretNotFound), "SecretNotFound"),
+        (&of_text, Err(StoreErrorKind::AccessDenied), "AccessDenied"),
+        (&of_text, Ok(String::new()), "EmptyValue"),
+        (&of_text, Ok(format!(r#"{{"ADMIN_TOKEN":"{TOKEN}"}}"#)), "FieldNotChosen"),
+        (&of_field, Ok(TOKEN.to_owned()), "NotAnObject"),
+        (&of_field, Ok(format!(r#"{{"ADMIN_TOKENS":"{TOKEN}"}}"#)), "FieldMissing"),
+        (&of_field, Ok(format!(r#"{{"ADMIN_TOKEN":["{TOKEN}"]}}"#)), "FieldNotText"),
+    ] {
+        let store = Store::new(Some(&with_staged(&Rotation::of(STAGED))));
+        store.change(|state| state.token = token);
+        let kind = kind(&store);
+        let (step, error) = store.rotate(&kind, &stack(STAGED), "v1").await.unwrap_err();
+        assert_eq!((step, error.name()), (Step::SetSecret, "CredentialUnavailable"));
+        let RotationError::CredentialUnavailable { secret, reason: told } = &error else { panic!("{error}") };
+        assert_eq!((secret.as_str(), told.name()), (TOKEN_SECRET, reason));
+        assert!(!format!("{error} {error:?} {kind:?}").contains(TOKEN), "{error:?}");
+        assert_eq!(store.holder(&Stage::Current).as_deref(), Some("v0"));
+    }
+
+    let store = Store::new(Some(&with_staged(&Rotation::of(STAGED))));
+    store.change(|state| state.token = Ok(format!(r#"{{"ADMIN_TOKEN":"{TOKEN}","x":1}}"#)));
+    store.rotate(&of_field(&store), &stack(STAGED), "v1").await.unwrap();
+
+    let token = secret(TOKEN);
+    let (rotation, rotated) = (Rotation::staged(), with_staged(&Rotation::staged()));
+    let subject = Subject { credential: Some(&token), ..rotation.at(now(), None) };
+    let shown = format!("{subject:?} {rotated:?} {:#?}", rotation.ring(&rotated));
+    assert!(!shown.contains(TOKEN), "{shown}");
+    assert_shows_no_key(&shown, [1, 2].map(key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_target_no_other_secret_is_read() {
+    let store = Store::new(Some(&with_staged(&Rotation::of(STAGED))));
+    store.change(|state| state.token = Err(StoreErrorKind::AccessDenied));
+    store.rotate(&aware(), &stack(STAGED), "v1").await.unwrap();
+    assert_eq!(aware().credential(NAME), Ok(None));
+}

@@ -1,0 +1,166 @@
+//! `NAME_RING`: which key is in which state, and since when. It holds no key.
+//!
+//! ```json
+//! {"keys":[{"id":"1a2b3c4d","state":"primary","created":"2026-08-24T00:00:00Z","promoted":"2026-11-24T00:00:00Z"},
+//!          {"id":"5e6f7081","state":"staged","created":"2026-11-24T00:00:00Z"}]}
+//! ```
+//!
+//! It is a string, as the keys beside it are: applications that read a JSON secret as a map of strings go on working.
+//! Members that are not known stay as they are.
+
+use std::time::SystemTime;
+
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::{Dates, Key, KeyId, KeyState, Keyring, KeyringError};
+use crate::document::{self, Document, FieldName};
+use crate::error::RotationError;
+use crate::secret::SecretText;
+use crate::time::{format_timestamp, parse_timestamp};
+
+/// Members that are not known, as they are written. Nobody has promised that there is no key in them.
+type Unknown = Vec<SecretText>;
+
+/// The states of a ring's keys, as `NAME_RING` tells them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct States {
+    member: FieldName,
+    unknown: Unknown,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    id: KeyId,
+    state: KeyState,
+    dates: Dates,
+    unknown: Unknown,
+}
+
+/// The member with the states.
+pub(crate) fn ring_member(field: &FieldName) -> FieldName {
+    field.with_suffix("_RING")
+}
+
+impl States {
+    /// Reads `NAME_RING`. Without one, and in a text secret, there are no entries.
+    ///
+    /// # Errors
+    /// [`RotationError::Keyring`] says what is wrong with it; it must be an object with an array `keys` of objects, each with an
+    /// `id` and a `state`, no id twice, and at most one key in the states primary and staged.
+    pub fn read(document: &Document) -> Result<Option<Self>, RotationError> {
+        let Some(field) = document.field() else { return Ok(None) };
+        let member = ring_member(field);
+        let Some(text) = document.member(&member)? else {
+            return Ok(Some(Self { member, unknown: vec![], entries: vec![] }));
+        };
+        let wrong = |problem: String| KeyringError::Ring { ring: member.to_string(), problem };
+        let ([keys], unknown) = take(text.expose(), ["keys"]).map_err(wrong)?;
+        let keys = keys.and_then(|keys| serde_json::from_str::<Vec<&RawValue>>(keys).ok());
+        let keys = keys.ok_or_else(|| wrong("expected an array \"keys\"".to_owned()))?;
+        let mut entries: Vec<Entry> = vec![];
+        for (number, text) in (1..).zip(keys) {
+            let entry = Entry::read(text.get()).map_err(|problem| wrong(format!("entry {number}: {problem}")))?;
+            let same = |held: &&Entry| held.id == entry.id;
+            if entries.iter().any(|held| same(&held)) {
+                return Err(wrong(format!("key {} stands there twice", entry.id)).into());
+            }
+            if entry.state != KeyState::Secondary && entries.iter().any(|held| held.state == entry.state) {
+                return Err(wrong(format!("entry {number} is a second key in its state")).into());
+            }
+            entries.push(entry);
+        }
+        Ok(Some(Self { member, unknown, entries }))
+    }
+
+    /// The key that is listed as staged.
+    #[must_use]
+    pub fn staged(&self) -> Option<KeyId> {
+        self.entries.iter().find(|entry| entry.state == KeyState::Staged).map(|entry| entry.id)
+    }
+
+    /// The key with the dates that are listed for it.
+    #[must_use]
+    pub fn dated(&self, key: Key) -> Key {
+        let dates = self.entries.iter().find(|entry| entry.id == key.id()).map(|entry| entry.dates);
+        key.with_dates(dates.unwrap_or_default())
+    }
+
+    /// Whether all keys that are listed are in the ring.
+    ///
+    /// # Errors
+    /// [`KeyringError::KeyLost`]: a key was taken out of the value, and its entry was not.
+    pub fn require_all_in(&self, ring: &Keyring) -> Result<(), KeyringError> {
+        match self.entries.iter().find(|entry| ring.get(entry.id).is_none()) {
+            None => Ok(()),
+            Some(lost) => Err(KeyringError::KeyLost { ring: self.member.to_string(), id: lost.id }),
+        }
+    }
+
+    /// The document with the states of `ring`. What else stands in `NAME_RING` stays.
+    ///
+    /// # Errors
+    /// Those of [`Document::with_member`].
+    pub fn write(&self, document: &Document, ring: &Keyring) -> Result<Document, RotationError> {
+        let keys: Vec<String> = ring.keys().map(|(state, key)| self.entry(state, key)).collect();
+        let keys = format!("[{}]", keys.join(","));
+        document.with_member(&self.member, &SecretText::new(object(&[("keys", keys)], &self.unknown)))
+    }
+
+    fn entry(&self, state: KeyState, key: &Key) -> String {
+        let held = self.entries.iter().find(|entry| entry.id == key.id());
+        let mut known = vec![("id", json!(key.id()).to_string()), ("state", json!(state).to_string())];
+        let Dates { created, promoted, compromised } = *key.dates();
+        for (name, date) in [("created", created), ("promoted", promoted), ("compromised", compromised)] {
+            known.extend(date.map(|date| (name, json!(format_timestamp(date)).to_string())));
+        }
+        object(&known, held.map_or(&[], |entry| &entry.unknown))
+    }
+}
+
+impl Entry {
+    /// `Err` says what is wrong with the entry.
+    fn read(text: &str) -> Result<Self, String> {
+        let ([id, state, created, promoted, compromised], unknown) =
+            take(text, ["id", "state", "created", "promoted", "compromised"])?;
+        let string = |text: &str| serde_json::from_str::<String>(text).ok();
+        let id = id.and_then(string).and_then(|id| id.parse().ok());
+        let id = id.ok_or("expected an \"id\" of 8 lower-case hexadecimal digits")?;
+        let state = state.and_then(|state| serde_json::from_str(state).ok());
+        let state = state.ok_or("expected a \"state\": primary, staged or secondary")?;
+        let date = |name: &str, text: Option<&str>| -> Result<Option<SystemTime>, String> {
+            let Some(text) = text else { return Ok(None) };
+            let date = string(text).and_then(|date| parse_timestamp(&date));
+            date.map(Some).ok_or_else(|| format!("expected a time such as 2026-11-24T00:00:00Z in \"{name}\""))
+        };
+        let dates = Dates {
+            created: date("created", created)?,
+            promoted: date("promoted", promoted)?,
+            compromised: date("compromised", compromised)?,
+        };
+        Ok(Self { id, state, dates, unknown })
+    }
+}
+
+/// Takes the object in `text` apart: the values of the members `known`, and all others. `Err` says what is wrong with it.
+fn take<'a, const N: usize>(text: &'a str, known: [&str; N]) -> Result<([Option<&'a str>; N], Unknown), String> {
+    let members = document::members(text).ok_or("expected a JSON object")?;
+    let (mut values, mut unknown) = ([None; N], vec![]);
+    for member in members {
+        let (name, value) = (&text[member.key], &text[member.value]);
+        let plain = serde_json::from_str::<String>(name).ok();
+        match known.iter().position(|known| plain.as_deref() == Some(*known)) {
+            None => unknown.push(SecretText::new([name, ":", value].concat())),
+            Some(at) if values[at].is_some() => return Err(format!("\"{}\" stands there twice", known[at])),
+            Some(at) => values[at] = Some(value),
+        }
+    }
+    Ok((values, unknown))
+}
+
+fn object(known: &[(&str, String)], unknown: &[SecretText]) -> String {
+    let mut members: Vec<String> = known.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    members.extend(unknown.iter().map(|member| member.expose().to_owned()));
+    format!("{{{}}}", members.join(","))
+}

@@ -1,0 +1,30 @@
+"""Fernet keyrings as the package cryptography uses them: one JSON request per line in, one JSON answer per line out."""
+
+import base64
+import json
+import sys
+
+from cryptography.fernet import Fernet, MultiFernet
+
+
+def answer(request):
+    operation = request["op"]
+    if operation == "generate":
+        return {"key": Fernet.generate_key().decode()}
+    keyring = MultiFernet([Fernet(key) for key in request["keys"].split(",")])
+    if operation == "encrypt":
+        return {"token": keyring.encrypt(base64.b64decode(request["plaintext"], validate=True)).decode()}
+    if operation == "decrypt":
+        return {"plaintext": base64.b64encode(keyring.decrypt(request["token"])).decode()}
+    if operation == "rotate":
+        return {"token": keyring.rotate(request["token"]).decode()}
+    raise NotImplementedError
+
+
+for line in sys.stdin:
+    try:
+        answered = answer(json.loads(line))
+    except Exception as error:
+        # The name alone: a message could hold a key.
+        answered = {"error": type(error).__name__}
+    print(json.dumps(answered), flush=True)

@@ -1,0 +1,99 @@
+//! The kind under test, or one that is broken on purpose.
+
+use std::time::{Duration, SystemTime};
+
+use rand::rngs::StdRng;
+use rotation::deadline::Deadline;
+use rotation::document::{Document, FieldName};
+use rotation::error::RotationError;
+use rotation::kind::{Phase, SecretKind, SecretReference, Subject, Values};
+use rotation::policy::{RotationPolicy, Setting};
+use rotation::secret::SecretText;
+use serde_json::{Map, Value};
+
+use crate::model::Model;
+use crate::scenario::Sabotage;
+
+pub(crate) struct Tested<M, K> {
+    pub(crate) kind: K,
+    pub(crate) model: M,
+    pub(crate) sabotage: Sabotage,
+}
+
+impl<M: Model, K: SecretKind> SecretKind for Tested<M, K> {
+    const SETTINGS: &'static [Setting] = K::SETTINGS;
+
+    fn has_target(&self) -> bool {
+        self.kind.has_target()
+    }
+
+    fn settle_time(&self) -> Duration {
+        self.kind.settle_time()
+    }
+
+    fn credential(&self, name: &str) -> Result<Option<SecretReference>, RotationError> {
+        self.kind.credential(name)
+    }
+
+    fn parse(&self, policy: &RotationPolicy, text: SecretText) -> Result<Document, RotationError> {
+        self.kind.parse(policy, text)
+    }
+
+    fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
+        self.kind.first(subject, rng)
+    }
+
+    fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
+        self.model.create(&self.kind, subject, current, rng)
+    }
+
+    fn members(&self, policy: &RotationPolicy, field: &FieldName) -> Vec<FieldName> {
+        self.kind.members(policy, field)
+    }
+
+    fn check_succession(
+        &self,
+        subject: &Subject<'_>,
+        old: &Document,
+        new: &Document,
+        created: SystemTime,
+    ) -> Result<(), RotationError> {
+        self.model.check_succession(&self.kind, subject, old, new, created)
+    }
+
+    fn may_be_put_back(&self, subject: &Subject<'_>, old: &Document, new: &Document) -> bool {
+        self.sabotage == Sabotage::AlwaysPutsBack || self.kind.may_be_put_back(subject, old, new)
+    }
+
+    fn report(&self, subject: &Subject<'_>, old: Option<&Document>, new: &Document) -> Map<String, Value> {
+        self.kind.report(subject, old, new)
+    }
+
+    fn overlap_end(&self, subject: &Subject<'_>, current: &Document, began: SystemTime) -> Option<SystemTime> {
+        self.kind.overlap_end(subject, current, began)
+    }
+
+    async fn set(
+        &self,
+        subject: &Subject<'_>,
+        values: Values<'_>,
+        phase: Phase,
+        deadline: Deadline,
+    ) -> Result<(), RotationError> {
+        self.kind.set(subject, values, phase, deadline).await
+    }
+
+    async fn test(
+        &self,
+        subject: &Subject<'_>,
+        values: Values<'_>,
+        phase: Phase,
+        deadline: Deadline,
+        rng: &mut StdRng,
+    ) -> Result<(), RotationError> {
+        if self.sabotage == Sabotage::BelievesWithoutProof {
+            return Ok(());
+        }
+        self.kind.test(subject, values, phase, deadline, rng).await
+    }
+}

@@ -1,0 +1,13 @@
+//! The promises hold in every schedule, for every kind of secret, and schedules are known in which a broken one is caught.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests; the lints know only those inside a test function"
+)]
+
+mod keyring;
+mod support;
+mod third;
+mod token;

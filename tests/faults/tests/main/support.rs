@@ -1,0 +1,105 @@
+//! Running families and random histories on all processors.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use faults::families::{Explored, Family, Found, explore, random_scenario, run_random, run_script};
+use faults::model::Model;
+use faults::run::Simulator;
+use faults::scenario::Scenario;
+use faults::schedule::{Call, Script, Side};
+
+/// Does pieces of work on all processors; the first finding ends it.
+fn in_parallel<W: Send, T: Send>(
+    work: Vec<W>,
+    each: impl Fn(&Simulator, &W) -> Result<T, Box<Found>> + Sync,
+) -> Result<Vec<(W, T)>, Box<Found>> {
+    let work = Mutex::new(work);
+    let done = Mutex::new(Ok(vec![]));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let simulator = Simulator::new().unwrap();
+                loop {
+                    let Some(piece) = work.lock().unwrap().pop() else { return };
+                    let result = each(&simulator, &piece);
+                    let mut done = done.lock().unwrap();
+                    match (&mut *done, result) {
+                        (Ok(results), Ok(result)) => results.push((piece, result)),
+                        (Ok(_), Err(found)) => *done = Err(found),
+                        (Err(_), _) => return,
+                    }
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap()
+}
+
+/// Past the capture of test output: the number of schedules belongs into every log.
+pub(crate) fn summary(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Runs families, each with its scenario; how many schedules there were.
+pub(crate) fn explore_all<M: Model>(work: Vec<(Scenario<M>, Family)>) -> usize {
+    let begun = Instant::now();
+    let results = in_parallel(work, |simulator, (scenario, family)| explore(simulator, scenario, *family));
+    let results = results.unwrap_or_else(|found| panic!("{found}"));
+    let mut total = Explored::default();
+    let mut families = BTreeMap::<Family, usize>::new();
+    for ((scenario, family), explored) in &results {
+        println!("{:>6} schedules: {family:?}; {scenario}; {:?}", explored.schedules(), explored.endings);
+        *families.entry(*family).or_default() += explored.schedules();
+        total.add(explored);
+    }
+    println!("endings: {:?}", total.endings);
+    summary(&format!("schedules explored: {} in {:?}: {families:?}", total.schedules(), begun.elapsed()));
+    total.schedules()
+}
+
+/// Runs random histories, from the seed that the environment names.
+pub(crate) fn long_random_histories<M: Model>(rounds: u64) -> Explored {
+    let setting = |name| {
+        #[allow(clippy::disallowed_methods, reason = "for whoever replays or extends the search")]
+        let value = std::env::var(name);
+        value.ok().map(|value| value.parse::<u64>().unwrap())
+    };
+    let first = setting("FAULTS_SEED").unwrap_or(1);
+    let rounds = setting("FAULTS_ROUNDS").unwrap_or(rounds);
+    let begun = Instant::now();
+    let seeds: Vec<u64> = (first..first + rounds).rev().collect();
+    let results = in_parallel(seeds, |simulator, seed| {
+        run_random(simulator, &random_scenario::<M>(*seed), *seed)
+            .inspect_err(|_| summary(&format!("to replay: FAULTS_SEED={seed} FAULTS_ROUNDS=1")))
+    });
+    let results = results.unwrap_or_else(|found| panic!("{found}"));
+    let mut total = Explored::default();
+    results.iter().for_each(|(_, explored)| total.add(explored));
+    summary(&format!(
+        "random histories: {} from seed {first} in {:?}: endings {:?}; errors on the way {:?}",
+        total.schedules(),
+        begun.elapsed(),
+        total.endings,
+        total.errors
+    ));
+    total
+}
+
+/// A family in which `sabotaged` breaks a promise, and `sound` does not.
+pub(crate) fn finds<M: Model>(sound: Scenario<M>, sabotaged: Scenario<M>, family: Family, promise: &str) {
+    let simulator = Simulator::new().unwrap();
+    explore(&simulator, &sound, family).unwrap_or_else(|found| panic!("without sabotage: {found}"));
+    let found = explore(&simulator, &sabotaged, family).expect_err("the sabotage was not noticed");
+    assert!(found.violation.promise.contains(promise), "{found}");
+}
+
+/// The number of the gate after the call of this kind, counted from 0 in an undisturbed run.
+pub(crate) fn gate_after<M: Model>(simulator: &Simulator, scenario: &Scenario<M>, call: Call, which: usize) -> usize {
+    let gates = run_script(simulator, scenario, &Script::new([])).unwrap().gates;
+    let mut after = gates.iter().enumerate().filter(|(_, gate)| gate.call == call && gate.side == Side::After);
+    after.nth(which).unwrap().0
+}
