@@ -1,6 +1,6 @@
 //! What a rotation costs, against a function that does nothing: `cargo run --package benchmark`.
 //!
-//! Both are release builds, measured in turns in one run, so that the ratio holds where the times do not. The sandbox
+//! All are release builds, measured in turns in one run, so that the ratio holds where the times do not. The sandbox
 //! is spoken to without TLS; a real connection adds a handshake to the first call of each process.
 #![allow(clippy::print_stdout, reason = "it talks to a terminal")]
 
@@ -8,7 +8,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use end_to_end::{FUNCTION, Failure, Plan, SECRET, Scene, build_with};
+use application::KeyFormat;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use end_to_end::{Failure, Plan, Scene, build_with};
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use lambda_host::{FunctionConfig, Invocation, LambdaHost};
@@ -18,38 +21,75 @@ const NOTHING: &str = "test-function";
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let executable = build_with(FUNCTION, &["--release", "--package", FUNCTION])?;
     let nothing = build_with(NOTHING, &["--release", "--package", "lambda-host", "--example", NOTHING])?;
-
-    let (mut starts, mut baseline, mut rotations) = (vec![], vec![], vec![]);
-    let mut calls = 0;
+    let key = STANDARD.encode([7; 32]);
+    let declared = vec![("CONSUMERS_KEYRING_AWARE", "true".to_owned())];
+    let plans = [Plan::text(&"x".repeat(64)), Plan { environment: declared, ..Plan::key_text(&key, KeyFormat::Raw) }];
+    let mut functions = vec![];
+    for plan in plans {
+        let executable = build_with(plan.function, &["--release", "--package", plan.function])?;
+        let plan = Plan { instances: 0, executable: Some(executable.clone()), ..plan };
+        functions.push(Function { plan, executable, starts: vec![], rotations: vec![], calls: 0 });
+    }
+    let mut baseline = vec![];
     for _ in 0..ROUNDS {
         baseline.push(Start::of(&echo(&nothing).await?)?);
-        let plan = Plan { instances: 0, executable: Some(executable.clone()), ..Plan::text(&"x".repeat(64)) };
-        let scene = Scene::start(plan).await?;
-        let initial = scene.stages().await?.into_keys().next().ok_or("the secret has no version")?;
-        starts.push(Start::of(&describe(&scene, &initial).await?)?);
-
-        scene.sandbox.reset_calls();
-        succeeded(&scene).await?;
-        calls = scene.sandbox.calls_of(FUNCTION).values().sum();
-        rotations.push(Rotation::last(&scene).await?);
+        for function in &mut functions {
+            function.measure().await?;
+        }
     }
 
     println!("Medians of {ROUNDS} processes, release build, without TLS\n");
-    println!("| | function that does nothing | admin-token | ratio |\n| --- | ---: | ---: | ---: |");
-    row("binary, MB", [megabytes(size(&nothing)?), megabytes(size(&executable)?)]);
-    row("deflated (zip), MB", [megabytes(deflated(&nothing)?), megabytes(deflated(&executable)?)]);
-    let both = |figure: fn(&Start) -> f64| [median(&baseline, figure), median(&starts, figure)];
-    row("initialisation, ms", both(|start| start.init));
-    row("first invocation, ms (admin-token: one DescribeSecret)", both(|start| start.invocation));
-    row("processor time up to its answer, ms", both(|start| start.cpu));
-    row("memory up to its answer, MB", both(|start| start.memory));
-    println!("| a warm rotation: four steps, ms | | {:.1} | |", median(&rotations, |rotation| rotation.wall));
-    println!("| its processor time, ms | | {:.1} | |", median(&rotations, |rotation| rotation.cpu));
-    println!("| memory after it, MB | | {:.1} | |", median(&rotations, |rotation| rotation.memory));
-    println!("| its calls to Secrets Manager, without a target | | {calls} | |");
+    let names: Vec<_> = functions.iter().map(|function| format!("{} | ratio", function.plan.function)).collect();
+    println!("| | function that does nothing | {} |\n| --- | ---: | ---: | ---: | ---: | ---: |", names.join(" | "));
+    let of_file = |what, figure: fn(&Path) -> Result<u64, Failure>| -> Result<(), Failure> {
+        let figures: Result<Vec<u64>, _> = functions.iter().map(|function| figure(&function.executable)).collect();
+        row(what, megabytes(figure(&nothing)?), figures?.into_iter().map(megabytes));
+        Ok(())
+    };
+    of_file("binary, MB", size)?;
+    of_file("deflated (zip), MB", deflated)?;
+    let of_start = |what, figure: fn(&Start) -> f64| {
+        let figures = functions.iter().map(|function| median(&function.starts, figure));
+        row(what, median(&baseline, figure), figures);
+    };
+    of_start("initialisation, ms", |start| start.init);
+    of_start("first invocation, ms (a rotation function: one DescribeSecret)", |start| start.invocation);
+    of_start("processor time up to its answer, ms", |start| start.cpu);
+    of_start("memory up to its answer, MB", |start| start.memory);
+    let of_rotation = |what: &str, figure: fn(&Rotation) -> f64| {
+        let figures = functions.iter().map(|function| format!("{:.1} | ", median(&function.rotations, figure)));
+        println!("| {what} | | {} |", figures.collect::<Vec<_>>().join(" | "));
+    };
+    of_rotation("a warm rotation: four steps, ms", |rotation| rotation.wall);
+    of_rotation("its processor time, ms", |rotation| rotation.cpu);
+    of_rotation("memory after it, MB", |rotation| rotation.memory);
+    let calls: Vec<_> = functions.iter().map(|function| format!("{} | ", function.calls)).collect();
+    println!("| its calls to Secrets Manager, without a target | | {} |", calls.join(" | "));
     Ok(())
+}
+
+/// A rotation function under measurement.
+struct Function {
+    plan: Plan,
+    executable: PathBuf,
+    starts: Vec<Start>,
+    rotations: Vec<Rotation>,
+    calls: u64,
+}
+
+impl Function {
+    /// One process: its start, a rotation whose calls are counted, and one more that is timed.
+    async fn measure(&mut self) -> Result<(), Failure> {
+        let scene = Scene::start(self.plan.clone()).await?;
+        let initial = scene.stages().await?.into_keys().next().ok_or("the secret has no version")?;
+        self.starts.push(Start::of(&describe(&scene, &initial).await?)?);
+        scene.sandbox.reset_calls();
+        succeeded(&scene).await?;
+        self.calls = scene.sandbox.calls_of(scene.function()).values().sum();
+        self.rotations.push(Rotation::last(&scene).await?);
+        Ok(())
+    }
 }
 
 /// A process up to its first answer.
@@ -92,7 +132,7 @@ impl Rotation {
         let (Some(before), Some(usage)) = (before.usage, after.usage) else {
             return Err("this machine does not tell what a process uses".into());
         };
-        let attempts = scene.sandbox.rotation_attempts(SECRET);
+        let attempts = scene.sandbox.rotation_attempts(scene.secret());
         let steps = attempts.last().map(|attempt| &attempt.steps).ok_or("there was no rotation")?;
         Ok(Self {
             wall: steps.iter().map(|step| milliseconds(step.duration)).sum(),
@@ -109,8 +149,8 @@ async fn succeeded(scene: &Scene) -> Result<(), Failure> {
 
 /// A step of a version that is already current: one DescribeSecret, and nothing to do.
 async fn describe(scene: &Scene, version: &str) -> Result<Invocation, Failure> {
-    let event = serde_json::json!({ "Step": "testSecret", "SecretId": SECRET, "ClientRequestToken": version });
-    let invocation = scene.sandbox.host().invoke(FUNCTION, event.to_string().into()).await?;
+    let event = serde_json::json!({ "Step": "testSecret", "SecretId": scene.secret(), "ClientRequestToken": version });
+    let invocation = scene.sandbox.host().invoke(scene.function(), event.to_string().into()).await?;
     match &invocation.function_error {
         None => Ok(invocation),
         Some(_) => Err(String::from_utf8_lossy(&invocation.payload).into_owned().into()),
@@ -129,8 +169,9 @@ async fn echo(executable: &Path) -> Result<Invocation, Failure> {
     Ok(host.invoke(NOTHING, "{}".into()).await?)
 }
 
-fn row(what: &str, [nothing, function]: [f64; 2]) {
-    println!("| {what} | {nothing:.1} | {function:.1} | {:.1} |", function / nothing);
+fn row(what: &str, nothing: f64, functions: impl Iterator<Item = f64>) {
+    let figures: Vec<_> = functions.map(|figure| format!("{figure:.1} | {:.1}", figure / nothing)).collect();
+    println!("| {what} | {nothing:.1} | {} |", figures.join(" | "));
 }
 
 fn median<T>(samples: &[T], figure: impl Fn(&T) -> f64) -> f64 {
