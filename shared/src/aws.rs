@@ -3,6 +3,7 @@
 //! The configuration is made by hand, from the variables that Lambda sets: the SDK's default chain costs 2.5 ms of every
 //! cold start to arrive at the same. TLS is rustls with ring, because aws-lc gathers entropy for 40 ms at its first use.
 
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use aws_sdk_secretsmanager::config::{
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::get_secret_value::builders::GetSecretValueFluentBuilder;
 use aws_sdk_secretsmanager::primitives::DateTime;
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry, Tag};
 use aws_smithy_http_client::tls;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -29,10 +31,12 @@ use crate::environment::{Environment, invalid};
 use crate::error::{RotationError, innermost};
 use crate::event::{RotationToken, VersionId};
 use crate::secret::SecretText;
-use crate::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
+use crate::store::{
+    Described, OperationStore, Page, Put, SecretStore, StoreError, StoreErrorKind, VersionAge, VersionValue,
+};
 use crate::target::http::is_loopback;
 use crate::telemetry::{Datum, MetricSink, NAMESPACE, Unit};
-use crate::versions::Stage;
+use crate::versions::{Stage, Versions};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -229,6 +233,31 @@ impl SecretsManager<'_> {
         }
     }
 
+    async fn put(
+        &self,
+        secret_id: &str,
+        version: &VersionId,
+        value: &SecretText,
+        stage: &Stage,
+        rotation_token: Option<&RotationToken>,
+    ) -> Result<Put, StoreError> {
+        let call = self
+            .clients
+            .secrets_manager
+            .put_secret_value()
+            .secret_id(secret_id)
+            .client_request_token(version.as_str())
+            .secret_string(value.expose())
+            .version_stages(stage.as_str())
+            .set_rotation_token(rotation_token.map(|token| token.expose().to_owned()))
+            .send();
+        match self.within_deadline("PutSecretValue", call).await {
+            Ok(_) => Ok(Put::Stored),
+            Err(error) if error.detail.as_deref() == Some("ResourceExistsException") => Ok(Put::Exists),
+            Err(error) => Err(error),
+        }
+    }
+
     fn classify<E: ProvideErrorMetadata + fmt::Debug>(
         &self,
         operation: &'static str,
@@ -273,6 +302,21 @@ impl SecretsManager<'_> {
 
 const MOVE: &str = "UpdateSecretVersionStage";
 
+fn time(date: Option<DateTime>) -> Option<SystemTime> {
+    date.and_then(|date| SystemTime::try_from(date).ok())
+}
+
+fn tags(tags: Option<Vec<Tag>>) -> BTreeMap<String, String> {
+    let tags = tags.into_iter().flatten();
+    tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default()))).collect()
+}
+
+fn versions(stages: Option<HashMap<String, Vec<String>>>) -> Versions {
+    let versions = stages.into_iter().flatten();
+    let stages = |stages: Vec<String>| stages.iter().map(|stage| Stage::from(stage.as_str())).collect();
+    versions.map(|(id, names)| (VersionId::new(id), stages(names))).collect()
+}
+
 impl SecretStore for SecretsManager<'_> {
     async fn describe(&self, secret_id: &str) -> Result<Described, StoreError> {
         const OPERATION: &str = "DescribeSecret";
@@ -283,21 +327,19 @@ impl SecretStore for SecretsManager<'_> {
             kind: StoreErrorKind::Service,
             detail: Some(format!("{what} is missing")),
         };
-        let versions = secret.version_ids_to_stages.into_iter().flatten();
-        let tags = secret.tags.into_iter().flatten().filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default())));
+        let as_of = self.clients.clock.now().ok_or_else(|| incomplete("the header Date"))?;
         Ok(Described {
             name: secret.name.ok_or_else(|| incomplete("Name"))?,
             rotation_enabled: secret.rotation_enabled.unwrap_or(false),
             deleted: secret.deleted_date.is_some(),
             replica_of: secret.primary_region.filter(|primary| *primary != self.clients.region),
-            tags: tags.collect(),
-            versions: versions
-                .map(|(id, stages)| {
-                    (VersionId::new(id), stages.iter().map(|stage| Stage::from(stage.as_str())).collect())
-                })
-                .collect(),
-            last_rotated: secret.last_rotated_date.and_then(|date| SystemTime::try_from(date).ok()),
-            as_of: self.clients.clock.now().ok_or_else(|| incomplete("the header Date"))?,
+            tags: tags(secret.tags),
+            versions: versions(secret.version_ids_to_stages),
+            last_rotated: time(secret.last_rotated_date),
+            next_rotation: time(secret.next_rotation_date),
+            last_changed: time(secret.last_changed_date),
+            rotation_function: secret.rotation_lambda_arn,
+            as_of,
         })
     }
 
@@ -320,21 +362,7 @@ impl SecretStore for SecretsManager<'_> {
         value: &SecretText,
         rotation_token: Option<&RotationToken>,
     ) -> Result<Put, StoreError> {
-        let call = self
-            .clients
-            .secrets_manager
-            .put_secret_value()
-            .secret_id(secret_id)
-            .client_request_token(version.as_str())
-            .secret_string(value.expose())
-            .version_stages(Stage::Pending.as_str())
-            .set_rotation_token(rotation_token.map(|token| token.expose().to_owned()))
-            .send();
-        match self.within_deadline("PutSecretValue", call).await {
-            Ok(_) => Ok(Put::Stored),
-            Err(error) if error.detail.as_deref() == Some("ResourceExistsException") => Ok(Put::Exists),
-            Err(error) => Err(error),
-        }
+        self.put(secret_id, version, value, &Stage::Pending, rotation_token).await
     }
 
     async fn move_stage(
@@ -354,6 +382,72 @@ impl SecretStore for SecretsManager<'_> {
             .set_move_to_version_id(to.map(ToString::to_string))
             .send();
         self.within_deadline(MOVE, call).await.map(drop)
+    }
+}
+
+impl OperationStore for SecretsManager<'_> {
+    async fn versions(&self, secret_id: &str) -> Result<Vec<VersionAge>, StoreError> {
+        let (mut found, mut from) = (vec![], None);
+        loop {
+            let call = self.clients.secrets_manager.list_secret_version_ids().secret_id(secret_id);
+            let page = self.within_deadline("ListSecretVersionIds", call.set_next_token(from).send()).await?;
+            found.extend(page.versions.into_iter().flatten().filter_map(|version| {
+                let created = time(version.created_date);
+                Some(VersionAge { version: VersionId::new(version.version_id?), created })
+            }));
+            from = page.next_token;
+            if from.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn put_private(
+        &self,
+        secret_id: &str,
+        version: &VersionId,
+        value: &SecretText,
+        stage: &Stage,
+    ) -> Result<Put, StoreError> {
+        self.put(secret_id, version, value, stage, None).await
+    }
+
+    async fn start_rotation(&self, secret_id: &str, version: &VersionId) -> Result<(), StoreError> {
+        let call = self.clients.secrets_manager.rotate_secret().secret_id(secret_id);
+        let call = call.client_request_token(version.as_str()).send();
+        self.within_deadline("RotateSecret", call).await.map(drop)
+    }
+
+    async fn list(&self, prefix: Option<&str>, from: Option<&str>) -> Result<Page, StoreError> {
+        const OPERATION: &str = "ListSecrets";
+        let mut call = self.clients.secrets_manager.list_secrets().max_results(100);
+        if let Some(prefix) = prefix {
+            call = call.filters(Filter::builder().key(FilterNameStringType::Name).values(prefix).build());
+        }
+        let page = self.within_deadline(OPERATION, call.set_next_token(from.map(str::to_owned)).send()).await?;
+        let incomplete = |what: &str| StoreError {
+            operation: OPERATION,
+            kind: StoreErrorKind::Service,
+            detail: Some(format!("{what} is missing")),
+        };
+        let as_of = self.clients.clock.now().ok_or_else(|| incomplete("the header Date"))?;
+        let described = |secret: SecretListEntry| {
+            Ok(Described {
+                name: secret.name.ok_or_else(|| incomplete("Name"))?,
+                rotation_enabled: secret.rotation_enabled.unwrap_or(false),
+                deleted: secret.deleted_date.is_some(),
+                replica_of: secret.primary_region.filter(|primary| *primary != self.clients.region),
+                tags: tags(secret.tags),
+                versions: versions(secret.secret_versions_to_stages),
+                last_rotated: time(secret.last_rotated_date),
+                next_rotation: time(secret.next_rotation_date),
+                last_changed: time(secret.last_changed_date),
+                rotation_function: secret.rotation_lambda_arn,
+                as_of,
+            })
+        };
+        let secrets: Result<Vec<_>, StoreError> = page.secret_list.into_iter().flatten().map(described).collect();
+        Ok(Page { secrets: secrets?, next: page.next_token })
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use serde::Serialize;
 use serde_json::Value;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -19,9 +20,12 @@ use crate::event::RotationEvent;
 use crate::kind::SecretKind;
 use crate::policy::StackPolicy;
 use crate::protocol::{Report, Rotator};
-use crate::telemetry::{MetricSink as _, PUBLISH_TIMEOUT, metrics};
+use crate::telemetry::{Datum, MetricSink as _, PUBLISH_TIMEOUT, metrics};
 
 pub use lambda_runtime::Error;
+
+/// The target of log lines that record what an operator did.
+pub const AUDIT: &str = "audit";
 
 /// Kept free at the end of an invocation to answer, and to publish what happened.
 const ANSWER_RESERVE: Duration = Duration::from_millis(500);
@@ -29,29 +33,101 @@ const ANSWER_RESERVE: Duration = Duration::from_millis(500);
 /// The time that an invocation is taken to have when the deadline that it came with lies in the past.
 const UNKNOWN_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What is made once per process. A part that could not be made is kept as its error.
-struct Function<K> {
+/// What every function of this project makes once per process. A part that could not be made is kept as its error.
+#[derive(Debug)]
+pub struct Function {
     name: String,
     clients: Result<Clients, RotationError>,
-    rotation: Result<(K, StackPolicy), RotationError>,
 }
 
-impl<K: SecretKind> Function<K> {
-    fn start(environment: &Environment, kind: impl FnOnce(&Environment) -> Result<K, RotationError>) -> Self {
+impl Function {
+    fn start(environment: &Environment) -> Self {
         Self {
             name: environment.get("AWS_LAMBDA_FUNCTION_NAME").unwrap_or("unnamed").to_owned(),
             clients: Clients::from_environment(environment),
-            rotation: kind(environment)
-                .and_then(|kind| Ok((kind, StackPolicy::from_environment(environment, K::SETTINGS)?))),
         }
     }
 
-    /// What every step needs.
-    fn parts(&self) -> Result<(&Clients, &K, &StackPolicy), RotationError> {
-        let clients = self.clients.as_ref().map_err(Clone::clone)?;
-        let (kind, stack) = self.rotation.as_ref().map_err(Clone::clone)?;
-        Ok((clients, kind, stack))
+    /// The function's own name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
+
+    /// AWS.
+    ///
+    /// # Errors
+    /// The configuration's, once more at every invocation.
+    pub fn clients(&self) -> Result<&Clients, RotationError> {
+        self.clients.as_ref().map_err(Clone::clone)
+    }
+
+    /// Publishes metrics, if there are any, within a bounded time. Nothing ever fails for them.
+    pub async fn publish(&self, data: Vec<Datum>, deadline: Deadline) {
+        let Ok(clients) = &self.clients else { return };
+        if data.is_empty() {
+            return;
+        }
+        let bounded = deadline.within(PUBLISH_TIMEOUT, ANSWER_RESERVE / 2);
+        match bounded.bound(clients.publish(data)).await {
+            Some(Ok(())) => {}
+            Some(Err(problem)) => tracing::warn!(problem, "metrics were not published"),
+            None => tracing::warn!("metrics were not published in time: VPC endpoint for monitoring, or NAT, missing?"),
+        }
+    }
+}
+
+/// One invocation.
+#[derive(Debug)]
+pub struct Invocation {
+    /// What the function was invoked with.
+    pub payload: Value,
+    /// Lambda's id of the request, by which CloudTrail knows who made it.
+    pub request_id: String,
+    /// The end of the invocation.
+    pub end: Deadline,
+    /// The end of the time for the work itself: what is left then is for the answer and the metrics.
+    pub deadline: Deadline,
+    began: Duration,
+}
+
+impl Invocation {
+    fn begin(event: LambdaEvent<Value>) -> Self {
+        let left = time_left(event.context.deadline);
+        let end = Deadline::after(left);
+        let deadline = end.within(left, ANSWER_RESERVE + PUBLISH_TIMEOUT.min(left / 8));
+        Self { payload: event.payload, request_id: event.context.request_id, end, deadline, began: left }
+    }
+
+    /// How long it has taken so far, in milliseconds.
+    #[must_use]
+    pub fn duration_ms(&self) -> u64 {
+        u64::try_from((self.began - self.end.left()).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Serves invocations until Lambda ends the process: `start` makes from the environment what is needed, once, and `handle`
+/// answers with it.
+///
+/// # Errors
+/// When the Lambda runtime API fails.
+pub async fn serve<S, A, E>(
+    start: impl FnOnce(&Environment, &Function) -> S,
+    handle: impl AsyncFn(&Function, &S, Invocation) -> Result<A, E>,
+) -> Result<(), Error>
+where
+    A: Serialize,
+    E: Into<Diagnostic> + std::fmt::Debug,
+{
+    #[expect(clippy::disallowed_methods, reason = "the environment is read here, once")]
+    let environment: Environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    start_logging(&environment);
+    let function = Function::start(&environment);
+    let state = start(&environment, &function);
+    let handler = |event: LambdaEvent<Value>| handle(&function, &state, Invocation::begin(event));
+    lambda_runtime::Runtime::new(service_fn(handler)).run().await
 }
 
 /// Runs a rotation function for the kind of secret that `kind` makes from the environment. Returns when Lambda ends it.
@@ -62,26 +138,24 @@ impl<K: SecretKind> Function<K> {
 /// # Errors
 /// When the Lambda runtime API fails.
 pub async fn run<K: SecretKind>(kind: impl FnOnce(&Environment) -> Result<K, RotationError>) -> Result<(), Error> {
-    #[expect(clippy::disallowed_methods, reason = "the environment is read here, once")]
-    let environment: Environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    start_logging(&environment);
-    let function = Function::start(&environment, kind);
-    if let Err(error) = function.parts() {
-        tracing::error!(error_type = error.name(), %error, "the configuration is not usable");
-    }
-    let handler = |event: LambdaEvent<Value>| invoke(&function, event);
-    lambda_runtime::Runtime::new(service_fn(handler)).run().await
+    let start = |environment: &Environment, function: &Function| {
+        let rotation = kind(environment);
+        let rotation = rotation.and_then(|kind| Ok((kind, StackPolicy::from_environment(environment, K::SETTINGS)?)));
+        if let Some(error) = function.clients.as_ref().err().or(rotation.as_ref().err()) {
+            tracing::error!(error_type = error.name(), %error, "the configuration is not usable");
+        }
+        rotation
+    };
+    serve(start, invoke).await
 }
 
-async fn invoke<K: SecretKind>(function: &Function<K>, event: LambdaEvent<Value>) -> Result<Report, RotationError> {
-    let request_id = event.context.request_id;
-    let left = time_left(event.context.deadline);
-    let started = Deadline::after(left);
-    let deadline = started.within(left, ANSWER_RESERVE + PUBLISH_TIMEOUT.min(left / 8));
-
-    let event = RotationEvent::parse(event.payload);
+async fn invoke<K: SecretKind>(
+    function: &Function,
+    rotation: &Result<(K, StackPolicy), RotationError>,
+    mut invocation: Invocation,
+) -> Result<Report, RotationError> {
+    let event = RotationEvent::parse(invocation.payload.take());
+    let request_id = &invocation.request_id;
     let (secret, version, step) = match &event {
         Ok(event) => (Some(event.secret_id.as_str()), Some(event.version.as_str()), Some(event.step)),
         Err(_) => (None, None, None),
@@ -89,10 +163,10 @@ async fn invoke<K: SecretKind>(function: &Function<K>, event: LambdaEvent<Value>
     let step_name = step.map(|step| step.name());
     let result = match &event {
         Err(error) => Err(error.clone()),
-        Ok(event) => perform(function, event, deadline).await,
+        Ok(event) => perform(function, rotation, event, invocation.deadline).await,
     };
 
-    let duration_ms = u64::try_from((left - started.left()).as_millis()).unwrap_or(u64::MAX);
+    let duration_ms = invocation.duration_ms();
     match &result {
         Ok(report) => {
             let outcome = serde_json::to_value(&report.outcome).unwrap_or_default();
@@ -114,33 +188,20 @@ async fn invoke<K: SecretKind>(function: &Function<K>, event: LambdaEvent<Value>
             tracing::error!(request_id, secret, version, step = step_name, error_type = error.name(), %error, duration_ms, "step failed");
         }
     }
-    publish(function, metrics(&function.name, step, &result), started).await;
+    function.publish(metrics(function.name(), step, &result), invocation.end).await;
     result
 }
 
 async fn perform<K: SecretKind>(
-    function: &Function<K>,
+    function: &Function,
+    rotation: &Result<(K, StackPolicy), RotationError>,
     event: &RotationEvent,
     deadline: Deadline,
 ) -> Result<Report, RotationError> {
     let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
-    let (clients, kind, stack) = function.parts()?;
-    let store = clients.secrets_manager(deadline);
+    let store = function.clients()?.secrets_manager(deadline);
+    let (kind, stack) = rotation.as_ref().map_err(Clone::clone)?;
     Rotator { kind, store: &store, stack }.perform(event, deadline, &mut rng).await
-}
-
-/// Publishes metrics, if there are any, within a bounded time. A rotation never fails for them.
-async fn publish<K: SecretKind>(function: &Function<K>, data: Vec<crate::telemetry::Datum>, deadline: Deadline) {
-    let Ok(clients) = &function.clients else { return };
-    if data.is_empty() {
-        return;
-    }
-    let bounded = deadline.within(PUBLISH_TIMEOUT, ANSWER_RESERVE / 2);
-    match bounded.bound(clients.publish(data)).await {
-        Some(Ok(())) => {}
-        Some(Err(problem)) => tracing::warn!(problem, "metrics were not published"),
-        None => tracing::warn!("metrics were not published in time: VPC endpoint for monitoring, or NAT, missing?"),
-    }
 }
 
 /// The time until `deadline_ms`, in milliseconds of Unix time. Some local runtimes send a deadline that is no such time.
@@ -160,6 +221,8 @@ fn start_logging(environment: &Environment) {
         .with_default(level.min(LevelFilter::WARN))
         // It repeats every error that the handler has already logged.
         .with_target("lambda_runtime", LevelFilter::OFF)
+        // What operators did is recorded at every level.
+        .with_target(AUDIT, LevelFilter::INFO)
         .with_target("rotation", level);
     let lines =
         tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false);

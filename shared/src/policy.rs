@@ -29,6 +29,8 @@ const EXPECTED_DATE: &str = "expected a date such as 2026-12-24 or 2026-12-24T18
 pub struct Setting {
     tag: &'static str,
     variable: &'static str,
+    /// In force when neither says anything, as an operator would write it.
+    default: &'static str,
 }
 
 impl fmt::Display for Setting {
@@ -37,16 +39,18 @@ impl fmt::Display for Setting {
     }
 }
 
-const FIELD: Setting = Setting { tag: "rotation:field", variable: "ROTATION_FIELD" };
-const OVERLAP: Setting = Setting { tag: "rotation:overlap", variable: "ROTATION_OVERLAP" };
-const HOLD: Setting = Setting { tag: "rotation:hold", variable: "ROTATION_HOLD" };
-const VERIFY: Setting = Setting { tag: "rotation:verify", variable: "ROTATION_VERIFY" };
-const TOKEN_BYTES: Setting = Setting { tag: "rotation:token-bytes", variable: "ROTATION_TOKEN_BYTES" };
-const TOKEN_ENCODING: Setting = Setting { tag: "rotation:token-encoding", variable: "ROTATION_TOKEN_ENCODING" };
-const TOKEN_PREFIX: Setting = Setting { tag: "rotation:token-prefix", variable: "ROTATION_TOKEN_PREFIX" };
-const KEY_FORMAT: Setting = Setting { tag: "rotation:key-format", variable: "ROTATION_KEY_FORMAT" };
+const FIELD: Setting = Setting { tag: "rotation:field", variable: "ROTATION_FIELD", default: "the whole value" };
+const OVERLAP: Setting = Setting { tag: "rotation:overlap", variable: "ROTATION_OVERLAP", default: "24h" };
+const HOLD: Setting = Setting { tag: "rotation:hold", variable: "ROTATION_HOLD", default: "none" };
+const VERIFY: Setting = Setting { tag: "rotation:verify", variable: "ROTATION_VERIFY", default: "before" };
+const TOKEN_BYTES: Setting = Setting { tag: "rotation:token-bytes", variable: "ROTATION_TOKEN_BYTES", default: "48" };
+const TOKEN_ENCODING: Setting =
+    Setting { tag: "rotation:token-encoding", variable: "ROTATION_TOKEN_ENCODING", default: "base64url" };
+const TOKEN_PREFIX: Setting =
+    Setting { tag: "rotation:token-prefix", variable: "ROTATION_TOKEN_PREFIX", default: "none" };
+const KEY_FORMAT: Setting = Setting { tag: "rotation:key-format", variable: "ROTATION_KEY_FORMAT", default: "raw" };
 /// How a new key becomes primary.
-pub const PROMOTION: Setting = Setting { tag: "rotation:promotion", variable: "ROTATION_PROMOTION" };
+pub const PROMOTION: Setting = Setting { tag: "rotation:promotion", variable: "ROTATION_PROMOTION", default: "staged" };
 
 /// What every kind of secret has.
 const COMMON_SETTINGS: [Setting; 4] = [FIELD, OVERLAP, HOLD, VERIFY];
@@ -169,6 +173,29 @@ impl StackPolicy {
         untagged.choices.remove(HOLD.tag);
         untagged.for_secret(&BTreeMap::new(), SystemTime::UNIX_EPOCH)?;
         Ok(stack)
+    }
+
+    /// The same for secrets of one kind: the settings of another are an error in their tags.
+    #[must_use]
+    pub fn for_kind(&self, of_kind: &[Setting]) -> Self {
+        Self { settings: [&COMMON_SETTINGS, of_kind].concat(), ..self.clone() }
+    }
+
+    /// Where each setting of a secret with these tags comes from: its name, its value, and `tag`, `environment` or `default`.
+    #[must_use]
+    pub fn sources<'a>(&'a self, tags: &'a BTreeMap<String, String>) -> Vec<(&'static str, &'a str, &'static str)> {
+        let source = |setting: &Setting| match (tags.get(setting.tag), self.choices.get(setting.tag)) {
+            (Some(value), _) => (setting.tag, value.as_str(), "tag"),
+            (None, Some(value)) => (setting.tag, value.as_str(), "environment"),
+            (None, None) => (setting.tag, setting.default, "default"),
+        };
+        self.settings.iter().map(source).collect()
+    }
+
+    /// The prefix of the names that this stack may rotate.
+    #[must_use]
+    pub fn name_prefix(&self) -> Option<&str> {
+        self.name_prefix.as_deref()
     }
 
     /// Whether this stack may rotate the secret.

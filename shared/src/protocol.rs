@@ -207,33 +207,10 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         self.kind.parse(&rotation.policy, value.text.clone())
     }
 
-    /// Reads what the target is asked with, if that is in another secret.
     async fn with_credential<'a>(&self, rotation: Rotation<'a>) -> Result<Rotation<'a>, RotationError> {
-        if !self.kind.has_target() {
-            return Ok(rotation);
-        }
-        let Some(SecretReference { id, field }) = self.kind.credential(&rotation.secret.name)? else {
-            return Ok(rotation);
-        };
-        let unavailable = |reason: RotationError| RotationError::CredentialUnavailable {
-            secret: id.clone(),
-            reason: Box::new(reason),
-        };
-        let own = id == rotation.secret.name || id == rotation.event.secret_id;
-        let rotated = match (&field, &rotation.policy.field) {
-            (Some(read), Some(rotated)) => self.kind.members(&rotation.policy, rotated).contains(read),
-            _ => true,
-        };
-        if own && rotated {
-            // The application would be sent the very value that is rotated.
-            let problem =
-                "is the secret that is rotated: name the one with the token that the target requires".to_owned();
-            let variable = "TARGET_TOKEN_SECRET".to_owned();
-            return Err(unavailable(RotationError::InvalidConfiguration { variable, problem }));
-        }
-        let value = self.store.get_current(&id).await.map_err(|error| unavailable(error.into()))?;
-        let credential = Document::parse(value.text, field.as_ref()).and_then(|document| document.secret());
-        Ok(Rotation { credential: Some(credential.map_err(unavailable)?), ..rotation })
+        let Rotation { secret, event, policy, .. } = &rotation;
+        let credential = read_credential(self.kind, self.store, secret, &event.secret_id, policy).await?;
+        Ok(Rotation { credential, ..rotation })
     }
 
     /// Describes the secret; a version that is not listed yet is looked for once more, because reads are eventually
@@ -600,6 +577,39 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
 struct Replaced<'a> {
     id: &'a VersionId,
     previous_was: Option<&'a VersionId>,
+}
+
+/// Reads what the target of `kind` is asked with, if that is in another secret than the one rotated.
+///
+/// # Errors
+/// [`RotationError::CredentialUnavailable`] names the other secret, and the reason.
+pub async fn read_credential<K: SecretKind, S: SecretStore>(
+    kind: &K,
+    store: &S,
+    secret: &Described,
+    secret_id: &str,
+    policy: &RotationPolicy,
+) -> Result<Option<SecretText>, RotationError> {
+    if !kind.has_target() {
+        return Ok(None);
+    }
+    let Some(SecretReference { id, field }) = kind.credential(&secret.name)? else { return Ok(None) };
+    let unavailable =
+        |reason: RotationError| RotationError::CredentialUnavailable { secret: id.clone(), reason: Box::new(reason) };
+    let own = id == secret.name || id == secret_id;
+    let rotated = match (&field, &policy.field) {
+        (Some(read), Some(rotated)) => kind.members(policy, rotated).contains(read),
+        _ => true,
+    };
+    if own && rotated {
+        // The application would be sent the very value that is rotated.
+        let problem = "is the secret that is rotated: name the one with the token that the target requires".to_owned();
+        let variable = "TARGET_TOKEN_SECRET".to_owned();
+        return Err(unavailable(RotationError::InvalidConfiguration { variable, problem }));
+    }
+    let value = store.get_current(&id).await.map_err(|error| unavailable(error.into()))?;
+    let credential = Document::parse(value.text, field.as_ref()).and_then(|document| document.secret());
+    credential.map(Some).map_err(unavailable)
 }
 
 fn not_refreshed(secret: &str, error: &RotationError) {

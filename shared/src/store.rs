@@ -25,6 +25,12 @@ pub struct Described {
     pub versions: Versions,
     /// When a rotation last succeeded.
     pub last_rotated: Option<SystemTime>,
+    /// When the next rotation is due.
+    pub next_rotation: Option<SystemTime>,
+    /// When the secret, its stages or its metadata last changed.
+    pub last_changed: Option<SystemTime>,
+    /// The ARN of the rotation function.
+    pub rotation_function: Option<String>,
     /// The service's own clock at its answer: the only clock that a rotation reads, so that the times that it
     /// writes and compares come from the same one as the service's.
     pub as_of: SystemTime,
@@ -83,6 +89,50 @@ pub trait SecretStore: Sync {
         from: Option<&VersionId>,
         to: Option<&VersionId>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// A version that carries a stage, and when it was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionAge {
+    /// The version.
+    pub version: VersionId,
+    /// When it was created; absent when the service does not say.
+    pub created: Option<SystemTime>,
+}
+
+/// Some secrets, and where the next ones begin.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The secrets, as DescribeSecret tells of them.
+    pub secrets: Vec<Described>,
+    /// Where the next page begins; `None` after the last one.
+    pub next: Option<String>,
+}
+
+/// Secrets Manager, as an operation on a secret uses it beside what a rotation does.
+pub trait OperationStore: SecretStore {
+    /// ListSecretVersionIds: the versions that carry a stage.
+    fn versions(&self, secret_id: &str) -> impl Future<Output = Result<Vec<VersionAge>, StoreError>> + Send;
+
+    /// PutSecretValue under a stage of one's own, which `AWSCURRENT` is not and `AWSPENDING` neither.
+    fn put_private(
+        &self,
+        secret_id: &str,
+        version: &VersionId,
+        value: &SecretText,
+        stage: &Stage,
+    ) -> impl Future<Output = Result<Put, StoreError>> + Send;
+
+    /// RotateSecret: begins a rotation to `version`, or has one that is open taken up again, which the service answers with
+    /// an error of kind [`StoreErrorKind::Rejected`].
+    fn start_rotation(
+        &self,
+        secret_id: &str,
+        version: &VersionId,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// ListSecrets: those whose names begin with `prefix`, at most 100 at once.
+    fn list(&self, prefix: Option<&str>, from: Option<&str>) -> impl Future<Output = Result<Page, StoreError>> + Send;
 }
 
 /// A failed call to Secrets Manager.

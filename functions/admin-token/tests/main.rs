@@ -321,6 +321,9 @@ impl SecretStore for Store {
             tags: BTreeMap::new(),
             versions: self.versions.clone(),
             last_rotated: None,
+            next_rotation: None,
+            last_changed: None,
+            rotation_function: None,
             as_of: now(),
         })
     }

@@ -36,6 +36,8 @@ pub const KEY_FUNCTION: &str = "encryption-key";
 pub const KEY_SECRET: &str = "shop/production/encryption-key";
 /// The member that holds the primary key in a JSON secret.
 pub const KEY_FIELD: &str = "TOKEN_ENCRYPTION_KEY";
+/// The function for operators.
+pub const OPERATE: &str = "operate";
 /// The admin token of an application whose keyring is rotated.
 pub const ADMIN_TOKEN: &str = "the-admin-token-of-an-application-whose-keys-are-rotated-0123456";
 /// The longest that a rotation may take in real time.
@@ -152,6 +154,8 @@ pub struct Scene {
     /// What the instances have encrypted.
     pub database: Database,
     clock: ServiceClock,
+    /// The variables of the rotation function.
+    environment: BTreeMap<String, String>,
     function: &'static str,
     secret: SecretReference,
 }
@@ -224,6 +228,7 @@ impl Scene {
         }
         environment.extend(plan.environment.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let name = plan.function.to_owned();
+        let variables = environment.clone();
         sandbox.host().register(FunctionConfig {
             name,
             executable,
@@ -231,7 +236,33 @@ impl Scene {
             timeout: plan.timeout,
             memory_mb: 128,
         })?;
-        Ok(Self { sandbox, client, instances, balancer, database, clock, function: plan.function, secret })
+        Ok(Self {
+            sandbox,
+            client,
+            instances,
+            balancer,
+            database,
+            clock,
+            environment: variables,
+            function: plan.function,
+            secret,
+        })
+    }
+
+    /// Registers the function for operators beside the rotation function, with the same variables and these.
+    ///
+    /// # Errors
+    /// When it cannot be built or registered.
+    pub async fn with_operator(self, variables: &[(&str, &str)]) -> Result<Self, Failure> {
+        let executable = tokio::task::spawn_blocking(|| build(OPERATE)).await??;
+        let mut environment = self.environment.clone();
+        let actions = "status,verify,rollback,revoke,abort,compromise,doctor";
+        let all = [("ALLOWED_ACTIONS", actions)].into_iter().chain(variables.iter().copied());
+        environment.extend(all.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let timeout = Duration::from_secs(60);
+        let name = OPERATE.to_owned();
+        self.sandbox.host().register(FunctionConfig { name, executable, environment, timeout, memory_mb: 128 })?;
+        Ok(self)
     }
 
     /// The function's name.

@@ -101,6 +101,9 @@ impl<M: Model> SecretStore for Store<M> {
                 tags: world.tags.clone(),
                 versions: seen.listed(),
                 last_rotated: world.last_rotated(),
+                next_rotation: None,
+                last_changed: None,
+                rotation_function: None,
                 as_of: UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs()),
             })
         })

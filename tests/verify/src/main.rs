@@ -59,7 +59,10 @@ fn verify() -> Result<Verified, String> {
 
     run("formatting", cargo("fmt --all --check"))?;
     run("lints", cargo("clippy --workspace --all-targets --locked --quiet -- -D warnings"))?;
-    run("the functions", cargo("build --locked --quiet --package admin-token --package encryption-key --bins"))?;
+    run(
+        "the functions",
+        cargo("build --locked --quiet --package admin-token --package encryption-key --package operate --bins"),
+    )?;
     let passed = run("tests", cargo("test --workspace --locked"))?;
     run("the demo", cargo("run --locked --quiet --package demo"))?;
     let mut documentation = cargo("doc --workspace --no-deps --locked --quiet");

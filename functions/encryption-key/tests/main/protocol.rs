@@ -158,6 +158,9 @@ impl SecretStore for Store {
                 tags: BTreeMap::new(),
                 versions: state.stages.clone().into_iter().collect::<Versions>(),
                 last_rotated: state.last_rotated,
+                next_rotation: None,
+                last_changed: None,
+                rotation_function: None,
                 as_of: state.now,
             })
         })

@@ -11,6 +11,7 @@ mod interop;
 mod keys;
 mod leaks;
 mod no_downtime;
+mod operate;
 mod refusals;
 mod rollback;
 mod rotation;

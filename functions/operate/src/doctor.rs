@@ -1,0 +1,162 @@
+//! `doctor`: what keeps rotations from working, each finding with the command that repairs it.
+
+use rand::rngs::StdRng;
+use rotation::document::MAX_VALUE_BYTES;
+use rotation::store::{Described, OperationStore};
+use rotation::time::format_timestamp;
+use rotation::versions::Stage;
+use serde_json::{Value, json};
+
+use crate::actions::Answer;
+use crate::error::OperateError;
+use crate::operable::Operable;
+use crate::secret::{COMPROMISED_STAGE, Desk, OPERATION_STAGE, open_rotation};
+
+/// How much of the largest value may be used before doctor speaks of it, in percent.
+const NEARLY_FULL: usize = 80;
+
+/// What was looked at, and what was found.
+struct Findings(Vec<Value>);
+
+impl Findings {
+    fn good(&mut self, check: &str, detail: impl Into<String>) {
+        self.0.push(json!({ "check": check, "ok": true, "detail": detail.into() }));
+    }
+
+    fn bad(&mut self, check: &str, detail: impl Into<String>, repair: impl Into<String>) {
+        self.0.push(json!({ "check": check, "ok": false, "detail": detail.into(), "repair": repair.into() }));
+    }
+}
+
+impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
+    /// Looks at everything that a rotation needs, by calls that change nothing.
+    ///
+    /// # Errors
+    /// When the secret cannot even be described.
+    pub async fn doctor(&self, rng: &mut StdRng) -> Result<Answer, OperateError> {
+        let mut findings = Findings(vec![]);
+        let secret = self.store.describe(self.secret_id).await?;
+        let name = &secret.name;
+        findings.good("describe", "the secret exists, and Secrets Manager can be reached");
+
+        check_rotation(&mut findings, &secret);
+        match &secret.versions.holder(&Stage::Current) {
+            Some(version) => findings.good("AWSCURRENT", format!("on version {version}")),
+            None => findings.bad(
+                "AWSCURRENT",
+                "no version has a value: applications get nothing",
+                format!("aws secretsmanager rotate-secret --secret-id {name}"),
+            ),
+        }
+        match open_rotation(&secret) {
+            None => findings.good("AWSPENDING", "no rotation is open"),
+            Some(version) => findings.bad(
+                "AWSPENDING",
+                format!("a rotation to version {version} is open; if it does not end, no other begins"),
+                format!("aws secretsmanager rotate-secret --secret-id {name} takes it up again; the action abort gives it up"),
+            ),
+        }
+        for stage in [OPERATION_STAGE, COMPROMISED_STAGE] {
+            if let Some(version) = secret.versions.holder(&Stage::from(stage)) {
+                findings.bad(
+                    stage,
+                    format!("an operation on version {version} was not finished"),
+                    "run the same action again; it goes on where it stopped",
+                );
+            }
+        }
+        match self.stack.for_secret(&secret.tags, secret.as_of) {
+            Err(error) => findings.bad(
+                "policy",
+                error.to_string(),
+                format!("aws secretsmanager tag-resource --secret-id {name} --tags …"),
+            ),
+            Ok(policy) => match policy.hold_until {
+                None => findings.good("policy", "every setting is usable"),
+                Some(until) => findings.bad(
+                    "policy",
+                    format!("no rotation until {} (rotation:hold)", format_timestamp(until)),
+                    format!("aws secretsmanager untag-resource --secret-id {name} --tag-keys rotation:hold"),
+                ),
+            },
+        }
+        match self.look().await {
+            Err(error) => findings.bad("value", error.to_string(), repair_of(&error, name)),
+            Ok(seen) => {
+                let bytes = seen.current.text().len();
+                findings.good("value", "it can be read, decrypted by KMS, and taken apart");
+                if bytes * 100 > MAX_VALUE_BYTES * NEARLY_FULL {
+                    let detail = format!("{bytes} of {MAX_VALUE_BYTES} bytes are used");
+                    findings.bad("size", detail, "move members that need not be in this secret to another one");
+                } else {
+                    findings.good("size", format!("{bytes} of {MAX_VALUE_BYTES} bytes"));
+                }
+                if self.kind.has_target() {
+                    match self.verify(&seen, rng).await {
+                        Ok(()) => findings.good("target", "the application answers, and the current value is proven"),
+                        Err(error) => findings.bad(
+                            "target",
+                            error.to_string(),
+                            "repair the application, or the TARGET_* variables",
+                        ),
+                    }
+                } else {
+                    findings.bad(
+                        "target",
+                        "no application is asked: a rotation proves nothing of consumers",
+                        "set TARGET_VERIFY_URL and TARGET_REFRESH_URL",
+                    );
+                }
+            }
+        }
+        let healthy = findings.0.iter().all(|finding| finding["ok"] == true);
+        let mut told = Answer::new();
+        told.insert("healthy".to_owned(), json!(healthy));
+        told.insert("findings".to_owned(), Value::Array(findings.0));
+        // Said plainly, because no safe call shows them.
+        let unseen =
+            ["kms:GenerateDataKey", "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"];
+        told.insert("notChecked".to_owned(), json!(unseen));
+        Ok(told)
+    }
+}
+
+fn check_rotation(findings: &mut Findings, secret: &Described) {
+    let name = &secret.name;
+    if secret.deleted {
+        let repair = format!("aws secretsmanager restore-secret --secret-id {name}");
+        findings.bad("deletion", "the secret is scheduled for deletion", repair);
+    }
+    if let Some(primary) = &secret.replica_of {
+        findings.bad("replica", format!("this is a replica; rotate it in {primary}"), "run doctor there");
+    }
+    let enable =
+        format!("aws secretsmanager rotate-secret --secret-id {name} --rotation-lambda-arn … --rotation-rules …");
+    match (&secret.rotation_function, secret.rotation_enabled) {
+        (Some(function), true) => findings.good("rotation", format!("enabled, by {function}")),
+        (Some(_), false) => findings.bad("rotation", "it is switched off", enable),
+        (None, _) => findings.bad("rotation", "no function is configured", enable),
+    }
+    match secret.next_rotation {
+        Some(next) if next < secret.as_of => findings.bad(
+            "schedule",
+            format!("overdue since {}", format_timestamp(next)),
+            format!(
+                "aws secretsmanager rotate-secret --secret-id {name}; the reason is in the rotation function's log"
+            ),
+        ),
+        Some(next) => findings.good("schedule", format!("next rotation {}", format_timestamp(next))),
+        None if secret.rotation_enabled => findings.good("schedule", "on demand"),
+        None => {}
+    }
+}
+
+fn repair_of(error: &OperateError, name: &str) -> String {
+    match error.name() {
+        "KmsDenied" => "give the function's role kms:Decrypt on the secret's key".to_owned(),
+        "AccessDenied" => "give the function's role secretsmanager:GetSecretValue on the secret".to_owned(),
+        "EmptyValue" => format!("aws secretsmanager rotate-secret --secret-id {name}"),
+        "Unreachable" => "add a VPC endpoint for secretsmanager, or NAT, to the function's subnets".to_owned(),
+        _ => "see the message".to_owned(),
+    }
+}

@@ -1,0 +1,174 @@
+//! What operators do with rotated secrets: one Lambda function, invoked with `{"action": …, "secret_id": …}`.
+//!
+//! | action | does |
+//! | --- | --- |
+//! | `status` | tells versions, policy, schedule, overlap and keyring |
+//! | `verify` | proves the current value |
+//! | `rollback` | makes the value before current again, and keeps the current one readable |
+//! | `revoke` | ends the overlap of a token now, and proves that the old one is refused |
+//! | `abort` | gives up a rotation that does not come to its end |
+//! | `compromise` | replaces what others know at once; asks for the secret's name in `confirm` |
+//! | `doctor` | finds what keeps rotations from working, with the commands that repair it |
+//!
+//! Every request is recorded in the log under the target `audit`: the action, the secret, the reason, the request id and the
+//! result, never a value. Who made it is in CloudTrail, under the request id.
+
+pub mod actions;
+mod doctor;
+pub mod error;
+pub mod operable;
+pub mod request;
+pub mod secret;
+mod status;
+
+use std::time::Duration;
+
+use admin_token::AdminToken;
+use encryption_key::EncryptionKey;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rotation::deadline::Deadline;
+use rotation::environment::Environment;
+use rotation::error::RotationError;
+use rotation::kind::SecretKind;
+use rotation::lambda::{AUDIT, Function, Invocation};
+use rotation::policy::{KEY_SETTINGS, StackPolicy, TOKEN_SETTINGS};
+use rotation::store::{OperationStore, SecretStore as _};
+use rotation::target::http::HttpTarget;
+use serde_json::Value;
+
+use crate::error::OperateError;
+use crate::request::{Action, AllowedActions, Request};
+use crate::secret::Desk;
+
+/// How old a rotation must be before `abort` gives it up, unless the stack sets `ABORT_AFTER`: the timeout of the rotation
+/// functions, times the repetitions by Secrets Manager, and their pauses.
+pub const DEFAULT_ABORT_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// What is made from the environment, once.
+#[derive(Debug)]
+pub struct Operator {
+    allowed: AllowedActions,
+    abort_after: Duration,
+    stack: StackPolicy,
+    token: AdminToken<HttpTarget>,
+    keys: Result<EncryptionKey<HttpTarget>, RotationError>,
+}
+
+impl Operator {
+    /// Reads `ALLOWED_ACTIONS`, `ABORT_AFTER`, and all variables of both rotation functions.
+    ///
+    /// # Errors
+    /// An unusable variable, by name; logged at once, and the answer to every invocation.
+    pub fn start(environment: &Environment, function: &Function) -> Result<Self, RotationError> {
+        let operator = Self::from_environment(environment);
+        if let Some(error) = function.clients().err().as_ref().or(operator.as_ref().err()) {
+            tracing::error!(target: AUDIT, error_type = error.name(), %error, "the configuration is not usable");
+        }
+        operator
+    }
+
+    fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+        let keys = EncryptionKey::from_environment(environment);
+        // A stack without keys names no secret with a token; its target is the same.
+        let target = match environment.get("TARGET_TOKEN_SECRET") {
+            Some(_) => HttpTarget::with_token_from_environment(environment)?.map(|(target, _)| target),
+            None => HttpTarget::from_environment(environment)?,
+        };
+        Ok(Self {
+            allowed: AllowedActions::from_environment(environment)?,
+            abort_after: environment.duration("ABORT_AFTER")?.unwrap_or(DEFAULT_ABORT_AFTER),
+            stack: StackPolicy::from_environment(environment, &[TOKEN_SETTINGS, KEY_SETTINGS].concat())?,
+            token: AdminToken::new(target),
+            keys,
+        })
+    }
+}
+
+/// Answers one invocation.
+///
+/// # Errors
+/// Every failure is named, see [`OperateError::name`].
+pub async fn answer(
+    function: &Function,
+    operator: &Result<Operator, RotationError>,
+    mut invocation: Invocation,
+) -> Result<Value, OperateError> {
+    let request = Request::parse(invocation.payload.take());
+    let result = match (&request, operator) {
+        (Err(error), _) => Err(error.clone()),
+        (_, Err(error)) => Err(error.clone().into()),
+        (Ok(request), Ok(operator)) => perform(function, operator, request, invocation.deadline).await,
+    };
+    let (action, secret, reason) = match &request {
+        Ok(request) => (Some(request.action.name()), Some(request.secret_id.as_str()), request.reason.as_deref()),
+        Err(_) => (None, None, None),
+    };
+    let (request_id, duration_ms) = (&invocation.request_id, invocation.duration_ms());
+    match &result {
+        Ok(answer) => {
+            let version = answer["version"].as_str();
+            tracing::info!(target: AUDIT, request_id, action, secret, reason, version, result = "done", duration_ms, "operation");
+        }
+        Err(error) => {
+            tracing::error!(target: AUDIT, request_id, action, secret, reason, result = error.name(), %error, duration_ms, "operation");
+        }
+    }
+    result
+}
+
+async fn perform(
+    function: &Function,
+    operator: &Operator,
+    request: &Request,
+    deadline: Deadline,
+) -> Result<Value, OperateError> {
+    operator.allowed.check(request.action)?;
+    let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
+    let store = function.clients()?.secrets_manager(deadline);
+    let secret = store.describe(&request.secret_id).await?;
+    operator.stack.check_name(&secret.name)?;
+    let by = secret.rotation_function.clone().unwrap_or_default();
+    let by = by.rsplit(':').next().unwrap_or_default();
+    let mut told = if by.ends_with("admin-token") {
+        let stack = operator.stack.for_kind(TOKEN_SETTINGS);
+        let desk = desk(&operator.token, &store, &stack, request, deadline);
+        match request.action {
+            Action::Status => desk.status().await?,
+            Action::Verify => desk.verify_current(&mut rng).await?,
+            Action::Rollback => desk.rollback(&mut rng).await?,
+            Action::Revoke => desk.revoke(&mut rng).await?,
+            Action::Abort => desk.abort(operator.abort_after, &mut rng).await?,
+            Action::Compromise => desk.compromise(request.confirm.as_deref(), &mut rng).await?,
+            Action::Doctor => desk.doctor(&mut rng).await?,
+        }
+    } else if by.ends_with("encryption-key") {
+        let stack = operator.stack.for_kind(KEY_SETTINGS);
+        let keys = operator.keys.as_ref().map_err(Clone::clone)?;
+        let desk = desk(keys, &store, &stack, request, deadline);
+        match request.action {
+            Action::Status => desk.status().await?,
+            Action::Verify => desk.verify_current(&mut rng).await?,
+            Action::Rollback => desk.rollback(&mut rng).await?,
+            Action::Revoke => desk.revoke_key()?,
+            Action::Abort => desk.abort(operator.abort_after, &mut rng).await?,
+            Action::Compromise => desk.compromise_keys(request.confirm.as_deref(), &mut rng).await?,
+            Action::Doctor => desk.doctor(&mut rng).await?,
+        }
+    } else {
+        return Err(OperateError::NotManaged { name: secret.name, function: secret.rotation_function });
+    };
+    told.insert("action".to_owned(), request.action.name().into());
+    told.insert("secret".to_owned(), secret.name.into());
+    Ok(Value::Object(told))
+}
+
+fn desk<'a, K: SecretKind, S: OperationStore>(
+    kind: &'a K,
+    store: &'a S,
+    stack: &'a StackPolicy,
+    request: &'a Request,
+    deadline: Deadline,
+) -> Desk<'a, K, S> {
+    Desk { kind, store, stack, secret_id: &request.secret_id, deadline }
+}

@@ -1,0 +1,161 @@
+//! What the function is asked to do.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use rotation::environment::Environment;
+use rotation::error::RotationError;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::OperateError;
+
+/// The actions, by the names under which they are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// What is there: versions, policy, overlap, keyring, schedule.
+    Status,
+    /// Whether the current value works.
+    Verify,
+    /// The value before becomes current again.
+    Rollback,
+    /// The previous token is refused from now on.
+    Revoke,
+    /// A rotation that does not come to an end is given up.
+    Abort,
+    /// What others know is replaced at once.
+    Compromise,
+    /// What keeps rotations from working, and the command that repairs it.
+    Doctor,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Status, Self::Verify, Self::Rollback, Self::Revoke, Self::Abort, Self::Compromise, Self::Doctor];
+
+    /// The action's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Verify => "verify",
+            Self::Rollback => "rollback",
+            Self::Revoke => "revoke",
+            Self::Abort => "abort",
+            Self::Compromise => "compromise",
+            Self::Doctor => "doctor",
+        }
+    }
+
+    /// Whether it changes something, and so wants to be recorded with a reason.
+    #[must_use]
+    pub fn changes(self) -> bool {
+        matches!(self, Self::Rollback | Self::Revoke | Self::Abort | Self::Compromise)
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Action {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|action| action.name() == text).ok_or(())
+    }
+}
+
+/// The longest reason that is recorded, in characters.
+const LONGEST_REASON: usize = 500;
+
+/// A request, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What to do.
+    pub action: Action,
+    /// The secret's name or ARN.
+    pub secret_id: String,
+    /// Why, for the record.
+    pub reason: Option<String>,
+    /// The secret's name once more, where an action asks for it.
+    pub confirm: Option<String>,
+}
+
+impl Request {
+    /// Reads an event such as `{"action":"status","secret_id":"shop/production/admin-token"}`.
+    ///
+    /// # Errors
+    /// [`OperateError::InvalidRequest`] names the member and what it should be; a member that is not known is an error, and so is an
+    /// action that changes something without a `reason`.
+    pub fn parse(event: Value) -> Result<Self, OperateError> {
+        let invalid =
+            |member: &str, problem: String| OperateError::InvalidRequest { member: member.to_owned(), problem };
+        let Value::Object(mut members) = event else {
+            return Err(invalid("(the event)", "expected a JSON object".to_owned()));
+        };
+        let mut text = |member: &'static str| match members.remove(member) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(text)),
+            Some(_) => Err(invalid(member, "expected a text that is not empty".to_owned())),
+        };
+        let (action, secret_id, reason, confirm) =
+            (text("action")?, text("secret_id")?, text("reason")?, text("confirm")?);
+        if let Some(unknown) = members.keys().next() {
+            let unknown: String = unknown.chars().take(64).collect();
+            return Err(invalid(&unknown, "is not known; known are action, secret_id, reason, confirm".to_owned()));
+        }
+        let names = Action::ALL.map(Action::name).join(", ");
+        let action = action.and_then(|action| action.parse().ok());
+        let action: Action = action.ok_or_else(|| invalid("action", format!("expected one of {names}")))?;
+        let secret_id = secret_id.ok_or_else(|| invalid("secret_id", "expected a secret's name or ARN".to_owned()))?;
+        if secret_id.len() > 2048 {
+            return Err(invalid("secret_id", "expected at most 2048 characters".to_owned()));
+        }
+        if action.changes() && reason.is_none() {
+            return Err(invalid("reason", format!("{action} changes something: say why, for the record")));
+        }
+        if reason.as_ref().is_some_and(|reason| reason.chars().count() > LONGEST_REASON) {
+            return Err(invalid("reason", format!("expected at most {LONGEST_REASON} characters")));
+        }
+        Ok(Self { action, secret_id, reason, confirm })
+    }
+}
+
+/// The actions that this deployment of the function may be asked for (`ALLOWED_ACTIONS`): IAM cannot see into a payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedActions(BTreeSet<Action>);
+
+impl AllowedActions {
+    const VARIABLE: &str = "ALLOWED_ACTIONS";
+
+    /// Reads `ALLOWED_ACTIONS`, comma-separated.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`] when it is not set, or names an action that there is not.
+    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+        let wrong =
+            |problem: String| RotationError::InvalidConfiguration { variable: Self::VARIABLE.to_owned(), problem };
+        let names = Action::ALL.map(Action::name).join(", ");
+        let actions = environment.require(Self::VARIABLE)?.split(',').map(|name| name.trim().parse().ok());
+        let actions: Option<BTreeSet<Action>> = actions.collect();
+        actions.map(Self).ok_or_else(|| wrong(format!("expected some of {names}, separated by commas")))
+    }
+
+    /// Whether the action is among them.
+    ///
+    /// # Errors
+    /// [`OperateError::ActionNotAllowed`].
+    pub fn check(&self, action: Action) -> Result<(), OperateError> {
+        if self.0.contains(&action) {
+            return Ok(());
+        }
+        let allowed: Vec<_> = self.0.iter().map(|action| action.name()).collect();
+        Err(OperateError::ActionNotAllowed { action, allowed: allowed.join(", ") })
+    }
+}
