@@ -126,7 +126,8 @@ where
     start_logging(&environment);
     let function = Function::start(&environment);
     let state = start(&environment, &function);
-    let handler = |event: LambdaEvent<Value>| handle(&function, &state, Invocation::begin(event));
+    // On the heap: the compiler lays out a future with all that it holds, and gives up at a certain depth.
+    let handler = |event: LambdaEvent<Value>| Box::pin(handle(&function, &state, Invocation::begin(event)));
     lambda_runtime::Runtime::new(service_fn(handler)).run().await
 }
 
@@ -201,7 +202,7 @@ async fn perform<K: SecretKind>(
     let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
     let store = function.clients()?.secrets_manager(deadline);
     let (kind, stack) = rotation.as_ref().map_err(Clone::clone)?;
-    Rotator { kind, store: &store, stack }.perform(event, deadline, &mut rng).await
+    Box::pin(Rotator { kind, store: &store, stack }.perform(event, deadline, &mut rng)).await
 }
 
 /// The time until `deadline_ms`, in milliseconds of Unix time. Some local runtimes send a deadline that is no such time.

@@ -35,8 +35,8 @@ pub struct Answer {
 pub struct ReportedKeys {
     /// Those that it decrypts with.
     pub decrypts_with: BTreeSet<KeyId>,
-    /// Those that it encrypts with: one for each of its keyrings. Empty when it does not say.
-    pub encrypts_with: BTreeSet<KeyId>,
+    /// Those that it encrypts with: one for each of its keyrings. `None` when it does not say.
+    pub encrypts_with: Option<BTreeSet<KeyId>>,
 }
 
 /// What every instance must report before it is proven to work with a keyring.
@@ -63,7 +63,7 @@ impl NeededKeys {
         if !missing.is_empty() {
             return Some(format!("{who} does not report {}: it must load the keyring first", missing.join(", ")));
         }
-        let other = |id: &KeyId| !reported.encrypts_with.is_empty() && !reported.encrypts_with.contains(id);
+        let other = |id: &KeyId| reported.encrypts_with.as_ref().is_some_and(|with| !with.contains(id));
         self.encrypts_with.filter(other).map(|id| format!("{who} does not encrypt with the new primary key {id}"))
     }
 }
@@ -97,7 +97,7 @@ impl Verdict {
     }
 }
 
-/// The two requests that the application serves.
+/// What the application is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Load the secret again, now.

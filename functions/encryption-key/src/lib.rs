@@ -210,8 +210,11 @@ fn ids(ring: &Keyring) -> BTreeSet<KeyId> {
 fn require_made_from(subject: &Subject<'_>, old: &Document, new: &Document) -> Result<(), RotationError> {
     let (was, is) = (parse(subject, old)?, parse(subject, new)?);
     let (primary, staged) = (is.primary().id(), is.staged().map(Key::id));
-    let at_once = promotion_of(subject.policy, &was) == Promotion::Immediate;
-    let known = primary == was.primary().id() || was.staged().is_some_and(|staged| staged.id() == primary);
+    // At once means a fresh primary key, and no staged key that lay beside the old one.
+    let succeeds = match promotion_of(subject.policy, &was) {
+        Promotion::Immediate => was.get(primary).is_none() && staged.is_none_or(|staged| was.get(staged).is_none()),
+        Promotion::Staged => primary == was.primary().id() || was.staged().is_some_and(|staged| staged.id() == primary),
+    };
     // Nobody has taken a key out, or marked one, since.
     let added_by_us =
         is.keys().all(|(_, key)| was.get(key.id()).is_some() || [Some(primary), staged].contains(&Some(key.id())));
@@ -223,7 +226,7 @@ fn require_made_from(subject: &Subject<'_>, old: &Document, new: &Document) -> R
         created && promoted && then.compromised == now.compromised
     });
     let promotable = is.primary().dates().compromised.is_none() || primary == was.primary().id();
-    let follows = is.holds_all_of(&was) && (known || at_once) && added_by_us && same_dates && promotable;
+    let follows = is.holds_all_of(&was) && succeeds && added_by_us && same_dates && promotable;
     // And what no ring tells, such as a key that was disabled, is as it was: with the old ring written over both, they are alike.
     let wire = subject.policy.key_format.wire();
     let rest = |document: &Document| -> Result<Vec<Option<SecretText>>, RotationError> {

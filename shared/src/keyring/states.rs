@@ -8,7 +8,7 @@
 //! It is a string, as the keys beside it are: applications that read a JSON secret as a map of strings go on working.
 //! Members that are not known stay as they are.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -131,7 +131,8 @@ impl Entry {
         let state = state.ok_or("expected a \"state\": primary, staged or secondary")?;
         let date = |name: &str, text: Option<&str>| -> Result<Option<SystemTime>, String> {
             let Some(text) = text else { return Ok(None) };
-            let date = string(text).and_then(|date| parse_timestamp(&date));
+            // Whole seconds, as they are written: a date that is read is the date that is written again.
+            let date = string(text).and_then(|date| parse_timestamp(&date)).map(whole_seconds);
             date.map(Some).ok_or_else(|| format!("expected a time such as 2026-11-24T00:00:00Z in \"{name}\""))
         };
         let dates = Dates {
@@ -141,6 +142,11 @@ impl Entry {
         };
         Ok(Self { id, state, dates, unknown })
     }
+}
+
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs())
 }
 
 /// Takes the object in `text` apart: the values of the members `known`, and all others. `Err` says what is wrong with it.

@@ -157,8 +157,8 @@ impl Target for HttpTarget {
             let response = self.client.request(request).await?;
             let (head, body) = response.into_parts();
             let keys = match operation {
-                Operation::Keys => reported_keys(body).await,
-                Operation::Refresh | Operation::Verify => Ok(None),
+                Operation::Keys if head.status.is_success() => reported_keys(body).await,
+                _ => Ok(None),
             };
             Ok::<_, hyper_util::client::legacy::Error>((head, keys))
         };
@@ -188,13 +188,12 @@ async fn reported_keys(body: Incoming) -> Result<Option<ReportedKeys>, String> {
     let body =
         body.map_err(|_| format!("the answer breaks off, or is longer than {MAX_REPORT_BYTES} bytes"))?.to_bytes();
     let Ok(Value::Object(report)) = serde_json::from_slice(&body) else { return Ok(None) };
-    let ids = |member: &str| -> BTreeSet<KeyId> {
-        let listed = report.get(member).and_then(Value::as_array).into_iter().flatten();
-        listed.filter_map(|id| id.as_str()?.parse().ok()).collect()
+    let ids = |member: &str| -> Option<BTreeSet<KeyId>> {
+        let listed = report.get(member)?.as_array().into_iter().flatten();
+        Some(listed.filter_map(|id| id.as_str()?.parse().ok()).collect())
     };
-    Ok(report
-        .contains_key("key_ids")
-        .then(|| ReportedKeys { decrypts_with: ids("key_ids"), encrypts_with: ids("primary_key_ids") }))
+    let encrypts_with = ids("primary_key_ids");
+    Ok(ids("key_ids").map(|decrypts_with| ReportedKeys { decrypts_with, encrypts_with }))
 }
 
 fn client(https: bool) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, RotationError> {

@@ -113,7 +113,7 @@ fn name_ring_says_which_key_is_staged_and_since_when_in_lists() {
     );
     let at = |text| parse_timestamp(text);
     let none = Dates::default();
-    let ring = Keyring::new(key(1).with_dates(Dates { promoted: at("2026-08-24T00:00:00.9Z"), ..none })).unwrap();
+    let ring = Keyring::new(key(1).with_dates(Dates { promoted: at("2026-08-24T00:00:00Z"), ..none })).unwrap();
     let ring = ring.stage(key(2).with_dates(Dates { created: at("2026-11-24T00:00:00Z"), ..none })).unwrap();
     let compromised = Dates { compromised: at("2026-01-02T03:04:05Z"), ..none };
     let ring = ring.with_secondary(key(3).with_dates(compromised)).unwrap();

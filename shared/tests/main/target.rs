@@ -116,7 +116,11 @@ impl<F: Fn(&Call) -> Reply + Sync> Target for Fake<F> {
             At(verdict, instance) => Ok(Answer { verdict, instance: Some(instance.to_owned()), keys: None }),
             Anonymous(verdict) => Ok(Answer { verdict, instance: None, keys: None }),
             Reports(instance, decrypts_with, encrypts_with) => {
-                let keys = ReportedKeys { decrypts_with: ids(decrypts_with), encrypts_with: ids(encrypts_with) };
+                let keys = ReportedKeys {
+                    decrypts_with: ids(decrypts_with),
+                    // Nothing said of it, where a test says nothing.
+                    encrypts_with: (!encrypts_with.is_empty()).then(|| ids(encrypts_with)),
+                };
                 let instance = Some(instance.to_owned()).filter(|id| !id.is_empty());
                 Ok(Answer { verdict: Verdict::Accepted, instance, keys: Some(keys) })
             }

@@ -236,7 +236,7 @@ impl Application {
     fn with(keys: &Keyring, primary: Option<&Key>) -> Self {
         let reported = ReportedKeys {
             decrypts_with: keys.keys().map(|(_, key)| key.id()).collect(),
-            encrypts_with: primary.into_iter().map(Key::id).collect(),
+            encrypts_with: primary.map(|key| [key.id()].into()),
         };
         Self::new(move |_| Some(reported.clone()))
     }

@@ -118,7 +118,7 @@ impl Store {
             let ring = |stage| store.document(&rotation, stage).map(|document| rotation.ring(&document));
             let rings = [ring(&Stage::Current), ring(&Stage::Pending)];
             let ids = rings.iter().flatten().flat_map(|ring| ring.keys().map(|(_, key)| key.id()).collect::<Vec<_>>());
-            let encrypts_with = rings[0].iter().map(|ring| ring.primary().id()).collect();
+            let encrypts_with = rings[0].iter().map(|ring| [ring.primary().id()].into()).next();
             Some(ReportedKeys { decrypts_with: ids.collect(), encrypts_with })
         })
     }
@@ -277,7 +277,7 @@ fn stuck(store: &Store, variables: &'static [(&'static str, &'static str)]) -> K
     let loads = store.application(variables);
     asking(Application::new(move |operation| {
         let keys = (loads.reports)(operation)?;
-        Some(ReportedKeys { encrypts_with: [key(1).id()].into(), ..keys })
+        Some(ReportedKeys { encrypts_with: Some([key(1).id()].into()), ..keys })
     }))
 }
 

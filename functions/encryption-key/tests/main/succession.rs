@@ -3,7 +3,7 @@
 use encryption_key::MAX_PENDING_AGE;
 use rotation::keyring::Dates;
 use rotation::kind::SecretKind as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::*;
 
@@ -58,7 +58,9 @@ fn with_staged_promotion_no_key_becomes_primary_that_was_not_staged() {
     for old in [ring(key(1)), ring(key(1)).stage(key(2)).unwrap()] {
         let fresh = old.clone().replace_primary(key(7), now()).unwrap();
         assert_eq!(check(&Rotation::staged(), Duration::ZERO, &old, &fresh), changed());
-        assert_eq!(check(&Rotation::immediate(), Duration::ZERO, &old, &fresh), Ok(()));
+        // At once means both: a staged key was as exposed as the primary.
+        let at_once = check(&Rotation::immediate(), Duration::ZERO, &old, &fresh);
+        assert_eq!(at_once, if old.staged().is_some() { changed() } else { Ok(()) });
     }
     let old = ring(key(1)).with_secondary(key(2)).unwrap();
     let back = ring(key(2)).with_secondary(key(1)).unwrap();
@@ -193,6 +195,48 @@ fn a_mark_a_retirement_or_a_disabled_key_that_came_in_between_is_never_undone() 
     let noted = Document::parse(secret(&text), rotation.policy.field.as_ref()).unwrap();
     assert_eq!(rotation.ring(&noted), old, "the note is well-formed");
     assert_eq!(check(&noted), changed(), "a note was made in NAME_RING");
+}
+
+#[test]
+fn a_ring_that_was_made_before_the_emergency_is_given_up_in_it() {
+    let old = ring(key(1)).stage(key_of(2, now() - 90 * DAY)).unwrap();
+    let before = Rotation::staged().next(&aware(), now(), &old).unwrap();
+    assert_eq!(check(&Rotation::staged(), Duration::ZERO, &old, &before), Ok(()));
+    assert_eq!(check(&Rotation::immediate(), Duration::ZERO, &old, &before), changed(), "its primary was exposed too");
+    let only_staged = Rotation::staged().next(&aware(), now(), &ring(key(1))).unwrap();
+    assert_eq!(check(&Rotation::immediate(), Duration::ZERO, &ring(key(1)), &only_staged), changed());
+}
+
+#[test]
+fn a_keyset_entry_that_no_ring_tells_of_is_never_lost() {
+    let rotation = Rotation::json("tink", "staged");
+    let old = ring(key(1)).stage(key_of(2, now() - 90 * DAY)).unwrap();
+    let new = rotation.following(&old, &rotation.next(&aware(), now(), &old).unwrap());
+    let check = |old: &Document| unproven().check_succession(&rotation.at(now(), None), old, &new, now());
+    assert_eq!(check(&rotation.value(&old)), Ok(()));
+    // A disabled key, which somebody put there in between.
+    let mut members: Value = serde_json::from_str(rotation.value(&old).text().expose()).unwrap();
+    let mut keyset: Value = serde_json::from_str(members[FIELD].as_str().unwrap()).unwrap();
+    let entry = json!({ "status": "DISABLED", "keyId": 77, "outputPrefixType": "TINK" });
+    keyset["key"].as_array_mut().unwrap().push(entry);
+    members[FIELD] = json!(keyset.to_string());
+    let edited = Document::parse(secret(&members.to_string()), rotation.policy.field.as_ref()).unwrap();
+    assert_eq!(rotation.ring(&edited), old, "the ring is the same");
+    assert_eq!(check(&edited), changed());
+}
+
+#[test]
+fn a_date_with_a_fraction_of_a_second_does_not_stop_rotations() {
+    let rotation = Rotation::staged();
+    let old = rotation.value(&ring(key(1)).stage(key_of(2, now() - 90 * DAY)).unwrap());
+    for member in ["created", "promoted", "compromised"] {
+        let dated = format!("\\\"state\\\":\\\"primary\\\",\\\"{member}\\\":\\\"2026-11-24T00:00:00.123Z\\\"");
+        let text = old.text().expose().replacen("\\\"state\\\":\\\"primary\\\"", &dated, 1);
+        let old = Document::parse(secret(&text), rotation.policy.field.as_ref()).unwrap();
+        let new = aware().create(&rotation.at(now(), None), &old, &mut rng(3)).unwrap();
+        let checked = unproven().check_succession(&rotation.at(now(), None), &old, &new, now());
+        assert_eq!(checked, Ok(()), "{member}");
+    }
 }
 
 #[test]

@@ -434,3 +434,86 @@ async fn the_configuration_test_proves_the_ring_and_the_application_and_changes_
     let outcome = text.configure().await.unwrap();
     assert!(format!("{outcome:?}").contains("a text secret has no place for a staged key"), "{outcome:?}");
 }
+
+/// Begins a rotation, and has the application stop loading anything while AWSCURRENT is being moved.
+pub(crate) async fn rotate_while_the_application_breaks(scene: &Scene) -> sandbox::StepError {
+    let hold = FaultRule::on("UpdateSecretVersionStage", Fault::Delay { millis: 500 }).from_caller(KEY_FUNCTION);
+    let rule = scene.sandbox.faults().add(hold.times(1));
+    begin_until(scene, rule).await;
+    scene.instances.iter().for_each(|instance| instance.freeze_refresh(true));
+    failed(end(scene).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_staged_promotion_that_the_application_does_not_follow_is_put_back_and_loses_no_record() {
+    let mut plan = once(plan(KeyFormat::Raw));
+    plan.environment.push(("TARGET_TIMEOUT", "700ms".to_owned()));
+    let scene = start(plan).await;
+    rotate(&scene).await;
+    let (before, old) = (current(&scene).await, ring(&scene, KeyFormat::Raw).await);
+    let load = scene.records(60, 8);
+    until_written(&load, 20).await;
+    let error = rotate_while_the_application_breaks(&scene).await;
+    assert_eq!(error.error_type, "VerificationFailed");
+    assert!(error.message.contains("does not encrypt with the new primary key"), "{}", error.message);
+    assert!(error.message.contains("is AWSCURRENT again"), "{}", error.message);
+    assert_eq!(current(&scene).await, before);
+    scene.instances.iter().for_each(|instance| instance.freeze_refresh(false));
+    assert_readable(&scene).await;
+    rotate(&scene).await;
+    let new = ring(&scene, KeyFormat::Raw).await;
+    assert_eq!(new.primary().id(), old.staged().unwrap().id(), "the staged key was kept");
+    let written = load.report().written;
+    until_written(&load, written + 20).await;
+    assert_none_unreadable(&load.stop().await);
+    assert_readable(&scene).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_immediate_promotion_that_the_application_does_not_follow_stands_and_the_repetition_verifies_it() {
+    let mut plan = once(plan(KeyFormat::Raw));
+    plan.environment.push(("TARGET_TIMEOUT", "700ms".to_owned()));
+    plan.tags.push(("rotation:promotion", "immediate"));
+    let scene = start(plan).await;
+    let load = scene.records(60, 9);
+    until_written(&load, 20).await;
+    let old = ring(&scene, KeyFormat::Raw).await;
+    let error = rotate_while_the_application_breaks(&scene).await;
+    assert_eq!(error.error_type, "RollbackFailed");
+    assert!(
+        error.message.contains("it is still AWSCURRENT, because data may already be encrypted"),
+        "{}",
+        error.message
+    );
+    let new = ring(&scene, KeyFormat::Raw).await;
+    assert!(new.holds_all_of(&old) && new.primary().id() != old.primary().id());
+    scene.instances.iter().for_each(|instance| instance.freeze_refresh(false));
+    // As Secrets Manager repeats it.
+    let version = current(&scene).await.unwrap().0;
+    let event = json!({ "Step": "finishSecret", "SecretId": scene.secret(), "ClientRequestToken": version });
+    assert_eq!(invoke(&scene, &event).await.unwrap()["outcome"], "promotedEarlier");
+    let written = load.report().written;
+    until_written(&load, written + 20).await;
+    assert_none_unreadable(&load.stop().await);
+    assert_readable(&scene).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_was_open_when_the_key_leaked_is_given_up_and_both_keys_are_replaced_by_the_next() {
+    let mut plan = once(plan(KeyFormat::Raw));
+    plan.environment.push(("TARGET_TIMEOUT", "500ms".to_owned()));
+    let scene = start(plan).await;
+    rotate(&scene).await;
+    let exposed = ring(&scene, KeyFormat::Raw).await;
+    scene.instances[0].freeze_refresh(true);
+    assert_eq!(fail_to_rotate(&scene).await.error_type, "ConsumersUnproven");
+    scene.instances[0].freeze_refresh(false);
+    tag(&scene, "rotation:promotion", "immediate").await;
+    assert_eq!(failed(take_up(&scene).await).error_type, "CurrentChanged");
+    rotate(&scene).await;
+    let now = ring(&scene, KeyFormat::Raw).await;
+    for key in [Some(now.primary()), now.staged()].into_iter().flatten() {
+        assert!(exposed.get(key.id()).is_none(), "an exposed key encrypts, or will");
+    }
+    assert!(now.holds_all_of(&exposed));
+}

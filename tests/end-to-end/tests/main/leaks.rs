@@ -8,7 +8,7 @@ use sandbox::{Fault, FaultRule, Step};
 use serde_json::{Value, json};
 
 use crate::aws_cli::Cli;
-use crate::keys::{bare_key, declared, key_bytes, key_secret, parsed};
+use crate::keys::{bare_key, declared, key_bytes, key_secret, parsed, rotate_while_the_application_breaks};
 use crate::support::*;
 
 /// The ways in which a text may be written: as it is, in hexadecimal, and in base64 wherever it stands in what is encoded.
@@ -310,6 +310,21 @@ async fn refused_rotations_of_a_keyring_show_no_key_at_the_finest_log_level() {
     let error = fail_to_rotate(&scene).await;
     assert_eq!(error.error_type, "ConsumersUnproven");
     assert_no_key(&scene, format, &format!("{error:?}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promotions_of_a_keyring_that_do_not_verify_show_no_key_at_the_finest_log_level() {
+    let format = KeyFormat::Raw;
+    for (promotion, error_type) in [("staged", "VerificationFailed"), ("immediate", "RollbackFailed")] {
+        let mut plan = Plan::key_json(&key_secret(&bare_key(format, 1)), format);
+        plan.environment.push(("TARGET_TIMEOUT", "500ms".to_owned()));
+        let scene = start(at_trace(plan)).await;
+        rotate(&scene).await;
+        tag(&scene, "rotation:promotion", promotion).await;
+        let error = rotate_while_the_application_breaks(&scene).await;
+        assert_eq!(error.error_type, error_type, "{}", error.message);
+        assert_no_key(&scene, format, &format!("{error:?}")).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

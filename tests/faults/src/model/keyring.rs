@@ -345,7 +345,7 @@ impl Model for Keyring {
 
     fn reports(self, held: &Held) -> Option<ReportedKeys> {
         let reported =
-            ReportedKeys { decrypts_with: held.keys.clone(), encrypts_with: held.primary.into_iter().collect() };
+            ReportedKeys { decrypts_with: held.keys.clone(), encrypts_with: held.primary.map(|id| [id].into()) };
         (self.application != Application::NameOnly).then_some(reported)
     }
 
