@@ -462,6 +462,7 @@ impl MetricSink for Clients {
             let unit = match datum.unit {
                 Unit::Count => StandardUnit::Count,
                 Unit::Seconds => StandardUnit::Seconds,
+                Unit::Hours => StandardUnit::None,
             };
             MetricDatum::builder()
                 .metric_name(datum.name)

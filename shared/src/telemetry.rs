@@ -20,6 +20,8 @@ pub enum Unit {
     Count,
     /// Seconds.
     Seconds,
+    /// Hours, for which CloudWatch has no unit.
+    Hours,
 }
 
 /// One value of one metric.

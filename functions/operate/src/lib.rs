@@ -9,6 +9,7 @@
 //! | `abort` | gives up a rotation that does not come to its end |
 //! | `compromise` | replaces what others know at once; asks for the secret's name in `confirm` |
 //! | `doctor` | finds what keeps rotations from working, with the commands that repair it |
+//! | `sweep` | all secrets, on a schedule: ends overlaps that are over, verifies recent promotions, finds stuck and overdue ones |
 //!
 //! Every request is recorded in the log under the target `audit`: the action, the secret, the reason, the request id and the
 //! result, never a value. Who made it is in CloudTrail, under the request id.
@@ -20,6 +21,7 @@ pub mod operable;
 pub mod request;
 pub mod secret;
 mod status;
+mod sweep;
 
 use std::time::Duration;
 
@@ -33,11 +35,13 @@ use rotation::error::RotationError;
 use rotation::kind::SecretKind;
 use rotation::lambda::{AUDIT, Function, Invocation};
 use rotation::policy::{KEY_SETTINGS, StackPolicy, TOKEN_SETTINGS};
-use rotation::store::{OperationStore, SecretStore as _};
+use rotation::store::{Described, OperationStore};
 use rotation::target::http::HttpTarget;
 use serde_json::Value;
 
+use crate::actions::Answer;
 use crate::error::OperateError;
+use crate::operable::Operable;
 use crate::request::{Action, AllowedActions, Request};
 use crate::secret::Desk;
 
@@ -85,6 +89,25 @@ impl Operator {
     }
 }
 
+/// The kinds of secrets, told by the name of the function that rotates them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Managed {
+    Token,
+    Keys,
+}
+
+impl Managed {
+    fn of(secret: &Described) -> Option<Self> {
+        // The last part of an ARN may be a version or an alias, the one before it the name.
+        let mut parts = secret.rotation_function.as_deref()?.rsplit(':');
+        parts.find_map(|part| match part {
+            name if name.ends_with("admin-token") => Some(Self::Token),
+            name if name.ends_with("encryption-key") => Some(Self::Keys),
+            _ => None,
+        })
+    }
+}
+
 /// Answers one invocation.
 ///
 /// # Errors
@@ -98,7 +121,7 @@ pub async fn answer(
     let result = match (&request, operator) {
         (Err(error), _) => Err(error.clone()),
         (_, Err(error)) => Err(error.clone().into()),
-        (Ok(request), Ok(operator)) => perform(function, operator, request, invocation.deadline).await,
+        (Ok(request), Ok(operator)) => Box::pin(perform(function, operator, request, &invocation)).await,
     };
     let (action, secret, reason) = match &request {
         Ok(request) => (Some(request.action.name()), Some(request.secret_id.as_str()), request.reason.as_deref()),
@@ -121,46 +144,74 @@ async fn perform(
     function: &Function,
     operator: &Operator,
     request: &Request,
-    deadline: Deadline,
+    invocation: &Invocation,
 ) -> Result<Value, OperateError> {
     operator.allowed.check(request.action)?;
-    let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
+    let (action, deadline) = (request.action, invocation.deadline);
     let store = function.clients()?.secrets_manager(deadline);
+    let mut told = if action == Action::Sweep {
+        let (told, metrics) = sweep::sweep(operator, &store, request.from.clone(), deadline).await?;
+        function.publish(metrics, invocation.end).await;
+        told
+    } else {
+        one_secret(operator, &store, request, deadline).await?
+    };
+    told.insert("action".to_owned(), action.name().into());
+    Ok(Value::Object(told))
+}
+
+/// What is done with one secret.
+async fn one_secret<S: OperationStore>(
+    operator: &Operator,
+    store: &S,
+    request: &Request,
+    deadline: Deadline,
+) -> Result<Answer, OperateError> {
+    let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
     let secret = store.describe(&request.secret_id).await?;
     operator.stack.check_name(&secret.name)?;
-    let by = secret.rotation_function.clone().unwrap_or_default();
-    let by = by.rsplit(':').next().unwrap_or_default();
-    let mut told = if by.ends_with("admin-token") {
-        let stack = operator.stack.for_kind(TOKEN_SETTINGS);
-        let desk = desk(&operator.token, &store, &stack, request, deadline);
-        match request.action {
-            Action::Status => desk.status().await?,
-            Action::Verify => desk.verify_current(&mut rng).await?,
-            Action::Rollback => desk.rollback(&mut rng).await?,
-            Action::Revoke => desk.revoke(&mut rng).await?,
-            Action::Abort => desk.abort(operator.abort_after, &mut rng).await?,
-            Action::Compromise => desk.compromise(request.confirm.as_deref(), &mut rng).await?,
-            Action::Doctor => desk.doctor(&mut rng).await?,
+    let confirm = request.confirm.as_deref();
+    let mut told = match Managed::of(&secret) {
+        Some(Managed::Token) => {
+            let stack = operator.stack.for_kind(TOKEN_SETTINGS);
+            let desk = desk(&operator.token, store, &stack, request, deadline);
+            match either_kind(&desk, request.action, operator.abort_after, &mut rng).await? {
+                Some(told) => told,
+                None if request.action == Action::Revoke => desk.revoke(&mut rng).await?,
+                None => desk.compromise(confirm, &mut rng).await?,
+            }
         }
-    } else if by.ends_with("encryption-key") {
-        let stack = operator.stack.for_kind(KEY_SETTINGS);
-        let keys = operator.keys.as_ref().map_err(Clone::clone)?;
-        let desk = desk(keys, &store, &stack, request, deadline);
-        match request.action {
-            Action::Status => desk.status().await?,
-            Action::Verify => desk.verify_current(&mut rng).await?,
-            Action::Rollback => desk.rollback(&mut rng).await?,
-            Action::Revoke => desk.revoke_key()?,
-            Action::Abort => desk.abort(operator.abort_after, &mut rng).await?,
-            Action::Compromise => desk.compromise_keys(request.confirm.as_deref(), &mut rng).await?,
-            Action::Doctor => desk.doctor(&mut rng).await?,
+        Some(Managed::Keys) => {
+            let stack = operator.stack.for_kind(KEY_SETTINGS);
+            let keys = operator.keys.as_ref().map_err(Clone::clone)?;
+            let desk = desk(keys, store, &stack, request, deadline);
+            match either_kind(&desk, request.action, operator.abort_after, &mut rng).await? {
+                Some(told) => told,
+                None if request.action == Action::Revoke => desk.revoke_key()?,
+                None => desk.compromise_keys(confirm, &mut rng).await?,
+            }
         }
-    } else {
-        return Err(OperateError::NotManaged { name: secret.name, function: secret.rotation_function });
+        None => return Err(OperateError::NotManaged { name: secret.name, function: secret.rotation_function }),
     };
-    told.insert("action".to_owned(), request.action.name().into());
     told.insert("secret".to_owned(), secret.name.into());
-    Ok(Value::Object(told))
+    Ok(told)
+}
+
+/// What is done alike with every kind of secret; `None` for what each kind has its own way of.
+async fn either_kind<K: Operable, S: OperationStore>(
+    desk: &Desk<'_, K, S>,
+    action: Action,
+    abort_after: Duration,
+    rng: &mut StdRng,
+) -> Result<Option<Answer>, OperateError> {
+    Ok(Some(match action {
+        Action::Status => desk.status().await?,
+        Action::Verify => desk.verify_current(rng).await?,
+        Action::Rollback => desk.rollback(rng).await?,
+        Action::Abort => desk.abort(abort_after, rng).await?,
+        Action::Doctor => desk.doctor(rng).await?,
+        Action::Revoke | Action::Compromise | Action::Sweep => return Ok(None),
+    }))
 }
 
 fn desk<'a, K: SecretKind, S: OperationStore>(

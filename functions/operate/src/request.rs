@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use aws_lambda_events::eventbridge::EventBridgeEvent;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use serde::{Deserialize, Serialize};
@@ -29,12 +30,22 @@ pub enum Action {
     Compromise,
     /// What keeps rotations from working, and the command that repairs it.
     Doctor,
+    /// All secrets: what the schedule asks for.
+    Sweep,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Status, Self::Verify, Self::Rollback, Self::Revoke, Self::Abort, Self::Compromise, Self::Doctor];
+    pub const ALL: [Self; 8] = [
+        Self::Status,
+        Self::Verify,
+        Self::Rollback,
+        Self::Revoke,
+        Self::Abort,
+        Self::Compromise,
+        Self::Doctor,
+        Self::Sweep,
+    ];
 
     /// The action's name.
     #[must_use]
@@ -47,6 +58,7 @@ impl Action {
             Self::Abort => "abort",
             Self::Compromise => "compromise",
             Self::Doctor => "doctor",
+            Self::Sweep => "sweep",
         }
     }
 
@@ -79,12 +91,14 @@ const LONGEST_REASON: usize = 500;
 pub struct Request {
     /// What to do.
     pub action: Action,
-    /// The secret's name or ARN.
+    /// The secret's name or ARN; empty for a sweep.
     pub secret_id: String,
     /// Why, for the record.
     pub reason: Option<String>,
     /// The secret's name once more, where an action asks for it.
     pub confirm: Option<String>,
+    /// Where a sweep goes on that ran out of time.
+    pub from: Option<String>,
 }
 
 impl Request {
@@ -96,6 +110,14 @@ impl Request {
     pub fn parse(event: Value) -> Result<Self, OperateError> {
         let invalid =
             |member: &str, problem: String| OperateError::InvalidRequest { member: member.to_owned(), problem };
+        // What EventBridge sends on a schedule.
+        if let Ok(event) = serde_json::from_value::<EventBridgeEvent>(event.clone()) {
+            let scheduled = (event.source.as_str(), event.detail_type.as_str()) == ("aws.events", "Scheduled Event");
+            let sweep =
+                Self { action: Action::Sweep, secret_id: String::new(), reason: None, confirm: None, from: None };
+            let problem = "expected a Scheduled Event of aws.events: only a schedule starts a sweep".to_owned();
+            return if scheduled { Ok(sweep) } else { Err(invalid("detail-type", problem)) };
+        }
         let Value::Object(mut members) = event else {
             return Err(invalid("(the event)", "expected a JSON object".to_owned()));
         };
@@ -104,16 +126,30 @@ impl Request {
             Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(text)),
             Some(_) => Err(invalid(member, "expected a text that is not empty".to_owned())),
         };
-        let (action, secret_id, reason, confirm) =
-            (text("action")?, text("secret_id")?, text("reason")?, text("confirm")?);
+        let (action, secret_id) = (text("action")?, text("secret_id")?);
+        let (reason, confirm, from) = (text("reason")?, text("confirm")?, text("from")?);
         if let Some(unknown) = members.keys().next() {
             let unknown: String = unknown.chars().take(64).collect();
-            return Err(invalid(&unknown, "is not known; known are action, secret_id, reason, confirm".to_owned()));
+            return Err(invalid(
+                &unknown,
+                "is not known; known are action, secret_id, reason, confirm, from".to_owned(),
+            ));
         }
         let names = Action::ALL.map(Action::name).join(", ");
         let action = action.and_then(|action| action.parse().ok());
         let action: Action = action.ok_or_else(|| invalid("action", format!("expected one of {names}")))?;
-        let secret_id = secret_id.ok_or_else(|| invalid("secret_id", "expected a secret's name or ARN".to_owned()))?;
+        let secret_id = match (action, secret_id) {
+            (Action::Sweep, None) => String::new(),
+            (Action::Sweep, Some(_)) => {
+                return Err(invalid("secret_id", "a sweep looks at all secrets: leave it out".to_owned()));
+            }
+            (_, secret_id) => {
+                secret_id.ok_or_else(|| invalid("secret_id", "expected a secret's name or ARN".to_owned()))?
+            }
+        };
+        if from.is_some() && action != Action::Sweep {
+            return Err(invalid("from", "is for a sweep only".to_owned()));
+        }
         if secret_id.len() > 2048 {
             return Err(invalid("secret_id", "expected at most 2048 characters".to_owned()));
         }
@@ -123,7 +159,7 @@ impl Request {
         if reason.as_ref().is_some_and(|reason| reason.chars().count() > LONGEST_REASON) {
             return Err(invalid("reason", format!("expected at most {LONGEST_REASON} characters")));
         }
-        Ok(Self { action, secret_id, reason, confirm })
+        Ok(Self { action, secret_id, reason, confirm, from })
     }
 }
 

@@ -22,6 +22,9 @@ pub const OPERATION_STAGE: &str = "ROTATION-OPERATION";
 /// The stage on a version whose token is known to others.
 pub const COMPROMISED_STAGE: &str = "ROTATION-COMPROMISED";
 
+/// Nothing is revoked by itself so soon after a change: consumers and rotations may be in the middle of something.
+pub const QUIET: Duration = Duration::from_secs(60 * 60);
+
 /// Waits between two looks at what is to come to an end.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -78,6 +81,22 @@ impl Seen {
     #[must_use]
     pub fn open_rotation(&self) -> Option<&VersionId> {
         open_rotation(&self.secret)
+    }
+
+    /// Whether the overlap has ended and nobody has ended it. It counts from the later of the last rotation and the current
+    /// version's creation; nothing is said within an hour of the last change.
+    #[must_use]
+    pub fn overlap_is_over<K: Operable>(&self, kind: &K) -> bool {
+        let now = self.secret.as_of;
+        let changed = self.secret.last_changed.and_then(|changed| now.duration_since(changed).ok());
+        let began = self.secret.last_rotated.map_or(self.created, |rotated| rotated.max(self.created));
+        let end = kind.overlap_end(&self.subject(), &self.current, began);
+        let over = match self.current.field() {
+            // A JSON value says itself whether there is one; AWSPREVIOUS may be a person's own way back.
+            Some(_) => end.is_some_and(|end| end < now),
+            None => self.secret.versions.holder(&Stage::Previous).is_some() && end.is_none_or(|end| end < now),
+        };
+        over && changed.is_some_and(|changed| changed >= QUIET)
     }
 
     /// # Errors

@@ -396,3 +396,76 @@ async fn an_operation_beside_a_rotation_ends_as_one_of_the_two() {
         assert_eq!(scene.accepted(&current).await.unwrap(), [true, true]);
     }
 }
+
+async fn sweep(scene: &Scene) -> Value {
+    let answer = ask(scene, json!({ "action": "sweep" })).await;
+    answer.unwrap_or_else(|error| panic!("{error:?}\n{}", operator_log(scene)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_ends_overlaps_that_are_over_and_no_other_and_proves_it() {
+    for plan in [json_plan(), text_plan()] {
+        let scene = with_operator(plan).await;
+        rotate(&scene).await;
+        let (old, new) = (FIRST, scene.token("AWSCURRENT").await.unwrap());
+        let first = sweep(&scene).await;
+        println!("{first:#}");
+        assert_eq!((&first["managed"], &first["verified"], &first["failed"]), (&json!(1), &json!(1), &json!(0)));
+        assert_eq!(first["revoked"], json!([]), "the overlap is open");
+        assert_eq!(scene.accepted(old).await.unwrap(), [true, true]);
+        scene.sandbox.advance(26 * HOUR).await.unwrap();
+        // The applications' caches are an hour old by now as well; what counts is what is left in the secret.
+        let second = sweep(&scene).await;
+        assert_eq!(second["revoked"], json!([SECRET]), "{second:#}");
+        let left =
+            format!("{:?}{:?}", scene.value("AWSCURRENT").await.unwrap(), scene.value("AWSPREVIOUS").await.unwrap());
+        assert!(!left.contains(old), "the old token is still in the secret");
+        assert_eq!(scene.accepted(&new).await.unwrap(), [true, true]);
+        scene.sandbox.advance(26 * HOUR).await.unwrap();
+        assert_eq!(sweep(&scene).await["revoked"], json!([]), "there is nothing left to revoke");
+        assert_eq!(total(&scene, "SweepCompleted"), 3.0);
+        assert_eq!(total(&scene, "OverlapExpired") + total(&scene, "OldTokenAccepted"), 0.0);
+        assert!(total(&scene, "SecretAgeMax") > 26.0, "hours");
+        rotate(&scene).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_tells_of_what_does_not_work_of_what_is_stuck_and_of_what_is_overdue_and_goes_on() {
+    let scene = with_operator(once(json_plan())).await;
+    rotate(&scene).await;
+    scene.client.create_secret().name("shop/other").secret_string("nobody rotates me").send().await.unwrap();
+    scene.instances.iter().for_each(|instance| instance.freeze_refresh(true));
+    let value = json_secret("a-token-that-nobody-told-the-application-of-0123456789");
+    scene.client.put_secret_value().secret_id(SECRET).secret_string(value).send().await.unwrap();
+    let answer = sweep(&scene).await;
+    println!("{answer:#}");
+    assert_eq!((&answer["secrets"], &answer["managed"], &answer["failed"]), (&json!(2), &json!(1), &json!(1)));
+    assert_eq!(answer["problems"][0]["error"], "TargetRefused");
+
+    fail_to_rotate(&scene).await;
+    assert_eq!(sweep(&scene).await["stuck"], json!([]), "it is young");
+    scene.sandbox.advance(HOUR).await.unwrap();
+    let answer = sweep(&scene).await;
+    assert_eq!(answer["stuck"], json!([SECRET]), "{answer:#}");
+    assert_eq!(total(&scene, "StuckPending"), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_starts_a_sweep_and_no_other_event_does() {
+    let scene = with_operator(json_plan()).await;
+    rotate(&scene).await;
+    let event = |detail_type: &str| {
+        json!({
+            "version": "0", "id": "89d1a02d-5ec7-412e-82f5-13505f849b41", "detail-type": detail_type,
+            "source": "aws.events", "account": "123456789012", "time": "2026-12-30T18:44:49Z", "region": "us-east-1",
+            "resources": ["arn:aws:events:us-east-1:123456789012:rule/sweep"], "detail": {}
+        })
+    };
+    assert_eq!(ask(&scene, event("Scheduled Event")).await.unwrap()["managed"], 1);
+    assert_eq!(ask(&scene, event("Something else")).await.unwrap_err().error_type, "InvalidRequest");
+    let wrong = ask(&scene, json!({ "action": "sweep", "secret_id": SECRET })).await.unwrap_err();
+    assert_eq!(wrong.error_type, "InvalidRequest");
+    let only_people = start(json_plan()).await.with_operator(&[("ALLOWED_ACTIONS", "status")]).await.unwrap();
+    assert_eq!(ask(&only_people, event("Scheduled Event")).await.unwrap_err().error_type, "ActionNotAllowed");
+}
