@@ -402,22 +402,6 @@ impl OperationStore for SecretsManager<'_> {
         }
     }
 
-    async fn put_private(
-        &self,
-        secret_id: &str,
-        version: &VersionId,
-        value: &SecretText,
-        stage: &Stage,
-    ) -> Result<Put, StoreError> {
-        self.put(secret_id, version, value, stage, None).await
-    }
-
-    async fn start_rotation(&self, secret_id: &str, version: &VersionId) -> Result<(), StoreError> {
-        let call = self.clients.secrets_manager.rotate_secret().secret_id(secret_id);
-        let call = call.client_request_token(version.as_str()).send();
-        self.within_deadline("RotateSecret", call).await.map(drop)
-    }
-
     async fn list(&self, prefix: Option<&str>, from: Option<&str>) -> Result<Page, StoreError> {
         const OPERATION: &str = "ListSecrets";
         let mut call = self.clients.secrets_manager.list_secrets().max_results(100);

@@ -301,11 +301,6 @@ pub enum RotationError {
         "the target accepts a random token, so its answer proves nothing: TARGET_VERIFY_URL must name an endpoint that requires the admin token"
     )]
     TargetAcceptsAnyToken,
-    /// The application accepts a token that it should refuse.
-    #[error(
-        "the target still accepts a token that was revoked: does it read this secret, and has every instance loaded it?"
-    )]
-    TargetAccepts,
     /// Fewer instances answered than the stack says there are.
     #[error(
         "{seen} of {expected} instances answered {operation} in time: a missing one would not know the new value until its cache expires; check it, or correct TARGET_INSTANCES (answers without an instance id count as one)"
@@ -422,7 +417,6 @@ impl RotationError {
             Self::RefreshRefused => "RefreshRefused",
             Self::TargetRefused { .. } => "TargetRefused",
             Self::TargetAcceptsAnyToken => "TargetAcceptsAnyToken",
-            Self::TargetAccepts => "TargetAccepts",
             Self::InstanceMissing { .. } => "InstanceMissing",
             Self::VerificationFailed { restored, .. } if restored.leaves_failed_value() => "RollbackFailed",
             Self::VerificationFailed { .. } => "VerificationFailed",

@@ -114,23 +114,6 @@ pub trait OperationStore: SecretStore {
     /// ListSecretVersionIds: the versions that carry a stage.
     fn versions(&self, secret_id: &str) -> impl Future<Output = Result<Vec<VersionAge>, StoreError>> + Send;
 
-    /// PutSecretValue under a stage of one's own, which `AWSCURRENT` is not and `AWSPENDING` neither.
-    fn put_private(
-        &self,
-        secret_id: &str,
-        version: &VersionId,
-        value: &SecretText,
-        stage: &Stage,
-    ) -> impl Future<Output = Result<Put, StoreError>> + Send;
-
-    /// RotateSecret: begins a rotation to `version`, or has one that is open taken up again, which the service answers with
-    /// an error of kind [`StoreErrorKind::Rejected`].
-    fn start_rotation(
-        &self,
-        secret_id: &str,
-        version: &VersionId,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
-
     /// ListSecrets: those whose names begin with `prefix`, at most 100 at once.
     fn list(&self, prefix: Option<&str>, from: Option<&str>) -> impl Future<Output = Result<Page, StoreError>> + Send;
 }

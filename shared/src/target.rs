@@ -233,35 +233,6 @@ pub async fn prove(
     }
 }
 
-/// Proves that every instance refuses `token`.
-///
-/// # Errors
-/// [`RotationError::TargetAccepts`] when an instance still accepts it when the time is up, and those of [`refresh`].
-pub async fn prove_refused(
-    target: &impl Target,
-    secret_name: &str,
-    token: &SecretText,
-    deadline: Deadline,
-) -> Result<(), RotationError> {
-    let mut round = Round::new(target, Operation::Verify, secret_name, deadline);
-    loop {
-        let asked = round.ask(token).await?;
-        // An answer without an id counts as that of one instance.
-        let refused = round.refused_by.difference(&round.accepted_by).count();
-        let expected = target.settings().expected_instances();
-        let anonymous = asked == Asked::Refused && target.settings().instances.is_none();
-        if round.accepted_by.is_empty() && (refused >= expected || anonymous) {
-            return Ok(());
-        }
-        // An instance that has dropped it since is asked again.
-        round.accepted_by.clear();
-        let still = asked == Asked::Accepted;
-        round.last = Asked::NoAnswer;
-        let error = round.pause(RotationError::TargetAccepts).await;
-        error.map_err(|error| if still { RotationError::TargetAccepts } else { error })?;
-    }
-}
-
 /// Proves that every instance works with a keyring, by the keys that it reports to whoever holds `token`.
 ///
 /// # Errors

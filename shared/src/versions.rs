@@ -136,6 +136,11 @@ impl Versions {
         self.0.contains_key(version)
     }
 
+    /// The stages that the version carries.
+    pub fn stages(&self, version: &VersionId) -> impl Iterator<Item = &Stage> {
+        self.0.get(version).into_iter().flatten()
+    }
+
     /// The version that carries `stage`.
     #[must_use]
     pub fn holder(&self, stage: &Stage) -> Option<&VersionId> {

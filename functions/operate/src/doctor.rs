@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::actions::Answer;
 use crate::error::OperateError;
 use crate::operable::Operable;
-use crate::secret::{COMPROMISED_STAGE, Desk, OPERATION_STAGE, open_rotation};
+use crate::secret::{Desk, open_rotation};
 
 /// How much of the largest value may be used before doctor speaks of it, in percent.
 const NEARLY_FULL: usize = 80;
@@ -56,15 +56,6 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 format!("aws secretsmanager rotate-secret --secret-id {name} takes it up again; the action abort gives it up"),
             ),
         }
-        for stage in [OPERATION_STAGE, COMPROMISED_STAGE] {
-            if let Some(version) = secret.versions.holder(&Stage::from(stage)) {
-                findings.bad(
-                    stage,
-                    format!("an operation on version {version} was not finished"),
-                    "run the same action again; it goes on where it stopped",
-                );
-            }
-        }
         match self.stack.for_secret(&secret.tags, secret.as_of) {
             Err(error) => findings.bad(
                 "policy",
@@ -84,7 +75,10 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             Err(error) => findings.bad("value", error.to_string(), repair_of(&error, name)),
             Ok(seen) => {
                 let bytes = seen.current.text().len();
-                findings.good("value", "it can be read, decrypted by KMS, and taken apart");
+                match self.kind.summary(&seen.subject(), &seen.current) {
+                    Ok(_) => findings.good("value", "it can be read, decrypted by KMS, and taken apart"),
+                    Err(error) => findings.bad("value", error.to_string(), "see the message"),
+                }
                 if bytes * 100 > MAX_VALUE_BYTES * NEARLY_FULL {
                     let detail = format!("{bytes} of {MAX_VALUE_BYTES} bytes are used");
                     findings.bad("size", detail, "move members that need not be in this secret to another one");

@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use lambda_runtime::Diagnostic;
 use rotation::error::RotationError;
 use rotation::event::VersionId;
-use rotation::keyring::KeyId;
 use rotation::store::StoreError;
 use rotation::time::format_timestamp;
 
@@ -41,40 +40,6 @@ pub enum OperateError {
         /// The function that rotates it.
         function: Option<String>,
     },
-    /// The action makes no sense for this kind of secret.
-    #[error("{action} is not for this kind of secret: {instead}")]
-    NotForThisKind {
-        /// The action.
-        action: Action,
-        /// What to do instead.
-        instead: &'static str,
-    },
-    /// The secret's name was not confirmed.
-    #[error("compromise replaces what applications use at once: confirm it with \"confirm\": \"{name}\"")]
-    NotConfirmed {
-        /// The secret's name.
-        name: String,
-    },
-    /// A rotation is not complete.
-    #[error("a rotation of secret {name} to version {version} is open: wait for its end, or end it with abort")]
-    RotationOpen {
-        /// The secret's name.
-        name: String,
-        /// The version with `AWSPENDING`.
-        version: VersionId,
-    },
-    /// There is no value to go back to.
-    #[error("secret {name} has no value before the current one to go back to")]
-    NothingToGoBackTo {
-        /// The secret's name.
-        name: String,
-    },
-    /// What would become current again is known to others.
-    #[error("the value before is marked as compromised ({what}): it is never used again; rotate instead")]
-    Compromised {
-        /// The key or the version.
-        what: String,
-    },
     /// A rotation is too young to be stuck.
     #[error("the rotation to version {version} began at {}, and may still come to its end: abort it from {} on", format_timestamp(*.began), format_timestamp(*.from))]
     TooYoungToAbort {
@@ -85,30 +50,6 @@ pub enum OperateError {
         /// From when on it can be given up.
         from: SystemTime,
     },
-    /// The current value does not work, so nothing is taken away from it.
-    #[error("the current value does not verify, so nothing was changed: {0}")]
-    CurrentDoesNotVerify(Box<RotationError>),
-    /// The value that became current does not work; the one before is back.
-    #[error("the new current value did not verify ({reason}); {outcome}")]
-    DidNotVerify {
-        /// Why.
-        reason: Box<RotationError>,
-        /// What is current now.
-        outcome: String,
-    },
-    /// The rotation that the action started has not come to its end in time.
-    #[error(
-        "the rotation to version {version} has not come to its end yet: run the action again, it goes on from here; what keeps it is in the log of {function}"
-    )]
-    NotFinished {
-        /// The version.
-        version: VersionId,
-        /// The rotation function.
-        function: String,
-    },
-    /// A key is not where it should be.
-    #[error("key {0} is not in the keyring any more")]
-    KeyGone(KeyId),
     /// What also ends rotations.
     #[error(transparent)]
     Rotation(#[from] RotationError),
@@ -128,16 +69,7 @@ impl OperateError {
             Self::InvalidRequest { .. } => "InvalidRequest",
             Self::ActionNotAllowed { .. } => "ActionNotAllowed",
             Self::NotManaged { .. } => "NotManaged",
-            Self::NotForThisKind { .. } => "NotForThisKind",
-            Self::NotConfirmed { .. } => "NotConfirmed",
-            Self::RotationOpen { .. } => "RotationOpen",
-            Self::NothingToGoBackTo { .. } => "NothingToGoBackTo",
-            Self::Compromised { .. } => "Compromised",
             Self::TooYoungToAbort { .. } => "TooYoungToAbort",
-            Self::CurrentDoesNotVerify(_) => "CurrentDoesNotVerify",
-            Self::DidNotVerify { .. } => "DidNotVerify",
-            Self::NotFinished { .. } => "NotFinished",
-            Self::KeyGone(_) => "KeyGone",
             Self::Rotation(error) => error.name(),
         }
     }

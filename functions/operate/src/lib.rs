@@ -4,12 +4,9 @@
 //! | --- | --- |
 //! | `status` | tells versions, policy, schedule, overlap and keyring |
 //! | `verify` | proves the current value |
-//! | `rollback` | makes the value before current again, and keeps the current one readable |
-//! | `revoke` | ends the overlap of a token now, and proves that the old one is refused |
 //! | `abort` | gives up a rotation that does not come to its end |
-//! | `compromise` | replaces what others know at once; asks for the secret's name in `confirm` |
 //! | `doctor` | finds what keeps rotations from working, with the commands that repair it |
-//! | `sweep` | all secrets, on a schedule: ends overlaps that are over, verifies recent promotions, finds stuck and overdue ones |
+//! | `sweep` | all secrets, on a schedule: verifies recent promotions, finds stuck and overdue ones, measures the fleet |
 //!
 //! Every request is recorded in the log under the target `audit`: the action, the secret, the reason, the request id and the
 //! result, never a value. Who made it is in CloudTrail, under the request id.
@@ -118,6 +115,11 @@ pub async fn answer(
     mut invocation: Invocation,
 ) -> Result<Value, OperateError> {
     let request = Request::parse(invocation.payload.take());
+    let request_id = invocation.request_id.as_str();
+    if let Ok(Request { action, secret_id, reason: Some(reason), .. }) = &request {
+        // Before anything is changed, so that a process that is killed leaves a record too.
+        tracing::info!(target: AUDIT, request_id, action = action.name(), secret = secret_id, reason, result = "begun", "operation");
+    }
     let result = match (&request, operator) {
         (Err(error), _) => Err(error.clone()),
         (_, Err(error)) => Err(error.clone().into()),
@@ -127,7 +129,7 @@ pub async fn answer(
         Ok(request) => (Some(request.action.name()), Some(request.secret_id.as_str()), request.reason.as_deref()),
         Err(_) => (None, None, None),
     };
-    let (request_id, duration_ms) = (&invocation.request_id, invocation.duration_ms());
+    let duration_ms = invocation.duration_ms();
     match &result {
         Ok(answer) => {
             let version = answer["version"].as_str();
@@ -170,26 +172,16 @@ async fn one_secret<S: OperationStore>(
     let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
     let secret = store.describe(&request.secret_id).await?;
     operator.stack.check_name(&secret.name)?;
-    let confirm = request.confirm.as_deref();
+    let (action, abort_after) = (request.action, operator.abort_after);
     let mut told = match Managed::of(&secret) {
         Some(Managed::Token) => {
             let stack = operator.stack.for_kind(TOKEN_SETTINGS);
-            let desk = desk(&operator.token, store, &stack, request, deadline);
-            match either_kind(&desk, request.action, operator.abort_after, &mut rng).await? {
-                Some(told) => told,
-                None if request.action == Action::Revoke => desk.revoke(&mut rng).await?,
-                None => desk.compromise(confirm, &mut rng).await?,
-            }
+            perform_on(&desk(&operator.token, store, &stack, request, deadline), action, abort_after, &mut rng).await?
         }
         Some(Managed::Keys) => {
             let stack = operator.stack.for_kind(KEY_SETTINGS);
             let keys = operator.keys.as_ref().map_err(Clone::clone)?;
-            let desk = desk(keys, store, &stack, request, deadline);
-            match either_kind(&desk, request.action, operator.abort_after, &mut rng).await? {
-                Some(told) => told,
-                None if request.action == Action::Revoke => desk.revoke_key()?,
-                None => desk.compromise_keys(confirm, &mut rng).await?,
-            }
+            perform_on(&desk(keys, store, &stack, request, deadline), action, abort_after, &mut rng).await?
         }
         None => return Err(OperateError::NotManaged { name: secret.name, function: secret.rotation_function }),
     };
@@ -197,21 +189,19 @@ async fn one_secret<S: OperationStore>(
     Ok(told)
 }
 
-/// What is done alike with every kind of secret; `None` for what each kind has its own way of.
-async fn either_kind<K: Operable, S: OperationStore>(
+async fn perform_on<K: Operable, S: OperationStore>(
     desk: &Desk<'_, K, S>,
     action: Action,
     abort_after: Duration,
     rng: &mut StdRng,
-) -> Result<Option<Answer>, OperateError> {
-    Ok(Some(match action {
-        Action::Status => desk.status().await?,
-        Action::Verify => desk.verify_current(rng).await?,
-        Action::Rollback => desk.rollback(rng).await?,
-        Action::Abort => desk.abort(abort_after, rng).await?,
-        Action::Doctor => desk.doctor(rng).await?,
-        Action::Revoke | Action::Compromise | Action::Sweep => return Ok(None),
-    }))
+) -> Result<Answer, OperateError> {
+    match action {
+        Action::Verify => desk.verify_current(rng).await,
+        Action::Abort => desk.abort(abort_after, rng).await,
+        Action::Doctor => desk.doctor(rng).await,
+        // A sweep has no secret, and does not come here.
+        Action::Status | Action::Sweep => desk.status().await,
+    }
 }
 
 fn desk<'a, K: SecretKind, S: OperationStore>(

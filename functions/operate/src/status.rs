@@ -11,8 +11,6 @@ use crate::error::OperateError;
 use crate::operable::Operable;
 use crate::secret::{Desk, open_rotation};
 
-const STAGES: [&str; 3] = ["AWSCURRENT", "AWSPENDING", "AWSPREVIOUS"];
-
 impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// Versions with their stages and ages, the policy and where each setting comes from, the schedule, and what the current
     /// value tells of itself. A value or a policy that is not usable is a `problem` in the answer and no error.
@@ -24,10 +22,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         let ages = self.store.versions(self.secret_id).await?;
         let mut versions: Vec<Value> = vec![];
         for age in &ages {
-            let stages: Vec<&str> = STAGES
-                .into_iter()
-                .filter(|stage| secret.versions.holder(&Stage::from(*stage)) == Some(&age.version))
-                .collect();
+            let stages: Vec<&str> = secret.versions.stages(&age.version).map(Stage::as_str).collect();
             let days = age.created.and_then(|created| secret.as_of.duration_since(created).ok());
             versions.push(json!({
                 "version": age.version,
@@ -42,8 +37,12 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         status.insert("versions".into(), Value::Array(versions));
         status.insert("policy".into(), policy(self.stack, &secret));
         status.insert("rotation".into(), rotation(&secret));
-        match self.look().await {
-            Ok(seen) => status.extend(self.kind.summary(&seen.subject(), &seen.current)?),
+        let summary = async {
+            let seen = self.look().await?;
+            Ok::<_, OperateError>(self.kind.summary(&seen.subject(), &seen.current)?)
+        };
+        match summary.await {
+            Ok(summary) => status.extend(summary),
             Err(error) => {
                 status.insert("problem".into(), json!({ "error": error.name(), "message": error.to_string() }));
             }

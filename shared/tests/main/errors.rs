@@ -172,7 +172,6 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             E::TargetRefused { which: "pending", hint: ": do this" },
             "the target refuses the pending token: do this",
         ),
-        ("TargetAccepts", E::TargetAccepts, "still accepts a token that was revoked: does it read this secret"),
         ("TargetAcceptsAnyToken", E::TargetAcceptsAnyToken, "TARGET_VERIFY_URL must name an endpoint that requires"),
         (
             "InstanceMissing",

@@ -1,8 +1,11 @@
-//! What a rotation costs, against a function that does nothing: `cargo run --package benchmark`.
+//! What a rotation costs, against a function that does nothing: `cargo run --package benchmark`. What a sweep over many
+//! secrets costs: `cargo run --package benchmark -- fleet 10000`.
 //!
 //! All are release builds, measured in turns in one run, so that the ratio holds where the times do not. The sandbox
 //! is spoken to without TLS; a real connection adds a handshake to the first call of each process.
 #![allow(clippy::print_stdout, reason = "it talks to a terminal")]
+
+mod fleet;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,6 +24,15 @@ const NOTHING: &str = "test-function";
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => rotations().await,
+        ["fleet", secrets] => fleet::measure(secrets.parse()?).await,
+        _ => Err("usage: cargo run --package benchmark [-- fleet NUMBER]".into()),
+    }
+}
+
+async fn rotations() -> Result<(), Failure> {
     let nothing = build_with(NOTHING, &["--release", "--package", "lambda-host", "--example", NOTHING])?;
     let key = STANDARD.encode([7; 32]);
     let declared = vec![("CONSUMERS_KEYRING_AWARE", "true".to_owned())];
