@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::model::{Model, Shape};
 use crate::state::{Author, State};
-use crate::world::{Actor, Inner};
+use crate::world::{Actor, Inner, Tags};
 
 /// What has to be remembered of rotations in order to judge the next change.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub struct Change<'a> {
     pub(crate) old: Option<&'a Arc<str>>,
     pub(crate) new: Option<&'a Arc<str>>,
     pub(crate) now: SystemTime,
+    /// Those that the rotation was told which caused it; none when there was no rotation.
+    pub(crate) tags: &'a Tags,
 }
 
 /// How it changed.
@@ -60,7 +62,7 @@ pub(crate) fn check<M: Model>(world: &mut Inner<M>, actor: &Actor, before: &Stat
     invariant_one_current_with_a_value(before, &after)?;
     invariant_values_are_written_once(before, &after)?;
     let moved = (before.holder(&Stage::Current), after.holder(&Stage::Current));
-    if let Actor::Function { version, admitted_at } = actor {
+    if let Actor::Function { version, admitted_at, .. } = actor {
         invariant_only_the_own_version_is_touched(&world.promises, version, before, &after)?;
         if let (from, Some(to)) = moved
             && to == version
@@ -76,7 +78,8 @@ pub(crate) fn check<M: Model>(world: &mut Inner<M>, actor: &Actor, before: &Stat
 /// Takes note of the value from before all rotations.
 pub(crate) fn begin<M: Model>(world: &mut Inner<M>, state: &State) -> Checked {
     let Some(first) = state.value_at(&Stage::Current) else { return Ok(()) };
-    let change = Change { moved: Moved::ByHand, old: None, new: Some(first), now: world.now() };
+    let tags = &Tags::new();
+    let change = Change { moved: Moved::ByHand, old: None, new: Some(first), now: world.now(), tags };
     M::remember(world, &change)
 }
 
@@ -180,7 +183,12 @@ fn remember<M: Model>(world: &mut Inner<M>, actor: &Actor, before: &State, after
         }
         Actor::Service | Actor::Person => Moved::ByHand,
     };
+    let none = Tags::new();
+    let tags = match actor {
+        Actor::Function { tags, .. } => tags,
+        Actor::Service | Actor::Person => &none,
+    };
     let old = from.and_then(|from| after.value(from));
-    let change = Change { moved, old, new: after.value(to), now };
+    let change = Change { moved, old, new: after.value(to), now, tags };
     M::remember(world, &change)
 }

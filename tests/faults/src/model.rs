@@ -129,7 +129,7 @@ pub trait Model: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 's
         false
     }
 
-    /// What to think of a rotation to `version` that was refused with `error` though nothing disturbed it.
+    /// What to think of a rotation to `version` that has just been refused with `error` though nothing disturbed it.
     fn refusal(_: &Inner<Self>, _version: &VersionId, _error: &str) -> Refusal {
         Refusal::Wrong
     }

@@ -1,6 +1,6 @@
 //! The function's two ports, into the world: every call waits at a gate before it takes effect, and after.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rotation::deadline::Deadline;
@@ -14,7 +14,7 @@ use crate::model::{CREDENTIAL, CREDENTIAL_SECRET, Model};
 use crate::scenario::Sabotage;
 use crate::schedule::{Call, Gate, Side};
 use crate::state::Refusal;
-use crate::world::{Actor, Inner, World};
+use crate::world::{Actor, Inner, Tags, World};
 
 /// One invocation, as the world sees it.
 pub(crate) struct Caller<M: Model> {
@@ -23,6 +23,8 @@ pub(crate) struct Caller<M: Model> {
     pub(crate) step: Step,
     pub(crate) version: VersionId,
     pub(crate) admitted_at: usize,
+    /// What the last DescribeSecret told it.
+    pub(crate) tags: Mutex<Tags>,
 }
 
 impl<M: Model> Caller<M> {
@@ -32,7 +34,8 @@ impl<M: Model> Caller<M> {
     }
 
     fn actor(&self) -> Actor {
-        Actor::Function { version: self.version.clone(), admitted_at: self.admitted_at }
+        let tags = self.tags.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Actor::Function { version: self.version.clone(), admitted_at: self.admitted_at, tags }
     }
 
     fn note(&self, world: &mut Inner<M>, call: Call, result: &str) {
@@ -91,6 +94,7 @@ impl<M: Model> SecretStore for Store<M> {
         let name = secret_id.to_owned();
         self.call(Call::Describe, move |world| {
             let seen = world.read();
+            world.tags.clone_into(&mut self.caller.tags.lock().unwrap_or_else(PoisonError::into_inner));
             // The service's clock is the header `Date`, which has whole seconds.
             let since_epoch = world.now().duration_since(UNIX_EPOCH).unwrap_or_default();
             Ok(Described {

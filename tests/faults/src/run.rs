@@ -1,9 +1,9 @@
 //! One schedule, from RotateSecret to the end: the rotation service with its retries, and the invocations, polled by hand.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::ports::{Caller, SimulatedTarget, Store};
 use crate::scenario::{Balancer, Scenario, Staleness};
 use crate::schedule::{Action, Adversary, Gate, Until};
 use crate::tested::Tested;
-use crate::world::World;
+use crate::world::{Tags, World};
 
 /// The steps in the order of a rotation.
 pub const STEPS: [Step; 4] = [Step::CreateSecret, Step::SetSecret, Step::TestSecret, Step::FinishSecret];
@@ -111,7 +111,7 @@ impl Simulator {
                 faults: 0,
                 duplicates: 0,
                 rotations: 0,
-                errors_of_last: BTreeSet::new(),
+                refusals: BTreeMap::new(),
                 errors: BTreeSet::new(),
             };
             let ended = service.whole_history().await;
@@ -173,6 +173,8 @@ struct HeldUp<M: Model> {
 /// Why a step did not succeed, as the service sees it.
 enum Failed {
     Killed,
+    /// With this error, after a call that the schedule let fail.
+    Fault(&'static str),
     Error(&'static str),
 }
 
@@ -192,7 +194,8 @@ struct Service<'a, M: Model> {
     faults: usize,
     duplicates: usize,
     rotations: usize,
-    errors_of_last: BTreeSet<&'static str>,
+    /// The errors of the last rotation that no fault explains, and what to think of each, at its strictest.
+    refusals: BTreeMap<&'static str, Refusal>,
     errors: BTreeSet<&'static str>,
 }
 
@@ -229,7 +232,7 @@ impl<M: Model> Service<'_, M> {
                 self.require_in_use(&next)?;
                 return self.check_violation().map(|()| rotated);
             }
-            if self.refusal(&next) == Refusal::ForGood {
+            if self.refusal() == Refusal::ForGood {
                 return Ok(rotated);
             }
             // An instance may hold a value from before a rotation that was cut short, until its cache is too old; and it may
@@ -263,11 +266,19 @@ impl<M: Model> Service<'_, M> {
         self.world.time_passed();
     }
 
-    /// What to think of the refusal of the last rotation. The last error alone does not tell: a version that was given up
-    /// is unknown afterwards.
-    fn refusal(&self, version: &VersionId) -> Refusal {
-        let world = self.world.lock();
-        self.errors_of_last.iter().map(|name| M::refusal(&world, version, name)).max().unwrap_or(Refusal::Wrong)
+    /// What to think of the refusal of the last rotation: each of its errors has to be an honest answer. A version that was
+    /// given up is unknown afterwards; then the error counts that gave it up.
+    fn refusal(&self) -> Refusal {
+        let alone = self.refusals.len() == 1;
+        let telling = self.refusals.iter().filter(|(name, _)| alone || **name != "UnknownVersion");
+        telling.map(|(_, refusal)| *refusal).min().unwrap_or(Refusal::Wrong)
+    }
+
+    /// An error that no fault explains, judged when it occurs.
+    fn refused(&mut self, version: &VersionId, name: &'static str) {
+        let refusal = M::refusal(&self.world.lock(), version, name);
+        let strictest = self.refusals.entry(name).or_insert(refusal);
+        *strictest = refusal.min(*strictest);
     }
 
     /// A rotation with the schedule's interventions; after the last one nobody is held up any longer.
@@ -280,7 +291,7 @@ impl<M: Model> Service<'_, M> {
         let must_be_done = self.world.lock().is_healthy() && !self.disturbed && self.faults + self.duplicates <= 2;
         match rotated {
             Rotated::Done if must_be_done => self.require_in_use(&version)?,
-            Rotated::Refused(_) if must_be_done && self.refusal(&version) == Refusal::Wrong => {
+            Rotated::Refused(_) if must_be_done && self.refusal() == Refusal::Wrong => {
                 return Err(format!("nothing stood against the rotation, and it ended as {rotated:?}"));
             }
             _ => {}
@@ -291,31 +302,28 @@ impl<M: Model> Service<'_, M> {
     /// A whole rotation, repeated with the same token when a step fails.
     async fn rotate(&mut self, version: &VersionId, disturbed: bool) -> Result<Rotated, String> {
         let mut last = "Killed";
-        self.errors_of_last.clear();
+        self.refusals.clear();
         'attempts: for attempt in 0..ATTEMPTS {
             self.world.lock().note(|| format!("{version}, attempt {attempt}"));
             for step in STEPS {
                 tokio::time::advance(BETWEEN_STEPS).await;
-                match self.step(version, step, disturbed).await? {
-                    Ok(()) => {}
-                    Err(Failed::Killed) => {
-                        tokio::time::advance(BETWEEN_ATTEMPTS).await;
-                        continue 'attempts;
-                    }
-                    Err(Failed::Error(name)) => {
-                        last = name;
-                        self.errors_of_last.insert(name);
-                        self.errors.insert(name);
-                        tokio::time::advance(BETWEEN_ATTEMPTS).await;
-                        continue 'attempts;
-                    }
+                let Err(failed) = self.step(version, step, disturbed).await? else { continue };
+                if let Failed::Error(name) = failed {
+                    self.refused(version, name);
                 }
+                if let Failed::Error(name) | Failed::Fault(name) = failed {
+                    last = name;
+                    self.errors.insert(name);
+                }
+                tokio::time::advance(BETWEEN_ATTEMPTS).await;
+                continue 'attempts;
             }
             if self.world.lock().state().is_at(version, &Stage::Current) {
                 self.world.rotation_succeeded();
                 return Ok(Rotated::Done);
             }
             last = "RotationIncomplete";
+            self.refused(version, last);
         }
         Ok(Rotated::Refused(last))
     }
@@ -326,9 +334,14 @@ impl<M: Model> Service<'_, M> {
         let world = Arc::clone(&self.world);
         let version = version.clone();
         let admitted_at = world.lock().writes();
-        let caller =
-            Caller { world: Arc::clone(&world), invocation: number, step, version: version.clone(), admitted_at };
-        let caller = Arc::new(caller);
+        let caller = Arc::new(Caller {
+            world: Arc::clone(&world),
+            invocation: number,
+            step,
+            version: version.clone(),
+            admitted_at,
+            tags: Mutex::new(Tags::new()),
+        });
         let future = async move {
             let scenario = caller.world.lock().scenario;
             let deadline = Deadline::after(TIMEOUT);
@@ -346,6 +359,7 @@ impl<M: Model> Service<'_, M> {
     /// One invocation that the service waits for. The outer error is a broken promise.
     async fn step(&mut self, version: &VersionId, step: Step, disturbed: bool) -> Result<Result<(), Failed>, String> {
         let mut main = self.invoke(version, step);
+        let mut failed: fn(&'static str) -> Failed = Failed::Error;
         let answer = loop {
             match main.advance().await {
                 Progress::Ended(answer) => break answer,
@@ -376,6 +390,7 @@ impl<M: Model> Service<'_, M> {
                             // Last, so that only the invocation which stands here meets it.
                             if let Some(kind) = fault {
                                 self.world.inject(kind);
+                                failed = Failed::Fault;
                             }
                             continue;
                         }
@@ -395,7 +410,7 @@ impl<M: Model> Service<'_, M> {
         }
         self.go_on(|until| until == Until::StepEnds).await;
         self.check_violation()?;
-        Ok(answer.map(drop).map_err(|error| Failed::Error(error.name())))
+        Ok(answer.map(drop).map_err(|error| failed(error.name())))
     }
 
     async fn intervene(&mut self, version: &VersionId, action: Action) {
@@ -416,7 +431,12 @@ impl<M: Model> Service<'_, M> {
                 self.held_up.push(HeldUp { invocation, until });
             }
             Action::Die | Action::Lose(_) | Action::Fail(_) => {}
-            Action::Edit(_) | Action::Reload | Action::ReloadOne(_) | Action::Tag(..) => self.act(action),
+            Action::Tag(..) => {
+                // A value that was made before may not be what is asked for now.
+                self.disturbed = true;
+                self.act(action);
+            }
+            Action::Edit(_) | Action::Reload | Action::ReloadOne(_) => self.act(action),
         }
     }
 

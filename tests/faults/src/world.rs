@@ -23,15 +23,19 @@ const CALL: Duration = Duration::from_millis(5);
 /// How far apart the instances loaded the secret.
 const CACHES_APART: Duration = Duration::from_secs(20 * 60);
 
+/// The tags of the secret.
+pub(crate) type Tags = BTreeMap<String, String>;
+
 /// Who causes an effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Actor {
     Service,
     Person,
-    /// An invocation for this version, which asked the service for the first time after so many writes.
+    /// An invocation for this version, which asked the service for the first time after so many writes, and was told these tags.
     Function {
         version: VersionId,
         admitted_at: usize,
+        tags: Tags,
     },
 }
 
@@ -56,9 +60,7 @@ pub struct Inner<M: Model> {
     requests: u32,
     /// The value from before all rotations.
     pub(crate) first: Option<Arc<str>>,
-    pub(crate) tags: BTreeMap<String, String>,
-    /// Whether somebody has ever set a tag.
-    pub(crate) tagged: bool,
+    pub(crate) tags: Tags,
     /// When the service saw rotations succeed.
     pub(crate) rotated: Vec<SystemTime>,
     pub(crate) healed: bool,
@@ -102,8 +104,7 @@ impl<M: Model> World<M> {
             loaded_at,
             requests: 0,
             first,
-            tags: BTreeMap::new(),
-            tagged: false,
+            tags: Tags::new(),
             rotated: vec![],
             healed: false,
             promises: Promises::default(),
@@ -203,7 +204,6 @@ impl<M: Model> World<M> {
     /// Somebody sets a tag, or takes it away.
     pub(crate) fn tag(&self, name: &str, value: Option<&str>) {
         let mut world = self.lock();
-        world.tagged |= value.is_some();
         match value {
             Some(value) => world.tags.insert(name.to_owned(), value.to_owned()),
             None => world.tags.remove(name),

@@ -29,12 +29,18 @@ use crate::invariants::{Change, Checked, Moved, require};
 use crate::scenario::{Defect, Scenario, Staleness};
 use crate::schedule::{Action, Edit};
 use crate::state::State;
-use crate::world::Inner;
+use crate::world::{Inner, Tags};
 
 const FIELD: &str = "DATA_KEY";
 const PROMOTION_TAG: &str = "rotation:promotion";
+/// Declares that the primary key has to be replaced at once.
+pub const EMERGENCY: Action = Action::Tag(PROMOTION_TAG, Some("immediate"));
+/// Takes that back.
+pub const NO_EMERGENCY: Action = Action::Tag(PROMOTION_TAG, None);
 /// How long every application keeps what it has read, at most.
 const CACHE_TIME: Duration = Duration::from_secs(60 * 60);
+/// By so much the function's clock may be behind: it has whole seconds, and is read when an invocation begins.
+const CLOCK_BEHIND: Duration = Duration::from_secs(2);
 
 /// A person adds a secondary key of their own.
 pub const ADDS_SECONDARY: Edit = Edit::OfKind("adds a secondary key");
@@ -74,6 +80,10 @@ pub enum Broken {
     PromotesFresh,
     /// It does not look at the staged key's age.
     IgnoresAge,
+    /// It holds a staged key back for longer than caches live.
+    HoldsBack,
+    /// It does not look whether a pending ring is what has to follow the current one.
+    IgnoresSuccession,
 }
 
 /// A keyring, and who uses it.
@@ -201,6 +211,22 @@ impl Keyring {
         if self.promotion == Promotion::Staged { ring.stage(key(number + 1)).ok() } else { Some(ring) }
     }
 
+    /// Whether a rotation that was told these tags has to replace the primary key of `ring` by a fresh one.
+    fn promotes_at_once(self, ring: &Ring, tags: &Tags) -> bool {
+        let immediate = match tags.get(PROMOTION_TAG) {
+            Some(tag) => tag == "immediate",
+            None => self.promotion == Promotion::Immediate,
+        };
+        immediate || ring.primary().dates().compromised.is_some()
+    }
+
+    /// Whether the stack declares that all read the whole keyring.
+    fn is_declared(self) -> bool {
+        // With verify=after nobody can prove a key that is new.
+        let at_once = self.promotion == Promotion::Immediate && self.application == Application::CurrentOnly;
+        at_once || self.application == Application::Silent
+    }
+
     /// Whether every instance is asked what it holds; else the age of a staged key tells.
     fn asks_every_instance(self) -> bool {
         matches!(self.application, Application::Told | Application::CurrentOnly | Application::NameOnly)
@@ -280,11 +306,12 @@ impl Model for Keyring {
 
     fn kind<T: Target + Send>(self, target: Option<T>) -> EncryptionKey<T> {
         let target = target.map(|target| (target, TokenSecret::new(CREDENTIAL_SECRET.to_owned(), None)));
-        let cache_time = if self.broken == Some(Broken::IgnoresAge) { Duration::ZERO } else { CACHE_TIME };
-        // With verify=after nobody can prove a key that is new; somebody has to declare it.
-        let at_once = self.promotion == Promotion::Immediate && self.application == Application::CurrentOnly;
-        let keyring_aware = at_once || self.application == Application::Silent;
-        EncryptionKey::new(target, Consumers { cache_time, keyring_aware })
+        let cache_time = match self.broken {
+            Some(Broken::IgnoresAge) => Duration::ZERO,
+            Some(Broken::HoldsBack) => 3 * CACHE_TIME,
+            _ => CACHE_TIME,
+        };
+        EncryptionKey::new(target, Consumers { cache_time, keyring_aware: self.is_declared() })
     }
 
     fn initial(self, number: u64, created: SystemTime) -> String {
@@ -371,21 +398,18 @@ impl Model for Keyring {
         let Some(new) = change.new.and_then(|new| model.ring(new)) else {
             return Err("no keyring is current".to_owned());
         };
-        let old = change.old.and_then(|old| model.ring(old));
-        let exposed = old.as_ref().is_some_and(|old| old.primary().dates().compromised.is_some());
-        let at_once = model.promotion == Promotion::Immediate || world.tagged || exposed;
+        let promoted = matches!(change.moved, Moved::Promoted { .. });
+        let old = change.old.filter(|_| promoted).and_then(|old| model.ring(old));
         let memory = &mut world.memory;
         invariant_no_key_is_lost(memory, change.moved, &new)?;
         invariant_no_compromised_key_becomes_primary(memory, change.moved, &new)?;
-        let primary = new.primary().id();
-        let unknown = old.as_ref().is_some_and(|old| old.get(primary).is_none());
-        if change.moved != Moved::ByHand && at_once && unknown {
-            memory.at_once.insert(primary, change.now);
+        if let Some(old) = old.filter(|old| model.promotes_at_once(old, change.tags)) {
+            invariant_at_once_means_fresh_keys(&old, &new)?;
+            memory.at_once.insert(new.primary().id(), change.now);
         }
         let marked = new.keys().map(|(_, key)| key).filter(|key| key.dates().compromised.is_some());
         memory.compromised.extend(marked.map(Key::id));
         let ids: BTreeSet<KeyId> = new.keys().map(|(_, key)| key.id()).collect();
-        let promoted = matches!(change.moved, Moved::Promoted { .. });
         memory.new = if promoted { &ids - &memory.current } else { BTreeSet::new() };
         memory.current = ids;
         Ok(())
@@ -428,15 +452,18 @@ impl Model for Keyring {
         let ring = current.and_then(|current| model.ring(current.value.as_ref()?));
         match (model.application, error) {
             (Application::NameOnly, "ConsumersUnproven") => Refusal::ForGood,
-            (Application::CurrentOnly, "ConsumersUnproven") => {
-                let exposed = ring.is_some_and(|ring| ring.primary().dates().compromised.is_some());
-                if exposed || !world.tags.is_empty() { Refusal::ForGood } else { Refusal::Wrong }
+            (Application::CurrentOnly, "ConsumersUnproven") if !model.is_declared() => {
+                let at_once = ring.is_some_and(|ring| model.promotes_at_once(&ring, &world.tags));
+                if at_once { Refusal::ForGood } else { Refusal::Wrong }
             }
             (_, "StagedTooYoung") if !model.asks_every_instance() => {
                 let created = ring.and_then(|ring| ring.staged()?.dates().created);
-                let seen = created.map(|created| created + MAX_PENDING_AGE + LONGEST_INVOCATION);
-                let seen = seen.max(current.map(|current| current.created));
-                if seen.is_none_or(|seen| seen + CACHE_TIME < world.now()) { Refusal::Wrong } else { Refusal::ForNow }
+                let seen = created.zip(current).map(|(created, current)| {
+                    let succeeded = world.last_rotated().filter(|rotated| *rotated >= created);
+                    succeeded.unwrap_or(created + MAX_PENDING_AGE + LONGEST_INVOCATION).max(current.created)
+                });
+                let too_young = seen.is_some_and(|seen| world.now() < seen + CACHE_TIME + CLOCK_BEHIND);
+                if too_young { Refusal::ForNow } else { Refusal::Wrong }
             }
             // It was opened by a rotation that was refused, and taken up too late: it was given up.
             (_, "PendingTooOld" | "UnknownVersion") => {
@@ -459,8 +486,7 @@ impl Model for Keyring {
         }
         if self.shape == Shape::Json && self.promotion == Promotion::Staged {
             // An emergency is one rotation long.
-            let emergency = rng.random_bool(0.2).then_some("immediate");
-            actions.push(Action::Tag(PROMOTION_TAG, emergency));
+            actions.push(if rng.random_bool(0.2) { EMERGENCY } else { NO_EMERGENCY });
         }
         if self.edits().contains(&MARKS_STAGED) && rng.random_bool(0.2) {
             actions.push(Action::Edit(if rng.random_bool(0.5) { MARKS_STAGED } else { MARKS_PRIMARY }));
@@ -508,7 +534,7 @@ impl Model for Keyring {
         created: SystemTime,
     ) -> Result<(), RotationError> {
         match self.broken {
-            Some(Broken::DropsOldest) => Ok(()),
+            Some(Broken::DropsOldest | Broken::IgnoresSuccession) => Ok(()),
             _ => kind.check_succession(subject, old, new, created),
         }
     }
@@ -529,6 +555,14 @@ fn invariant_no_compromised_key_becomes_primary(memory: &Memory, moved: Moved, n
     require(!promoted || !memory.compromised.contains(&primary), || {
         format!("a rotation promoted a ring whose primary key {primary} is compromised")
     })
+}
+
+/// Where the primary key may be known to others, so is the staged key beside it: neither a new primary nor a new staged key
+/// was in the ring that is replaced.
+fn invariant_at_once_means_fresh_keys(old: &Ring, new: &Ring) -> Checked {
+    let encrypts = std::iter::once(new.primary()).chain(new.staged());
+    let known = encrypts.map(Key::id).find(|id| old.get(*id).is_some());
+    known.map_or(Ok(()), |id| Err(format!("key {id} was to be replaced at once, and is in use or staged again")))
 }
 
 /// When a key encrypts for the first time, every instance decrypts with it.

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use faults::families::{Family, run_script};
-use faults::model::keyring::{ADDS_SECONDARY, Application, Broken, Keyring, MARKS_PRIMARY, MARKS_STAGED};
+use faults::model::keyring::{
+    ADDS_SECONDARY, Application, Broken, EMERGENCY, Keyring, MARKS_PRIMARY, MARKS_STAGED, NO_EMERGENCY,
+};
 use faults::model::{Model as _, Shape};
 use faults::run::{Ended, Rotated, Simulator};
-use faults::scenario::{Defect, Sabotage, Scenario, Staleness};
+use faults::scenario::{Defect, Sabotage, Scenario, Staleness, Start};
 use faults::schedule::{Action, Call, Script, Side};
 use rotation::keyring::KeyFormat;
 use rotation::policy::Promotion;
@@ -26,10 +28,13 @@ fn work() -> Vec<(Scenario<Keyring>, Family)> {
             // A person's edit beside a broken application leaves nothing to say about either.
             Some(_) => vec![Death, LostAnswer, Reload],
             None if typical && application == Application::Silent => Family::ALL.to_vec(),
-            None if typical && application == Application::Told => {
+            None if typical && application == Application::Told && scenario.start == Start::InUse => {
                 Family::ALL.into_iter().filter(|family| *family != Family::EditAndDuplicate).collect()
             }
-            None if typical => vec![Death, LostAnswer, GivenUp, Edit, Reload],
+            // What goes on while a rotation is given up is the same for those that are left.
+            None if typical && application == Application::CurrentOnly => {
+                vec![Death, LostAnswer, GivenUp, Edit, Reload]
+            }
             None => vec![Death, LostAnswer, Edit, Reload],
         };
         work.extend(families.into_iter().map(|family| (scenario, family)));
@@ -52,7 +57,7 @@ fn every_record_stays_readable_in_every_schedule_with_one_fault_one_duplicate_an
 
 #[test]
 fn every_record_stays_readable_in_long_random_histories() {
-    let explored = long_random_histories::<Keyring>(6_000);
+    let explored = long_random_histories::<Keyring>(4_000);
     for error in ["StagedTooYoung", "PendingTooOld", "ConsumersUnproven", "RollbackFailed"] {
         // Who replays one history does not meet them all.
         assert!(explored.schedules() < 1_000 || explored.errors.contains_key(error), "no history met {error}");
@@ -70,8 +75,10 @@ fn an_application_that_reads_one_key_is_never_given_another() {
     assert_eq!(rotated(&scenario, &Script::new([])).rotation, Rotated::Done, "a key is staged");
     let ended = rotated(&scenario, &Script::new([]).rotating(2));
     assert_eq!(ended.rotation, Rotated::Refused("ConsumersUnproven"));
-    let emergency = Script::new([]).before(0, Action::Tag("rotation:promotion", Some("immediate")));
-    assert_eq!(rotated(&scenario, &emergency).rotation, Rotated::Refused("ConsumersUnproven"));
+    assert_eq!(
+        rotated(&scenario, &Script::new([]).before(0, EMERGENCY)).rotation,
+        Rotated::Refused("ConsumersUnproven")
+    );
 }
 
 #[test]
@@ -144,6 +151,56 @@ fn a_ring_that_was_made_from_another_one_does_not_stop_later_rotations() {
     }
 }
 
+/// A rotation stores its ring, and dies until it is given up; the ring stays pending.
+fn dies_until_it_is_given_up(scenario: &Scenario<Keyring>) -> Script {
+    let put = gate_after(&Simulator::new().unwrap(), scenario, Call::Put, 0);
+    Script::new((put..put + 5).map(|gate| (gate, Action::Die)).collect::<Vec<_>>())
+}
+
+/// The ring from before would make the staged key primary, or put a key that nobody knows in the place of the primary key.
+#[test]
+fn a_pending_ring_from_before_an_emergency_or_from_one_that_is_over_is_given_up() {
+    for application in [Application::Told, Application::Uncounted, Application::Silent] {
+        let scenario = Keyring::scenario(Promotion::Staged, application);
+        let script = dies_until_it_is_given_up(&scenario);
+        let before = script.clone().before(1, EMERGENCY);
+        let over = script.before(0, EMERGENCY).before(1, NO_EMERGENCY).before(2, Action::Wait(HOUR * 26));
+        for script in [before, over] {
+            let given_up = rotated(&scenario, &script.clone().rotating(2));
+            assert_eq!(given_up.rotation, Rotated::Refused("UnknownVersion"), "{script}");
+            assert!(given_up.errors.contains("CurrentChanged"), "{script}: {:?}", given_up.errors);
+            // The model judges which keys are in use then.
+            assert_eq!(rotated(&scenario, &script.clone().rotating(3)).rotation, Rotated::Done, "{script}");
+        }
+    }
+}
+
+#[test]
+fn an_emergency_that_is_declared_during_a_rotation_never_ends_with_a_key_that_was_exposed() {
+    for application in [Application::Told, Application::Uncounted, Application::Silent] {
+        let scenario = Keyring::scenario(Promotion::Staged, application);
+        let gates = rotated(&scenario, &Script::new([])).gates.len();
+        let endings: Vec<_> = (0..gates)
+            .map(|gate| rotated(&scenario, &Script::new([(gate, EMERGENCY)])).rotation)
+            .chain((0..gates).map(|gate| rotated(&scenario, &Script::new([(gate, EMERGENCY)]).rotating(2)).rotation))
+            .collect();
+        for ending in [Rotated::Done, Rotated::Refused("UnknownVersion")] {
+            assert!(endings.contains(&ending), "no emergency ended a rotation as {ending:?}");
+        }
+    }
+}
+
+#[test]
+fn caught_a_kind_that_promotes_a_ring_from_before_an_emergency() {
+    let scenario = Keyring::scenario(Promotion::Staged, Application::Told);
+    let broken = Keyring::broken(scenario, Broken::IgnoresSuccession).sabotaged(Sabotage::BelievesWithoutProof);
+    let script = dies_until_it_is_given_up(&scenario).rotating(2);
+    rotated(&broken, &script);
+    let found = run_script(&Simulator::new().unwrap(), &broken, &script.before(1, EMERGENCY))
+        .expect_err("the sabotage was not noticed");
+    assert!(found.violation.promise.contains("was to be replaced at once"), "{found}");
+}
+
 #[test]
 fn caught_a_kind_that_drops_the_oldest_secondary_key() {
     let scenario = Keyring::scenario(Promotion::Staged, Application::Told);
@@ -158,18 +215,47 @@ fn caught_a_kind_that_promotes_a_fresh_key() {
     finds(scenario, broken, Family::Reload, "encrypts, and an instance does not know it yet");
 }
 
+/// The script, and an instance that loads the ring when it has just become current for the last time.
+fn one_loads_the_last_ring(scenario: &Scenario<Keyring>, mut script: Script) -> Script {
+    let gates = rotated(scenario, &script).gates;
+    let promoted = gates.iter().rposition(|gate| gate.call == Call::Move && gate.side == Side::After).unwrap();
+    script.actions.push((promoted, Action::ReloadOne(0)));
+    script
+}
+
 #[test]
 fn caught_a_kind_that_ignores_the_age_of_a_staged_key() {
-    let simulator = Simulator::new().unwrap();
     let scenario = Keyring::scenario(Promotion::Staged, Application::Silent);
     let broken = Keyring::broken(scenario, Broken::IgnoresAge);
-    let twice = Script::new([]).rotating(2);
-    let gates = rotated(&broken, &twice).gates;
-    let promoted = gates.iter().rposition(|gate| gate.call == Call::Move && gate.side == Side::After).unwrap();
-    let script = Script::new([(promoted, Action::ReloadOne(0))]).rotating(2);
-    let found = run_script(&simulator, &broken, &script).expect_err("the sabotage was not noticed");
+    let script = one_loads_the_last_ring(&broken, Script::new([]).rotating(2));
+    let found = run_script(&Simulator::new().unwrap(), &broken, &script).expect_err("the sabotage was not noticed");
     assert!(found.violation.promise.contains("encrypts, and an instance does not know it yet"), "{found}");
     assert_eq!(rotated(&scenario, &script).rotation, Rotated::Refused("StagedTooYoung"));
+}
+
+/// What an emergency excuses, nothing excuses when it is over.
+#[test]
+fn caught_a_kind_that_promotes_a_fresh_key_after_an_emergency() {
+    let scenario = Keyring::scenario(Promotion::Staged, Application::Silent);
+    let broken = Keyring::broken(scenario, Broken::PromotesFresh);
+    let script = Script::new([]).rotating(2).before(0, EMERGENCY).before(1, Action::Wait(HOUR * 26));
+    let lasting = one_loads_the_last_ring(&scenario, script);
+    let over = lasting.clone().before(1, NO_EMERGENCY);
+    for (kind, script) in [(scenario, &lasting), (scenario, &over), (broken, &lasting)] {
+        assert_eq!(rotated(&kind, script).rotation, Rotated::Done);
+    }
+    let found = run_script(&Simulator::new().unwrap(), &broken, &over).expect_err("the sabotage was not noticed");
+    assert!(found.violation.promise.contains("encrypts, and an instance does not know it yet"), "{found}");
+}
+
+#[test]
+fn caught_a_kind_that_holds_a_staged_key_back_that_every_cache_has() {
+    let scenario = Keyring::scenario(Promotion::Staged, Application::Silent);
+    let broken = Keyring::broken(scenario, Broken::HoldsBack);
+    let script = Script::new([]).rotating(2).before(1, Action::Wait(HOUR * 2));
+    assert_eq!(rotated(&scenario, &script).rotation, Rotated::Done);
+    let found = run_script(&Simulator::new().unwrap(), &broken, &script).expect_err("the sabotage was not noticed");
+    assert!(found.violation.promise.contains("nothing stood against the rotation"), "{found}");
 }
 
 #[test]

@@ -35,7 +35,9 @@ fn work() -> Vec<(Scenario<Token>, Family)> {
             let late = scenario.with_staleness(Staleness::Lag(lag));
             work.extend([Death, LostAnswer, Edit].map(|family| (late, family)));
         }
-        work.push((scenario.with_staleness(Staleness::Lag(LAGS[1])), Duplicate));
+        if scenario.model.shape == Shape::Text {
+            work.push((scenario.with_staleness(Staleness::Lag(LAGS[1])), Duplicate));
+        }
         if matches!(scenario.model.application, Application::Reloading | Application::CurrentOnly) {
             let late_everywhere = scenario.with_staleness(Staleness::LagEverywhere(LAGS[0]));
             work.extend([Death, LostAnswer].map(|family| (late_everywhere, family)));
