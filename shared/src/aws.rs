@@ -1,7 +1,10 @@
-//! The adapters to AWS: the only file that knows the SDK.
+//! The adapters to AWS: the only files that know the SDK are this one and those below it.
 //!
 //! The configuration is made by hand, from the variables that Lambda sets: the SDK's default chain costs 2.5 ms of every
 //! cold start to arrive at the same. TLS is rustls with ring, because aws-lc gathers entropy for 40 ms at its first use.
+
+#[cfg(feature = "operations")]
+pub mod operations;
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
@@ -25,6 +28,8 @@ use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
 use aws_smithy_types::date_time::Format;
+use aws_types::SdkConfig;
+use aws_types::sdk_config::SharedCredentialsProvider;
 
 use crate::deadline::Deadline;
 use crate::environment::{Environment, invalid};
@@ -37,6 +42,9 @@ use crate::store::{
 use crate::target::http::is_loopback;
 use crate::telemetry::{Datum, MetricSink, NAMESPACE, Unit};
 use crate::versions::{Stage, Versions};
+
+#[cfg(feature = "operations")]
+pub use operations::{Failure, OperationClients};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -62,7 +70,39 @@ impl Clients {
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
     pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
-        let region = environment.require("AWS_REGION")?.to_owned();
+        let common = Common::from_environment(environment)?;
+        let secrets_manager = common.config(environment, "AWS_ENDPOINT_URL_SECRETS_MANAGER")?;
+        let cloudwatch = common.config(environment, "AWS_ENDPOINT_URL_CLOUDWATCH")?;
+        let endpoint = secrets_manager.endpoint_url().map(str::to_owned);
+        let clock = ServiceClock::default();
+        let secrets_manager =
+            aws_sdk_secretsmanager::config::Builder::from(&secrets_manager).interceptor(clock.clone()).build();
+        Ok(Self {
+            secrets_manager: aws_sdk_secretsmanager::Client::from_conf(secrets_manager),
+            cloudwatch: aws_sdk_cloudwatch::Client::new(&cloudwatch),
+            endpoint: endpoint.unwrap_or_else(|| format!("secretsmanager.{}", common.region)),
+            region: common.region,
+            clock,
+        })
+    }
+
+    /// Secrets Manager for one invocation, whose calls and retries end by `deadline`.
+    #[must_use]
+    pub fn secrets_manager(&self, deadline: Deadline) -> SecretsManager<'_> {
+        SecretsManager { clients: self, deadline }
+    }
+}
+
+/// What the clients of one process have in common, whatever their service.
+struct Common {
+    region: String,
+    credentials: Credentials,
+    fips: bool,
+    http: SharedHttpClient,
+}
+
+impl Common {
+    fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
         let credentials = Credentials::new(
             environment.require("AWS_ACCESS_KEY_ID")?,
             environment.require("AWS_SECRET_ACCESS_KEY")?,
@@ -70,66 +110,36 @@ impl Clients {
             None,
             "environment",
         );
-        let fips = environment.parse("AWS_USE_FIPS_ENDPOINT", "true or false")?.unwrap_or(false);
-        let secrets_endpoint = endpoint(environment, "AWS_ENDPOINT_URL_SECRETS_MANAGER")?;
-        let cloudwatch_endpoint = endpoint(environment, "AWS_ENDPOINT_URL_CLOUDWATCH")?;
-        if fips && (secrets_endpoint.is_some() || cloudwatch_endpoint.is_some()) {
-            let problem = "the SDK takes it only without an AWS_ENDPOINT_URL; name the FIPS endpoint there instead";
-            return Err(invalid("AWS_USE_FIPS_ENDPOINT", problem));
-        }
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-            .build_https();
-        let clock = ServiceClock::default();
-
-        let mut secrets_manager = aws_sdk_secretsmanager::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(region.clone()))
-            .credentials_provider(credentials.clone())
-            .identity_cache(IdentityCache::no_cache())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .http_client(http.clone())
-            .timeout_config(timeouts())
-            .retry_config(retries())
-            .use_fips(fips)
-            .interceptor(clock.clone());
-        secrets_manager.set_endpoint_url(secrets_endpoint.clone());
-        let cloudwatch = Self::cloudwatch(http, &region, credentials, cloudwatch_endpoint, fips);
         Ok(Self {
-            secrets_manager: aws_sdk_secretsmanager::Client::from_conf(secrets_manager.build()),
-            cloudwatch,
-            endpoint: secrets_endpoint.unwrap_or_else(|| format!("secretsmanager.{region}")),
-            region,
-            clock,
+            region: environment.require("AWS_REGION")?.to_owned(),
+            credentials,
+            fips: environment.parse("AWS_USE_FIPS_ENDPOINT", "true or false")?.unwrap_or(false),
+            http: aws_smithy_http_client::Builder::new()
+                .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+                .build_https(),
         })
     }
 
-    fn cloudwatch(
-        http: SharedHttpClient,
-        region: &str,
-        credentials: Credentials,
-        endpoint: Option<String>,
-        fips: bool,
-    ) -> aws_sdk_cloudwatch::Client {
-        let mut config = aws_sdk_cloudwatch::Config::builder()
+    /// The configuration for the service whose endpoint `variable` overrides.
+    fn config(&self, environment: &Environment, variable: &str) -> Result<SdkConfig, RotationError> {
+        let endpoint = endpoint(environment, variable)?;
+        if self.fips && endpoint.is_some() {
+            let problem = "the SDK takes it only without an AWS_ENDPOINT_URL; name the FIPS endpoint there instead";
+            return Err(invalid("AWS_USE_FIPS_ENDPOINT", problem));
+        }
+        let mut config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(region.to_owned()))
-            .credentials_provider(credentials)
+            .region(Region::new(self.region.clone()))
+            .credentials_provider(SharedCredentialsProvider::new(self.credentials.clone()))
             .identity_cache(IdentityCache::no_cache())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .http_client(http)
+            .http_client(self.http.clone())
             .timeout_config(timeouts())
             .retry_config(retries())
-            .use_fips(fips)
+            .use_fips(self.fips)
             .disable_request_compression(true);
         config.set_endpoint_url(endpoint);
-        aws_sdk_cloudwatch::Client::from_conf(config.build())
-    }
-
-    /// Secrets Manager for one invocation, whose calls and retries end by `deadline`.
-    #[must_use]
-    pub fn secrets_manager(&self, deadline: Deadline) -> SecretsManager<'_> {
-        SecretsManager { clients: self, deadline }
+        Ok(config.build())
     }
 }
 
@@ -302,6 +312,14 @@ impl SecretsManager<'_> {
 
 const MOVE: &str = "UpdateSecretVersionStage";
 
+/// Why a call failed, in the service's words, for calls whose requests hold no value.
+fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
+    error.code().map_or_else(
+        || error.source().map_or("no answer".to_owned(), innermost),
+        |code| format!("{code}: {}", error.message().unwrap_or_default()),
+    )
+}
+
 fn time(date: Option<DateTime>) -> Option<SystemTime> {
     date.and_then(|date| SystemTime::try_from(date).ok())
 }
@@ -458,10 +476,7 @@ impl MetricSink for Clients {
         let call = self.cloudwatch.put_metric_data().namespace(NAMESPACE).set_metric_data(Some(data.collect()));
         match call.send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(error.code().map_or_else(
-                || error.source().map_or("no answer".to_owned(), innermost),
-                |code| format!("{code}: {}", error.message().unwrap_or_default()),
-            )),
+            Err(error) => Err(reason(&error)),
         }
     }
 }

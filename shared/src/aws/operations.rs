@@ -1,0 +1,178 @@
+//! What only operators need of AWS: notifications through SNS, and what the rotation functions logged.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
+use serde::Deserialize;
+
+use super::{Common, reason};
+use crate::environment::Environment;
+use crate::error::RotationError;
+
+/// A subject is "less than 100 characters long". Source: SNS API reference, `Publish`.
+const MAX_SUBJECT: usize = 99;
+const MAX_MESSAGE: usize = 1000;
+const STEP_FAILED: &str = "step failed";
+/// How much of a log is searched for one failure: pages may be empty, and a log is as long as its retention.
+const MAX_PAGES: usize = 20;
+const PAGE: i32 = 50;
+/// 2024-01-01: FilterLogEvents lists the newest events first only from there on.
+const NEWEST_FIRST_SINCE: Duration = Duration::from_secs(1_704_067_200);
+
+/// The clients of a function for operators: made once, beside [`super::Clients`].
+#[derive(Clone, Debug)]
+pub struct OperationClients {
+    sns: aws_sdk_sns::Client,
+    logs: aws_sdk_cloudwatchlogs::Client,
+}
+
+/// A step of a rotation that failed, as the rotation function logged it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// When the line was logged, by the clock of CloudWatch Logs.
+    pub at: SystemTime,
+    /// The step, as Secrets Manager names it.
+    pub step: Option<String>,
+    /// The error's stable name.
+    pub error_type: String,
+    /// The function's own words, which hold no value; cut at 1,000 characters.
+    pub message: String,
+    /// The version that was being rotated to.
+    pub version: Option<String>,
+}
+
+impl OperationClients {
+    /// Makes the clients from the variables that [`super::Clients::from_environment`] reads, with the overrides
+    /// `AWS_ENDPOINT_URL_SNS`, `AWS_ENDPOINT_URL_CLOUDWATCH_LOGS` and `AWS_ENDPOINT_URL`. Nothing is sent.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
+    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+        let common = Common::from_environment(environment)?;
+        let sns = common.config(environment, "AWS_ENDPOINT_URL_SNS")?;
+        let logs = common.config(environment, "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS")?;
+        Ok(Self { sns: aws_sdk_sns::Client::new(&sns), logs: aws_sdk_cloudwatchlogs::Client::new(&logs) })
+    }
+
+    /// Publishes a message to a topic, with what [`subject`] makes of `title`. A call that is tried again may arrive
+    /// twice. Bound it with [`crate::deadline::Deadline::bound`].
+    ///
+    /// # Errors
+    /// The service's words, or why there was no answer.
+    pub async fn notify(&self, topic_arn: &str, title: &str, message: &str) -> Result<(), String> {
+        let call = self.sns.publish().topic_arn(topic_arn).subject(subject(title)).message(message);
+        call.send().await.map(drop).map_err(|error| reason(&error))
+    }
+
+    /// The newest failure of a step for a secret (a name or an ARN) in the log of a rotation function since `since`, and
+    /// since 2024 at the earliest. Bound it with [`crate::deadline::Deadline::bound`].
+    ///
+    /// # Errors
+    /// The service's words, or why there was no answer; `ResourceNotFoundException` when there is no such log group, as
+    /// for a function that has never run. Also when the log is too long to search.
+    pub async fn last_failure(
+        &self,
+        log_group: &str,
+        secret: &str,
+        since: SystemTime,
+    ) -> Result<Option<Failure>, String> {
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().max(NEWEST_FIRST_SINCE);
+        let search = self
+            .logs
+            .filter_log_events()
+            .log_group_name(log_group)
+            .filter_pattern(failure_pattern(secret)?)
+            .start_time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+            .start_from_head(false)
+            .limit(PAGE);
+        let mut from = None;
+        for _ in 0..MAX_PAGES {
+            let page = search.clone().set_next_token(from).send().await.map_err(|error| reason(&error))?;
+            let found = page.events().iter().find_map(|event| failure(event, secret));
+            if found.is_some() || page.next_token.is_none() {
+                return Ok(found);
+            }
+            from = page.next_token;
+        }
+        Err(format!("{log_group}: no failure of this secret in {MAX_PAGES} pages, and there are more"))
+    }
+}
+
+/// A subject that SNS and email take: one line of at most 99 printable ASCII characters, never empty.
+///
+/// SNS takes other characters than ASCII by now, mail relays on the way may not.
+#[must_use]
+pub fn subject(title: &str) -> String {
+    let words: Vec<&str> =
+        title.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()).collect();
+    let line: String = words.join(" ").chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+    match line.len() {
+        0 => "Secret rotation".to_owned(),
+        1..=MAX_SUBJECT => line,
+        _ => format!("{}...", line[..MAX_SUBJECT - 3].trim_end()),
+    }
+}
+
+/// The filter pattern for the lines of failed steps whose secret has this name somewhere in its name or ARN: for any of
+/// both, and never longer than the 1,024 characters that a pattern may have. [`is_about`] tells the secret from others.
+///
+/// # Errors
+/// A name that no secret can have. How a pattern would escape a quotation mark or an asterisk is not documented, and a
+/// secret's name has neither.
+pub fn failure_pattern(secret: &str) -> Result<String, String> {
+    let name = name(secret);
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_+=.@!-".contains(&byte)) {
+        return Err("a secret's name has only letters, digits and /_+=.@!-".to_owned());
+    }
+    if name.len() > 512 {
+        return Err("a secret's name has at most 512 characters".to_owned());
+    }
+    Ok(format!(r#"{{ ($.message = "{STEP_FAILED}") && ($.secret = "*{name}*") }}"#))
+}
+
+/// Whether a logged `SecretId` is that of this secret, when each may be a name or an ARN: two whole ARNs are one secret
+/// only when they are equal, because a secret that was deleted and made anew has another.
+#[must_use]
+pub fn is_about(logged: &str, secret: &str) -> bool {
+    if is_whole_arn(logged) && is_whole_arn(secret) { logged == secret } else { name(logged) == name(secret) }
+}
+
+fn failure(event: &FilteredLogEvent, secret: &str) -> Option<Failure> {
+    #[derive(Deserialize)]
+    struct Line {
+        message: String,
+        secret: String,
+        step: Option<String>,
+        error_type: String,
+        error: String,
+        version: Option<String>,
+    }
+    let line: Line = serde_json::from_str(event.message()?).ok()?;
+    let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(event.timestamp()?).ok()?);
+    (line.message == STEP_FAILED && is_about(&line.secret, secret)).then(|| Failure {
+        at,
+        step: line.step,
+        error_type: line.error_type,
+        message: line.error.chars().take(MAX_MESSAGE).collect(),
+        version: line.version,
+    })
+}
+
+/// What follows `:secret:` in an ARN.
+fn resource(arn: &str) -> Option<&str> {
+    arn.strip_prefix("arn:")?.split_once(":secret:").map(|(_, resource)| resource)
+}
+
+fn is_whole_arn(id: &str) -> bool {
+    resource(id).is_some_and(|resource| without_suffix(resource).is_some())
+}
+
+fn name(id: &str) -> &str {
+    resource(id).map_or(id, |resource| without_suffix(resource).unwrap_or(resource))
+}
+
+/// `NAME` of `NAME-XXXXXX`.
+fn without_suffix(resource: &str) -> Option<&str> {
+    let (name, suffix) = resource.rsplit_once('-')?;
+    (suffix.len() == 6 && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(name)
+}
