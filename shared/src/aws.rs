@@ -37,7 +37,7 @@ use crate::error::{RotationError, innermost};
 use crate::event::{RotationToken, VersionId};
 use crate::secret::SecretText;
 use crate::store::{
-    Described, OperationStore, Page, Put, SecretStore, StoreError, StoreErrorKind, VersionAge, VersionValue,
+    Described, ListFilter, OperationStore, Page, Put, SecretStore, StoreError, StoreErrorKind, VersionAge, VersionValue,
 };
 use crate::target::http::is_loopback;
 use crate::telemetry::{Datum, MetricSink, NAMESPACE, Unit};
@@ -320,6 +320,19 @@ fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkErro
     )
 }
 
+/// Whether the service gave any answer, be it a refusal.
+///
+/// # Errors
+/// Why there was none.
+fn answered<T, E: ProvideErrorMetadata + std::error::Error + 'static>(
+    result: Result<T, SdkError<E>>,
+) -> Result<(), String> {
+    match result {
+        Ok(_) | Err(SdkError::ServiceError(_)) => Ok(()),
+        Err(error) => Err(reason(&error)),
+    }
+}
+
 fn time(date: Option<DateTime>) -> Option<SystemTime> {
     date.and_then(|date| SystemTime::try_from(date).ok())
 }
@@ -420,11 +433,32 @@ impl OperationStore for SecretsManager<'_> {
         }
     }
 
-    async fn list(&self, prefix: Option<&str>, from: Option<&str>) -> Result<Page, StoreError> {
+    async fn put_private(
+        &self,
+        secret_id: &str,
+        version: &VersionId,
+        value: &SecretText,
+        stage: &Stage,
+    ) -> Result<Put, StoreError> {
+        self.put(secret_id, version, value, stage, None).await
+    }
+
+    async fn start_rotation(&self, secret_id: &str, version: &VersionId) -> Result<(), StoreError> {
+        let call = self.clients.secrets_manager.rotate_secret().secret_id(secret_id);
+        let call = call.client_request_token(version.as_str()).send();
+        self.within_deadline("RotateSecret", call).await.map(drop)
+    }
+
+    async fn list(&self, filter: &ListFilter, from: Option<&str>) -> Result<Page, StoreError> {
         const OPERATION: &str = "ListSecrets";
+        let chosen = [
+            (FilterNameStringType::Name, &filter.prefix),
+            (FilterNameStringType::TagKey, &filter.tag_key),
+            (FilterNameStringType::TagValue, &filter.tag_value),
+        ];
         let mut call = self.clients.secrets_manager.list_secrets().max_results(100);
-        if let Some(prefix) = prefix {
-            call = call.filters(Filter::builder().key(FilterNameStringType::Name).values(prefix).build());
+        for (key, value) in chosen.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))) {
+            call = call.filters(Filter::builder().key(key).values(value).build());
         }
         let page = self.within_deadline(OPERATION, call.set_next_token(from.map(str::to_owned)).send()).await?;
         let incomplete = |what: &str| StoreError {
@@ -450,6 +484,17 @@ impl OperationStore for SecretsManager<'_> {
         };
         let secrets: Result<Vec<_>, StoreError> = page.secret_list.into_iter().flatten().map(described).collect();
         Ok(Page { secrets: secrets?, next: page.next_token })
+    }
+}
+
+impl Clients {
+    /// Whether CloudWatch answers: it is sent a request without data, which it refuses, allowed or not. Bound it with
+    /// [`Deadline::bound`].
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn reach_cloudwatch(&self) -> Result<(), String> {
+        answered(self.cloudwatch.put_metric_data().namespace(NAMESPACE).send().await)
     }
 }
 

@@ -301,6 +301,11 @@ pub enum RotationError {
         "the target accepts a random token, so its answer proves nothing: TARGET_VERIFY_URL must name an endpoint that requires the admin token"
     )]
     TargetAcceptsAnyToken,
+    /// The application accepts a token that it should refuse.
+    #[error(
+        "the target still accepts a token that was revoked: does it read this secret, has every instance loaded it, and is TARGET_REFRESH_URL set? An instance that is not told drops the token when its cache expires"
+    )]
+    TargetAcceptsRevoked,
     /// Fewer instances answered than the stack says there are.
     #[error(
         "{seen} of {expected} instances answered {operation} in time: a missing one would not know the new value until its cache expires; check it, or correct TARGET_INSTANCES (answers without an instance id count as one)"
@@ -417,6 +422,7 @@ impl RotationError {
             Self::RefreshRefused => "RefreshRefused",
             Self::TargetRefused { .. } => "TargetRefused",
             Self::TargetAcceptsAnyToken => "TargetAcceptsAnyToken",
+            Self::TargetAcceptsRevoked => "TargetAcceptsRevoked",
             Self::InstanceMissing { .. } => "InstanceMissing",
             Self::VerificationFailed { restored, .. } if restored.leaves_failed_value() => "RollbackFailed",
             Self::VerificationFailed { .. } => "VerificationFailed",
@@ -439,7 +445,8 @@ impl RotationError {
 
     /// Whether the target may just have read the secret before the promotion was visible to it: reads are eventually
     /// consistent.
-    pub(crate) fn may_be_a_stale_read(&self) -> bool {
+    #[must_use]
+    pub fn may_be_a_stale_read(&self) -> bool {
         matches!(self, Self::TargetRefused { .. } | Self::ConsumersUnproven { .. })
     }
 }

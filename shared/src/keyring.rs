@@ -338,6 +338,30 @@ impl Keyring {
         self
     }
 
+    /// Makes a secondary key primary again; the primary stays, as a secondary key, because data may be under it.
+    ///
+    /// # Errors
+    /// [`KeyringError::NotSecondary`], [`KeyringError::NoSuchKey`], [`KeyringError::Compromised`].
+    pub fn reinstate(self, id: KeyId, now: SystemTime) -> Result<Self, KeyringError> {
+        let key = self.get(id).cloned().ok_or(KeyringError::NoSuchKey { id })?;
+        if key.dates.compromised.is_some() {
+            return Err(KeyringError::Compromised { id });
+        }
+        let mut ring = self.retire(id)?;
+        ring.secondary.insert(0, ring.primary);
+        ring.primary = key.promoted_at(now);
+        Ok(ring)
+    }
+
+    /// Marks the keys that encrypt, or will, as known to others since `now`: neither is ever promoted again.
+    #[must_use]
+    pub fn mark_compromised(mut self, now: SystemTime) -> Self {
+        for key in std::iter::once(&mut self.primary).chain(&mut self.staged) {
+            key.dates.compromised.get_or_insert(now);
+        }
+        self
+    }
+
     /// Takes a secondary key out of the ring, for whoever has counted that no row needs it any more.
     ///
     /// # Errors

@@ -406,32 +406,11 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         }
         // The answer may have been lost, a duplicate may have been faster, or somebody stored another value.
         let name = || rotation.secret.name.clone();
-        match self.current_after_move(rotation, from).await? {
+        match current_after_move(self.store, secret_id, from, rotation.deadline).await? {
             Some(holder) if holder == *to => Ok(()),
             holder if holder.as_ref() != from => Err(RotationError::CurrentChanged { name: name() }),
             _ if error.kind == StoreErrorKind::Conflict => Err(RotationError::PromotionConflict { name: name() }),
             _ => Err(error.into()),
-        }
-    }
-
-    /// Who carries `AWSCURRENT` after a move from `from` whose outcome is not known. It is looked at until the stage has
-    /// left `from`, or was looked for long enough.
-    async fn current_after_move(
-        &self,
-        rotation: &Rotation<'_>,
-        from: Option<&VersionId>,
-    ) -> Result<Option<VersionId>, StoreError> {
-        let mut pauses = READ_PAUSES.into_iter();
-        loop {
-            let now = self.store.describe(&rotation.event.secret_id).await?;
-            let holder = now.versions.holder(&Stage::Current);
-            if holder != from {
-                return Ok(holder.cloned());
-            }
-            match pauses.next() {
-                Some(pause) if rotation.deadline.pause(pause).await => {}
-                _ => return Ok(holder.cloned()),
-            }
         }
     }
 
@@ -482,7 +461,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             if !may_have_moved(&error) {
                 return Restored::Failed(error);
             }
-            let Ok(holder) = self.current_after_move(rotation, Some(failed)).await else {
+            let Ok(holder) = current_after_move(self.store, secret_id, Some(failed), rotation.deadline).await else {
                 return Restored::Failed(error);
             };
             match holder {
@@ -553,22 +532,12 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         value.ok_or_else(|| RotationError::ValueMissing { version: version.clone() })
     }
 
-    /// Reads by version id; a value that is not there yet is looked for again, briefly.
     async fn try_read(
         &self,
         rotation: &Rotation<'_>,
         version: &VersionId,
     ) -> Result<Option<VersionValue>, RotationError> {
-        let mut pauses = READ_PAUSES.into_iter();
-        loop {
-            if let Some(value) = self.store.get(&rotation.event.secret_id, version).await? {
-                return Ok(Some(value));
-            }
-            match pauses.next() {
-                Some(pause) if rotation.deadline.pause(pause).await => {}
-                _ => return Ok(None),
-            }
-        }
+        Ok(read_version(self.store, &rotation.event.secret_id, version, rotation.deadline).await?)
     }
 }
 
@@ -616,9 +585,57 @@ fn not_refreshed(secret: &str, error: &RotationError) {
     tracing::warn!(secret, %error, "the target was not refreshed after the rollback");
 }
 
+/// Reads by version id; a value that is not there yet is looked for again, briefly, because reads are eventually consistent.
+///
+/// # Errors
+/// When the service refuses.
+pub async fn read_version<S: SecretStore>(
+    store: &S,
+    secret_id: &str,
+    version: &VersionId,
+    deadline: Deadline,
+) -> Result<Option<VersionValue>, StoreError> {
+    let mut pauses = READ_PAUSES.into_iter();
+    loop {
+        if let Some(value) = store.get(secret_id, version).await? {
+            return Ok(Some(value));
+        }
+        match pauses.next() {
+            Some(pause) if deadline.pause(pause).await => {}
+            _ => return Ok(None),
+        }
+    }
+}
+
+/// Who carries `AWSCURRENT` after a move from `from` whose outcome is not known. It is looked at until the stage has
+/// left `from`, or was looked for long enough.
+///
+/// # Errors
+/// When the service refuses.
+pub async fn current_after_move<S: SecretStore>(
+    store: &S,
+    secret_id: &str,
+    from: Option<&VersionId>,
+    deadline: Deadline,
+) -> Result<Option<VersionId>, StoreError> {
+    let mut pauses = READ_PAUSES.into_iter();
+    loop {
+        let now = store.describe(secret_id).await?;
+        let holder = now.versions.holder(&Stage::Current);
+        if holder != from {
+            return Ok(holder.cloned());
+        }
+        match pauses.next() {
+            Some(pause) if deadline.pause(pause).await => {}
+            _ => return Ok(holder.cloned()),
+        }
+    }
+}
+
 /// Whether a failed move of a stage may have happened all the same: by this call, whose answer was lost and which was
 /// then repeated, or by a duplicate.
-fn may_have_moved(error: &StoreError) -> bool {
+#[must_use]
+pub fn may_have_moved(error: &StoreError) -> bool {
     matches!(
         error.kind,
         StoreErrorKind::Conflict | StoreErrorKind::Unreachable | StoreErrorKind::Service | StoreErrorKind::Throttled

@@ -100,6 +100,17 @@ pub struct VersionAge {
     pub created: Option<SystemTime>,
 }
 
+/// Which secrets are listed: those that every part which is set chooses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListFilter {
+    /// How their names begin.
+    pub prefix: Option<String>,
+    /// A tag that they have.
+    pub tag_key: Option<String>,
+    /// The value of some tag that they have: the service does not look at keys and values together.
+    pub tag_value: Option<String>,
+}
+
 /// Some secrets, and where the next ones begin.
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -114,8 +125,26 @@ pub trait OperationStore: SecretStore {
     /// ListSecretVersionIds: the versions that carry a stage.
     fn versions(&self, secret_id: &str) -> impl Future<Output = Result<Vec<VersionAge>, StoreError>> + Send;
 
-    /// ListSecrets: those whose names begin with `prefix`, at most 100 at once.
-    fn list(&self, prefix: Option<&str>, from: Option<&str>) -> impl Future<Output = Result<Page, StoreError>> + Send;
+    /// PutSecretValue under a stage of one's own, which is neither `AWSCURRENT` nor `AWSPENDING`. Whether that takes
+    /// `AWSPENDING` off the version of an open rotation is not on record: nobody may depend on either.
+    fn put_private(
+        &self,
+        secret_id: &str,
+        version: &VersionId,
+        value: &SecretText,
+        stage: &Stage,
+    ) -> impl Future<Output = Result<Put, StoreError>> + Send;
+
+    /// RotateSecret to `version`. While another rotation is open the service has that one taken up again instead, and says
+    /// so by an error of kind [`StoreErrorKind::Rejected`].
+    fn start_rotation(
+        &self,
+        secret_id: &str,
+        version: &VersionId,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// ListSecrets: at most 100 of those that `filter` chooses, from `from` on.
+    fn list(&self, filter: &ListFilter, from: Option<&str>) -> impl Future<Output = Result<Page, StoreError>> + Send;
 }
 
 /// A failed call to Secrets Manager.

@@ -233,6 +233,69 @@ pub async fn prove(
     }
 }
 
+/// So many refusals in a row count for all instances, where nothing tells them apart.
+const REFUSALS_IN_A_ROW: usize = 5;
+
+/// Proves that every instance refuses `token`. No number of refusals outvotes an instance that accepts it: that one has to
+/// refuse it itself, or, where instances have no ids, [`REFUSALS_IN_A_ROW`] answers in a row have to be refusals.
+///
+/// # Errors
+/// [`RotationError::TargetAcceptsRevoked`] when it is still accepted when the time is up, and those of [`refresh`].
+pub async fn prove_refused(
+    target: &impl Target,
+    secret_name: &str,
+    token: &SecretText,
+    deadline: Deadline,
+) -> Result<(), RotationError> {
+    let expected = target.settings().expected_instances();
+    let told_apart = target.settings().instances.is_some();
+    let mut round = Round::new(target, Operation::Verify, secret_name, deadline);
+    let (mut refusing, mut accepting) = (BTreeSet::new(), BTreeSet::new());
+    let mut in_a_row = 0;
+    loop {
+        let asked = round.ask(token).await?;
+        let instance = round.last_instance.take();
+        match asked {
+            Asked::Accepted => {
+                in_a_row = 0;
+                refusing.remove(&instance);
+                accepting.insert(instance);
+            }
+            Asked::Refused => {
+                in_a_row += 1;
+                if instance.is_some() {
+                    accepting.remove(&instance);
+                }
+                refusing.insert(instance);
+            }
+            Asked::NoAnswer => {}
+        }
+        let enough = if told_apart {
+            accepting.is_empty() && refusing.len() >= expected
+        } else {
+            in_a_row >= REFUSALS_IN_A_ROW && accepting.iter().all(Option::is_none)
+        };
+        if enough {
+            return Ok(());
+        }
+        round.turn += 1;
+        // Every instance gets a turn at once.
+        let at_once = asked == Asked::Refused && (!told_apart || !round.turn.is_multiple_of(expected));
+        let pause = if at_once { Duration::ZERO } else { round.longer_pause() };
+        if round.deadline.pause(pause).await {
+            continue;
+        }
+        let (operation, seen) = (round.operation.name(), refusing.len());
+        return Err(match asked {
+            _ if !accepting.is_empty() => RotationError::TargetAcceptsRevoked,
+            Asked::NoAnswer if seen == 0 => {
+                RotationError::TargetUnavailable { operation, problem: round.last_problem.clone() }
+            }
+            _ => RotationError::InstanceMissing { operation, seen, expected },
+        });
+    }
+}
+
 /// Proves that every instance works with a keyring, by the keys that it reports to whoever holds `token`.
 ///
 /// # Errors
@@ -279,6 +342,8 @@ struct Round<'a, T> {
     turn: usize,
     pause: Duration,
     last: Asked,
+    /// Which instance answered last, if it said so.
+    last_instance: Option<String>,
     last_problem: String,
 }
 
@@ -296,6 +361,7 @@ impl<'a, T: Target> Round<'a, T> {
             turn: 0,
             pause: FIRST_PAUSE,
             last: Asked::NoAnswer,
+            last_instance: None,
             last_problem: "there was no time to ask".to_owned(),
         }
     }
@@ -307,6 +373,7 @@ impl<'a, T: Target> Round<'a, T> {
             None => Err("no answer in time".to_owned()),
             Some(answer) => answer,
         };
+        self.last_instance = answer.as_ref().ok().and_then(|answer| answer.instance.clone());
         self.last = match answer {
             Err(problem) => {
                 self.last_problem = problem;
@@ -349,6 +416,13 @@ impl<'a, T: Target> Round<'a, T> {
         self.accepted_by.len() >= self.target.settings().expected_instances() && self.lacking.is_empty()
     }
 
+    /// The wait before the next try, longer each time.
+    fn longer_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+
     /// Waits before the next try, longer each time. When the time is up, the error says how far it came.
     async fn pause(&mut self, refused: RotationError) -> Result<(), RotationError> {
         let (operation, seen, expected) =
@@ -359,8 +433,7 @@ impl<'a, T: Target> Round<'a, T> {
         if self.last == Asked::Accepted && !self.turn.is_multiple_of(expected) && !self.deadline.left().is_zero() {
             return Ok(());
         }
-        let pause = self.pause;
-        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        let pause = self.longer_pause();
         if self.deadline.pause(pause).await {
             return Ok(());
         }

@@ -43,6 +43,51 @@ impl<T> AdminToken<T> {
     }
 }
 
+impl<T> AdminToken<T> {
+    /// The application that is asked.
+    #[must_use]
+    pub fn target(&self) -> Option<&T> {
+        self.target.as_ref()
+    }
+
+    /// The previous token that a JSON value holds, accepted or not any more; a text value holds none.
+    ///
+    /// # Errors
+    /// Those of [`Document::member`].
+    pub fn previous(document: &Document) -> Result<Option<SecretText>, RotationError> {
+        document.field().map_or(Ok(None), |field| document.member(&PreviousMembers::of(field).token))
+    }
+
+    /// The JSON value without its previous token: there is no overlap any more. A text value stays as it is.
+    ///
+    /// # Errors
+    /// Those of [`Document::without_member`].
+    pub fn without_previous(document: &Document) -> Result<Document, RotationError> {
+        let Some(field) = document.field() else { return Ok(document.clone()) };
+        let previous = PreviousMembers::of(field);
+        document.without_member(&previous.token)?.without_member(&previous.until)
+    }
+
+    /// The value with another token, and its own as the previous one, accepted for the policy's overlap from now on.
+    ///
+    /// # Errors
+    /// Those of [`Document::with_member`].
+    pub fn with_token(
+        subject: &Subject<'_>,
+        current: &Document,
+        token: &SecretText,
+    ) -> Result<Document, RotationError> {
+        let next = current.with_secret(token)?;
+        let Some(field) = current.field() else { return Ok(next) };
+        if subject.policy.overlap.is_zero() {
+            return Self::without_previous(&next);
+        }
+        let previous = PreviousMembers::of(field);
+        let until = SecretText::new(format_timestamp(subject.now + subject.policy.overlap));
+        next.with_member(&previous.until, &until)?.with_member(&previous.token, &current.secret()?)
+    }
+}
+
 /// The members that stand beside the rotated one in a JSON secret.
 struct PreviousMembers {
     token: FieldName,
@@ -78,14 +123,7 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
     }
 
     fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
-        let rotated = current.with_secret(&subject.policy.token.generate(rng))?;
-        let Some(field) = current.field() else { return Ok(rotated) };
-        let previous = PreviousMembers::of(field);
-        if subject.policy.overlap.is_zero() {
-            return rotated.without_member(&previous.token)?.without_member(&previous.until);
-        }
-        let until = SecretText::new(format_timestamp(subject.now + subject.policy.overlap));
-        rotated.with_member(&previous.until, &until)?.with_member(&previous.token, &current.secret()?)
+        Self::with_token(subject, current, &subject.policy.token.generate(rng))
     }
 
     fn members(&self, _: &RotationPolicy, field: &FieldName) -> Vec<FieldName> {

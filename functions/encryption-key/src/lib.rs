@@ -55,7 +55,11 @@ impl Default for Consumers {
 }
 
 impl Consumers {
-    fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+    /// Reads `CONSUMERS_CACHE_TIME` and `CONSUMERS_KEYRING_AWARE`.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`].
+    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
         environment.refuse_unknown("CONSUMERS_", &[CACHE_TIME, KEYRING_AWARE])?;
         let cache_time = environment.duration(CACHE_TIME)?.unwrap_or(DEFAULT_CACHE_TIME);
         if cache_time > MAX_OVERLAP {

@@ -1,21 +1,25 @@
-//! `verify` proves what is current, and `abort` gives up a rotation that does not come to its end.
+//! `verify` proves what is current, `abort` gives up a rotation that does not come to its end, `rollback` makes the value
+//! before current again.
 
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use rotation::store::OperationStore;
+use rotation::event::VersionId;
+use rotation::kind::{Phase, Values};
+use rotation::protocol::{ROLLBACK_RESERVE, current_after_move, may_have_moved};
+use rotation::store::{OperationStore, StoreError};
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
 use serde_json::{Map, Value, json};
 
 use crate::error::OperateError;
 use crate::operable::Operable;
-use crate::secret::{Desk, open_rotation};
+use crate::secret::{Desk, Mark, Seen, new_version, open_rotation};
 
 /// What an action answers, as members of a JSON object.
 pub type Answer = Map<String, Value>;
 
-fn answer<const N: usize>(members: [(&str, Value); N]) -> Answer {
+pub(crate) fn answer<const N: usize>(members: [(&str, Value); N]) -> Answer {
     members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
@@ -38,32 +42,45 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         Ok(answer([("verified", json!(!by.is_empty())), ("version", json!(seen.current_id)), ("by", json!(by))]))
     }
 
-    /// Gives up a rotation that does not come to its end, and has the application drop the pending value.
+    /// Gives up a rotation that does not come to its end, and has the application drop the pending value. Without one, the
+    /// application is told all the same: an earlier try may have died before that.
     ///
     /// # Errors
     /// [`OperateError::TooYoungToAbort`], also when the service does not say how old the rotation is.
     pub async fn abort(&self, abort_after: Duration, rng: &mut StdRng) -> Result<Answer, OperateError> {
-        let not_aborted = |because: &str| answer([("aborted", json!(null)), ("because", json!(because))]);
         let secret = self.store.describe(self.secret_id).await?;
-        let Some(version) = open_rotation(&secret).cloned() else { return Ok(not_aborted("no rotation is open")) };
-        let ages = self.store.versions(self.secret_id).await?;
-        let began = ages.into_iter().find(|age| age.version == version).and_then(|age| age.created);
-        let began = began.unwrap_or(secret.as_of);
-        // Taking a rotation up again changes nothing that tells of it, but its createSecret or its stages do.
-        let active = secret.last_changed.map_or(began, |changed| changed.max(began));
-        let from = active + abort_after;
-        if secret.as_of < from {
-            return Err(OperateError::TooYoungToAbort { version, began: active, from });
-        }
-        self.drop_stage(&version, &Stage::Pending).await?;
-        let now = self.store.describe(self.secret_id).await?;
-        if now.versions.holder(&Stage::Current) == Some(&version) {
-            return Ok(not_aborted("it has come to its end in this moment"));
-        }
-        let mut told = answer([("aborted", json!(version)), ("began", json!(format_timestamp(began)))]);
+        let mut told = match open_rotation(&secret).cloned() {
+            None => answer([("aborted", json!(null)), ("because", json!("no rotation is open"))]),
+            Some(version) => {
+                let ages = self.store.versions(self.secret_id).await?;
+                let began = ages.into_iter().find(|age| age.version == version).and_then(|age| age.created);
+                let began = began.unwrap_or(secret.as_of);
+                // Taking a rotation up again changes nothing that tells of it, but its createSecret or its stages do.
+                let active = secret.last_changed.map_or(began, |changed| changed.max(began));
+                let from = active + abort_after;
+                if secret.as_of < from {
+                    return Err(OperateError::TooYoungToAbort { version, began: active, from });
+                }
+                self.drop_stage(&version, &Stage::Pending).await?;
+                if secret.versions.holder(&Stage::Previous) == Some(&version) {
+                    // A rollback of it died half way.
+                    self.drop_stage(&version, &Stage::Previous).await?;
+                }
+                let now = self.store.describe(self.secret_id).await?;
+                if now.versions.holder(&Stage::Current) == Some(&version) {
+                    let because = "it has come to its end in this moment";
+                    return Ok(answer([("aborted", json!(null)), ("because", json!(because))]));
+                }
+                answer([("aborted", json!(version)), ("began", json!(format_timestamp(began)))])
+            }
+        };
         // Without a current value there is nothing that an application could load.
-        if now.versions.holder(&Stage::Current).is_some() {
-            let settled = async { Ok::<_, OperateError>(self.settle(&self.look().await?, rng).await?) }.await;
+        if secret.versions.holder(&Stage::Current).is_some() {
+            let settled = async {
+                let seen = self.look().await?;
+                Ok::<_, OperateError>(self.settle(&seen, None, self.deadline, rng).await?)
+            };
+            let settled = settled.await;
             told.insert("verified".to_owned(), json!(settled.is_ok() && !self.proofs().is_empty()));
             if let Err(error) = settled {
                 told.insert("problem".to_owned(), json!({ "error": error.name(), "message": error.to_string() }));
@@ -71,4 +88,138 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         }
         Ok(told)
     }
+
+    /// Makes the value before current again, in a new version. The one that is current stays readable: as the previous
+    /// token, for the overlap, or as a key of the ring. Other members that were edited since stay. When that is how it is
+    /// already, the application is told and asked once more, and nothing else happens.
+    ///
+    /// # Errors
+    /// [`OperateError::RotationOpen`], [`OperateError::NothingToGoBackTo`], [`OperateError::Compromised`],
+    /// [`OperateError::DidNotVerify`].
+    pub async fn rollback(&self, rng: &mut StdRng) -> Result<Answer, OperateError> {
+        let seen = self.look().await?;
+        seen.require_no_open_rotation()?;
+        if let Some(made) = self.marked(&seen, Mark::RolledBack).await?
+            && self.kind.same_in_use(&seen.policy, &made.value, &seen.current)?
+        {
+            return self.roll_back_again(&seen, &made.version, rng).await;
+        }
+        let previous = self.previous(&seen).await?;
+        let back = self.kind.back(&seen.subject(), &seen.current, previous.as_ref().map(|previous| &previous.value))?;
+        let back = back.ok_or_else(|| OperateError::NothingToGoBackTo { name: seen.secret.name.clone() })?;
+        let in_use = self.kind.tokens(&back)?.into_iter().next();
+        for mark in [Mark::Compromised, Mark::Exposed, Mark::Revoked] {
+            let Some(marked) = self.marked(&seen, mark).await? else { continue };
+            // The value that is current keeps its token while an older one is revoked.
+            let compromised = mark == Mark::Compromised && marked.version == seen.current_id;
+            let exposed = mark != Mark::Revoked && self.kind.same_in_use(&seen.policy, &marked.value, &back)?;
+            let revoked = self.kind.tokens(&marked.value)?.into_iter().any(|token| Some(token) == in_use);
+            if compromised || exposed || revoked {
+                return Err(OperateError::Compromised { what: format!("version {}", marked.version) });
+            }
+        }
+        self.require_time()?;
+
+        let version = new_version(rng);
+        let now = match self.publish(&seen, &back, Mark::RolledBack, &version).await {
+            Ok(now) => now,
+            Err(error) => {
+                let now = self.look().await?;
+                // Another request for the same was faster; its mark may be on this version, and stays.
+                if now.current_id == seen.current_id || !self.kind.same_in_use(&now.policy, &now.current, &back)? {
+                    self.drop_stage(&version, &Mark::RolledBack.stage()).await?;
+                    return Err(error);
+                }
+                now
+            }
+        };
+        let before = Before {
+            version: seen.current_id.clone(),
+            previous: previous.map(|previous| previous.version),
+            seen: Some(&seen),
+        };
+        self.settle_or_put_back(&now, before, rng).await?;
+        self.rolled_back(&now, &seen.current_id, false)
+    }
+
+    /// An earlier try, or another request, has made the value before current again.
+    async fn roll_back_again(&self, seen: &Seen, made: &VersionId, rng: &mut StdRng) -> Result<Answer, OperateError> {
+        let previous = self.previous(seen).await?;
+        // AWSPREVIOUS is on what was rolled back, unless somebody stored a value since.
+        let before = previous.filter(|_| *made == seen.current_id);
+        match &before {
+            Some(before) if !self.kind.same_in_use(&seen.policy, &before.value, &seen.current)? => {
+                let before = Before { version: before.version.clone(), previous: None, seen: None };
+                let version = before.version.clone();
+                self.settle_or_put_back(seen, before, rng).await?;
+                self.rolled_back(seen, &version, true)
+            }
+            _ => {
+                self.settle(seen, None, self.deadline, rng).await?;
+                self.rolled_back(seen, &seen.current_id, true)
+            }
+        }
+    }
+
+    fn rolled_back(&self, now: &Seen, from: &VersionId, already: bool) -> Result<Answer, OperateError> {
+        let mut told = answer([("version", json!(now.current_id)), ("verified", json!(!self.proofs().is_empty()))]);
+        if *from != now.current_id {
+            told.insert("rolledBackFrom".to_owned(), json!(from));
+        }
+        if already {
+            told.insert("already".to_owned(), json!(true));
+        }
+        told.extend(self.kind.summary(&now.subject(), &now.current)?);
+        Ok(told)
+    }
+
+    /// Brings what is current to the application; when it does not verify, the version before is put back.
+    async fn settle_or_put_back(&self, now: &Seen, before: Before<'_>, rng: &mut StdRng) -> Result<(), OperateError> {
+        let deadline = self.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE);
+        let old = before.seen.map(|seen| &seen.current);
+        let Err(reason) = self.settle(now, old, deadline, rng).await else { return Ok(()) };
+        let outcome = match self.put_back(now, &before).await {
+            Ok(()) => {
+                if let Ok(restored) = self.look().await {
+                    let values = Values { old: Some(&now.current), new: &restored.current };
+                    // Best effort: an instance that does not hear of it reads it when its cache is too old.
+                    let _ = self.kind.set(&restored.subject(), values, Phase::AfterPromotion, self.deadline).await;
+                }
+                format!("version {} is AWSCURRENT again", before.version)
+            }
+            Err(error) => format!(
+                "putting version {} back FAILED ({error}): do it by hand, or run the same request again",
+                before.version
+            ),
+        };
+        Err(OperateError::DidNotVerify { reason: Box::new(reason), outcome })
+    }
+
+    /// Moves `AWSCURRENT` back, and the other stages to where they were.
+    async fn put_back(&self, now: &Seen, before: &Before<'_>) -> Result<(), StoreError> {
+        let (failed, secret_id) = (&now.current_id, self.secret_id);
+        let moved = self.store.move_stage(secret_id, Stage::Current, Some(failed), Some(&before.version)).await;
+        if let Err(error) = moved {
+            if !may_have_moved(&error) {
+                return Err(error);
+            }
+            let holder = current_after_move(self.store, secret_id, Some(failed), self.deadline).await?;
+            if holder.as_ref() != Some(&before.version) {
+                return Err(error);
+            }
+        }
+        let previous = before.previous.as_ref();
+        match self.store.move_stage(secret_id, Stage::Previous, Some(failed), previous).await {
+            Err(error) if !may_have_moved(&error) => return Err(error),
+            _ => {}
+        }
+        self.drop_stage(failed, &Mark::RolledBack.stage()).await
+    }
+}
+
+/// What was current before an action, and what was `AWSPREVIOUS` then.
+struct Before<'a> {
+    version: VersionId,
+    previous: Option<VersionId>,
+    seen: Option<&'a Seen>,
 }

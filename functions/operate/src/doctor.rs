@@ -7,24 +7,36 @@ use rotation::time::format_timestamp;
 use rotation::versions::Stage;
 use serde_json::{Value, json};
 
-use crate::actions::Answer;
+use crate::actions::{Answer, answer};
 use crate::error::OperateError;
 use crate::operable::Operable;
-use crate::secret::{Desk, open_rotation};
+use crate::secret::{Desk, Seen, open_rotation, unfinished};
 
 /// How much of the largest value may be used before doctor speaks of it, in percent.
 const NEARLY_FULL: usize = 80;
+/// A stage that no version has.
+const DOCTOR_STAGE: &str = "ROTATION-DOCTOR";
 
 /// What was looked at, and what was found.
-struct Findings(Vec<Value>);
+#[derive(Debug, Default)]
+pub struct Findings(Vec<Value>);
 
 impl Findings {
-    fn good(&mut self, check: &str, detail: impl Into<String>) {
+    pub(crate) fn good(&mut self, check: &str, detail: impl Into<String>) {
         self.0.push(json!({ "check": check, "ok": true, "detail": detail.into() }));
     }
 
-    fn bad(&mut self, check: &str, detail: impl Into<String>, repair: impl Into<String>) {
+    pub(crate) fn bad(&mut self, check: &str, detail: impl Into<String>, repair: impl Into<String>) {
         self.0.push(json!({ "check": check, "ok": false, "detail": detail.into(), "repair": repair.into() }));
+    }
+
+    /// The answer: whether everything is well, and each finding.
+    #[must_use]
+    pub fn answer(self) -> Answer {
+        let healthy = self.0.iter().all(|finding| finding["ok"] == true);
+        // Said plainly, because no call that changes nothing shows it.
+        let unseen = ["whether the role may encrypt with the secret's key (kms:GenerateDataKey)"];
+        answer([("healthy", json!(healthy)), ("findings", Value::Array(self.0)), ("notChecked", json!(unseen))])
     }
 }
 
@@ -33,8 +45,8 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     ///
     /// # Errors
     /// When the secret cannot even be described.
-    pub async fn doctor(&self, rng: &mut StdRng) -> Result<Answer, OperateError> {
-        let mut findings = Findings(vec![]);
+    pub async fn doctor(&self, rng: &mut StdRng) -> Result<Findings, OperateError> {
+        let mut findings = Findings::default();
         let secret = self.store.describe(self.secret_id).await?;
         let name = &secret.name;
         findings.good("describe", "the secret exists, and Secrets Manager can be reached");
@@ -54,6 +66,14 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 "AWSPENDING",
                 format!("a rotation to version {version} is open; if it does not end, no other begins"),
                 format!("aws secretsmanager rotate-secret --secret-id {name} takes it up again; the action abort gives it up"),
+            ),
+        }
+        match unfinished(&secret).first() {
+            None => findings.good("operations", "none died half way"),
+            Some(action) => findings.bad(
+                "operations",
+                format!("the action {action} was begun, and has not come to its end"),
+                format!("run the action {action} again"),
             ),
         }
         match self.stack.for_secret(&secret.tags, secret.as_of) {
@@ -85,6 +105,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 } else {
                     findings.good("size", format!("{bytes} of {MAX_VALUE_BYTES} bytes"));
                 }
+                self.check_permissions(&mut findings, &seen).await;
                 if self.kind.has_target() {
                     match self.verify(&seen, rng).await {
                         Ok(()) => findings.good("target", "the application answers, and the current value is proven"),
@@ -103,15 +124,33 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 }
             }
         }
-        let healthy = findings.0.iter().all(|finding| finding["ok"] == true);
-        let mut told = Answer::new();
-        told.insert("healthy".to_owned(), json!(healthy));
-        told.insert("findings".to_owned(), Value::Array(findings.0));
-        // Said plainly, because no safe call shows them.
-        let unseen =
-            ["kms:GenerateDataKey", "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"];
-        told.insert("notChecked".to_owned(), json!(unseen));
-        Ok(told)
+        Ok(findings)
+    }
+
+    /// Whether the role may write, by two calls that change nothing: the current value once more under its own version, which
+    /// the service ignores, and a stage taken from where it is not.
+    async fn check_permissions(&self, findings: &mut Findings, seen: &Seen) {
+        let name = &seen.secret.name;
+        let allow = |action: &str| format!("give the function's role secretsmanager:{action} on the secret");
+        let stage = Stage::from(DOCTOR_STAGE);
+        match self.store.put_private(self.secret_id, &seen.current_id, seen.current.text(), &stage).await {
+            Ok(_) => findings.good("PutSecretValue", "allowed"),
+            Err(error) => findings.bad("PutSecretValue", error.to_string(), allow("PutSecretValue")),
+        }
+        match self.drop_stage(&seen.current_id, &stage).await {
+            Ok(()) => findings.good("UpdateSecretVersionStage", "allowed"),
+            Err(error) => {
+                findings.bad("UpdateSecretVersionStage", error.to_string(), allow("UpdateSecretVersionStage"))
+            }
+        }
+        match self.store.versions(self.secret_id).await {
+            Ok(_) => findings.good("ListSecretVersionIds", "allowed"),
+            Err(error) => findings.bad("ListSecretVersionIds", error.to_string(), allow("ListSecretVersionIds")),
+        }
+        findings.good(
+            "rotation function",
+            format!("its own role, network and policy are tested, and nothing is rotated, by: aws secretsmanager rotate-secret --secret-id {name} --no-rotate-immediately"),
+        );
     }
 }
 

@@ -50,6 +50,77 @@ pub enum OperateError {
         /// From when on it can be given up.
         from: SystemTime,
     },
+    /// A rotation is not complete.
+    #[error(
+        "a rotation of secret {name} to version {version} is open: wait for its end, or give it up with the action abort"
+    )]
+    RotationOpen {
+        /// The secret's name.
+        name: String,
+        /// The version.
+        version: VersionId,
+    },
+    /// There is no previous value.
+    #[error(
+        "secret {name} has no previous value to go back to: nothing was replaced yet, or it was revoked; rotate it with `aws secretsmanager rotate-secret`"
+    )]
+    NothingToGoBackTo {
+        /// The secret's name.
+        name: String,
+    },
+    /// What would be current again, or is, is known to others.
+    #[error(
+        "{what} is marked as compromised or revoked, and never becomes current again; if an action was begun, run it again to finish it"
+    )]
+    Compromised {
+        /// A version or a key.
+        what: String,
+    },
+    /// What the action made current did not verify.
+    #[error("the value that was made current did not verify: {reason}; {outcome}")]
+    DidNotVerify {
+        /// Why not.
+        reason: Box<RotationError>,
+        /// What is current now.
+        outcome: String,
+    },
+    /// Nothing is taken away while the current value does not work.
+    #[error("the current value does not verify, so nothing was revoked: {0}")]
+    CurrentDoesNotVerify(Box<RotationError>),
+    /// The action makes no sense for this kind of secret.
+    #[error("{action} is not for this kind of secret: {instead}")]
+    NotForThisKind {
+        /// Which.
+        action: Action,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// The action needs a confirmation.
+    #[error("this replaces the value of {name} at once: confirm it with \"confirm\": \"{name}\"")]
+    NotConfirmed {
+        /// The secret's name.
+        name: String,
+    },
+    /// A rotation that the action started has not come to its end in time.
+    #[error(
+        "the rotation to version {version} has not ended yet; what was exposed is still accepted: look at the log of {function}, and run the same request again to finish it"
+    )]
+    NotFinished {
+        /// The version.
+        version: VersionId,
+        /// The rotation function.
+        function: String,
+    },
+    /// A rotation that the action started failed.
+    #[error(
+        "the rotation to version {version} failed and was given up; what was exposed is still accepted: the reason is in the log of {function}; repair it, and run the same request again"
+    )]
+    RotationFailed {
+        /// The version.
+        version: VersionId,
+        /// The rotation function.
+        function: String,
+    },
     /// What also ends rotations.
     #[error(transparent)]
     Rotation(#[from] RotationError),
@@ -70,6 +141,15 @@ impl OperateError {
             Self::ActionNotAllowed { .. } => "ActionNotAllowed",
             Self::NotManaged { .. } => "NotManaged",
             Self::TooYoungToAbort { .. } => "TooYoungToAbort",
+            Self::RotationOpen { .. } => "RotationOpen",
+            Self::NothingToGoBackTo { .. } => "NothingToGoBackTo",
+            Self::Compromised { .. } => "Compromised",
+            Self::DidNotVerify { .. } => "DidNotVerify",
+            Self::CurrentDoesNotVerify(_) => "CurrentDoesNotVerify",
+            Self::NotForThisKind { .. } => "NotForThisKind",
+            Self::NotConfirmed { .. } => "NotConfirmed",
+            Self::NotFinished { .. } => "NotFinished",
+            Self::RotationFailed { .. } => "RotationFailed",
             Self::Rotation(error) => error.name(),
         }
     }

@@ -4,28 +4,36 @@
 //! | --- | --- |
 //! | `status` | tells versions, policy, schedule, overlap and keyring |
 //! | `verify` | proves the current value |
+//! | `rollback` | makes the value before current again |
+//! | `revoke` | ends the overlap now, and proves that the old token is refused |
 //! | `abort` | gives up a rotation that does not come to its end |
+//! | `compromise` | replaces what is known to others |
 //! | `doctor` | finds what keeps rotations from working, with the commands that repair it |
-//! | `sweep` | all secrets, on a schedule: verifies recent promotions, finds stuck and overdue ones, measures the fleet |
+//! | `sweep` | all secrets, on a schedule: ends overlaps that are over, verifies recent promotions, finds stuck and overdue ones, measures the fleet |
 //!
 //! Every request is recorded in the log under the target `audit`: the action, the secret, the reason, the request id and the
 //! result, never a value. Who made it is in CloudTrail, under the request id.
 
 pub mod actions;
+pub mod digest;
 mod doctor;
 pub mod error;
 pub mod operable;
 pub mod request;
+pub mod revoke;
 pub mod secret;
+mod services;
 mod status;
 mod sweep;
+pub mod watched;
 
 use std::time::Duration;
 
 use admin_token::AdminToken;
-use encryption_key::EncryptionKey;
+use encryption_key::{Consumers, EncryptionKey};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rotation::aws::Clients;
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
@@ -37,27 +45,39 @@ use rotation::target::http::HttpTarget;
 use serde_json::Value;
 
 use crate::actions::Answer;
+use crate::digest::Window;
 use crate::error::OperateError;
 use crate::operable::Operable;
 use crate::request::{Action, AllowedActions, Request};
 use crate::secret::Desk;
+use crate::services::Services;
+use crate::sweep::{Scope, Sweep};
+use crate::watched::{Views, Watched};
 
 /// How old a rotation must be before `abort` gives it up, unless the stack sets `ABORT_AFTER`: the timeout of the rotation
 /// functions, times the repetitions by Secrets Manager, and their pauses.
 pub const DEFAULT_ABORT_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// How often the schedule asks for a sweep, unless the stack sets `SWEEP_PERIOD`.
+pub const DEFAULT_SWEEP_PERIOD: Duration = Duration::from_secs(60 * 60);
 
 /// What is made from the environment, once.
 #[derive(Debug)]
 pub struct Operator {
     allowed: AllowedActions,
     abort_after: Duration,
+    scope: Scope,
+    sweep_period: Duration,
+    services: Services,
     stack: StackPolicy,
-    token: AdminToken<HttpTarget>,
-    keys: Result<EncryptionKey<HttpTarget>, RotationError>,
+    views: Views,
+    token: AdminToken<Watched<HttpTarget>>,
+    keys: Result<EncryptionKey<Watched<HttpTarget>>, RotationError>,
 }
 
 impl Operator {
-    /// Reads `ALLOWED_ACTIONS`, `ABORT_AFTER`, and all variables of both rotation functions.
+    /// Reads `ALLOWED_ACTIONS`, `ABORT_AFTER`, `SWEEP_TAG`, `SWEEP_PERIOD`, `NOTIFY_TOPIC_ARN`, `LOG_GROUP`, and all variables of both
+    /// rotation functions.
     ///
     /// # Errors
     /// An unusable variable, by name; logged at once, and the answer to every invocation.
@@ -70,7 +90,13 @@ impl Operator {
     }
 
     fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
-        let keys = EncryptionKey::from_environment(environment);
+        let views = Views::default();
+        let watched = |target| Watched::new(target, views.clone());
+        let keys = || {
+            let target = HttpTarget::with_token_from_environment(environment)?;
+            let target = target.map(|(target, token)| (watched(target), token));
+            Ok(EncryptionKey::new(target, Consumers::from_environment(environment)?))
+        };
         // A stack without keys names no secret with a token; its target is the same.
         let target = match environment.get("TARGET_TOKEN_SECRET") {
             Some(_) => HttpTarget::with_token_from_environment(environment)?.map(|(target, _)| target),
@@ -79,9 +105,13 @@ impl Operator {
         Ok(Self {
             allowed: AllowedActions::from_environment(environment)?,
             abort_after: environment.duration("ABORT_AFTER")?.unwrap_or(DEFAULT_ABORT_AFTER),
+            scope: Scope::parse(environment.get("SWEEP_TAG")),
+            sweep_period: environment.duration("SWEEP_PERIOD")?.unwrap_or(DEFAULT_SWEEP_PERIOD),
+            services: Services::from_environment(environment)?,
             stack: StackPolicy::from_environment(environment, &[TOKEN_SETTINGS, KEY_SETTINGS].concat())?,
-            token: AdminToken::new(target),
-            keys,
+            token: AdminToken::new(target.map(watched)),
+            keys: keys(),
+            views,
         })
     }
 }
@@ -95,14 +125,18 @@ enum Managed {
 
 impl Managed {
     fn of(secret: &Described) -> Option<Self> {
-        // The last part of an ARN may be a version or an alias, the one before it the name.
-        let mut parts = secret.rotation_function.as_deref()?.rsplit(':');
-        parts.find_map(|part| match part {
+        match function_name(secret.rotation_function.as_deref()?) {
             name if name.ends_with("admin-token") => Some(Self::Token),
             name if name.ends_with("encryption-key") => Some(Self::Keys),
             _ => None,
-        })
+        }
     }
+}
+
+/// The name in a function's ARN, which a version or an alias may follow.
+fn function_name(arn: &str) -> &str {
+    let name = arn.split_once(":function:").map_or(arn, |(_, name)| name);
+    name.split(':').next().unwrap_or(name)
 }
 
 /// Answers one invocation.
@@ -152,11 +186,17 @@ async fn perform(
     let (action, deadline) = (request.action, invocation.deadline);
     let store = function.clients()?.secrets_manager(deadline);
     let mut told = if action == Action::Sweep {
-        let (told, metrics) = sweep::sweep(operator, &store, request.from.clone(), deadline).await?;
+        let window = request.scheduled.map(|scheduled| Window::before(scheduled, operator.sweep_period));
+        let sweep = Sweep { from: request.from.clone(), window, deadline };
+        let (mut told, metrics, digest) = sweep::sweep(operator, &store, sweep).await?;
         function.publish(metrics, invocation.end).await;
+        if let Some((subject, message)) = digest.and_then(|digest| digest.message()) {
+            let notified = operator.services.notify(&subject, &message, invocation.end).await;
+            told.extend(notified.map(|notified| ("notified".to_owned(), notified)));
+        }
         told
     } else {
-        one_secret(operator, &store, request, deadline).await?
+        one_secret(operator, function.clients()?, &store, request, deadline).await?
     };
     told.insert("action".to_owned(), action.name().into());
     Ok(Value::Object(told))
@@ -165,6 +205,7 @@ async fn perform(
 /// What is done with one secret.
 async fn one_secret<S: OperationStore>(
     operator: &Operator,
+    clients: &Clients,
     store: &S,
     request: &Request,
     deadline: Deadline,
@@ -172,16 +213,19 @@ async fn one_secret<S: OperationStore>(
     let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
     let secret = store.describe(&request.secret_id).await?;
     operator.stack.check_name(&secret.name)?;
-    let (action, abort_after) = (request.action, operator.abort_after);
+    if request.action == Action::Verify {
+        operator.views.watch(&secret.name);
+    }
+    let asked = Asked { operator, clients, request, secret: &secret };
     let mut told = match Managed::of(&secret) {
         Some(Managed::Token) => {
             let stack = operator.stack.for_kind(TOKEN_SETTINGS);
-            perform_on(&desk(&operator.token, store, &stack, request, deadline), action, abort_after, &mut rng).await?
+            asked.of(&desk(&operator.token, store, &stack, request, deadline), &mut rng).await?
         }
         Some(Managed::Keys) => {
             let stack = operator.stack.for_kind(KEY_SETTINGS);
             let keys = operator.keys.as_ref().map_err(Clone::clone)?;
-            perform_on(&desk(keys, store, &stack, request, deadline), action, abort_after, &mut rng).await?
+            asked.of(&desk(keys, store, &stack, request, deadline), &mut rng).await?
         }
         None => return Err(OperateError::NotManaged { name: secret.name, function: secret.rotation_function }),
     };
@@ -189,18 +233,46 @@ async fn one_secret<S: OperationStore>(
     Ok(told)
 }
 
-async fn perform_on<K: Operable, S: OperationStore>(
-    desk: &Desk<'_, K, S>,
-    action: Action,
-    abort_after: Duration,
-    rng: &mut StdRng,
-) -> Result<Answer, OperateError> {
-    match action {
-        Action::Verify => desk.verify_current(rng).await,
-        Action::Abort => desk.abort(abort_after, rng).await,
-        Action::Doctor => desk.doctor(rng).await,
-        // A sweep has no secret, and does not come here.
-        Action::Status | Action::Sweep => desk.status().await,
+/// A request about one secret that has been described.
+struct Asked<'a> {
+    operator: &'a Operator,
+    clients: &'a Clients,
+    request: &'a Request,
+    secret: &'a Described,
+}
+
+impl Asked<'_> {
+    async fn of<K: Operable, S: OperationStore>(
+        &self,
+        desk: &Desk<'_, K, S>,
+        rng: &mut StdRng,
+    ) -> Result<Answer, OperateError> {
+        let Self { operator, clients, request, secret } = *self;
+        match request.action {
+            Action::Verify => {
+                let verified = desk.verify_current(rng).await;
+                let instances = operator.views.take(&secret.name);
+                let mut told = verified?;
+                told.insert("instances".to_owned(), instances);
+                Ok(told)
+            }
+            Action::Rollback => desk.rollback(rng).await,
+            Action::Revoke => desk.revoke(rng).await,
+            Action::Abort => desk.abort(operator.abort_after, rng).await,
+            Action::Compromise => desk.compromise(request.confirm.as_deref(), rng).await,
+            Action::Doctor => {
+                let mut findings = desk.doctor(rng).await?;
+                operator.services.diagnose(&mut findings, secret, clients, desk.deadline).await;
+                Ok(findings.answer())
+            }
+            // A sweep has no secret, and does not come here.
+            Action::Status | Action::Sweep => {
+                let mut told = desk.status().await?;
+                let failure = operator.services.last_failure(secret, desk.deadline).await;
+                told.insert("lastFailure".to_owned(), services::told(failure));
+                Ok(told)
+            }
+        }
     }
 }
 

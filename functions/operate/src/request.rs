@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use aws_lambda_events::eventbridge::EventBridgeEvent;
 use rotation::environment::Environment;
@@ -20,8 +21,14 @@ pub enum Action {
     Status,
     /// Whether the current value works.
     Verify,
+    /// The value before becomes current again.
+    Rollback,
+    /// The overlap ends now.
+    Revoke,
     /// A rotation that does not come to an end is given up.
     Abort,
+    /// What is current is known to others, and is replaced at once.
+    Compromise,
     /// What keeps rotations from working, and the command that repairs it.
     Doctor,
     /// All secrets: what the schedule asks for.
@@ -30,7 +37,16 @@ pub enum Action {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Status, Self::Verify, Self::Abort, Self::Doctor, Self::Sweep];
+    pub const ALL: [Self; 8] = [
+        Self::Status,
+        Self::Verify,
+        Self::Rollback,
+        Self::Revoke,
+        Self::Abort,
+        Self::Compromise,
+        Self::Doctor,
+        Self::Sweep,
+    ];
 
     /// The action's name.
     #[must_use]
@@ -38,7 +54,10 @@ impl Action {
         match self {
             Self::Status => "status",
             Self::Verify => "verify",
+            Self::Rollback => "rollback",
+            Self::Revoke => "revoke",
             Self::Abort => "abort",
+            Self::Compromise => "compromise",
             Self::Doctor => "doctor",
             Self::Sweep => "sweep",
         }
@@ -47,7 +66,7 @@ impl Action {
     /// Whether it changes something, and so wants to be recorded with a reason.
     #[must_use]
     pub fn changes(self) -> bool {
-        self == Self::Abort
+        matches!(self, Self::Rollback | Self::Revoke | Self::Abort | Self::Compromise)
     }
 }
 
@@ -77,8 +96,12 @@ pub struct Request {
     pub secret_id: String,
     /// Why, for the record.
     pub reason: Option<String>,
+    /// The secret's name once more, where the action wants it.
+    pub confirm: Option<String>,
     /// Where a sweep goes on that ran out of time.
     pub from: Option<String>,
+    /// When a schedule asked for the sweep.
+    pub scheduled: Option<SystemTime>,
 }
 
 impl Request {
@@ -93,7 +116,14 @@ impl Request {
         // What EventBridge sends on a schedule.
         if let Ok(event) = serde_json::from_value::<EventBridgeEvent>(event.clone()) {
             let scheduled = (event.source.as_str(), event.detail_type.as_str()) == ("aws.events", "Scheduled Event");
-            let sweep = Self { action: Action::Sweep, secret_id: String::new(), reason: None, from: None };
+            let sweep = Self {
+                action: Action::Sweep,
+                secret_id: String::new(),
+                reason: None,
+                confirm: None,
+                from: None,
+                scheduled: event.time.map(SystemTime::from),
+            };
             let problem = "expected a Scheduled Event of aws.events: only a schedule starts a sweep".to_owned();
             return if scheduled { Ok(sweep) } else { Err(invalid("detail-type", problem)) };
         }
@@ -106,10 +136,13 @@ impl Request {
             Some(_) => Err(invalid(member, "expected a text that is not empty".to_owned())),
         };
         let (action, secret_id) = (text("action")?, text("secret_id")?);
-        let (reason, from) = (text("reason")?, text("from")?);
+        let (reason, confirm, from) = (text("reason")?, text("confirm")?, text("from")?);
         if let Some(unknown) = members.keys().next() {
             let unknown: String = unknown.chars().take(64).collect();
-            return Err(invalid(&unknown, "is not known; known are action, secret_id, reason, from".to_owned()));
+            return Err(invalid(
+                &unknown,
+                "is not known; known are action, secret_id, reason, confirm, from".to_owned(),
+            ));
         }
         let names = Action::ALL.map(Action::name).join(", ");
         let action = action.and_then(|action| action.parse().ok());
@@ -126,6 +159,9 @@ impl Request {
         if from.is_some() && action != Action::Sweep {
             return Err(invalid("from", "is for a sweep only".to_owned()));
         }
+        if confirm.is_some() && action != Action::Compromise {
+            return Err(invalid("confirm", "is for a compromise only".to_owned()));
+        }
         if secret_id.len() > 2048 {
             return Err(invalid("secret_id", "expected at most 2048 characters".to_owned()));
         }
@@ -135,7 +171,7 @@ impl Request {
         if reason.as_ref().is_some_and(|reason| reason.chars().count() > LONGEST_REASON) {
             return Err(invalid("reason", format!("expected at most {LONGEST_REASON} characters")));
         }
-        Ok(Self { action, secret_id, reason, from })
+        Ok(Self { action, secret_id, reason, confirm, from, scheduled: None })
     }
 }
 

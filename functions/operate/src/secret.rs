@@ -1,21 +1,88 @@
 //! One secret that is operated on: what was seen of it, and what all actions do with it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use rand::Rng as _;
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
-use rotation::document::Document;
+use rotation::document::{Document, MAX_VALUE_BYTES};
 use rotation::error::RotationError;
 use rotation::event::{Step, VersionId};
 use rotation::kind::{Phase, Subject, Values};
 use rotation::policy::{RotationPolicy, StackPolicy};
-use rotation::protocol::read_credential;
+use rotation::protocol::{ROLLBACK_RESERVE, current_after_move, may_have_moved, read_credential, read_version};
 use rotation::secret::SecretText;
-use rotation::store::{Described, OperationStore, StoreError, StoreErrorKind};
+use rotation::store::{Described, OperationStore, Put, StoreError, StoreErrorKind};
 use rotation::versions::{Admission, Admitted, Stage};
 
 use crate::error::OperateError;
 use crate::operable::Operable;
+
+/// A stage of this project's own on a version, by which an action that died half way is finished by the next try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// The version that an action stores before it moves `AWSCURRENT` there.
+    Operation,
+    /// The version that the last rollback made. While its token, or primary key, is in use, there is nothing to roll back.
+    RolledBack,
+    /// Every token in the version but the current one has to be refused. It stays until that is proven.
+    Revoked,
+    /// What was in use in the version is known to others. It stays until that is replaced, and a token revoked.
+    Compromised,
+    /// The same of a keyring that has no place to say it, when its primary key has been replaced.
+    Exposed,
+}
+
+impl Mark {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Operation, Self::RolledBack, Self::Revoked, Self::Compromised, Self::Exposed];
+
+    /// The version stage.
+    #[must_use]
+    pub fn stage(self) -> Stage {
+        Stage::from(match self {
+            Self::Operation => "ROTATION-OPERATION",
+            Self::RolledBack => "ROTATION-ROLLBACK",
+            Self::Revoked => "ROTATION-REVOKED",
+            Self::Compromised => "ROTATION-COMPROMISED",
+            Self::Exposed => "ROTATION-EXPOSED",
+        })
+    }
+
+    /// The action that has to be run again when it stands on a version of the secret; `None` when nothing has.
+    #[must_use]
+    pub fn unfinished(self) -> Option<&'static str> {
+        match self {
+            Self::Operation | Self::RolledBack | Self::Exposed => None,
+            Self::Revoked => Some("revoke"),
+            Self::Compromised => Some("compromise"),
+        }
+    }
+}
+
+/// The actions that died half way, by the marks that they left on the secret.
+#[must_use]
+pub fn unfinished(secret: &Described) -> Vec<&'static str> {
+    let marked = Mark::ALL.into_iter().filter(|mark| secret.versions.holder(&mark.stage()).is_some());
+    marked.filter_map(Mark::unfinished).collect()
+}
+
+/// A version that carries a mark.
+#[derive(Debug)]
+pub struct Marked {
+    /// Which.
+    pub version: VersionId,
+    /// Its value.
+    pub value: Document,
+}
+
+/// The id of a version that an action makes.
+pub fn new_version(rng: &mut StdRng) -> VersionId {
+    VersionId::new(format!("{:032x}", rng.random::<u128>()))
+}
+
+/// Waits between two looks at a secret that has just been changed.
+const LOOK_PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
 
 /// A kind, a store and a stack's policy, for one request.
 #[derive(Debug)]
@@ -65,6 +132,29 @@ impl Seen {
             credential: self.credential.as_ref(),
         }
     }
+
+    /// # Errors
+    /// [`OperateError::RotationOpen`].
+    pub fn require_no_open_rotation(&self) -> Result<(), OperateError> {
+        match open_rotation(&self.secret) {
+            None => Ok(()),
+            Some(version) => {
+                Err(OperateError::RotationOpen { name: self.secret.name.clone(), version: version.clone() })
+            }
+        }
+    }
+
+    /// When the overlap with the previous token ends or ended, by the later of the last rotation and the current version's
+    /// creation; `None` when there is none.
+    #[must_use]
+    pub fn overlap_end<K: Operable>(&self, kind: &K) -> Option<SystemTime> {
+        let began = self.secret.last_rotated.map_or(self.created, |rotated| rotated.max(self.created));
+        kind.overlap_end(&self.subject(), &self.current, began)
+    }
+
+    fn changed(&self) -> OperateError {
+        RotationError::CurrentChanged { name: self.secret.name.clone() }.into()
+    }
 }
 
 /// The version with `AWSPENDING`, when it is not the current one.
@@ -85,7 +175,11 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         self.see(secret).await
     }
 
-    async fn see(&self, secret: Described) -> Result<Seen, OperateError> {
+    /// Reads the current value of a secret as it was described.
+    ///
+    /// # Errors
+    /// Those of [`look`](Self::look).
+    pub async fn see(&self, secret: Described) -> Result<Seen, OperateError> {
         let name = || secret.name.clone();
         if secret.deleted {
             return Err(RotationError::ScheduledForDeletion { name: name() }.into());
@@ -101,11 +195,105 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         else {
             return Err(RotationError::EmptyValue.into());
         };
-        let value = self.store.get(self.secret_id, &current_id).await?;
+        let value = read_version(self.store, self.secret_id, &current_id, self.deadline).await?;
         let value = value.ok_or_else(|| RotationError::ValueMissing { version: current_id.clone() })?;
         let current = self.kind.parse(&policy, value.text)?;
         let credential = read_credential(self.kind, self.store, &secret, self.secret_id, &policy).await?;
         Ok(Seen { secret, policy, admitted, current_id, current, created: value.created, credential })
+    }
+
+    /// The same once `version` is current, which reads show a moment after the move.
+    async fn look_at(&self, version: &VersionId) -> Result<Seen, OperateError> {
+        let mut pauses = LOOK_PAUSES.into_iter();
+        loop {
+            let seen = self.look().await?;
+            if seen.current_id == *version {
+                return Ok(seen);
+            }
+            match pauses.next() {
+                Some(pause) if self.deadline.pause(pause).await => {}
+                _ => return Err(seen.changed()),
+            }
+        }
+    }
+
+    /// The value of `AWSPREVIOUS`, if there is one that can be read.
+    ///
+    /// # Errors
+    /// When the service refuses, or the value is not of this kind.
+    pub async fn previous(&self, seen: &Seen) -> Result<Option<Marked>, OperateError> {
+        self.at(seen, &Stage::Previous).await
+    }
+
+    /// The version that carries the mark, if one does.
+    ///
+    /// # Errors
+    /// When the service refuses, or the value is not of this kind.
+    pub async fn marked(&self, seen: &Seen, mark: Mark) -> Result<Option<Marked>, OperateError> {
+        self.at(seen, &mark.stage()).await
+    }
+
+    async fn at(&self, seen: &Seen, stage: &Stage) -> Result<Option<Marked>, OperateError> {
+        let Some(version) = seen.secret.versions.holder(stage) else { return Ok(None) };
+        if *version == seen.current_id {
+            return Ok(Some(Marked { version: version.clone(), value: seen.current.clone() }));
+        }
+        let Some(value) = self.store.get(self.secret_id, version).await? else { return Ok(None) };
+        Ok(Some(Marked { version: version.clone(), value: self.kind.parse(&seen.policy, value.text)? }))
+    }
+
+    /// Puts the mark on a version, from wherever it was seen.
+    ///
+    /// # Errors
+    /// When the service refuses, or the mark was moved since.
+    pub async fn mark(&self, mark: Mark, seen: &Seen, version: &VersionId) -> Result<(), OperateError> {
+        let stage = mark.stage();
+        let holder = seen.secret.versions.holder(&stage);
+        if holder == Some(version) {
+            return Ok(());
+        }
+        match self.store.move_stage(self.secret_id, stage, holder, Some(version)).await {
+            Err(error) if error.kind == StoreErrorKind::Conflict => Err(seen.changed()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Makes `value` current, in place of the version that was seen: stored under a mark first, then moved by a call that names
+    /// the version it was made from. An edit that came in between stands. `version` is its new version.
+    ///
+    /// # Errors
+    /// [`RotationError::CurrentChanged`], [`RotationError::ValueTooLarge`], and what the service refuses.
+    pub async fn publish(
+        &self,
+        seen: &Seen,
+        value: &Document,
+        mark: Mark,
+        version: &VersionId,
+    ) -> Result<Seen, OperateError> {
+        let bytes = value.text().len();
+        if bytes > MAX_VALUE_BYTES {
+            return Err(RotationError::ValueTooLarge { bytes }.into());
+        }
+        match self.store.put_private(self.secret_id, version, value.text(), &mark.stage()).await? {
+            Put::Stored => {}
+            Put::Exists => return Err(seen.changed()),
+        }
+        let from = Some(&seen.current_id);
+        if let Err(error) = self.store.move_stage(self.secret_id, Stage::Current, from, Some(version)).await {
+            if !may_have_moved(&error) {
+                return Err(error.into());
+            }
+            // The answer may have been lost, or another action or a rotation was faster.
+            return match current_after_move(self.store, self.secret_id, from, self.deadline).await? {
+                Some(holder) if holder == *version => self.look_at(version).await,
+                holder if holder.as_ref() != from => Err(seen.changed()),
+                _ if error.kind == StoreErrorKind::Conflict => {
+                    Err(RotationError::PromotionConflict { name: seen.secret.name.clone() }.into())
+                }
+                _ => Err(error.into()),
+            };
+        }
+        self.look_at(version).await
     }
 
     /// Proves the current value, with nothing being done to it.
@@ -117,14 +305,34 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         self.kind.test(&seen.subject(), values, K::VERIFIED_AS, self.deadline, rng).await
     }
 
-    /// Has the application load what is current, and proves it.
+    /// Has the application load what is current, and proves it. `old` is what it may know still.
     ///
     /// # Errors
     /// Those of the kind.
-    pub async fn settle(&self, seen: &Seen, rng: &mut StdRng) -> Result<(), RotationError> {
-        let values = Values { old: None, new: &seen.current };
-        self.kind.set(&seen.subject(), values, Phase::AfterPromotion, self.deadline).await?;
-        self.verify(seen, rng).await
+    pub async fn settle(
+        &self,
+        seen: &Seen,
+        old: Option<&Document>,
+        deadline: Deadline,
+        rng: &mut StdRng,
+    ) -> Result<(), RotationError> {
+        let values = Values { old, new: &seen.current };
+        let mut repeated = false;
+        loop {
+            self.kind.set(&seen.subject(), values, Phase::AfterPromotion, deadline).await?;
+            match self.kind.test(&seen.subject(), values, Phase::AfterPromotion, deadline, rng).await {
+                // It may have read the secret before the move was visible to it.
+                Err(error) if error.may_be_a_stale_read() && !repeated => repeated = true,
+                result => return result,
+            }
+        }
+    }
+
+    /// # Errors
+    /// [`RotationError::TimeTooShort`] when too little is left to bring a value to the application, and to put it back.
+    pub fn require_time(&self) -> Result<(), RotationError> {
+        let (left, needed) = (self.deadline.left(), self.kind.settle_time() + ROLLBACK_RESERVE);
+        if self.kind.has_target() && left < needed { Err(RotationError::TimeTooShort { left, needed }) } else { Ok(()) }
     }
 
     /// Takes a stage off a version; it may be gone already.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::actions::Answer;
 use crate::error::OperateError;
 use crate::operable::Operable;
-use crate::secret::{Desk, open_rotation};
+use crate::secret::{Desk, open_rotation, unfinished};
 
 impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// Versions with their stages and ages, the policy and where each setting comes from, the schedule, and what the current
@@ -67,5 +67,6 @@ fn rotation(secret: &Described) -> Value {
         "next": secret.next_rotation.map(format_timestamp),
         "hoursOverdue": overdue.map_or(0, |overdue| overdue.as_secs() / 3_600),
         "open": open_rotation(secret),
+        "unfinished": unfinished(secret),
     })
 }

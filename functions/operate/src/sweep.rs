@@ -10,13 +10,17 @@ use rotation::deadline::Deadline;
 use rotation::error::RotationError;
 use rotation::lambda::AUDIT;
 use rotation::policy::{KEY_SETTINGS, TOKEN_SETTINGS};
-use rotation::store::{Described, OperationStore};
+use rotation::store::{Described, ListFilter, OperationStore};
 use rotation::telemetry::{Datum, Unit};
+use rotation::time::format_timestamp;
+use rotation::versions::Stage;
 use serde_json::{Value, json};
 
 use crate::actions::Answer;
+use crate::digest::{Digest, Window};
 use crate::error::OperateError;
-use crate::secret::{Desk, open_rotation};
+use crate::operable::Operable;
+use crate::secret::{Desk, Seen, open_rotation, unfinished};
 use crate::{Managed, Operator};
 
 /// Secrets that are looked at more closely at the same time.
@@ -25,8 +29,47 @@ const AT_ONCE: usize = 8;
 const RESERVE: Duration = Duration::from_secs(20);
 /// A promotion is verified again for so long after it.
 const RECENT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Nothing is revoked by itself so soon after a change: consumers and people may be in the middle of something.
+const QUIET: Duration = Duration::from_secs(60 * 60);
+/// For so long after its end a sweep tries to end an overlap. Then it is somebody's own way back, or an alarm has long said so.
+const TRIED_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Waits before a secret is looked at again whose calls were throttled.
+const THROTTLED_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(10)];
 /// The most secrets that an answer names of each kind.
 const NAMED: usize = 100;
+
+/// The secrets that a sweep looks at, as the stack chooses them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// A tag that they have, with this value if there is one (`SWEEP_TAG`).
+    tag: Option<(String, Option<String>)>,
+}
+
+impl Scope {
+    /// Reads `SWEEP_TAG`: `key` or `key=value`.
+    #[must_use]
+    pub(crate) fn parse(text: Option<&str>) -> Self {
+        let tag = text.map(|text| match text.split_once('=') {
+            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+            None => (text.to_owned(), None),
+        });
+        Self { tag }
+    }
+
+    fn filter(&self, prefix: Option<&str>) -> ListFilter {
+        let (tag_key, tag_value) = self.tag.clone().unzip();
+        ListFilter { prefix: prefix.map(str::to_owned), tag_key, tag_value: tag_value.flatten() }
+    }
+
+    /// The service finds beginnings, and keys and values in different tags.
+    fn contains(&self, secret: &Described, prefix: Option<&str>) -> bool {
+        let named = prefix.is_none_or(|prefix| secret.name.starts_with(prefix));
+        let tagged = self.tag.as_ref().is_none_or(|(key, value)| {
+            secret.tags.get(key).is_some_and(|tagged| value.as_ref().is_none_or(|value| value == tagged))
+        });
+        named && tagged
+    }
+}
 
 /// What a sweep found.
 #[derive(Debug, Default)]
@@ -38,19 +81,34 @@ struct Found {
     overdue: Vec<String>,
     stuck: Vec<String>,
     stuck_count: u64,
+    unfinished: Vec<Value>,
+    unfinished_count: u64,
     verified: u64,
     unproven: u64,
     skipped: u64,
+    revoked: Vec<String>,
+    revoked_count: u64,
+    overlap_expired: u64,
+    old_token_accepted: u64,
     problems: Vec<Value>,
     failed: u64,
 }
 
 /// What became of a closer look at one secret.
 enum Looked {
-    Verified,
+    /// It works. What is to be said of its last rotation.
+    Verified(String),
+    /// The overlap was over, and was ended.
+    Revoked,
     /// Nobody is asked, and the value does not prove itself.
-    Unproven,
-    Failed(OperateError),
+    Unproven(String),
+    /// The overlap is over; it is ended when the secret has not been changed for a while.
+    Postponed,
+    Failed {
+        error: OperateError,
+        /// It was an overlap that could not be ended.
+        overlap: bool,
+    },
     /// There was no time left for it.
     Skipped,
 }
@@ -66,30 +124,41 @@ fn since(secret: &Described, time: Option<SystemTime>) -> Option<Duration> {
     time.map(|time| secret.as_of.duration_since(time).unwrap_or_default())
 }
 
-/// Looks at all secrets, from the page `from` on. An error of one secret is told, and does not keep the others from being seen.
+/// What a sweep is asked for.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    /// The page to begin with.
+    pub(crate) from: Option<String>,
+    /// The time since the sweep before, when a schedule asked for it.
+    pub(crate) window: Option<Window>,
+    pub(crate) deadline: Deadline,
+}
+
+/// Looks at all secrets. An error of one secret is told, and does not keep the others from being seen.
 ///
 /// # Errors
 /// When the secrets cannot be listed.
 pub(crate) async fn sweep<S: OperationStore>(
     operator: &Operator,
     store: &S,
-    from: Option<String>,
-    deadline: Deadline,
-) -> Result<(Answer, Vec<Datum>), OperateError> {
+    Sweep { from, window, deadline }: Sweep,
+) -> Result<(Answer, Vec<Datum>, Option<Digest>), OperateError> {
     let mut found = Found::default();
+    let mut digest = window.map(Digest::new);
+    let prefix = operator.stack.name_prefix();
+    let filter = operator.scope.filter(prefix);
     let mut next = from;
     let complete = loop {
-        let page = store.list(operator.stack.name_prefix(), next.as_deref()).await?;
-        let closer: Vec<&Described> = page.secrets.iter().filter(|secret| found.see(operator, secret)).collect();
-        let looks = stream::iter(closer).map(|secret| async move {
-            if deadline.left() < RESERVE {
-                return (secret, Looked::Skipped);
-            }
-            (secret, look(operator, store, secret, deadline).await.unwrap_or_else(Looked::Failed))
-        });
+        let page = store.list(&filter, next.as_deref()).await?;
+        let mut closer: Vec<(&Described, Look)> = vec![];
+        for secret in page.secrets.iter().filter(|secret| operator.scope.contains(secret, prefix)) {
+            closer.extend(found.see(operator, secret, digest.as_mut()).map(|look| (secret, look)));
+        }
+        let looks = stream::iter(closer)
+            .map(|(secret, wanted)| async move { (secret, look(operator, store, secret, wanted, deadline).await) });
         let mut looks = looks.buffer_unordered(AT_ONCE);
         while let Some((secret, looked)) = looks.next().await {
-            found.add(secret, looked);
+            found.add(secret, looked, digest.as_mut());
         }
         if found.skipped > 0 {
             // This page once more.
@@ -101,17 +170,27 @@ pub(crate) async fn sweep<S: OperationStore>(
         }
     };
     let metrics = found.metrics(complete);
-    Ok((found.answer(complete, next), metrics))
+    Ok((found.answer(complete, next), metrics, digest))
+}
+
+/// Why a secret is looked at more closely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// It was rotated not long ago.
+    Recent,
+    /// Its overlap may be over.
+    Overlap {
+        /// It was rotated not long ago as well.
+        recent: bool,
+    },
 }
 
 impl Found {
     /// Takes note of what the listing tells of a secret. Whether it wants a closer look.
-    fn see(&mut self, operator: &Operator, secret: &Described) -> bool {
+    fn see(&mut self, operator: &Operator, secret: &Described, mut digest: Option<&mut Digest>) -> Option<Look> {
         self.secrets += 1;
         let active = secret.rotation_enabled && !secret.deleted && secret.replica_of.is_none();
-        if Managed::of(secret).is_none() || !active {
-            return false;
-        }
+        let managed = Managed::of(secret).filter(|_| active)?;
         self.managed += 1;
         let age = since(secret, secret.last_rotated);
         self.age_max = self.age_max.max(age.unwrap_or_default());
@@ -119,31 +198,65 @@ impl Found {
             self.overdue_max = self.overdue_max.max(overdue);
             tracing::warn!(target: AUDIT, secret = secret.name, hours = overdue.as_secs() / 3_600, "overdue");
             name(&mut self.overdue, secret);
+            digest.iter_mut().for_each(|digest| digest.overdue(secret));
+        }
+        // One that was changed a moment ago may be in the hands of an action that is under way.
+        let left = since(secret, secret.last_changed).is_some_and(|changed| changed >= operator.abort_after);
+        for action in unfinished(secret).into_iter().filter(|_| left) {
+            tracing::warn!(target: AUDIT, secret = secret.name, action, "unfinished");
+            self.unfinished_count += 1;
+            if self.unfinished.len() < NAMED {
+                self.unfinished.push(json!({ "secret": secret.name, "action": action }));
+            }
+            digest.iter_mut().for_each(|digest| digest.unfinished(secret, action, operator.abort_after));
         }
         if open_rotation(secret).is_some() {
             // How old a rotation is, a listing does not tell; the last change is not older.
-            if since(secret, secret.last_changed).is_some_and(|changed| changed >= operator.abort_after) {
+            if left {
                 tracing::warn!(target: AUDIT, secret = secret.name, "stuck");
                 self.stuck_count += 1;
                 name(&mut self.stuck, secret);
+                digest.iter_mut().for_each(|digest| digest.stuck(secret, operator.abort_after));
             }
-            return false;
+            return None;
         }
-        age.is_some_and(|age| age < RECENT)
+        let recent = age.is_some_and(|age| age < RECENT);
+        match managed {
+            Managed::Token if overlap_may_be_over(operator, secret) => Some(Look::Overlap { recent }),
+            _ => recent.then_some(Look::Recent),
+        }
     }
 
-    fn add(&mut self, secret: &Described, looked: Looked) {
+    fn add(&mut self, secret: &Described, looked: Looked, mut digest: Option<&mut Digest>) {
         match looked {
-            Looked::Verified => self.verified += 1,
-            Looked::Unproven => self.unproven += 1,
+            Looked::Verified(told) => {
+                self.verified += 1;
+                digest.iter_mut().for_each(|digest| digest.rotated(secret, &told));
+            }
+            Looked::Unproven(told) => {
+                self.unproven += 1;
+                digest.iter_mut().for_each(|digest| digest.rotated(secret, &told));
+            }
+            Looked::Revoked => {
+                self.revoked_count += 1;
+                tracing::info!(target: AUDIT, secret = secret.name, action = "revoke", result = "done", "overlap ended");
+                name(&mut self.revoked, secret);
+                digest.iter_mut().for_each(|digest| digest.revoked(secret));
+            }
+            Looked::Postponed => self.overlap_expired += 1,
             Looked::Skipped => self.skipped += 1,
-            Looked::Failed(error) => {
+            Looked::Failed { error, overlap } => {
                 self.failed += 1;
-                tracing::error!(target: AUDIT, secret = secret.name, error_type = error.name(), %error, "does not verify");
+                self.overlap_expired += u64::from(overlap);
+                self.old_token_accepted +=
+                    u64::from(error == OperateError::Rotation(RotationError::TargetAcceptsRevoked));
+                let what = if overlap { "overlap not ended" } else { "does not verify" };
+                tracing::error!(target: AUDIT, secret = secret.name, error_type = error.name(), %error, "{what}");
                 if self.problems.len() < NAMED {
                     let problem = json!({ "secret": secret.name, "error": error.name(), "message": error.to_string() });
                     self.problems.push(problem);
                 }
+                digest.iter_mut().for_each(|digest| digest.problem(secret, what, &error));
             }
         }
     }
@@ -159,6 +272,9 @@ impl Found {
             datum("HoursOverdueMax", hours(self.overdue_max), Unit::Hours),
             datum("StuckPending", count(self.stuck_count), Unit::Count),
             datum("NotVerified", count(self.failed), Unit::Count),
+            datum("OverlapExpired", count(self.overlap_expired), Unit::Count),
+            datum("OldTokenAccepted", count(self.old_token_accepted), Unit::Count),
+            datum("UnfinishedOperations", count(self.unfinished_count), Unit::Count),
         ];
         if complete {
             data.push(datum("SweepCompleted", 1.0, Unit::Count));
@@ -172,8 +288,12 @@ impl Found {
             ("managed", json!(self.managed)),
             ("verified", json!(self.verified)),
             ("unproven", json!(self.unproven)),
+            ("revoked", json!(self.revoked_count)),
+            ("revokedSecrets", json!(self.revoked)),
+            ("overlapsExpired", json!(self.overlap_expired)),
             ("overdue", json!(self.overdue)),
             ("stuck", json!(self.stuck)),
+            ("unfinished", json!(self.unfinished)),
             ("failed", json!(self.failed)),
             ("problems", json!(self.problems)),
             ("complete", json!(complete)),
@@ -183,26 +303,107 @@ impl Found {
     }
 }
 
-/// Verifies the current value of a secret.
+/// Whether the listing leaves it open that an overlap is over which nobody has ended.
+fn overlap_may_be_over(operator: &Operator, secret: &Described) -> bool {
+    let previous = secret.versions.holder(&Stage::Previous);
+    if previous.is_none() || previous == secret.versions.holder(&Stage::Current) {
+        return false;
+    }
+    // What is wrong with a policy is told when the value is looked at.
+    let Ok(policy) = operator.stack.for_kind(TOKEN_SETTINGS).for_secret(&secret.tags, secret.as_of) else {
+        return false;
+    };
+    let began = secret.last_rotated.or(secret.last_changed);
+    since(secret, began).is_some_and(|age| age >= policy.overlap && age < policy.overlap + TRIED_FOR)
+}
+
+/// Whether the overlap has ended, by the value itself.
+fn overlap_is_over<K: Operable>(kind: &K, seen: &Seen) -> bool {
+    let end = seen.overlap_end(kind);
+    match seen.current.field() {
+        // A JSON value says itself whether there is one; AWSPREVIOUS may be a person's own way back.
+        Some(_) => end.is_some_and(|end| end < seen.secret.as_of),
+        None => end.is_none_or(|end| end < seen.secret.as_of),
+    }
+}
+
+/// A closer look at one secret; when the service throttles it, once more after a while.
 async fn look<S: OperationStore>(
     operator: &Operator,
     store: &S,
     secret: &Described,
+    wanted: Look,
     deadline: Deadline,
-) -> Result<Looked, OperateError> {
-    let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
-    let secret_id = secret.name.as_str();
-    let told = match Managed::of(secret) {
-        Some(Managed::Token) => {
-            let (kind, stack) = (&operator.token, &operator.stack.for_kind(TOKEN_SETTINGS));
-            Desk { kind, store, stack, secret_id, deadline }.verify_current(&mut rng).await?
+) -> Looked {
+    let mut pauses = THROTTLED_PAUSES.into_iter();
+    loop {
+        if deadline.left() < RESERVE {
+            return Looked::Skipped;
         }
-        Some(Managed::Keys) => {
-            let stack = &operator.stack.for_kind(KEY_SETTINGS);
-            let kind = operator.keys.as_ref().map_err(Clone::clone)?;
-            Desk { kind, store, stack, secret_id, deadline }.verify_current(&mut rng).await?
+        let secret_id = secret.name.as_str();
+        let looked = match Managed::of(secret) {
+            Some(Managed::Token) => {
+                let (kind, stack) = (&operator.token, &operator.stack.for_kind(TOKEN_SETTINGS));
+                look_at(&Desk { kind, store, stack, secret_id, deadline }, secret, wanted).await
+            }
+            Some(Managed::Keys) => match &operator.keys {
+                Err(error) => Looked::Failed { error: error.clone().into(), overlap: false },
+                Ok(kind) => {
+                    let stack = &operator.stack.for_kind(KEY_SETTINGS);
+                    look_at(&Desk { kind, store, stack, secret_id, deadline }, secret, wanted).await
+                }
+            },
+            None => return Looked::Unproven(String::new()),
+        };
+        let throttled = matches!(&looked, Looked::Failed { error, .. } if error.name() == "Throttled");
+        match pauses.next() {
+            Some(pause) if throttled && deadline.pause(pause).await => {}
+            _ => return looked,
         }
-        None => return Ok(Looked::Unproven),
+    }
+}
+
+async fn look_at<K: Operable, S: OperationStore>(desk: &Desk<'_, K, S>, secret: &Described, wanted: Look) -> Looked {
+    let Ok(mut rng) = StdRng::try_from_os_rng() else {
+        return Looked::Failed { error: RotationError::NoRandomness.into(), overlap: false };
     };
-    Ok(if told["verified"] == true { Looked::Verified } else { Looked::Unproven })
+    let failed = |overlap| move |error| Looked::Failed { error, overlap };
+    // What the listing says may be some minutes old: before anything is said against a secret, it is described.
+    let mut seen = desk.see(secret.clone()).await;
+    if seen.is_err() {
+        seen = desk.look().await;
+    }
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(error) => return failed(matches!(wanted, Look::Overlap { .. }))(error),
+    };
+    let mut recent = true;
+    if let Look::Overlap { recent: also } = wanted {
+        if overlap_is_over(desk.kind, &seen) {
+            let quiet = since(secret, secret.last_changed).is_some_and(|changed| changed >= QUIET);
+            if !quiet {
+                return Looked::Postponed;
+            }
+            return desk.revoke(&mut rng).await.map_or_else(failed(true), |_| Looked::Revoked);
+        }
+        recent = also;
+    }
+    if recent {
+        let verified = match desk.verify(&seen, &mut rng).await {
+            Ok(()) => Ok(()),
+            Err(_) => match desk.look().await {
+                Ok(seen) => desk.verify(&seen, &mut rng).await.map_err(OperateError::from),
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = verified {
+            return failed(false)(error);
+        }
+    }
+    let told = match seen.overlap_end(desk.kind).filter(|_| K::REVOCABLE) {
+        Some(end) => format!("the old token is accepted until {}", format_timestamp(end)),
+        None if K::REVOCABLE => "the old token is not accepted any more".to_owned(),
+        None => "what the old keys encrypted stays readable".to_owned(),
+    };
+    if desk.proofs().is_empty() { Looked::Unproven(told) } else { Looked::Verified(told) }
 }

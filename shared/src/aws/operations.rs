@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
 use serde::Deserialize;
 
-use super::{Common, reason};
+use super::{Common, answered, reason};
 use crate::environment::Environment;
 use crate::error::RotationError;
 
@@ -62,6 +62,19 @@ impl OperationClients {
     pub async fn notify(&self, topic_arn: &str, title: &str, message: &str) -> Result<(), String> {
         let call = self.sns.publish().topic_arn(topic_arn).subject(subject(title)).message(message);
         call.send().await.map(drop).map_err(|error| reason(&error))
+    }
+
+    /// Whether SNS answers for a topic; that the role may not look at it is an answer, too.
+    ///
+    /// # Errors
+    /// Why there was no answer, or that there is no such topic.
+    pub async fn reach_topic(&self, topic_arn: &str) -> Result<(), String> {
+        match self.sns.get_topic_attributes().topic_arn(topic_arn).send().await {
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found_exception()) => {
+                Err("there is no such topic".to_owned())
+            }
+            result => answered(result),
+        }
     }
 
     /// The newest failure of a step for a secret (a name or an ARN) in the log of a rotation function since `since`, and

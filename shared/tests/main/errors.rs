@@ -172,6 +172,11 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             E::TargetRefused { which: "pending", hint: ": do this" },
             "the target refuses the pending token: do this",
         ),
+        (
+            "TargetAcceptsRevoked",
+            E::TargetAcceptsRevoked,
+            "still accepts a token that was revoked: does it read this secret",
+        ),
         ("TargetAcceptsAnyToken", E::TargetAcceptsAnyToken, "TARGET_VERIFY_URL must name an endpoint that requires"),
         (
             "InstanceMissing",

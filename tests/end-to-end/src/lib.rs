@@ -256,7 +256,7 @@ impl Scene {
     pub async fn with_operator(self, variables: &[(&str, &str)]) -> Result<Self, Failure> {
         let executable = tokio::task::spawn_blocking(|| build(OPERATE)).await??;
         let mut environment = self.environment.clone();
-        let actions = "status,verify,abort,doctor,sweep";
+        let actions = "status,verify,rollback,revoke,abort,compromise,doctor,sweep";
         let all = [("ALLOWED_ACTIONS", actions)].into_iter().chain(variables.iter().copied());
         environment.extend(all.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let timeout = Duration::from_secs(60);

@@ -1,0 +1,175 @@
+//! The message of a sweep: what has happened since the sweep before, and what somebody has to do.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use rotation::store::Described;
+use rotation::time::format_timestamp;
+
+use crate::error::OperateError;
+
+/// What goes on is told again so often.
+const AGAIN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// The most secrets that a message names of each kind: SNS takes 262,144 bytes (SNS quotas, "Message size").
+const NAMED: usize = 100;
+
+/// The time from the sweep before, which it left out, to this one. Windows of sweeps in a row meet, so that nothing is told
+/// twice and nothing is left out, and nobody has to remember anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    after: SystemTime,
+    until: SystemTime,
+}
+
+impl Window {
+    /// The `period` before a scheduled time.
+    #[must_use]
+    pub fn before(scheduled: SystemTime, period: Duration) -> Self {
+        Self { after: scheduled.checked_sub(period).unwrap_or(SystemTime::UNIX_EPOCH), until: scheduled }
+    }
+
+    fn contains(self, time: SystemTime) -> bool {
+        self.after < time && time <= self.until
+    }
+
+    /// Whether something that has been since `time` is told now: when it is new, and once a day after that.
+    fn tells_of(self, time: SystemTime) -> bool {
+        let Ok(age) = self.until.duration_since(time) else { return false };
+        let days = (age.as_secs() / AGAIN_AFTER.as_secs()).try_into().unwrap_or(u32::MAX);
+        self.contains(time + AGAIN_AFTER * days)
+    }
+}
+
+/// The kinds of lines, in the order in which they are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Line {
+    Problem,
+    Unfinished,
+    Stuck,
+    Overdue,
+    Rotated,
+    Revoked,
+}
+
+impl Line {
+    fn needs_attention(self) -> bool {
+        !matches!(self, Self::Rotated | Self::Revoked)
+    }
+
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Problem => "Does not work",
+            Self::Unfinished => "Operations that died half way",
+            Self::Stuck => "Rotations that do not end",
+            Self::Overdue => "Overdue",
+            Self::Rotated => "Rotated",
+            Self::Revoked => "Old token revoked, and refused by the application",
+        }
+    }
+}
+
+/// A message in the making.
+#[derive(Debug)]
+pub struct Digest {
+    window: Window,
+    lines: BTreeMap<Line, (usize, Vec<String>)>,
+}
+
+impl Digest {
+    /// Of what happened in the window.
+    #[must_use]
+    pub fn new(window: Window) -> Self {
+        Self { window, lines: BTreeMap::new() }
+    }
+
+    fn add(&mut self, line: Line, text: String) {
+        let (count, lines) = self.lines.entry(line).or_default();
+        *count += 1;
+        if lines.len() < NAMED {
+            lines.push(text);
+        }
+    }
+
+    /// A secret that works; told when it was rotated in the window.
+    pub(crate) fn rotated(&mut self, secret: &Described, told: &str) {
+        if let Some(rotated) = secret.last_rotated.filter(|rotated| self.window.contains(*rotated)) {
+            self.add(Line::Rotated, format!("{} at {}; {told}", secret.name, format_timestamp(rotated)));
+        }
+    }
+
+    /// An overlap was ended.
+    pub(crate) fn revoked(&mut self, secret: &Described) {
+        self.add(Line::Revoked, secret.name.clone());
+    }
+
+    /// A rotation has been open for longer than `abort_after`.
+    pub(crate) fn stuck(&mut self, secret: &Described, abort_after: Duration) {
+        if let Some(since) = secret.last_changed.filter(|changed| self.window.tells_of(*changed + abort_after)) {
+            let name = &secret.name;
+            self.add(
+                Line::Stuck,
+                format!(
+                    "{name} since {}: operate {{\"action\":\"doctor\",\"secret_id\":\"{name}\"}} says why; the action abort gives it up",
+                    format_timestamp(since)
+                ),
+            );
+        }
+    }
+
+    /// A rotation was due.
+    pub(crate) fn overdue(&mut self, secret: &Described) {
+        if let Some(due) = secret.next_rotation.filter(|due| self.window.tells_of(*due)) {
+            let (name, due) = (&secret.name, format_timestamp(due));
+            let repair = format!("aws secretsmanager rotate-secret --secret-id {name}");
+            self.add(Line::Overdue, format!("{name} since {due}: {repair}; if it fails, the action doctor says why"));
+        }
+    }
+
+    /// An action died half way.
+    pub(crate) fn unfinished(&mut self, secret: &Described, action: &str, abort_after: Duration) {
+        if secret.last_changed.is_some_and(|changed| self.window.tells_of(changed + abort_after)) {
+            self.add(Line::Unfinished, format!("{}: run the action {action} again", secret.name));
+        }
+    }
+
+    /// The current value does not verify, or an overlap was not ended.
+    pub(crate) fn problem(&mut self, secret: &Described, what: &str, error: &OperateError) {
+        let (name, kind) = (&secret.name, error.name());
+        self.add(Line::Problem, format!("{name}: {what}: {kind}: {error}; the action doctor says what to do"));
+    }
+
+    /// Subject and text; `None` when there is nothing to tell.
+    #[must_use]
+    pub fn message(&self) -> Option<(String, String)> {
+        let count = |wanted: &dyn Fn(Line) -> bool| -> usize {
+            self.lines.iter().filter(|(line, _)| wanted(**line)).map(|(_, (count, _))| count).sum()
+        };
+        if self.lines.is_empty() {
+            return None;
+        }
+        let attention = count(&Line::needs_attention);
+        let mut parts = vec![];
+        if attention > 0 {
+            parts.push(format!("{attention} need attention"));
+        }
+        for (line, what) in [(Line::Rotated, "rotated"), (Line::Revoked, "revoked")] {
+            let number = count(&|of| of == line);
+            if number > 0 {
+                parts.push(format!("{number} {what}"));
+            }
+        }
+        let mut text = format!("Secret rotation, {}\n", format_timestamp(self.window.until));
+        for (line, (count, lines)) in &self.lines {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\n{} ({count}):\n", line.heading());
+            for line in lines {
+                let _ = writeln!(text, "- {line}");
+            }
+            if *count > lines.len() {
+                let _ = writeln!(text, "- and {} more: the action sweep and the log name them", count - lines.len());
+            }
+        }
+        Some((format!("Secret rotation: {}", parts.join(", ")), text))
+    }
+}

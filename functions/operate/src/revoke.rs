@@ -1,0 +1,304 @@
+//! `revoke` ends an overlap and proves that the old token is dead; `compromise` replaces what is known to others first.
+//!
+//! What has to be dead is written down before anything is taken away: a mark on the version that holds the token
+//! ([`Mark::Revoked`], [`Mark::Compromised`]). It goes only when every such token was refused, so that a proof that failed, or a
+//! process that died, is not forgotten by the next try.
+
+use std::time::Duration;
+
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use rotation::error::RotationError;
+use rotation::event::VersionId;
+use rotation::secret::SecretText;
+use rotation::store::{OperationStore, StoreErrorKind};
+use rotation::versions::Stage;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use crate::actions::{Answer, answer};
+use crate::error::OperateError;
+use crate::operable::Operable;
+use crate::request::Action;
+use crate::secret::{Desk, Mark, Marked, Seen, new_version, open_rotation};
+
+/// A compromise that is asked for again within this time of the version that it made is the same one. Later it is another:
+/// what is current by then is replaced as well, which is the safe side.
+pub const SAME_INCIDENT: Duration = Duration::from_secs(60 * 60);
+
+/// Waits between two looks at a rotation that runs.
+const PAUSE: Duration = Duration::from_secs(1);
+/// For so long a rotation that was just started may not be listed yet, because reads are eventually consistent.
+const UNLISTED: u32 = 10;
+
+/// Tokens without repetition, less the one that is in use.
+struct Dead {
+    in_use: SecretText,
+    tokens: Vec<SecretText>,
+}
+
+impl Dead {
+    fn add(&mut self, tokens: Vec<SecretText>) {
+        for token in tokens {
+            if token != self.in_use && !self.tokens.contains(&token) {
+                self.tokens.push(token);
+            }
+        }
+    }
+}
+
+impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
+    /// Ends the overlap now: the previous token is taken away, and proven dead.
+    ///
+    /// # Errors
+    /// [`OperateError::NotForThisKind`], [`OperateError::RotationOpen`]; [`OperateError::CurrentDoesNotVerify`]: nothing is
+    /// taken away then; [`RotationError::TargetAcceptsRevoked`] when the application still accepts it.
+    pub async fn revoke(&self, rng: &mut StdRng) -> Result<Answer, OperateError> {
+        if !K::REVOCABLE {
+            let instead = "what is encrypted with an old key has to stay readable; after an exposure use compromise";
+            return Err(OperateError::NotForThisKind { action: Action::Revoke, instead });
+        }
+        let seen = self.look().await?;
+        self.revoke_seen(seen, vec![], rng).await
+    }
+
+    /// The same for a secret that was looked at, with further tokens that have to be dead.
+    async fn revoke_seen(
+        &self,
+        seen: Seen,
+        further: Vec<SecretText>,
+        rng: &mut StdRng,
+    ) -> Result<Answer, OperateError> {
+        seen.require_no_open_rotation()?;
+        self.verify(&seen, rng).await.map_err(|error| OperateError::CurrentDoesNotVerify(Box::new(error)))?;
+        let without = self.kind.without_previous(&seen.current)?;
+        let holds_previous = without.text() != seen.current.text();
+        let previous = self.previous(&seen).await?;
+        let revoked = self.marked(&seen, Mark::Revoked).await?;
+        let compromised = self.marked(&seen, Mark::Compromised).await?;
+        let mut dead = Dead { in_use: seen.current.secret()?, tokens: vec![] };
+        dead.add(further);
+        for marked in [&revoked, &compromised].into_iter().flatten() {
+            dead.add(self.kind.tokens(&marked.value)?);
+        }
+        // A compromise that has not replaced its token yet has nothing to say of it.
+        let before = dead.tokens.len();
+        dead.add(self.kind.tokens(&seen.current)?);
+        for marked in previous.iter() {
+            dead.add(self.kind.tokens(&marked.value)?);
+        }
+        let new = dead.tokens.len() > before;
+
+        let last = previous.as_ref().filter(|previous| previous.version != seen.current_id);
+        let holder = if holds_previous { Some(&seen.current_id) } else { last.map(|last| &last.version) };
+        if let Some(holder) = holder.filter(|_| new) {
+            self.prove_what_the_mark_tells(&seen, revoked.as_ref(), holder, rng).await?;
+            self.mark(Mark::Revoked, &seen, holder).await?;
+        }
+        let now = if holds_previous {
+            let version = new_version(rng);
+            let now = self.publish(&seen, &without, Mark::Operation, &version).await;
+            self.drop_stage(&version, &Mark::Operation.stage()).await?;
+            // AWSPREVIOUS has come to the version with the old token.
+            self.drop_stage(&seen.current_id, &Stage::Previous).await?;
+            now?
+        } else {
+            if let Some(last) = last {
+                self.drop_stage(&last.version, &Stage::Previous).await?;
+            }
+            seen
+        };
+        self.prove_dead(&now, &dead.tokens, rng).await?;
+
+        // A rotation that began meanwhile may have put back what was taken away.
+        let after = self.look().await?;
+        after.require_no_open_rotation()?;
+        let back = self.previous(&after).await?;
+        let back = back.map(|back| self.kind.tokens(&back.value)).transpose()?.unwrap_or_default();
+        let changed = after.current_id != now.current_id || back.iter().any(|token| dead.tokens.contains(token));
+        if changed {
+            return Err(RotationError::CurrentChanged { name: after.secret.name }.into());
+        }
+        if let Some(version) = after.secret.versions.holder(&Mark::Revoked.stage()) {
+            self.drop_stage(version, &Mark::Revoked.stage()).await?;
+        }
+        Ok(answer([
+            ("version", json!(now.current_id)),
+            ("tokensRevoked", json!(dead.tokens.len())),
+            ("provenRefused", json!(self.kind.has_target())),
+        ]))
+    }
+
+    /// A stage is on one version only. Before it moves, what it tells has to be settled: tokens that the version it moves to
+    /// does not hold as well.
+    async fn prove_what_the_mark_tells(
+        &self,
+        seen: &Seen,
+        revoked: Option<&Marked>,
+        holder: &VersionId,
+        rng: &mut StdRng,
+    ) -> Result<(), OperateError> {
+        let Some(revoked) = revoked.filter(|revoked| revoked.version != *holder) else { return Ok(()) };
+        let mut older = Dead { in_use: seen.current.secret()?, tokens: vec![] };
+        older.add(self.kind.tokens(&revoked.value)?);
+        let held = match self.previous(seen).await? {
+            Some(previous) if previous.version == *holder => self.kind.tokens(&previous.value)?,
+            _ => self.kind.tokens(&seen.current)?,
+        };
+        older.tokens.retain(|token| !held.contains(token));
+        if older.tokens.is_empty() { Ok(()) } else { self.prove_dead(seen, &older.tokens, rng).await }
+    }
+
+    /// Has the application load the secret, and proves that it accepts the current token and none of these.
+    async fn prove_dead(&self, now: &Seen, dead: &[SecretText], rng: &mut StdRng) -> Result<(), OperateError> {
+        self.settle(now, None, self.deadline, rng).await?;
+        for token in dead {
+            self.kind.prove_refused(&now.secret.name, token, self.deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces what is current at once: a token is replaced by a rotation and revoked; of a keyring, the primary and the
+    /// staged key are marked and replaced by fresh ones, are never promoted again, and stay readable. Where it died half way it
+    /// goes on.
+    ///
+    /// # Errors
+    /// [`OperateError::NotConfirmed`], [`OperateError::RotationFailed`], [`OperateError::NotFinished`], and those of
+    /// [`revoke`](Self::revoke).
+    pub async fn compromise(&self, confirm: Option<&str>, rng: &mut StdRng) -> Result<Answer, OperateError> {
+        let seen = self.look().await?;
+        let name = || seen.secret.name.clone();
+        if confirm != Some(&seen.secret.name) {
+            return Err(OperateError::NotConfirmed { name: name() });
+        }
+        if let Some(until) = seen.policy.hold_until {
+            return Err(RotationError::OnHold { name: name(), until }.into());
+        }
+        if !seen.secret.rotation_enabled {
+            return Err(RotationError::RotationNotEnabled { name: name() }.into());
+        }
+        let marked = self.marked(&seen, Mark::Compromised).await?;
+        let mut further = vec![];
+        let (exposed, version) = match marked {
+            Some(marked) if self.has_replaced(&seen, &marked)? => (marked.version, seen.current_id.clone()),
+            marked => {
+                for marked in marked.iter() {
+                    further = self.kind.tokens(&marked.value)?;
+                }
+                let from = self.mark_as_compromised(&seen, rng).await?;
+                let version = self.rotate_away(&from, rng).await?;
+                (from, version)
+            }
+        };
+        let now = self.wait_for(&version, &seen).await?;
+        let mut told = if K::REVOCABLE {
+            self.revoke_seen(now, further, rng).await?
+        } else {
+            self.verify(&now, rng).await?;
+            self.tell_of_exposed_keys(&now, &exposed).await?
+        };
+        self.drop_stage(&exposed, &Mark::Compromised.stage()).await?;
+        told.insert("replaced".to_owned(), json!(exposed));
+        Ok(told)
+    }
+
+    /// Whether the current value is the one that replaced the marked one, a moment ago.
+    fn has_replaced(&self, seen: &Seen, marked: &Marked) -> Result<bool, OperateError> {
+        let recent = seen.secret.as_of.duration_since(seen.created).is_ok_and(|age| age < SAME_INCIDENT);
+        let ours = replaces(&seen.current_id, &marked.version);
+        Ok(ours && recent && !self.kind.same_in_use(&seen.policy, &marked.value, &seen.current)?)
+    }
+
+    /// Says of the current value that it is known to others, in the value itself where there is a place for it: from that a
+    /// rotation makes fresh keys at once, whatever the policy is. The version that is current then.
+    async fn mark_as_compromised(&self, seen: &Seen, rng: &mut StdRng) -> Result<VersionId, OperateError> {
+        let Some(value) = self.kind.marked(&seen.subject(), &seen.current)? else {
+            self.mark(Mark::Compromised, seen, &seen.current_id).await?;
+            return Ok(seen.current_id.clone());
+        };
+        let version = new_version(rng);
+        match self.publish(seen, &value, Mark::Compromised, &version).await {
+            Ok(now) => Ok(now.current_id),
+            Err(error) => {
+                self.drop_stage(&version, &Mark::Compromised.stage()).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins a rotation away from the version, and says to which. One that is open was begun from a value that may be as
+    /// exposed: it is given up, unless it is the one that an earlier try, or another request, has begun.
+    async fn rotate_away(&self, from: &VersionId, rng: &mut StdRng) -> Result<VersionId, OperateError> {
+        let new = VersionId::new(format!("{}{:032x}", replacing(from), rng.random::<u128>()));
+        loop {
+            let secret = self.store.describe(self.secret_id).await?;
+            let open = open_rotation(&secret);
+            let ours = open.filter(|open| replaces(open, from));
+            if let (Some(open), None) = (open, ours) {
+                self.drop_stage(open, &Stage::Pending).await?;
+            }
+            let version = ours.unwrap_or(&new);
+            match self.store.start_rotation(self.secret_id, version).await {
+                Ok(()) => return Ok(version.clone()),
+                // It is being done.
+                Err(error) if error.kind == StoreErrorKind::Rejected && ours.is_some() => return Ok(version.clone()),
+                // Another one has not ended yet, though it has nothing to promote any more.
+                Err(error) if error.kind == StoreErrorKind::Rejected => {
+                    if !self.deadline.pause(PAUSE).await {
+                        return Err(error.into());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits until the service has seen the rotation to `version` succeed: until then finishSecret may still put back what it
+    /// replaced.
+    async fn wait_for(&self, version: &VersionId, before: &Seen) -> Result<Seen, OperateError> {
+        let function = before.secret.rotation_function.clone().unwrap_or_default();
+        let (mut seen_once, mut looks) = (false, 0);
+        loop {
+            let secret = self.store.describe(self.secret_id).await?;
+            let listed = secret.versions.contains(version);
+            let gone = !listed && (seen_once || looks >= UNLISTED);
+            seen_once |= listed;
+            looks += 1;
+            if gone {
+                return Err(OperateError::RotationFailed { version: version.clone(), function });
+            }
+            if secret.versions.holder(&Stage::Current) == Some(version) {
+                let now = self.see(secret).await?;
+                if now.secret.last_rotated.is_some_and(|rotated| rotated >= now.created) {
+                    return Ok(now);
+                }
+            }
+            if !self.deadline.pause(PAUSE).await {
+                return Err(OperateError::NotFinished { version: version.clone(), function });
+            }
+        }
+    }
+
+    /// What is exposed in a keyring, and what depends on it.
+    async fn tell_of_exposed_keys(&self, now: &Seen, exposed: &VersionId) -> Result<Answer, OperateError> {
+        let value = self.store.get(self.secret_id, exposed).await?;
+        let old = value.map(|value| self.kind.parse(&now.policy, value.text)).transpose()?;
+        if now.current.field().is_none() {
+            // A text has no place for the mark that keeps a rollback from it.
+            self.mark(Mark::Exposed, now, exposed).await?;
+        }
+        let mut told = answer([("version", json!(now.current_id))]);
+        told.extend(self.kind.report(&now.subject(), old.as_ref(), &now.current));
+        Ok(told)
+    }
+}
+
+/// By this the id of a version begins that replaces a compromised one.
+fn replacing(version: &VersionId) -> String {
+    let digest = Sha256::new().chain_update(b"rotation.replaces.v1\0").chain_update(version.as_str()).finalize();
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn replaces(version: &VersionId, compromised: &VersionId) -> bool {
+    version.as_str().starts_with(&replacing(compromised))
+}
