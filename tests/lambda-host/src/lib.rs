@@ -20,7 +20,7 @@ mod runtime_api;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -28,11 +28,12 @@ use uuid::Uuid;
 
 pub use crate::error::{ConfigurationError, InvokeError};
 pub use crate::identity::{ACCOUNT, REGION, function_arn};
+pub use crate::log::LogEvent;
 
 use crate::forward::Forward;
 use crate::function::Function;
 use crate::identity::FunctionName;
-use crate::log::Logs;
+use crate::log::{LogClock, Logs};
 
 /// The largest request or response payload of a synchronous invocation, in bytes (Lambda quotas, 6 MB).
 pub const MAX_PAYLOAD: usize = 6 * 1024 * 1024;
@@ -102,6 +103,7 @@ struct Inner {
 #[derive(Default)]
 struct Registry {
     functions: BTreeMap<String, Entry>,
+    clock: LogClock,
     closed: bool,
 }
 
@@ -147,7 +149,8 @@ impl Entry {
 
 impl Registry {
     fn logs(&self, name: &str) -> Arc<Logs> {
-        self.functions.get(name).map(|entry| entry.logs.clone()).unwrap_or_default()
+        let logs = self.functions.get(name).map(|entry| entry.logs.clone());
+        logs.unwrap_or_else(|| Arc::new(Logs::new(self.clock.clone())))
     }
 
     fn function(&self, name: &str) -> Result<&Function, ConfigurationError> {
@@ -189,6 +192,14 @@ impl LambdaHost {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A host without functions, whose logs are dated by this clock instead of the machine's. Deadlines are not.
+    #[must_use]
+    pub fn with_log_clock(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        let host = Self::default();
+        lock(&host.inner.registry).clock = LogClock(Arc::new(now));
+        host
     }
 
     /// Adds a function, or replaces the one of that name: warm processes end, busy ones finish their invocation and
@@ -278,6 +289,13 @@ impl LambdaHost {
         // The registry is not locked while lines are copied.
         let logs = lock(&self.inner.registry).logs(name);
         logs.lines()
+    }
+
+    /// The same lines with the time at which each arrived; `None` for an unknown function.
+    #[must_use]
+    pub fn log_events(&self, name: &str) -> Option<Vec<LogEvent>> {
+        let logs = lock(&self.inner.registry).functions.get(name).map(|entry| entry.logs.clone());
+        logs.map(|logs| logs.events())
     }
 
     /// The names of all functions, in order.

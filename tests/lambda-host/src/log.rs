@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use tokio::net::unix::pipe;
 
@@ -16,21 +17,53 @@ const TAIL: usize = 4096;
 /// A line is cut here, as an event in CloudWatch Logs is, in bytes.
 const MAX_LINE: usize = 256 * 1024;
 
+/// One line of a function's log, an event in CloudWatch Logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEvent {
+    /// How many came before it in this log, those that are no longer kept included.
+    pub sequence: u64,
+    /// When it arrived, by the clock of the host.
+    pub time: SystemTime,
+    /// The line.
+    pub message: String,
+}
+
+/// The clock by which lines arrive.
+#[derive(Clone)]
+pub(crate) struct LogClock(pub(crate) Arc<dyn Fn() -> SystemTime + Send + Sync>);
+
+impl Default for LogClock {
+    fn default() -> Self {
+        Self(Arc::new(SystemTime::now))
+    }
+}
+
 /// The log of one function, across all its processes.
-#[derive(Default)]
-pub(crate) struct Logs(Mutex<VecDeque<String>>);
+pub(crate) struct Logs {
+    clock: LogClock,
+    events: Mutex<VecDeque<LogEvent>>,
+}
 
 impl Logs {
-    pub(crate) fn lines(&self) -> Vec<String> {
-        lock(&self.0).iter().cloned().collect()
+    pub(crate) fn new(clock: LogClock) -> Self {
+        Self { clock, events: Mutex::default() }
     }
 
-    pub(crate) fn push(&self, line: String) {
-        let mut lines = lock(&self.0);
-        if lines.len() == KEPT_LINES {
-            lines.pop_front();
+    pub(crate) fn lines(&self) -> Vec<String> {
+        lock(&self.events).iter().map(|event| event.message.clone()).collect()
+    }
+
+    pub(crate) fn events(&self) -> Vec<LogEvent> {
+        lock(&self.events).iter().cloned().collect()
+    }
+
+    pub(crate) fn push(&self, message: String) {
+        let mut events = lock(&self.events);
+        let sequence = events.back().map_or(0, |last| last.sequence + 1);
+        if events.len() == KEPT_LINES {
+            events.pop_front();
         }
-        lines.push_back(line);
+        events.push_back(LogEvent { sequence, time: (self.clock.0)(), message });
     }
 }
 

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use common::{config, example, host, invoke, json, until};
@@ -332,6 +334,31 @@ async fn the_tail_is_the_last_4_kb_of_one_invocation_and_the_log_has_every_line(
     assert_eq!(lines.iter().filter(|line| line.starts_with("out ") || line.starts_with("err ")).count(), 40_000);
     let quiet = invoke(&host, json!({})).await;
     assert!(!quiet.log_tail.contains("err "));
+}
+
+#[tokio::test]
+async fn lines_are_numbered_and_dated_by_the_hosts_clock_when_they_arrive() {
+    let seconds = Arc::new(AtomicU64::new(100));
+    let clock = seconds.clone();
+    let host = LambdaHost::with_log_clock(move || UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::SeqCst)));
+    assert_eq!(host.log_events("function"), None);
+    host.register(config("function")).unwrap();
+    assert_eq!(host.log_events("function"), Some(vec![]));
+    invoke(&host, json!({"do": "say", "lines": 1})).await;
+    seconds.store(200, Ordering::SeqCst);
+    // Also after the function has been replaced.
+    host.set_environment("function", "A", "b").unwrap();
+    invoke(&host, json!({})).await;
+    let events = host.log_events("function").unwrap();
+    let lines: Vec<String> = events.iter().map(|event| event.message.clone()).collect();
+    assert_eq!(lines, host.logs("function"));
+    let numbers: Vec<u64> = events.iter().map(|event| event.sequence).collect();
+    assert_eq!(numbers, (0..events.len() as u64).collect::<Vec<_>>());
+    let second = lines.iter().rposition(|line| line.starts_with("START")).unwrap();
+    for (index, event) in events.iter().enumerate() {
+        let expected = if index < second { 100 } else { 200 };
+        assert_eq!(event.time, UNIX_EPOCH + Duration::from_secs(expected), "{}", event.message);
+    }
 }
 
 #[tokio::test]

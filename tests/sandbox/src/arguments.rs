@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 
 pub(crate) const HELP: &str = "\
-An AWS for one machine: Secrets Manager with rotation, Lambda, CloudWatch metrics.
+An AWS for one machine: Secrets Manager with rotation, Lambda, CloudWatch metrics and
+logs, SNS.
 
 Usage: cargo sandbox [options]
 
@@ -31,16 +32,19 @@ Control API, on the same port:
   POST   /_sandbox/clock           {\"advance\": \"90d\"} moves the time; rotations that
                                    fall due meanwhile run before it answers
   GET    /_sandbox/events          rotations, steps, staging labels
-  GET    /_sandbox/calls           calls to Secrets Manager by caller and operation
+  GET    /_sandbox/calls           calls to Secrets Manager, SNS and CloudWatch Logs by
+                                   caller and operation
   DELETE /_sandbox/calls           count from here
   GET    /_sandbox/metrics         what PutMetricData was given
-  GET    /_sandbox/logs/FUNCTION   what the function logged
+  GET    /_sandbox/notifications   what was published to SNS topics
+  GET    /_sandbox/logs/FUNCTION   what the function logged; FilterLogEvents searches it
+                                   in the log group /aws/lambda/FUNCTION
   GET    /_sandbox/faults          the rules, and how often each matched
   POST   /_sandbox/faults          add a rule:
            {\"operation\": \"PutSecretValue\", \"caller\": \"admin-token\",
             \"first\": 1, \"times\": 2, \"fault\": {\"type\": \"Throttle\"}}
-           operation: an operation of Secrets Manager or CloudWatch, *, or Invoke
-                      (with \"step\": \"testSecret\" for one step)
+           operation: an operation of Secrets Manager, CloudWatch, CloudWatch Logs or
+                      SNS, *, or Invoke (with \"step\": \"testSecret\" for one step)
            for_millis: hit calls for so long, instead of or beside times
            fault: Throttle, InternalServiceError, LostAnswer, StaleRead,
                   {\"type\": \"Delay\", \"millis\": 500},

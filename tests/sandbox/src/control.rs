@@ -18,6 +18,7 @@ use crate::cloudwatch::CloudWatch;
 use crate::events;
 use crate::faults::FaultRule;
 use crate::scheduler;
+use crate::sns::Sns;
 use crate::state::Shared;
 
 #[derive(Clone)]
@@ -25,6 +26,7 @@ pub(crate) struct Control {
     pub(crate) shared: Arc<Shared>,
     pub(crate) host: LambdaHost,
     pub(crate) cloudwatch: CloudWatch,
+    pub(crate) sns: Sns,
 }
 
 const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
@@ -35,6 +37,7 @@ pub(crate) fn router(control: Control) -> Router {
         .route("/_sandbox/events", get(event_log))
         .route("/_sandbox/calls", get(calls).delete(reset_calls))
         .route("/_sandbox/metrics", get(metrics))
+        .route("/_sandbox/notifications", get(notifications))
         .route("/_sandbox/faults", get(faults).post(add_fault).delete(clear_faults))
         .route("/_sandbox/faults/{id}", axum::routing::delete(remove_fault))
         .route("/_sandbox/logs/{function}", get(logs))
@@ -108,6 +111,10 @@ async fn reset_calls(State(control): State<Control>) -> Response {
 
 async fn metrics(State(control): State<Control>) -> Response {
     answer(&json!(control.cloudwatch.data()))
+}
+
+async fn notifications(State(control): State<Control>) -> Response {
+    answer(&json!(control.sns.notifications()))
 }
 
 async fn faults(State(control): State<Control>) -> Response {

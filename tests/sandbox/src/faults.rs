@@ -1,7 +1,8 @@
 //! Faults on demand: the ways in which AWS fails, aimed at one call.
 //!
-//! A rule names an operation (`PutSecretValue`, `PutMetricData`, `*` for every call of both services, or `Invoke` for
-//! the rotation service's own invocations), optionally a caller, the first match that is hit and how many are.
+//! A rule names an operation (`PutSecretValue`, `PutMetricData`, `Publish`, `FilterLogEvents`, `*` for every call of
+//! these services, or `Invoke` for the rotation service's own invocations), optionally a caller, the first match that is
+//! hit and how many are.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,9 +13,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", deny_unknown_fields)]
 pub enum Fault {
-    /// `ThrottlingException`; the call has no effect. For `Invoke`: `TooManyRequestsException`.
+    /// `ThrottlingException` (`Throttling` in SNS); the call has no effect. For `Invoke`: `TooManyRequestsException`.
     Throttle,
-    /// `InternalServiceError`, status 500; the call has no effect.
+    /// `InternalServiceError` (`InternalError` in SNS), status 500; the call has no effect.
     InternalServiceError,
     /// The call takes effect, but the connection is closed without an answer.
     LostAnswer,

@@ -1,5 +1,5 @@
 //! An AWS for one machine, in one process: Secrets Manager with the rotation service that no emulator has, Lambda for
-//! native binaries, CloudWatch metrics, a clock that can be moved, and faults on demand.
+//! native binaries, CloudWatch metrics and logs, SNS, a clock that can be moved, and faults on demand.
 //!
 //! One port on 127.0.0.1 serves the AWS CLI, the SDKs and a control API under `/_sandbox/`. Region us-east-1, account
 //! 000000000000; signatures are not checked, and permissions are not enforced.
@@ -29,12 +29,14 @@ mod events;
 mod faults;
 mod host;
 mod invoker;
+mod logs;
 mod rotation_service;
 pub mod schedule;
 mod scheduler;
 mod secrets_manager;
 mod server;
 mod settings;
+mod sns;
 mod state;
 
 use std::collections::BTreeMap;
@@ -57,10 +59,12 @@ pub use crate::events::{
 pub use crate::faults::{Fault, FaultRule, Faults, Moment};
 pub use crate::invoker::{Answer, InvokeFailure, Invoker, Invoking};
 pub use crate::settings::{ConfigurationTest, Settings};
+pub use crate::sns::Notification;
 
 use crate::control::Control;
 use crate::host::Host;
 use crate::server::Server;
+use crate::sns::Sns;
 use crate::state::Shared;
 
 /// The region of everything in the sandbox.
@@ -74,6 +78,7 @@ pub struct Sandbox {
     shared: Arc<Shared>,
     host: LambdaHost,
     cloudwatch: CloudWatch,
+    sns: Sns,
     address: SocketAddr,
 }
 
@@ -97,17 +102,29 @@ impl Sandbox {
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).await?;
         let address = listener.local_addr()?;
-        let host = LambdaHost::new();
+        let clock = Clock::default();
+        let now = || {
+            let clock = clock.clone();
+            move || clock.now()
+        };
+        let host = LambdaHost::with_log_clock(now());
+        let cloudwatch = CloudWatch::new(now());
+        let sns = Sns::default();
         let invoker = settings.invoker.clone().unwrap_or_else(|| Arc::new(Host(host.clone())));
-        let shared = Arc::new(Shared::new(settings, invoker)?);
-        let clock = shared.clock.clone();
-        let cloudwatch = CloudWatch::new(move || clock.now());
-        let control = Control { shared: shared.clone(), host: host.clone(), cloudwatch: cloudwatch.clone() };
+        let shared = Arc::new(Shared::new(settings, invoker, clock)?);
+        let control =
+            Control { shared: shared.clone(), host: host.clone(), cloudwatch: cloudwatch.clone(), sns: sns.clone() };
         let router = host.router().merge(control::router(control));
-        let server = Server { shared: shared.clone(), cloudwatch: cloudwatch.clone(), router };
+        let server = Server {
+            shared: shared.clone(),
+            cloudwatch: cloudwatch.clone(),
+            host: host.clone(),
+            sns: sns.clone(),
+            router,
+        };
         shared.spawn(server.run(listener));
         shared.spawn(scheduler::keep(shared.clone()));
-        Ok(Self { shared, host, cloudwatch, address })
+        Ok(Self { shared, host, cloudwatch, sns, address })
     }
 
     /// `http://127.0.0.1:port`, for `AWS_ENDPOINT_URL`.
@@ -168,6 +185,11 @@ impl Sandbox {
         &self.cloudwatch
     }
 
+    /// What was published to SNS topics, oldest first.
+    pub fn notifications(&self) -> Vec<Notification> {
+        self.sns.notifications()
+    }
+
     /// Faults to inject.
     pub fn faults(&self) -> &Faults {
         &self.shared.faults
@@ -183,7 +205,7 @@ impl Sandbox {
         self.shared.subscribe()
     }
 
-    /// Calls to Secrets Manager by operation, since the start or [`Self::reset_calls`].
+    /// Calls to Secrets Manager, SNS and CloudWatch Logs by operation, since the start or [`Self::reset_calls`].
     pub fn calls(&self) -> BTreeMap<String, u64> {
         let mut total = BTreeMap::new();
         for (operation, count) in self.shared.calls().into_values().flatten() {

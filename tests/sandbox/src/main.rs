@@ -132,7 +132,7 @@ fn greet(sandbox: &Sandbox, options: &Options) {
     let endpoint = sandbox.endpoint();
     let functions = sandbox.host().functions();
     let function = functions.first().map_or("NAME", String::as_str);
-    println!("The sandbox serves Secrets Manager, Lambda and CloudWatch at {endpoint}. Ctrl-C ends it.");
+    println!("The sandbox serves Secrets Manager, Lambda, CloudWatch and SNS at {endpoint}. Ctrl-C ends it.");
     if let Some(dir) = &options.state_dir {
         println!("The secrets and their values are kept in {}/secrets.json.", dir.display());
     }

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use lambda_host::LambdaHost;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -20,13 +21,16 @@ use tower::ServiceExt as _;
 
 use crate::cloudwatch::CloudWatch;
 use crate::faults::{Call, Fault, Moment};
+use crate::logs;
 use crate::secrets_manager;
 use crate::secrets_manager::error::{ApiError, ApiResult};
+use crate::sns::Sns;
 use crate::state::Shared;
 
 /// Larger than any request that the services accept; Lambda takes 6 MB.
 const MAX_BODY: usize = 16 << 20;
-const TARGET_PREFIX: &str = "secretsmanager.";
+const SECRETS_MANAGER: &str = "secretsmanager.";
+const LOGS: &str = "Logs_20140328.";
 
 /// The connection is closed without an answer.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,8 @@ struct AnswerLost;
 pub(crate) struct Server {
     pub(crate) shared: Arc<Shared>,
     pub(crate) cloudwatch: CloudWatch,
+    pub(crate) host: LambdaHost,
+    pub(crate) sns: Sns,
     /// The Lambda API and the control API.
     pub(crate) router: axum::Router,
 }
@@ -78,8 +84,13 @@ impl Server {
             return Ok(self.stamp(StatusCode::PAYLOAD_TOO_LARGE.into_response()));
         };
         let body = body.to_bytes();
-        let response = if let Some(operation) = secrets_manager_operation(&parts) {
-            self.secrets_manager(&operation, &parts, &body).await?
+        let response = if let Some(operation) = target(&parts, SECRETS_MANAGER) {
+            let call = |stale| secrets_manager::call(&self.shared, operation, &body, stale);
+            self.json_service(operation, &parts, call).await?
+        } else if let Some(operation) = target(&parts, LOGS) {
+            self.json_service(operation, &parts, |_| logs::call(&self.host, operation, &body)).await?
+        } else if Sns::accepts(&parts) {
+            self.sns(&parts, &body).await?
         } else if CloudWatch::accepts(&parts) {
             self.cloudwatch(parts, body).await?
         } else {
@@ -97,11 +108,12 @@ impl Server {
         response
     }
 
-    async fn secrets_manager(
+    /// A service that speaks awsJson1.1. The call is told whether its reads are to be stale.
+    async fn json_service(
         &self,
         operation: &str,
         parts: &Parts,
-        body: &Bytes,
+        call: impl FnOnce(bool) -> ApiResult<Value>,
     ) -> Result<Response<Body>, AnswerLost> {
         let caller = self.caller(parts);
         self.shared.count_call(&caller.name(), operation);
@@ -109,12 +121,28 @@ impl Server {
             Verdict::Refuse(error) => Err(error),
             Verdict::LoseRequest => return Err(AnswerLost),
             Verdict::Serve { stale, lose_answer } => {
-                let result = secrets_manager::call(&self.shared, operation, body, stale);
+                let result = call(stale);
                 self.lose(lose_answer)?;
                 result
             }
         };
         Ok(json_response(result))
+    }
+
+    async fn sns(&self, parts: &Parts, body: &Bytes) -> Result<Response<Body>, AnswerLost> {
+        let caller = self.caller(parts);
+        let operation = Sns::operation(body);
+        self.shared.count_call(&caller.name(), &operation);
+        match self.strike(&operation, &caller).await {
+            Verdict::Refuse(error) if error.status() == StatusCode::BAD_REQUEST => Ok(Sns::throttle()),
+            Verdict::Refuse(_) => Ok(Sns::fail()),
+            Verdict::LoseRequest => Err(AnswerLost),
+            Verdict::Serve { lose_answer, .. } => {
+                let response = self.sns.handle(body, self.shared.clock.now());
+                self.lose(lose_answer)?;
+                Ok(response)
+            }
+        }
     }
 
     async fn cloudwatch(&self, parts: Parts, body: Bytes) -> Result<Response<Body>, AnswerLost> {
@@ -207,9 +235,9 @@ enum Loss {
     Killing(String),
 }
 
-fn secrets_manager_operation(parts: &Parts) -> Option<String> {
-    let target = parts.headers.get("x-amz-target")?.to_str().ok()?;
-    Some(target.strip_prefix(TARGET_PREFIX)?.to_owned())
+/// The operation that a request to a service of awsJson1.1 names.
+fn target<'a>(parts: &'a Parts, service: &str) -> Option<&'a str> {
+    parts.headers.get("x-amz-target")?.to_str().ok()?.strip_prefix(service)
 }
 
 /// The operation's name, wherever CloudWatch's protocol of the request puts it.

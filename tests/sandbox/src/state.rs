@@ -64,11 +64,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings, invoker: Arc<dyn Invoker>) -> io::Result<Self> {
+    pub(crate) fn new(settings: Settings, invoker: Arc<dyn Invoker>, clock: Clock) -> io::Result<Self> {
         let file = settings.state_dir.as_deref().map(StateFile::open).transpose()?;
         let stored = file.as_ref().map(StateFile::load).transpose()?.unwrap_or_default();
+        clock.advance(Duration::from_millis(stored.clock_ahead_millis));
         Ok(Self {
-            clock: Clock::ahead_by(Duration::from_millis(stored.clock_ahead_millis)),
+            clock,
             settings,
             faults: Faults::default(),
             invoker,

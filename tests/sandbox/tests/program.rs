@@ -247,6 +247,32 @@ async fn lambda_and_cloudwatch_answer_the_aws_cli_on_the_same_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sns_and_cloudwatch_logs_answer_the_aws_cli_on_the_same_port() {
+    let folder = folder();
+    let program = program_with_watcher(&folder).await;
+    let topic = "arn:aws:sns:us-east-1:000000000000:alerts";
+    let publish = ["sns", "publish", "--topic-arn", topic, "--subject", "a subject", "--message", "two\nlines & more"];
+    assert!(program.aws(&publish).unwrap()["MessageId"].is_string());
+    let (status, published) = program.control("GET", "notifications", Value::Null).await;
+    assert_eq!((status, published[0]["topic_arn"].as_str()), (200, Some(topic)));
+    assert_eq!(
+        (&published[0]["subject"], &published[0]["message"]),
+        (&json!("a subject"), &json!("two\nlines & more"))
+    );
+    let refused = program.aws(&[&publish[..4], &["--message", "m", "--message-structure", "json"]].concat());
+    assert!(refused.unwrap_err().contains("(InvalidParameter)"));
+
+    let pattern = r#"{ $.message = "step failed" }"#;
+    let search = ["logs", "filter-log-events", "--filter-pattern", pattern, "--log-group-name"];
+    // Forwarded functions log where they run.
+    assert_eq!(program.aws(&[&search[..], &["/aws/lambda/rotator"]].concat()).unwrap()["events"], json!([]));
+    let unknown = program.aws(&[&search[..], &["/aws/lambda/nobody"]].concat()).unwrap_err();
+    assert!(unknown.contains("(ResourceNotFoundException)"), "{unknown}");
+    let (_, calls) = program.control("GET", "calls", Value::Null).await;
+    assert_eq!((&calls["sandbox"]["Publish"], &calls["sandbox"]["FilterLogEvents"]), (&json!(2), &json!(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn faults_are_added_listed_and_removed_over_http() {
     let folder = folder();
     let program = Program::start(folder.path(), &["--port", "0"]);

@@ -1,4 +1,4 @@
-//! Errors as Secrets Manager answers them.
+//! Errors as Secrets Manager answers them, and other services of its protocol.
 
 use http::StatusCode;
 
@@ -12,7 +12,7 @@ pub(crate) struct ApiError {
 pub(crate) type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
-    fn new(kind: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: &'static str, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
 
