@@ -58,7 +58,7 @@ pub use crate::events::{
 };
 pub use crate::faults::{Fault, FaultRule, Faults, Moment};
 pub use crate::invoker::{Answer, InvokeFailure, Invoker, Invoking};
-pub use crate::settings::{ConfigurationTest, Settings};
+pub use crate::settings::{ConfigurationTest, PrivatePut, Settings};
 pub use crate::sns::Notification;
 
 use crate::control::Control;

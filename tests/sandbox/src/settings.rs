@@ -18,6 +18,22 @@ pub enum ConfigurationTest {
     WithCurrentValue,
 }
 
+/// What PutSecretValue does to an open rotation when its new version gets other labels than `AWSCURRENT` and
+/// `AWSPENDING`. It is not on record for the real service, so a function must cope with both.
+///
+/// The User Guide says of RotationAbandoned: "When you manually create a new version of a secret, you send a message
+/// signalling the abandonment of the current ongoing rotation in favor of the new secret version. As a result, Secrets
+/// Manager removes the AWSPENDING label". It makes no difference between labels, which speaks for the first; but a
+/// version that nobody reads as current or pending stands for nothing that the rotation could be given up for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PrivatePut {
+    /// It takes `AWSPENDING` away, as every new version does: the rotation is abandoned.
+    #[default]
+    Abandons,
+    /// It leaves `AWSPENDING` and the rotation alone.
+    Leaves,
+}
+
 /// How a sandbox starts.
 #[derive(Clone)]
 pub struct Settings {
@@ -32,6 +48,8 @@ pub struct Settings {
     pub retry_backoff: Duration,
     /// What the version of a configuration test is like.
     pub configuration_test: ConfigurationTest,
+    /// What a version under a private label does to an open rotation.
+    pub private_put: PrivatePut,
     /// Runs the functions. `None`, the default, is the sandbox's own [`crate::Sandbox::host`].
     pub invoker: Option<Arc<dyn Invoker>>,
 }
@@ -44,6 +62,7 @@ impl Default for Settings {
             rotation_attempts: 5,
             retry_backoff: Duration::from_millis(100),
             configuration_test: ConfigurationTest::default(),
+            private_put: PrivatePut::default(),
             invoker: None,
         }
     }
@@ -57,6 +76,7 @@ impl fmt::Debug for Settings {
             .field("rotation_attempts", &self.rotation_attempts)
             .field("retry_backoff", &self.retry_backoff)
             .field("configuration_test", &self.configuration_test)
+            .field("private_put", &self.private_put)
             .finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_secretsmanager::primitives::DateTime;
 use aws_sdk_secretsmanager::types::RotationRulesType;
 use common::{PATIENCE, ROTATOR, client_of, map, problem, template_step, token, world, world_with};
-use sandbox::{ConfigurationTest, EventKind, Fault, FaultRule, RotationOutcome, Settings, Step, WaitError};
+use sandbox::{ConfigurationTest, EventKind, Fault, FaultRule, PrivatePut, RotationOutcome, Settings, Step, WaitError};
 use tokio::sync::Notify;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -253,6 +253,57 @@ async fn somebody_elses_new_version_abandons_the_rotation() {
     world.functions.set("rotator", common::template(client_of(&world.sandbox)));
     world.rotate("s", &token(3)).await;
     assert_eq!(world.wait("s").await, succeeded(3));
+}
+
+#[tokio::test]
+async fn a_new_version_under_a_private_label_abandons_the_rotation_or_leaves_it_as_the_setting_says() {
+    let abandoned = RotationOutcome::Abandoned { version_id: token(2) };
+    for (private_put, outcome, stages, trail) in [
+        (PrivatePut::Abandons, abandoned, map([(1, "AWSCURRENT"), (7, "mine")]), "RotationAbandoned"),
+        (
+            PrivatePut::Leaves,
+            succeeded(2),
+            map([(1, "AWSPREVIOUS"), (2, "AWSCURRENT,AWSPENDING"), (7, "mine")]),
+            "RotationSucceeded",
+        ),
+    ] {
+        let world = world_with(Settings { private_put, ..Settings::default() }).await;
+        world.secret("s").await;
+        let client = client_of(&world.sandbox);
+        world.functions.set("rotator", move |event| {
+            let client = client.clone();
+            async move {
+                template_step(&client, &event).await?;
+                if event["Step"] == "setSecret" {
+                    let put = client.put_secret_value().secret_id("s").client_request_token(token(7));
+                    let put = put.secret_string("mine").version_stages("mine").send().await;
+                    put.map_err(|error| common::code(&error))?;
+                }
+                Ok(())
+            }
+        });
+        world.rotate("s", &token(2)).await;
+        assert_eq!(world.wait("s").await, outcome);
+        assert_eq!(world.stages("s").await, stages, "{private_put:?}");
+        assert_eq!(world.trail(), ["RotationStarted", trail], "{private_put:?}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_private_labels_do_a_new_current_or_pending_version_abandons_the_rotation() {
+    for labels in [&["AWSCURRENT", "mine"][..], &["AWSPENDING", "mine"], &[]] {
+        let world = world_with(Settings { private_put: PrivatePut::Leaves, ..Settings::default() }).await;
+        world.secret("s").await;
+        world.functions.set("rotator", |_| async { Err("Broken".to_owned()) });
+        world.rotate("s", &token(2)).await;
+        world.wait("s").await;
+        let put = world.client.put_secret_value().secret_id("s").client_request_token(token(7)).secret_string("mine");
+        put.set_version_stages((!labels.is_empty()).then(|| labels.iter().map(|&label| label.into()).collect()))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(world.trail(), ["RotationStarted", "RotationFailed", "RotationAbandoned"], "{labels:?}");
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use self::error::{ApiError, ApiResult};
-use self::secret::{CURRENT, Put, Secret, SecretValue, Tag, Version};
+use self::secret::{CURRENT, PENDING, Put, Secret, SecretValue, Tag, Version};
 use self::wire::{answer, seconds};
 use crate::rotation_service;
 use crate::state::{Shared, Stop, Tx};
@@ -94,7 +94,7 @@ fn create_secret(tx: &mut Tx<'_>, request: wire::CreateSecret) -> ApiResult<Valu
     };
     let version_id = value.is_some().then_some(token);
     if let (Some(value), Some(token)) = (value, &version_id) {
-        secret.put(token, value, None, tx.now)?;
+        secret.put(token, value, None, tx.settings().private_put, tx.now)?;
     }
     let created = json!({ "ARN": secret.arn, "Name": secret.name, "VersionId": version_id });
     tx.commit(secret)?;
@@ -233,12 +233,14 @@ fn write_value(
 ) -> ApiResult<()> {
     let incomplete =
         secret.incomplete_rotation().filter(|version| version.by_rotation).map(|version| version.id.clone());
-    let put = secret.put(token, value, stages, tx.now)?;
+    let put = secret.put(token, value, stages, tx.settings().private_put, tx.now)?;
     tx.commit(secret.clone())?;
     if let Some(rotation_token) = rotation_token {
         tx.rotation_token_passed_on(&secret.arn, rotation_token);
     }
-    if let (Put::Written { created: true }, Some(version_id)) = (put, incomplete) {
+    if let (Put::Written { created: true }, Some(version_id)) = (put, incomplete)
+        && !secret.is_at(&version_id, PENDING)
+    {
         rotation_service::abandon(tx, &secret.arn, &version_id);
     }
     Ok(())

@@ -4,7 +4,8 @@
 //!
 //! - a staging label is on at most one version; attaching it takes it from where it was;
 //! - moving `AWSCURRENT` puts `AWSPREVIOUS` on the version that had it;
-//! - a new version, by whomever, takes `AWSPENDING` off every other version: that abandons an open rotation;
+//! - a new version, by whomever, takes `AWSPENDING` off every other version: that abandons an open rotation (whether
+//!   under any label is not on record, see [`PrivatePut`]);
 //! - a version without labels is deprecated: hidden, still readable by its id, and deleted in time.
 
 use std::collections::BTreeSet;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{ApiError, ApiResult};
 use crate::schedule::{RotationRules, Schedule};
+use crate::settings::PrivatePut;
 
 pub(crate) const CURRENT: &str = "AWSCURRENT";
 pub(crate) const PENDING: &str = "AWSPENDING";
@@ -188,8 +190,10 @@ impl Secret {
         token: &str,
         value: SecretValue,
         stages: Option<&[String]>,
+        private_put: PrivatePut,
         now: SystemTime,
     ) -> ApiResult<Put> {
+        let private = stages.is_some_and(|stages| !stages.iter().any(|stage| stage == CURRENT || stage == PENDING));
         let first = self.versions.is_empty();
         let created = match self.version_mut(token) {
             Some(version) => match &version.value {
@@ -201,7 +205,9 @@ impl Secret {
                 }
             },
             None => {
-                self.detach(PENDING);
+                if !private || private_put == PrivatePut::Abandons {
+                    self.detach(PENDING);
+                }
                 self.push_version(token, Some(value), false, now);
                 true
             }
