@@ -475,6 +475,68 @@ async fn lists_are_filtered_and_paged() {
 }
 
 #[tokio::test]
+async fn names_and_tags_are_filtered_by_prefix_with_regard_to_case_and_all_filters_must_match() {
+    use FilterNameStringType::{Name, TagKey, TagValue};
+    let world = world().await;
+    for (name, tags) in [
+        ("Data/one", &[("rotation:field", "TOKEN"), ("team", "shop")][..]),
+        ("Data/two", &[("rotation:hold", "2027-01-01"), ("Team", "Shop")]),
+        ("data/three", &[("my-rotation:field", "token"), ("team", "workshop")]),
+        ("MyData", &[]),
+    ] {
+        let tags = tags.iter().map(|(key, value)| Tag::builder().key(*key).value(*value).build()).collect();
+        world.client.create_secret().name(name).set_tags(Some(tags)).send().await.unwrap();
+    }
+    let filter = |(key, values): (FilterNameStringType, &[&str])| {
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        Filter::builder().key(key).set_values(Some(values)).build()
+    };
+    let list = |filters: &[(FilterNameStringType, &[&str])]| {
+        let filters = filters.iter().cloned().map(filter).collect();
+        world.client.list_secrets().set_filters(Some(filters)).send()
+    };
+    let (one, two, three, none) = ("Data/one", "Data/two", "data/three", "MyData");
+    for (filters, expected) in [
+        // From the User Guide: "Name: Data returns a secret named DatabaseSecret, but not databaseSecret or MyData."
+        (&[(Name, &["Data"][..])][..], &[one, two][..]),
+        (&[(Name, &["data"])], &[three]),
+        (&[(Name, &["!Data"])], &[three, none]),
+        (&[(Name, &[""])], &[one, two, three, none]),
+        (&[(TagKey, &["rotation:"])], &[one, two]),
+        (&[(TagKey, &["rotation:field"])], &[one]),
+        (&[(TagKey, &["Rotation:"])], &[]),
+        (&[(TagKey, &["!rotation:"])], &[three, none]),
+        (&[(TagValue, &["shop"])], &[one]),
+        (&[(TagValue, &["Sh"])], &[two]),
+        (&[(TagValue, &["!shop"])], &[two, three, none]),
+        // Any value of one filter, and all filters.
+        (&[(TagKey, &["rotation:field", "rotation:hold"])], &[one, two]),
+        (&[(Name, &["Data"]), (TagKey, &["rotation:"]), (TagValue, &["TOKEN"])], &[one]),
+        (&[(TagKey, &["rotation:"]), (TagKey, &["!rotation:hold"])], &[one]),
+        (&[(Name, &["data"]), (TagKey, &["rotation:"])], &[]),
+        // A key and a value need not be of one tag.
+        (&[(TagKey, &["rotation:field"]), (TagValue, &["shop"])], &[one]),
+    ] {
+        let found = list(filters).await.unwrap().secret_list.unwrap_or_default();
+        let found: Vec<&str> = found.iter().map(|secret| secret.name().unwrap()).collect();
+        assert_eq!(found, expected, "{filters:?}");
+    }
+
+    // A secret that is scheduled for deletion is listed only on request, filtered or not.
+    world.client.delete_secret().secret_id(one).recovery_window_in_days(7).send().await.unwrap();
+    assert_eq!(list(&[(TagKey, &["rotation:"])]).await.unwrap().secret_list().len(), 1);
+    let all = world.client.list_secrets().filters(filter((TagKey, &["rotation:"]))).include_planned_deletion(true);
+    assert_eq!(all.send().await.unwrap().secret_list().len(), 2);
+
+    let long = "x".repeat(513);
+    for refused in [&["*"][..], &["a,b"], &["ä"], &[&long], &[], &["x"; 11]] {
+        assert_eq!(problem(list(&[(Name, refused)]).await).0, "ValidationException", "{refused:?}");
+    }
+    let eleven = vec![(Name, &["x"][..]); 11];
+    assert_eq!(problem(list(&eleven).await).0, "ValidationException");
+}
+
+#[tokio::test]
 async fn many_values_are_read_at_once_and_missing_ones_are_named() {
     let world = world().await;
     world.secret("a").await;

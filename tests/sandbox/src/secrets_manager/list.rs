@@ -171,10 +171,11 @@ impl Filter {
         };
         let values = wire::required("filters.values", filter.values)?;
         wire::length("filters.values", values.len(), 1..=10)?;
+        values.iter().try_for_each(|value| wire::filter_value(value))?;
         Ok(Self { key, values })
     }
 
-    /// Any value matches; a value that starts with `!` matches what the rest of it doesn't.
+    /// Any value matches, which the API reference does not say; a value that starts with `!` matches what the rest of it doesn't.
     fn matches(&self, secret: &Secret) -> bool {
         self.values.iter().any(|value| match value.strip_prefix('!') {
             Some(unwanted) => !self.key.matches(secret, unwanted),

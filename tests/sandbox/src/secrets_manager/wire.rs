@@ -214,6 +214,16 @@ pub(crate) fn rotation_token(token: Option<&str>) -> ApiResult<()> {
     }
 }
 
+pub(crate) fn filter_value(value: &str) -> ApiResult<()> {
+    text_length("filters.values", Some(value), 0..=512)?;
+    if value.bytes().all(|b| b.is_ascii_alphanumeric() || b" :_@/+=.-!".contains(&b)) {
+        Ok(())
+    } else {
+        let pattern = "satisfy regular expression pattern: ^\\!?[a-zA-Z0-9 :_@\\/\\+\\=\\.\\-\\!]*$";
+        Err(failed("filters.values", pattern))
+    }
+}
+
 pub(crate) fn tags(tags: &[Tag]) -> ApiResult<()> {
     let mut keys: Vec<&str> = Vec::new();
     for tag in tags {
