@@ -129,6 +129,27 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         ]))
     }
 
+    /// Proves what a revocation took away and did not prove. `false` when there is none, or something of it is still to be taken
+    /// away: then the action has to be run again. An overlap that is open meanwhile stays so.
+    ///
+    /// # Errors
+    /// [`RotationError::TargetAcceptsRevoked`], and those of the kind.
+    pub async fn finish_revocation(&self, seen: &Seen, rng: &mut StdRng) -> Result<bool, OperateError> {
+        let Some(marked) = self.marked(seen, Mark::Revoked).await? else { return Ok(false) };
+        let mut dead = Dead { in_use: seen.current.secret()?, tokens: vec![] };
+        dead.add(self.kind.tokens(&marked.value)?);
+        let mut held = self.kind.tokens(&seen.current)?;
+        for previous in self.previous(seen).await?.iter() {
+            held.extend(self.kind.tokens(&previous.value)?);
+        }
+        if dead.tokens.iter().any(|token| held.contains(token)) {
+            return Ok(false);
+        }
+        self.prove_dead(seen, &dead.tokens, rng).await?;
+        self.drop_stage(&marked.version, &Mark::Revoked.stage()).await?;
+        Ok(true)
+    }
+
     /// A stage is on one version only. Before it moves, what it tells has to be settled: tokens that the version it moves to
     /// does not hold as well.
     async fn prove_what_the_mark_tells(

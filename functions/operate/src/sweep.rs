@@ -20,7 +20,7 @@ use crate::actions::Answer;
 use crate::digest::{Digest, Window};
 use crate::error::OperateError;
 use crate::operable::Operable;
-use crate::secret::{Desk, Seen, open_rotation, unfinished};
+use crate::secret::{Desk, Mark, Seen, open_rotation, unfinished};
 use crate::{Managed, Operator};
 
 /// Secrets that are looked at more closely at the same time.
@@ -178,7 +178,7 @@ pub(crate) async fn sweep<S: OperationStore>(
 enum Look {
     /// It was rotated not long ago.
     Recent,
-    /// Its overlap may be over.
+    /// Its overlap may be over, or was ended without a proof.
     Overlap {
         /// It was rotated not long ago as well.
         recent: bool,
@@ -222,7 +222,9 @@ impl Found {
         }
         let recent = age.is_some_and(|age| age < RECENT);
         match managed {
-            Managed::Token if overlap_may_be_over(operator, secret) => Some(Look::Overlap { recent }),
+            Managed::Token if overlap_may_be_over(operator, secret) || (left && is_being_revoked(secret)) => {
+                Some(Look::Overlap { recent })
+            }
             _ => recent.then_some(Look::Recent),
         }
     }
@@ -323,8 +325,16 @@ fn overlap_is_over<K: Operable>(kind: &K, seen: &Seen) -> bool {
     match seen.current.field() {
         // A JSON value says itself whether there is one; AWSPREVIOUS may be a person's own way back.
         Some(_) => end.is_some_and(|end| end < seen.secret.as_of),
-        None => end.is_none_or(|end| end < seen.secret.as_of),
+        None => {
+            seen.secret.versions.holder(&Stage::Previous).is_some() && end.is_none_or(|end| end < seen.secret.as_of)
+        }
     }
+}
+
+/// Whether a revocation was not proven, and is not part of a compromise, which its own action has to finish.
+fn is_being_revoked(secret: &Described) -> bool {
+    let has = |mark: Mark| secret.versions.holder(&mark.stage()).is_some();
+    has(Mark::Revoked) && !has(Mark::Compromised)
 }
 
 /// A closer look at one secret; when the service throttles it, once more after a while.
@@ -385,6 +395,11 @@ async fn look_at<K: Operable, S: OperationStore>(desk: &Desk<'_, K, S>, secret: 
                 return Looked::Postponed;
             }
             return desk.revoke(&mut rng).await.map_or_else(failed(true), |_| Looked::Revoked);
+        }
+        match desk.finish_revocation(&seen, &mut rng).await {
+            Err(error) => return failed(true)(error),
+            Ok(true) => return Looked::Revoked,
+            Ok(false) => {}
         }
         recent = also;
     }

@@ -1,8 +1,9 @@
 //! `cargo demo`: an admin token and an encryption key are rotated, on demand, on schedule, by a function that is killed half
-//! way, and at once after a compromise, while two instances of an application work under load. Every claim that is printed
-//! was checked; the first that does not hold ends the demo with exit status 1.
+//! way, and at once after a compromise, while two instances of an application work under load; then an incident. Every claim
+//! that is printed was checked; the first that does not hold ends the demo with exit status 1.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
 
+mod incident;
 mod keys;
 mod stage;
 mod tokens;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use end_to_end::{FUNCTION, Failure, KEY_FUNCTION, Scene, build_with};
+use end_to_end::{FUNCTION, Failure, KEY_FUNCTION, OPERATE, Scene, build_with};
 
 use crate::stage::Output;
 
@@ -42,9 +43,10 @@ async fn main() -> ExitCode {
 
 async fn perform(out: &Output) -> Result<(), Failure> {
     out.line("Building the functions (once), starting a sandbox and two instances of an application …");
-    let [admin_token, encryption_key] = tokio::task::spawn_blocking(build).await??;
-    tokens::perform(out, admin_token).await?;
+    let [admin_token, encryption_key, operate] = tokio::task::spawn_blocking(build).await??;
+    tokens::perform(out, admin_token.clone()).await?;
     keys::perform(out, encryption_key).await?;
+    incident::perform(out, admin_token, operate).await?;
     out.line(NEXT);
     let path = std::env::var_os("PATH").unwrap_or_default();
     if !std::env::split_paths(&path).any(|folder| folder.join("aws").is_file()) {
@@ -53,10 +55,13 @@ async fn perform(out: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Both functions, built together with this program, so that all use the same builds of what they have in common.
-fn build() -> Result<[PathBuf; 2], Failure> {
-    let packages = ["--package", FUNCTION, "--package", KEY_FUNCTION, "--package", env!("CARGO_PKG_NAME")];
-    Ok([build_with(FUNCTION, &packages)?, build_with(KEY_FUNCTION, &packages)?])
+/// The functions, built together with this program, so that all use the same builds of what they have in common.
+fn build() -> Result<[PathBuf; 3], Failure> {
+    let functions = [FUNCTION, KEY_FUNCTION, OPERATE];
+    let packages: Vec<_> =
+        functions.into_iter().chain([env!("CARGO_PKG_NAME")]).flat_map(|p| ["--package", p]).collect();
+    let [token, key, operate] = functions.map(|function| build_with(function, &packages));
+    Ok([token?, key?, operate?])
 }
 
 const NEXT: &str = "

@@ -1,6 +1,6 @@
 //! A scene: the sandbox, a built rotation function, a secret, and instances of the sample application behind one address.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +18,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioExecutor;
 use lambda_host::FunctionConfig;
 use sandbox::{RotationOutcome, Sandbox, Settings};
+use serde_json::Value;
 
 /// What can go wrong in a scene; it ends the test or the demo.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -249,12 +250,21 @@ impl Scene {
         })
     }
 
-    /// Registers the function for operators beside the rotation function, with the same variables and these.
+    /// Builds the function for operators if need be, and registers it beside the rotation function, with the same variables and
+    /// these.
     ///
     /// # Errors
     /// When it cannot be built or registered.
     pub async fn with_operator(self, variables: &[(&str, &str)]) -> Result<Self, Failure> {
         let executable = tokio::task::spawn_blocking(|| build(OPERATE)).await??;
+        self.with_operator_at(executable, variables)
+    }
+
+    /// The same with a program that was built already.
+    ///
+    /// # Errors
+    /// When it cannot be registered.
+    pub fn with_operator_at(self, executable: PathBuf, variables: &[(&str, &str)]) -> Result<Self, Failure> {
         let mut environment = self.environment.clone();
         let actions = "status,verify,rollback,revoke,abort,compromise,doctor,sweep";
         let all = [("ALLOWED_ACTIONS", actions)].into_iter().chain(variables.iter().copied());
@@ -263,6 +273,16 @@ impl Scene {
         let name = OPERATE.to_owned();
         self.sandbox.host().register(FunctionConfig { name, executable, environment, timeout, memory_mb: 128 })?;
         Ok(self)
+    }
+
+    /// Invokes the function for operators: its answer, or its error as Lambda tells it.
+    ///
+    /// # Errors
+    /// When it cannot be invoked, or answers no JSON.
+    pub async fn operate(&self, request: &Value) -> Result<Result<Value, Value>, Failure> {
+        let invocation = self.sandbox.host().invoke(OPERATE, request.to_string().into()).await?;
+        let answer = serde_json::from_slice(&invocation.payload)?;
+        Ok(if invocation.function_error.is_none() { Ok(answer) } else { Err(answer) })
     }
 
     /// The function's name.
@@ -330,8 +350,32 @@ impl Scene {
     pub async fn token(&self, stage: &str) -> Result<String, Failure> {
         let value = self.value(stage).await?.ok_or_else(|| format!("no version carries {stage}"))?;
         let Some(field) = &self.secret.field else { return Ok(value) };
-        let members: serde_json::Value = serde_json::from_str(&value)?;
+        let members: Value = serde_json::from_str(&value)?;
         Ok(members[field].as_str().ok_or("the member is not a string")?.to_owned())
+    }
+
+    /// Every token or key in every version that carries a stage: the texts of at least 20 characters, with lists taken apart.
+    ///
+    /// # Errors
+    /// When the secret cannot be read.
+    pub async fn secret_values(&self) -> Result<BTreeSet<String>, Failure> {
+        let mut values = BTreeSet::new();
+        for version in self.stages().await?.into_keys() {
+            let value = self.client.get_secret_value().secret_id(self.secret()).version_id(version).send().await?;
+            let text = value.secret_string.unwrap_or_default();
+            let texts = match serde_json::from_str::<BTreeMap<String, Value>>(&text) {
+                // NAME_RING holds ids and dates, which are no secret.
+                Ok(members) => members
+                    .into_iter()
+                    .filter(|(name, _)| !name.ends_with("_RING") && !name.ends_with("_UNTIL"))
+                    .filter_map(|(_, value)| Some(value.as_str()?.to_owned()))
+                    .collect(),
+                Err(_) => vec![text],
+            };
+            let texts = texts.iter().flat_map(|text| text.split(','));
+            values.extend(texts.filter(|text| text.len() >= 20 && !text.contains(':')).map(str::to_owned));
+        }
+        Ok(values)
     }
 
     /// The stages of every version, by version id.
@@ -385,7 +429,7 @@ impl Scene {
     ///
     /// # Errors
     /// When one gives no answer, or no JSON.
-    pub async fn health(&self) -> Result<Vec<serde_json::Value>, Failure> {
+    pub async fn health(&self) -> Result<Vec<Value>, Failure> {
         let token = if self.secret() == SECRET { self.token("AWSCURRENT").await? } else { ADMIN_TOKEN.to_owned() };
         let mut reports = Vec::new();
         for instance in &self.instances {
@@ -498,7 +542,7 @@ pub fn build_with(name: &str, arguments: &[&str]) -> Result<PathBuf, Failure> {
         return Err(format!("cargo build failed:\n{}", String::from_utf8_lossy(&output.stderr)).into());
     }
     let mut built = output.stdout.split(|&byte| byte == b'\n').filter_map(|line| {
-        let message: serde_json::Value = serde_json::from_slice(line).ok()?;
+        let message: Value = serde_json::from_slice(line).ok()?;
         (message["target"]["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
     });
     built.next_back().ok_or_else(|| format!("cargo built no program named {name}").into())

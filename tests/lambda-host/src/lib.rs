@@ -241,6 +241,18 @@ impl LambdaHost {
         registry.register(config)
     }
 
+    /// Sets how long one invocation of a function may take, in the same way.
+    ///
+    /// # Errors
+    ///
+    /// An unknown function, one that is forwarded, or a timeout that Lambda would refuse.
+    pub fn set_timeout(&self, name: &str, timeout: Duration) -> Result<(), ConfigurationError> {
+        let mut registry = lock(&self.inner.registry);
+        let mut config = registry.function(name)?.config().clone();
+        config.timeout = timeout;
+        registry.register(config)
+    }
+
     /// Bounds how many processes of a function run at a time; `None` is unbounded, the default. Further invocations
     /// are answered with [`InvokeError::TooManyRequests`].
     ///

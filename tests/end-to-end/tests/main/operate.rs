@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use application::KeyFormat;
-use bytes::Bytes;
 use end_to_end::{ADMIN_TOKEN, OPERATE, Plan, SECRET, Scene};
 use sandbox::StepError;
 use serde_json::{Value, json};
@@ -26,12 +25,7 @@ fn keys(format: KeyFormat) -> Plan {
 }
 
 async fn ask(scene: &Scene, event: Value) -> Result<Value, StepError> {
-    let invocation = scene.sandbox.host().invoke(OPERATE, Bytes::from(event.to_string())).await.unwrap();
-    let answer: Value = serde_json::from_slice(&invocation.payload).unwrap();
-    match invocation.function_error {
-        None => Ok(answer),
-        Some(_) => Err(step_error(&answer)),
-    }
+    scene.operate(&event).await.unwrap().map_err(|error| step_error(&error))
 }
 
 async fn operate(scene: &Scene, action: &str) -> Result<Value, StepError> {
@@ -185,28 +179,40 @@ async fn requests_are_strict_and_only_what_the_deployment_allows_is_done() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_is_recorded_with_its_reason_at_any_log_level_and_shows_no_value() {
-    let scene = start(json_plan()).await;
-    let scene = scene.with_operator(&[("AWS_LAMBDA_LOG_LEVEL", "TRACE"), ("RUST_LOG", "trace")]).await.unwrap();
-    rotate(&scene).await;
-    let mut values = vec![FIRST.to_owned(), scene.token("AWSCURRENT").await.unwrap()];
-    let mut shown = String::new();
-    for action in ["status", "verify", "doctor", "abort"] {
-        shown += &done(&scene, action).await.to_string();
-        values.push(scene.token("AWSCURRENT").await.unwrap());
+    for plan in [json_plan(), text_plan(), keys(KeyFormat::Raw)] {
+        let revocable = plan.keys.is_none();
+        let scene = start(plan).await;
+        let scene = scene.with_operator(&[("AWS_LAMBDA_LOG_LEVEL", "TRACE"), ("RUST_LOG", "trace")]).await.unwrap();
+        let mut values = scene.secret_values().await.unwrap();
+        rotate(&scene).await;
+        rotate(&scene).await;
+        values.extend(scene.secret_values().await.unwrap());
+        let mut shown = String::new();
+        for action in ["status", "verify", "doctor", "rollback", "rollback", "revoke", "abort", "compromise", "sweep"] {
+            let answer = match action {
+                "sweep" => ask(&scene, json!({ "action": "sweep" })).await,
+                _ => operate(&scene, action).await,
+            };
+            assert_eq!(answer.is_ok(), revocable || action != "revoke", "{action}: {answer:?}");
+            shown += &format!("{answer:?}");
+            values.extend(scene.secret_values().await.unwrap());
+        }
+        shown += &format!("{:?}", refused(&scene, "rollback").await);
+        scene.sandbox.host().set_environment(OPERATE, "AWS_LAMBDA_LOG_LEVEL", "ERROR").unwrap();
+        done(&scene, "verify").await;
+        let log = operator_log(&scene);
+        let recorded = |action: &str| {
+            log.lines()
+                .filter(|line| line.contains("\"audit\"") && line.contains(&format!("\"action\":\"{action}\"")))
+                .count()
+        };
+        // What changes something is recorded before it is done, too. A test gives a reason for everything.
+        assert_eq!((recorded("status"), recorded("rollback"), recorded("compromise")), (2, 6, 2), "{log}");
+        assert!(log.contains("\"result\":\"begun\"") && log.contains("\"result\":\"done\""), "{log}");
+        assert!(log.contains("\"reason\":\"a test\"") && log.contains("\"request_id\":"), "{log}");
+        shown += &log;
+        assert!(values.len() >= 4, "{}", values.len());
+        assert!(!values.iter().any(|value| shown.contains(value.as_str())), "a value is shown");
+        assert!(!shown.contains(ADMIN_TOKEN));
     }
-    scene.sandbox.host().set_environment(OPERATE, "AWS_LAMBDA_LOG_LEVEL", "ERROR").unwrap();
-    done(&scene, "verify").await;
-    let log = operator_log(&scene);
-    let recorded = |action: &str| {
-        log.lines()
-            .filter(|line| line.contains("\"audit\"") && line.contains(&format!("\"action\":\"{action}\"")))
-            .count()
-    };
-    // What changes something is recorded before it is done, too. A test gives a reason for everything.
-    assert_eq!((recorded("status"), recorded("abort")), (2, 2), "{log}");
-    assert!(log.contains("\"result\":\"begun\"") && log.contains("\"result\":\"done\""), "{log}");
-    assert!(log.contains("\"reason\":\"a test\"") && log.contains("\"request_id\":"), "{log}");
-    shown += &log;
-    assert!(!values.iter().any(|value| shown.contains(value.as_str())), "a value is shown");
-    assert!(!shown.contains(ADMIN_TOKEN));
 }

@@ -1,6 +1,199 @@
 //! The sweep of the schedule.
 
+use std::time::SystemTime;
+
+use aws_sdk_secretsmanager::types::Tag;
+use rotation::time::format_timestamp;
+use sandbox::{Fault, FaultRule};
+
 use super::*;
+
+/// What EventBridge sends on a schedule, at this time.
+fn scheduled_at(time: SystemTime) -> Value {
+    json!({
+        "version": "0", "id": "89d1a02d-5ec7-412e-82f5-13505f849b41", "detail-type": "Scheduled Event",
+        "source": "aws.events", "account": "123456789012", "time": format_timestamp(time), "region": "us-east-1",
+        "resources": ["arn:aws:events:us-east-1:123456789012:rule/sweep"], "detail": {}
+    })
+}
+
+const TOPIC: &str = "arn:aws:sns:us-east-1:000000000000:secret-rotation";
+
+/// A sweep by the schedule, at this moment: its answer, and the messages that it sent.
+async fn scheduled(scene: &Scene) -> (Value, Vec<(String, String)>) {
+    let before = scene.sandbox.notifications().len();
+    // The schedule's time is in whole seconds, and not before what has happened.
+    let now = scene.sandbox.now() + Duration::from_secs(1);
+    let answer = ask(scene, scheduled_at(now)).await.unwrap_or_else(|error| panic!("{error:?}"));
+    let sent = scene.sandbox.notifications().into_iter().skip(before);
+    let sent = sent.map(|sent| {
+        assert_eq!(sent.topic_arn, TOPIC);
+        (sent.subject.unwrap_or_default(), sent.message)
+    });
+    (answer, sent.collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_ends_overlaps_that_are_over_and_no_other_and_proves_it() {
+    for plan in [json_plan(), text_plan()] {
+        let scene = with_operator(plan).await;
+        rotate(&scene).await;
+        let (old, new) = (FIRST, scene.token("AWSCURRENT").await.unwrap());
+        let first = sweep(&scene).await;
+        assert_eq!(
+            (&first["verified"], &first["revoked"], &first["overlapsExpired"]),
+            (&json!(1), &json!(0), &json!(0))
+        );
+        assert_eq!(scene.accepted(old).await.unwrap(), [true, true], "the overlap is open");
+        // An edit just before: whoever made it may not be done.
+        scene.sandbox.advance(25 * HOUR).await.unwrap();
+        tag(&scene, "owner", "team-a").await;
+        let second = sweep(&scene).await;
+        assert_eq!((&second["revoked"], &second["overlapsExpired"]), (&json!(0), &json!(1)), "{second:#}");
+        scene.sandbox.advance(2 * HOUR).await.unwrap();
+        let third = sweep(&scene).await;
+        assert_eq!((&third["revoked"], &third["overlapsExpired"]), (&json!(1), &json!(0)), "{third:#}");
+        assert_eq!(third["revokedSecrets"], json!([SECRET]));
+        let left = scene.value("AWSCURRENT").await.unwrap().unwrap();
+        assert!(left.contains(&new) && !left.contains(old));
+        assert!(scene.value("AWSPREVIOUS").await.unwrap().is_none());
+        assert_eq!(scene.accepted(old).await.unwrap(), [false, false]);
+        assert_eq!(scene.accepted(&new).await.unwrap(), [true, true]);
+        // There is nothing left to do, and the next rotation works.
+        scene.sandbox.advance(2 * HOUR).await.unwrap();
+        assert_eq!(sweep(&scene).await["revoked"], 0);
+        rotate(&scene).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_token_that_the_application_goes_on_accepting_is_told_until_it_is_refused() {
+    let scene = with_operator(text_plan()).await;
+    // The application never hears that the overlap has ended.
+    tag(&scene, "rotation:overlap", "1h").await;
+    rotate(&scene).await;
+    scene.instances.iter().for_each(|instance| instance.freeze_refresh(true));
+    scene.sandbox.advance(3 * HOUR).await.unwrap();
+    for _ in 0..2 {
+        let answer = sweep(&scene).await;
+        assert_eq!(answer["problems"][0]["error"], "TargetAcceptsRevoked", "{answer:#}");
+        assert_eq!(answer["overlapsExpired"], 1);
+        scene.sandbox.advance(2 * HOUR).await.unwrap();
+    }
+    assert!(total(&scene, "OldTokenAccepted") >= 1.0 && total(&scene, "OverlapExpired") >= 1.0);
+    assert!(total(&scene, "UnfinishedOperations") >= 1.0);
+    let before = total(&scene, "OldTokenAccepted");
+    // A rotation meanwhile: its own overlap stays open when the older revocation is proven.
+    scene.instances.iter().for_each(|instance| instance.freeze_refresh(false));
+    let second = scene.token("AWSCURRENT").await.unwrap();
+    tag(&scene, "rotation:overlap", "24h").await;
+    rotate(&scene).await;
+    scene.sandbox.advance(2 * HOUR).await.unwrap();
+    let answer = sweep(&scene).await;
+    assert_eq!((&answer["revoked"], &answer["failed"]), (&json!(1), &json!(0)), "{answer:#}");
+    assert!((total(&scene, "OldTokenAccepted") - before).abs() < 0.5);
+    assert_eq!(scene.accepted(FIRST).await.unwrap(), [false, false]);
+    assert_eq!(scene.accepted(&second).await.unwrap(), [true, true], "the overlap is open");
+    assert_eq!(done(&scene, "status").await["rotation"]["unfinished"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_tell_what_was_rotated_until_when_the_old_token_works_what_was_revoked_and_what_to_do() {
+    let scene = start(once(json_plan())).await;
+    let scene = scene.with_operator(&[("NOTIFY_TOPIC_ARN", TOPIC)]).await.unwrap();
+    rotate(&scene).await;
+    let (answer, sent) = scheduled(&scene).await;
+    assert_eq!(answer["notified"], true);
+    let [(subject, message)] = &sent[..] else { panic!("{sent:?}") };
+    println!("{subject}\n\n{message}");
+    assert_eq!(subject, "Secret rotation: 1 rotated");
+    let until = format_timestamp(scene.sandbox.now() + 24 * HOUR);
+    assert!(message.contains(SECRET) && message.contains("the old token is accepted until "), "{message}");
+    assert!(message.contains(&until[..13]), "{message}");
+    // The next sweep has nothing new to say.
+    scene.sandbox.advance(HOUR).await.unwrap();
+    assert_eq!(scheduled(&scene).await.1, []);
+
+    scene.sandbox.advance(26 * HOUR).await.unwrap();
+    let (_, sent) = scheduled(&scene).await;
+    assert_eq!(sent[0].0, "Secret rotation: 1 revoked");
+
+    // A rotation that fails, and stays so.
+    scene.instances.iter().for_each(|instance| instance.freeze_refresh(true));
+    fail_to_rotate(&scene).await;
+    scene.sandbox.advance(HOUR / 2).await.unwrap();
+    let (_, sent) = scheduled(&scene).await;
+    let (subject, message) = &sent[0];
+    println!("{subject}\n\n{message}");
+    assert_eq!(subject, "Secret rotation: 1 need attention");
+    assert!(message.contains("abort") && message.contains("doctor"), "{message}");
+    // Not every hour: once a day.
+    scene.sandbox.advance(HOUR).await.unwrap();
+    assert_eq!(scheduled(&scene).await.1, []);
+    scene.sandbox.advance(23 * HOUR).await.unwrap();
+    assert_eq!(scheduled(&scene).await.1.len(), 1);
+    let shown = format!("{:?}", scene.sandbox.notifications());
+    for stage in ["AWSCURRENT", "AWSPENDING"] {
+        assert!(!shown.contains(&scene.token(stage).await.unwrap()), "a message holds a token");
+    }
+    // A topic that does not answer fails nothing.
+    let refuse = scene.sandbox.faults().add(FaultRule::on("Publish", Fault::Throttle).times(1_000));
+    scene.sandbox.advance(24 * HOUR).await.unwrap();
+    let (answer, _) = scheduled(&scene).await;
+    assert!(answer["notified"].is_string(), "{answer:#}");
+    assert_eq!(answer["complete"], true);
+    assert!(matched(&scene, refuse) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_looks_at_the_secrets_of_its_prefix_and_its_tag_only() {
+    let scene = start(no_target(json_plan())).await;
+    let scene = scene.with_operator(&[("SWEEP_TAG", "environment=production")]).await.unwrap();
+    rotate(&scene).await;
+    let all = [
+        ("shop/1", "environment", "production"),
+        ("shop/2", "environment", "production-eu"),
+        ("shop/3", "stage", "production"),
+        ("other/4", "environment", "production"),
+    ];
+    for (name, key, value) in all {
+        let tag = Tag::builder().key(key).value(value).build();
+        scene.client.create_secret().name(name).secret_string("x").tags(tag).send().await.unwrap();
+    }
+    assert_eq!(sweep(&scene).await["secrets"], 1, "shop/1 alone");
+    tag(&scene, "environment", "production").await;
+    let answer = sweep(&scene).await;
+    assert_eq!((&answer["secrets"], &answer["managed"]), (&json!(2), &json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_survives_throttling_and_goes_on_where_it_stopped() {
+    let scene = with_operator(json_plan()).await;
+    rotate(&scene).await;
+    // More than the client's own attempts.
+    let rule =
+        scene.sandbox.faults().add(FaultRule::on("GetSecretValue", Fault::Throttle).from_caller(OPERATE).times(6));
+    let answer = sweep(&scene).await;
+    assert_eq!((&answer["verified"], &answer["failed"]), (&json!(1), &json!(0)), "{answer:#}");
+    assert!(matched(&scene, rule) > 6);
+
+    // More than one page, and too little time for a closer look: the page is named, to be begun with.
+    for number in 0..120 {
+        scene.client.create_secret().name(format!("shop/{number}")).secret_string("x").send().await.unwrap();
+    }
+    assert_eq!(sweep(&scene).await["secrets"], 121);
+    scene.sandbox.host().set_timeout(OPERATE, Duration::from_secs(15)).unwrap();
+    let answer = sweep(&scene).await;
+    assert_eq!((&answer["complete"], &answer["verified"]), (&json!(false), &json!(0)), "{answer:#}");
+    let from = answer["continueFrom"].clone();
+    scene.sandbox.host().set_timeout(OPERATE, Duration::from_secs(60)).unwrap();
+    let request = match &from {
+        Value::Null => json!({ "action": "sweep" }),
+        from => json!({ "action": "sweep", "from": from }),
+    };
+    let answer = ask(&scene, request).await.unwrap();
+    assert_eq!((&answer["complete"], &answer["verified"]), (&json!(true), &json!(1)), "{answer:#}");
+}
 
 async fn sweep(scene: &Scene) -> Value {
     let answer = ask(scene, json!({ "action": "sweep" })).await;
@@ -50,11 +243,9 @@ async fn a_schedule_starts_a_sweep_and_no_other_event_does() {
     let scene = with_operator(json_plan()).await;
     rotate(&scene).await;
     let event = |detail_type: &str| {
-        json!({
-            "version": "0", "id": "89d1a02d-5ec7-412e-82f5-13505f849b41", "detail-type": detail_type,
-            "source": "aws.events", "account": "123456789012", "time": "2026-12-30T18:44:49Z", "region": "us-east-1",
-            "resources": ["arn:aws:events:us-east-1:123456789012:rule/sweep"], "detail": {}
-        })
+        let mut event = scheduled_at(scene.sandbox.now());
+        event["detail-type"] = json!(detail_type);
+        event
     };
     assert_eq!(ask(&scene, event("Scheduled Event")).await.unwrap()["managed"], 1);
     assert_eq!(ask(&scene, event("Something else")).await.unwrap_err().error_type, "InvalidRequest");

@@ -1,0 +1,145 @@
+//! An incident: a broken version of the application, seen, given up and repaired by the function for operators; and a drill for
+//! a token that has leaked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use application::Load;
+use end_to_end::{FIELD, Failure, Plan, SECRET, Scene};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rotation::secret::SecretText;
+use rotation::token::{TokenEncoding, TokenFormat};
+use sandbox::RotationOutcome;
+use serde_json::{Value, json};
+
+use crate::stage::{Output, Viewer};
+use crate::{HOUR, check};
+
+/// How often clients read the secret again.
+const CLIENT_CACHE: Duration = Duration::from_millis(500);
+
+pub(crate) async fn perform(out: &Output, executable: PathBuf, operate: PathBuf) -> Result<(), Failure> {
+    let first = new_token()?;
+    let mut plan = Plan::json(&format!("{{ \"{FIELD}\": \"{}\", \"port\": 8080 }}", first.expose()));
+    plan.tags.push(("rotation:verify", "after"));
+    plan.environment.push(("TARGET_TIMEOUT", "1s".to_owned()));
+    plan.sandbox.rotation_attempts = 1;
+    let scene = Scene::start(Plan { executable: Some(executable), ..plan }).await?.with_operator_at(operate, &[])?;
+    check(scene.rotate().await?.is_success(), "the rotation before the incident succeeds")?;
+    let mut viewer = Viewer::new(&scene.sandbox, out.clone());
+    let good = scene.token("AWSCURRENT").await?;
+    let mut secrets = vec![first.expose().to_owned(), good.clone()];
+
+    out.title("An incident: a version of the application is deployed that does not load new tokens");
+    let load = scene.load(scene.stale_clients(), 100).await?;
+    scene.instances.iter().for_each(|instance| instance.freeze_refresh(true));
+    let outcome = viewer.during(scene.rotate()).await?;
+    failed_with(&outcome, "VerificationFailed")?;
+    check(scene.token("AWSCURRENT").await? == good, "the token from before is current again")?;
+    out.line("  put back by the rotation itself; the token from before is AWSCURRENT");
+    served(out, &load)?;
+
+    out.title("The application reads AWSPENDING too: rotation:verify=before keeps AWSCURRENT out of it");
+    scene.client.untag_resource().secret_id(SECRET).tag_keys("rotation:verify").send().await?;
+    let outcome = viewer.during(scene.rotate()).await?;
+    failed_with(&outcome, "TargetRefused")?;
+    check(scene.token("AWSCURRENT").await? == good, "AWSCURRENT was not touched")?;
+    secrets.extend(scene.token("AWSPENDING").await.ok());
+    served(out, &load)?;
+
+    out.title("02:00, the alarm: what is there?");
+    let status = done(out, &scene, "status").await?;
+    show(out, "rotation", &status["rotation"]);
+    show(out, "lastFailure", &status["lastFailure"]);
+    check(status["lastFailure"]["error"] == "TargetRefused", "status tells of the last failure")?;
+    let doctor = done(out, &scene, "doctor").await?;
+    let findings = doctor["findings"].as_array().into_iter().flatten().filter(|finding| finding["ok"] == false);
+    for finding in findings {
+        out.line(&format!("  {}: {}", text(&finding["check"]), text(&finding["detail"])));
+        out.line(&format!("    repair: {}", text(&finding["repair"])));
+    }
+    check(doctor["healthy"] == false, "the doctor finds what is wrong")?;
+
+    out.title("An hour later: the rotation is given up, the application repaired, the token rotated");
+    scene.sandbox.advance(HOUR).await?;
+    scene.instances.iter().for_each(|instance| instance.freeze_refresh(false));
+    let aborted = done(out, &scene, "abort").await?;
+    show(out, "answer", &aborted);
+    check(aborted["verified"] == true, "the current token verifies")?;
+    check(viewer.during(scene.rotate()).await?.is_success(), "the rotation succeeds")?;
+    secrets.push(scene.token("AWSCURRENT").await?);
+    let verified = done(out, &scene, "verify").await?;
+    show(out, "answer", &verified);
+    check(verified["instances"].as_array().map(Vec::len) == Some(2), "both instances were asked")?;
+    served(out, &load)?;
+    load.stop().await;
+
+    out.title("A drill: the token has leaked");
+    let leaked = scene.token("AWSCURRENT").await?;
+    let load = scene.load(scene.fresh_clients(CLIENT_CACHE), 100).await?;
+    let compromised = viewer.during(done(out, &scene, "compromise")).await?;
+    show(out, "answer", &compromised);
+    check(compromised["provenRefused"] == true, "the application refuses the leaked token")?;
+    check(scene.accepted(&leaked).await? == [false, false], "both instances refuse the leaked token")?;
+    let new = scene.token("AWSCURRENT").await?;
+    check(scene.accepted(&new).await? == [true, true], "both instances accept the new token")?;
+    secrets.push(new);
+    tokio::time::sleep(CLIENT_CACHE * 2).await;
+    let refused = load.report().refused;
+    tokio::time::sleep(CLIENT_CACHE).await;
+    let report = load.stop().await;
+    check(report.refused == refused, "clients that have read the new token are not refused")?;
+    out.line(&format!(
+        "  {} requests by clients that read AWSCURRENT every {} ms: {refused} refused, until they had read the new token",
+        report.sent,
+        CLIENT_CACHE.as_millis()
+    ));
+
+    let logs = [scene.sandbox.host().logs(scene.function()), scene.sandbox.host().logs(end_to_end::OPERATE)].concat();
+    let shown = [logs.join("\n"), out.text()].join("\n");
+    check(!secrets.iter().any(|secret| shown.contains(secret)), "no token is in any log or in this output")?;
+    out.line(&format!("  searched all logs and this output for {} tokens: none found", secrets.len()));
+    Ok(())
+}
+
+fn new_token() -> Result<SecretText, Failure> {
+    let format = TokenFormat { bytes: 48, encoding: TokenEncoding::Base64Url, prefix: None };
+    Ok(format.generate(&mut StdRng::try_from_os_rng()?))
+}
+
+fn failed_with(outcome: &RotationOutcome, name: &str) -> Result<(), Failure> {
+    let RotationOutcome::Failed { error, .. } = outcome else { return Err("the rotation was not refused".into()) };
+    check(error.error_type == name, "the rotation is refused with the error that is expected")
+}
+
+/// Asks the function for operators, and prints the request.
+async fn done(out: &Output, scene: &Scene, action: &str) -> Result<Value, Failure> {
+    let mut request = json!({ "action": action, "secret_id": SECRET });
+    if ["abort", "compromise"].contains(&action) {
+        request["reason"] = json!("the demo");
+    }
+    if action == "compromise" {
+        request["confirm"] = json!(SECRET);
+    }
+    out.line(&format!("  operate {request}"));
+    scene.operate(&request).await?.map_err(|error| format!("{action}: {error}").into())
+}
+
+fn show(out: &Output, what: &str, answer: &Value) {
+    let pretty = format!("{answer:#}");
+    let mut lines = pretty.lines();
+    out.line(&format!("    {what}: {}", lines.next().unwrap_or_default()));
+    lines.for_each(|line| out.line(&format!("    {line}")));
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn served(out: &Output, load: &Load) -> Result<(), Failure> {
+    let report = load.report();
+    check(report.sent > 0 && report.refused == 0, "no client with the token from before is refused")?;
+    out.line(&format!("  clients with the token from before: {} requests sent, 0 refused", report.sent));
+    Ok(())
+}
