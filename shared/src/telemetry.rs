@@ -52,7 +52,8 @@ pub fn metrics(function: &str, step: Option<Step>, result: &Result<Report, Rotat
         Err(error) => {
             let step = step.map_or("none", Step::name).to_owned();
             let dimensions = vec![function(), ("Step", step), ("ErrorType", error.name().to_owned())];
-            vec![count("RotationFailed", dimensions), count("RotationFailed", vec![])]
+            let all = [dimensions, vec![function()], vec![]];
+            all.into_iter().map(|dimensions| count("RotationFailed", dimensions)).collect()
         }
         Ok(Report { outcome: Outcome::Promoted(promotion) | Outcome::PromotedEarlier(promotion), .. }) => {
             #[expect(clippy::cast_precision_loss, reason = "a rotation takes less than 2^52 seconds")]
@@ -63,7 +64,7 @@ pub fn metrics(function: &str, step: Option<Step>, result: &Result<Report, Rotat
                 Datum { name: "RotationDuration", dimensions: vec![function()], value: seconds, unit: Unit::Seconds },
             ];
             if promotion.overlap_shortened_from.is_some() {
-                data.push(count("OverlapShortened", vec![]));
+                data.push(count("OverlapShortened", vec![function()]));
             }
             data
         }

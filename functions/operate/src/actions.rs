@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rotation::event::VersionId;
 use rotation::kind::{Phase, Values};
 use rotation::protocol::{ROLLBACK_RESERVE, current_after_move, may_have_moved};
-use rotation::store::{OperationStore, StoreError};
+use rotation::store::{Described, OperationStore, StoreError};
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
 use serde_json::{Map, Value, json};
@@ -31,12 +31,12 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         [K::PROVEN_ALONE, asked].into_iter().flatten().collect()
     }
 
-    /// Whether the current value works, by the same proofs as before a promotion.
+    /// Whether the current value of a secret that was described works, by the same proofs as before a promotion.
     ///
     /// # Errors
     /// The proof's.
-    pub async fn verify_current(&self, rng: &mut StdRng) -> Result<Answer, OperateError> {
-        let seen = self.look().await?;
+    pub async fn verify_current(&self, secret: Described, rng: &mut StdRng) -> Result<Answer, OperateError> {
+        let seen = self.see(secret).await?;
         self.verify(&seen, rng).await?;
         let by = self.proofs();
         Ok(answer([("verified", json!(!by.is_empty())), ("version", json!(seen.current_id)), ("by", json!(by))]))

@@ -2,6 +2,7 @@
 
 use rand::rngs::StdRng;
 use rotation::document::MAX_VALUE_BYTES;
+use rotation::error::RotationError;
 use rotation::store::{Described, OperationStore};
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use crate::actions::{Answer, answer};
 use crate::error::OperateError;
 use crate::operable::Operable;
+use crate::request::Action;
 use crate::secret::{Desk, Seen, open_rotation, unfinished};
 
 /// How much of the largest value may be used before doctor speaks of it, in percent.
@@ -45,13 +47,12 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     ///
     /// # Errors
     /// When the secret cannot even be described.
-    pub async fn doctor(&self, rng: &mut StdRng) -> Result<Findings, OperateError> {
+    pub async fn doctor(&self, secret: &Described, rng: &mut StdRng) -> Result<Findings, OperateError> {
         let mut findings = Findings::default();
-        let secret = self.store.describe(self.secret_id).await?;
         let name = &secret.name;
         findings.good("describe", "the secret exists, and Secrets Manager can be reached");
 
-        check_rotation(&mut findings, &secret);
+        check_rotation(&mut findings, secret);
         match &secret.versions.holder(&Stage::Current) {
             Some(version) => findings.good("AWSCURRENT", format!("on version {version}")),
             None => findings.bad(
@@ -60,28 +61,38 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 format!("aws secretsmanager rotate-secret --secret-id {name}"),
             ),
         }
-        match open_rotation(&secret) {
+        match open_rotation(secret) {
             None => findings.good("AWSPENDING", "no rotation is open"),
             Some(version) => findings.bad(
                 "AWSPENDING",
                 format!("a rotation to version {version} is open; if it does not end, no other begins"),
-                format!("aws secretsmanager rotate-secret --secret-id {name} takes it up again; the action abort gives it up"),
+                format!(
+                    "aws secretsmanager rotate-secret --secret-id {name} (takes it up again), or {} (gives it up)",
+                    invoke(Action::Abort, name)
+                ),
             ),
         }
-        match unfinished(&secret).first() {
+        match unfinished(secret) {
             None => findings.good("operations", "none died half way"),
             Some(action) => findings.bad(
                 "operations",
                 format!("the action {action} was begun, and has not come to its end"),
-                format!("run the action {action} again"),
+                invoke(action, name),
             ),
         }
         match self.stack.for_secret(&secret.tags, secret.as_of) {
-            Err(error) => findings.bad(
-                "policy",
-                error.to_string(),
-                format!("aws secretsmanager tag-resource --secret-id {name} --tags …"),
-            ),
+            Err(error) => {
+                let repair = match &error {
+                    RotationError::InvalidPolicy { setting, .. } if setting.starts_with("tag ") => {
+                        let tag = setting.trim_start_matches("tag ");
+                        format!(
+                            "aws secretsmanager untag-resource --secret-id {name} --tag-keys {tag} (the stack's default is in force then)"
+                        )
+                    }
+                    _ => "correct the function's variable that the message names".to_owned(),
+                };
+                findings.bad("policy", error.to_string(), repair);
+            }
             Ok(policy) => match policy.hold_until {
                 None => findings.good("policy", "every setting is usable"),
                 Some(until) => findings.bad(
@@ -91,7 +102,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 ),
             },
         }
-        match self.look().await {
+        match self.see(secret.clone()).await {
             Err(error) => findings.bad("value", error.to_string(), repair_of(&error, name)),
             Ok(seen) => {
                 let bytes = seen.current.text().len();
@@ -163,12 +174,14 @@ fn check_rotation(findings: &mut Findings, secret: &Described) {
     if let Some(primary) = &secret.replica_of {
         findings.bad("replica", format!("this is a replica; rotate it in {primary}"), "run doctor there");
     }
-    let enable =
-        format!("aws secretsmanager rotate-secret --secret-id {name} --rotation-lambda-arn … --rotation-rules …");
-    match (&secret.rotation_function, secret.rotation_enabled) {
-        (Some(function), true) => findings.good("rotation", format!("enabled, by {function}")),
-        (Some(_), false) => findings.bad("rotation", "it is switched off", enable),
-        (None, _) => findings.bad("rotation", "no function is configured", enable),
+    let function = secret.rotation_function.as_deref().unwrap_or_default();
+    if secret.rotation_enabled {
+        findings.good("rotation", format!("enabled, by {function}"));
+    } else {
+        let enable = format!(
+            "aws secretsmanager rotate-secret --secret-id {name} --rotation-lambda-arn {function} --rotation-rules AutomaticallyAfterDays=90 (rotates it at once)"
+        );
+        findings.bad("rotation", "it is switched off", enable);
     }
     match secret.next_rotation {
         Some(next) if next < secret.as_of => findings.bad(
@@ -192,4 +205,13 @@ fn repair_of(error: &OperateError, name: &str) -> String {
         "Unreachable" => "add a VPC endpoint for secretsmanager, or NAT, to the function's subnets".to_owned(),
         _ => "see the message".to_owned(),
     }
+}
+
+/// What to invoke this function with.
+fn invoke(action: Action, name: &str) -> String {
+    let mut request = json!({ "action": action, "secret_id": name, "reason": "…" });
+    if action == Action::Compromise {
+        request["confirm"] = json!(name);
+    }
+    format!("invoke operate with {request}")
 }

@@ -188,7 +188,7 @@ async fn perform(
     let mut told = if action == Action::Sweep {
         let window = request.scheduled.map(|scheduled| Window::before(scheduled, operator.sweep_period));
         let sweep = Sweep { from: request.from.clone(), window, deadline };
-        let (mut told, metrics, digest) = sweep::sweep(operator, &store, sweep).await?;
+        let (mut told, metrics, digest) = sweep::sweep(function.name(), operator, &store, sweep).await?;
         function.publish(metrics, invocation.end).await;
         if let Some((subject, message)) = digest.and_then(|digest| digest.message()) {
             let notified = operator.services.notify(&subject, &message, invocation.end).await;
@@ -250,7 +250,7 @@ impl Asked<'_> {
         let Self { operator, clients, request, secret } = *self;
         match request.action {
             Action::Verify => {
-                let verified = desk.verify_current(rng).await;
+                let verified = desk.verify_current(secret.clone(), rng).await;
                 let instances = operator.views.take(&secret.name);
                 let mut told = verified?;
                 told.insert("instances".to_owned(), instances);
@@ -261,13 +261,13 @@ impl Asked<'_> {
             Action::Abort => desk.abort(operator.abort_after, rng).await,
             Action::Compromise => desk.compromise(request.confirm.as_deref(), rng).await,
             Action::Doctor => {
-                let mut findings = desk.doctor(rng).await?;
+                let mut findings = desk.doctor(secret, rng).await?;
                 operator.services.diagnose(&mut findings, secret, clients, desk.deadline).await;
                 Ok(findings.answer())
             }
             // A sweep has no secret, and does not come here.
             Action::Status | Action::Sweep => {
-                let mut told = desk.status().await?;
+                let mut told = desk.status(secret).await?;
                 let failure = operator.services.last_failure(secret, desk.deadline).await;
                 told.insert("lastFailure".to_owned(), services::told(failure));
                 Ok(told)

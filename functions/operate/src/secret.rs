@@ -17,6 +17,7 @@ use rotation::versions::{Admission, Admitted, Stage};
 
 use crate::error::OperateError;
 use crate::operable::Operable;
+use crate::request::Action;
 
 /// A stage of this project's own on a version, by which an action that died half way is finished by the next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,20 +52,20 @@ impl Mark {
 
     /// The action that has to be run again when it stands on a version of the secret; `None` when nothing has.
     #[must_use]
-    pub fn unfinished(self) -> Option<&'static str> {
+    pub fn unfinished(self) -> Option<Action> {
         match self {
             Self::Operation | Self::RolledBack | Self::Exposed => None,
-            Self::Revoked => Some("revoke"),
-            Self::Compromised => Some("compromise"),
+            Self::Revoked => Some(Action::Revoke),
+            Self::Compromised => Some(Action::Compromise),
         }
     }
 }
 
-/// The actions that died half way, by the marks that they left on the secret.
+/// The actions that died half way, by the marks that they left on the secret. A compromise revokes as well.
 #[must_use]
-pub fn unfinished(secret: &Described) -> Vec<&'static str> {
+pub fn unfinished(secret: &Described) -> Option<Action> {
     let marked = Mark::ALL.into_iter().filter(|mark| secret.versions.holder(&mark.stage()).is_some());
-    marked.filter_map(Mark::unfinished).collect()
+    marked.filter_map(Mark::unfinished).next_back()
 }
 
 /// A version that carries a mark.

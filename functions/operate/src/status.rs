@@ -17,8 +17,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     ///
     /// # Errors
     /// When the service refuses.
-    pub async fn status(&self) -> Result<Answer, OperateError> {
-        let secret = self.store.describe(self.secret_id).await?;
+    pub async fn status(&self, secret: &Described) -> Result<Answer, OperateError> {
         let ages = self.store.versions(self.secret_id).await?;
         let mut versions: Vec<Value> = vec![];
         for age in &ages {
@@ -35,10 +34,10 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         status.insert("kind".into(), json!(K::NAME));
         status.insert("now".into(), json!(format_timestamp(secret.as_of)));
         status.insert("versions".into(), Value::Array(versions));
-        status.insert("policy".into(), policy(self.stack, &secret));
-        status.insert("rotation".into(), rotation(&secret));
+        status.insert("policy".into(), policy(self.stack, secret));
+        status.insert("rotation".into(), rotation(secret));
         let summary = async {
-            let seen = self.look().await?;
+            let seen = self.see(secret.clone()).await?;
             Ok::<_, OperateError>(self.kind.summary(&seen.subject(), &seen.current)?)
         };
         match summary.await {

@@ -139,6 +139,7 @@ pub(crate) struct Sweep {
 /// # Errors
 /// When the secrets cannot be listed.
 pub(crate) async fn sweep<S: OperationStore>(
+    function: &str,
     operator: &Operator,
     store: &S,
     Sweep { from, window, deadline }: Sweep,
@@ -169,7 +170,7 @@ pub(crate) async fn sweep<S: OperationStore>(
             break next.is_none();
         }
     };
-    let metrics = found.metrics(complete);
+    let metrics = found.metrics(function, complete);
     Ok((found.answer(complete, next), metrics, digest))
 }
 
@@ -202,13 +203,13 @@ impl Found {
         }
         // One that was changed a moment ago may be in the hands of an action that is under way.
         let left = since(secret, secret.last_changed).is_some_and(|changed| changed >= operator.abort_after);
-        for action in unfinished(secret).into_iter().filter(|_| left) {
-            tracing::warn!(target: AUDIT, secret = secret.name, action, "unfinished");
+        if let Some(action) = unfinished(secret).filter(|_| left) {
+            tracing::warn!(target: AUDIT, secret = secret.name, action = action.name(), "unfinished");
             self.unfinished_count += 1;
             if self.unfinished.len() < NAMED {
                 self.unfinished.push(json!({ "secret": secret.name, "action": action }));
             }
-            digest.iter_mut().for_each(|digest| digest.unfinished(secret, action, operator.abort_after));
+            digest.iter_mut().for_each(|digest| digest.unfinished(secret, action.name(), operator.abort_after));
         }
         if open_rotation(secret).is_some() {
             // How old a rotation is, a listing does not tell; the last change is not older.
@@ -263,9 +264,11 @@ impl Found {
         }
     }
 
-    /// The fleet's metrics. The heartbeat is left out when the sweep did not come to the end.
-    fn metrics(&self, complete: bool) -> Vec<Datum> {
-        let datum = |name, value, unit| Datum { name, dimensions: vec![], value, unit };
+    /// The fleet's metrics, each under the function's name: one account may have several stacks, and the heartbeat of one must not
+    /// stand for another's. It is left out when the sweep did not come to the end.
+    fn metrics(&self, function: &str, complete: bool) -> Vec<Datum> {
+        let datum =
+            |name, value, unit| Datum { name, dimensions: vec![("Function", function.to_owned())], value, unit };
         let hours = |time: Duration| time.as_secs_f64() / 3_600.0;
         #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^52 secrets")]
         let count = |number: u64| number as f64;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 /// The longest that Lambda gives an invocation.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Sweeps `secrets` copies of one that was rotated: when all of them have just been, and when none needs a look.
@@ -37,6 +38,8 @@ pub(crate) async fn measure(secrets: usize) -> Result<(), Failure> {
         ("none needs a look", 40 * DAY, pages),
         // Each value has to be read.
         ("all were rotated in the last day", Duration::ZERO, pages + secrets),
+        // The stage of each old token has to be taken away.
+        ("every overlap is over, and is ended", 26 * HOUR, pages + secrets),
     ] {
         let ahead = u64::try_from(later.as_millis())?;
         std::fs::write(&file, json!({ "clock_ahead_millis": ahead, "secrets": fleet }).to_string())?;
@@ -61,7 +64,12 @@ pub(crate) async fn measure(secrets: usize) -> Result<(), Failure> {
         if answer["managed"] != secrets || answer["failed"] != 0 || !answer["continueFrom"].is_null() {
             return Err(format!("the sweep did not see everything: {answer}").into());
         }
-        let calls: u64 = sandbox.calls_of(OPERATE).values().sum();
+        let revoked = u64::try_from(secrets)?;
+        if later == 26 * HOUR && answer["revoked"] != revoked {
+            return Err(format!("the sweep did not end every overlap: {answer}").into());
+        }
+        let calls = sandbox.calls_of(OPERATE).into_iter();
+        let calls: u64 = calls.filter(|(call, _)| call != "PutMetricData").map(|(_, count)| count).sum();
         let usage = invocation.usage.ok_or("this machine does not tell what a process uses")?;
         let seconds = invocation.duration.as_secs_f64();
         println!("| {what} | {calls} | {least} | {seconds:.1} | {:.1} |", usage.max_memory_kb as f64 / 1024.0);

@@ -140,7 +140,7 @@ async fn doctor_finds_what_is_wrong_and_names_the_command_that_repairs_it() {
     };
     tag(&scene, "rotation:overlap", "99 years").await;
     let answer = done(&scene, "doctor").await;
-    assert!(broken(&answer, "policy")["repair"].as_str().unwrap().starts_with("aws secretsmanager tag-resource"));
+    assert!(broken(&answer, "policy")["repair"].as_str().unwrap().starts_with("aws secretsmanager untag-resource"));
     tag(&scene, "rotation:overlap", "24h").await;
     scene.client.cancel_rotate_secret().secret_id(SECRET).send().await.unwrap();
     let answer = done(&scene, "doctor").await;

@@ -144,7 +144,8 @@ async fn a_failed_step_is_published_once_with_its_step_and_error_type() {
     let dimensions = [("Function", FUNCTION), ("Step", "createSecret"), ("ErrorType", "InvalidPolicy")];
     let dimensions: BTreeMap<_, _> = dimensions.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     let failed = "RotationFailed".to_owned();
-    let once = [(failed.clone(), dimensions, 1.0), (failed, BTreeMap::new(), 1.0)];
+    let function = BTreeMap::from([("Function".to_owned(), FUNCTION.to_owned())]);
+    let once = [(failed.clone(), dimensions, 1.0), (failed.clone(), function, 1.0), (failed, BTreeMap::new(), 1.0)];
     assert_eq!(metrics(&scene), [once.clone(), once.clone(), once].concat());
 }
 
@@ -321,7 +322,7 @@ async fn a_rotation_inside_an_open_overlap_goes_ahead_and_says_whose_overlap_it_
     for plan in [text_plan(), json_plan()] {
         let scene = start(once(plan)).await;
         rotate(&scene).await;
-        assert_eq!(total(&scene, "OverlapShortened"), 0.0);
+        assert_eq!(total_of(&scene, scene.function(), "OverlapShortened"), 0.0);
         let first_overlap = scene.sandbox.now() + DAY;
         scene.sandbox.advance(DAY / 4).await.unwrap();
 
@@ -339,7 +340,7 @@ async fn a_rotation_inside_an_open_overlap_goes_ahead_and_says_whose_overlap_it_
         let until = humantime::parse_rfc3339(result["previousAcceptedUntil"].as_str().unwrap()).unwrap();
         assert!(until > first_overlap);
         assert_eq!(current(&scene).await.unwrap().0, version);
-        assert_eq!(total(&scene, "OverlapShortened"), 1.0);
+        assert_eq!(total_of(&scene, scene.function(), "OverlapShortened"), 1.0);
         assert!(log(&scene).contains("overlap_shortened_from"));
         assert_eq!(scene.accepted(FIRST).await.unwrap(), [false, false], "two rotations ago");
     }

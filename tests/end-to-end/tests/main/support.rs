@@ -189,7 +189,8 @@ pub(crate) fn metrics(scene: &Scene) -> Vec<Metric> {
     data.into_iter().map(|datum| (datum.name, datum.dimensions, datum.value)).collect()
 }
 
-/// The sum of a metric without dimensions.
-pub(crate) fn total(scene: &Scene, name: &str) -> f64 {
-    metrics(scene).iter().filter(|(n, dimensions, _)| n == name && dimensions.is_empty()).map(|(.., value)| value).sum()
+/// The sum of a metric whose only dimension is the function.
+pub(crate) fn total_of(scene: &Scene, function: &str, name: &str) -> f64 {
+    let only = BTreeMap::from([("Function".to_owned(), function.to_owned())]);
+    metrics(scene).iter().filter(|(n, dimensions, _)| n == name && *dimensions == only).map(|(.., value)| value).sum()
 }

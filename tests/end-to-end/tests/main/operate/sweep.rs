@@ -80,9 +80,9 @@ async fn an_old_token_that_the_application_goes_on_accepting_is_told_until_it_is
         assert_eq!(answer["overlapsExpired"], 1);
         scene.sandbox.advance(2 * HOUR).await.unwrap();
     }
-    assert!(total(&scene, "OldTokenAccepted") >= 1.0 && total(&scene, "OverlapExpired") >= 1.0);
-    assert!(total(&scene, "UnfinishedOperations") >= 1.0);
-    let before = total(&scene, "OldTokenAccepted");
+    assert!(total_of(&scene, OPERATE, "OldTokenAccepted") >= 1.0 && total_of(&scene, OPERATE, "OverlapExpired") >= 1.0);
+    assert!(total_of(&scene, OPERATE, "UnfinishedOperations") >= 1.0);
+    let before = total_of(&scene, OPERATE, "OldTokenAccepted");
     // A rotation meanwhile: its own overlap stays open when the older revocation is proven.
     scene.instances.iter().for_each(|instance| instance.freeze_refresh(false));
     let second = scene.token("AWSCURRENT").await.unwrap();
@@ -91,10 +91,10 @@ async fn an_old_token_that_the_application_goes_on_accepting_is_told_until_it_is
     scene.sandbox.advance(2 * HOUR).await.unwrap();
     let answer = sweep(&scene).await;
     assert_eq!((&answer["revoked"], &answer["failed"]), (&json!(1), &json!(0)), "{answer:#}");
-    assert!((total(&scene, "OldTokenAccepted") - before).abs() < 0.5);
+    assert!((total_of(&scene, OPERATE, "OldTokenAccepted") - before).abs() < 0.5);
     assert_eq!(scene.accepted(FIRST).await.unwrap(), [false, false]);
     assert_eq!(scene.accepted(&second).await.unwrap(), [true, true], "the overlap is open");
-    assert_eq!(done(&scene, "status").await["rotation"]["unfinished"], json!([]));
+    assert_eq!(done(&scene, "status").await["rotation"]["unfinished"], Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,8 +218,8 @@ async fn a_sweep_tells_of_what_does_not_work_of_what_is_stuck_and_of_what_is_ove
     scene.sandbox.advance(HOUR).await.unwrap();
     let answer = sweep(&scene).await;
     assert_eq!(answer["stuck"], json!([SECRET]), "{answer:#}");
-    assert_eq!((total(&scene, "StuckPending"), total(&scene, "NotVerified")), (1.0, 1.0));
-    assert_eq!((answer["complete"].as_bool(), total(&scene, "SweepCompleted")), (Some(true), 3.0));
+    assert_eq!((total_of(&scene, OPERATE, "StuckPending"), total_of(&scene, OPERATE, "NotVerified")), (1.0, 1.0));
+    assert_eq!((answer["complete"].as_bool(), total_of(&scene, OPERATE, "SweepCompleted")), (Some(true), 3.0));
     let log = operator_log(&scene);
     assert!(log.contains("\"message\":\"stuck\"") && log.contains("\"message\":\"does not verify\""), "{log}");
 
@@ -230,7 +230,7 @@ async fn a_sweep_tells_of_what_does_not_work_of_what_is_stuck_and_of_what_is_ove
     assert_eq!((&answer["managed"], &answer["verified"], &answer["failed"]), (&json!(1), &json!(1), &json!(0)));
     scene.sandbox.advance(26 * HOUR).await.unwrap();
     assert_eq!(sweep(&scene).await["verified"], 0, "it is long ago");
-    assert!(total(&scene, "SecretAgeMax") > 25.9, "hours");
+    assert!(total_of(&scene, OPERATE, "SecretAgeMax") > 25.9, "hours");
     // Nobody is asked: nothing is claimed.
     let scene = with_operator(no_target(json_plan())).await;
     rotate(&scene).await;
