@@ -1,0 +1,261 @@
+//! Metrics: what alarms and the dashboard look at is what the code publishes, under exactly that name and with those dimensions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regex_lite::Regex;
+use serde_json::Value;
+use template::{Stack, root, text};
+
+use crate::settings::deployed_sources;
+use crate::support::*;
+
+/// A metric's name, and the names of its dimensions.
+type Metric = (String, Vec<String>);
+
+const NAMESPACE: &str = "SecretRotation";
+
+fn metric(name: &str, dimensions: &[&str]) -> Metric {
+    (name.to_owned(), dimensions.iter().map(|dimension| (*dimension).to_owned()).collect())
+}
+
+/// What the code publishes, as its sources say it.
+fn published() -> BTreeSet<Metric> {
+    let telemetry = std::fs::read_to_string(root().join("shared/src/telemetry.rs")).unwrap();
+    assert!(telemetry.contains(&format!("pub const NAMESPACE: &str = \"{NAMESPACE}\";")));
+    // In telemetry.rs a metric is `count("Name", dimensions)` or `Datum { name: "Name", dimensions: … }`.
+    let one = Regex::new(
+        r#"(?:count\(|Datum \{ name: )"(\w+)", (?:dimensions: )?(vec!\[function\(\)\]|vec!\[\]|dimensions)"#,
+    );
+    let mut found = BTreeSet::new();
+    for one in one.unwrap().captures_iter(&telemetry) {
+        let dimensions: &[&str] = match &one[2] {
+            "vec![]" => &[],
+            "dimensions" => &["Function", "Step", "ErrorType"],
+            _ => &["Function"],
+        };
+        found.insert(metric(&one[1], dimensions));
+    }
+    assert!(telemetry.contains("vec![function(), (\"Step\", step), (\"ErrorType\", "));
+    assert!(found.len() >= 6, "telemetry.rs publishes in another way than this test reads: {found:?}");
+    // operate publishes `datum("Name", …)`, without dimensions.
+    let mut operate = String::new();
+    for entry in std::fs::read_dir(root().join("functions/operate/src")).unwrap() {
+        operate.push_str(&std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    }
+    assert!(operate.contains("dimensions: vec![]"));
+    let before = found.len();
+    let one = Regex::new(r#"\bdatum\(\s*"(\w+)""#).unwrap();
+    found.extend(one.captures_iter(&operate).map(|one| metric(&one[1], &[])));
+    assert!(found.len() >= before + 5, "operate publishes in another way than this test reads: {found:?}");
+    found
+}
+
+/// What an alarm looks at: each metric with its namespace and the names of its dimensions.
+fn of_alarm(alarm: &Value) -> Vec<(String, Metric)> {
+    let dimensions = |of: &Value| -> Vec<String> { items(of).into_iter().map(|one| text(&one["Name"])).collect() };
+    if alarm["MetricName"].is_string() {
+        return vec![(text(&alarm["Namespace"]), (text(&alarm["MetricName"]), dimensions(&alarm["Dimensions"])))];
+    }
+    let metrics = items(&alarm["Metrics"]).into_iter().map(|one| &one["MetricStat"]["Metric"]);
+    metrics
+        .filter(|metric| metric.is_object())
+        .map(|metric| (text(&metric["Namespace"]), (text(&metric["MetricName"]), dimensions(&metric["Dimensions"]))))
+        .collect()
+}
+
+fn dashboard(stack: &Stack) -> Value {
+    let dashboards = stack.of_type("AWS::CloudWatch::Dashboard");
+    serde_json::from_str(dashboards["Dashboard"]["DashboardBody"].as_str().unwrap()).unwrap()
+}
+
+fn of_dashboard(stack: &Stack) -> Vec<(String, Metric)> {
+    let mut found = vec![];
+    let search = Regex::new(r#"SEARCH\('\{(\w+)((?:,\w+)*)\} MetricName="(\w+)"'"#).unwrap();
+    for widget in items(&dashboard(stack)["widgets"]) {
+        for metric in items(&widget["properties"]["metrics"]) {
+            if let Some(expression) = metric[0]["expression"].as_str() {
+                let one = search.captures(expression).unwrap_or_else(|| panic!("{expression}"));
+                let dimensions = one[2].split(',').skip(1).map(str::to_owned).collect();
+                found.push((one[1].to_owned(), (one[3].to_owned(), dimensions)));
+            } else {
+                // Namespace, name, then dimensions by name and value, then how to draw it.
+                let parts: Vec<&str> = texts(metric);
+                let dimensions = parts[2..].iter().step_by(2).map(|name| (*name).to_owned()).collect();
+                found.push((parts[0].to_owned(), (parts[1].to_owned(), dimensions)));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_metric_that_an_alarm_or_the_dashboard_names_is_published_and_the_reverse() {
+    let stack = most();
+    let filters: BTreeSet<(String, Metric)> = stack
+        .of_type("AWS::Logs::MetricFilter")
+        .values()
+        .flat_map(|filter| items(&filter["MetricTransformations"]))
+        .map(|one| (text(&one["MetricNamespace"]), (text(&one["MetricName"]), vec![])))
+        .collect();
+    let alarms = stack.of_type("AWS::CloudWatch::Alarm");
+    let mut named: BTreeSet<(String, Metric)> = alarms.values().flat_map(|alarm| of_alarm(alarm)).collect();
+    named.extend(of_dashboard(&stack));
+    let published = published();
+    let mut looked_at = BTreeSet::new();
+    let mut unknown = vec![];
+    for (namespace, metric) in named {
+        match namespace.as_str() {
+            NAMESPACE if published.contains(&metric) => {
+                looked_at.insert(metric);
+            }
+            // Lambda's own, by the name of the function (Lambda, types of metrics).
+            "AWS/Lambda" if ["Errors", "Throttles", "Duration"].contains(&metric.0.as_str()) => {
+                assert_eq!(metric.1, ["FunctionName"], "{metric:?}");
+            }
+            _ if filters.contains(&(namespace.clone(), metric.clone())) => {}
+            _ => unknown.push((namespace, metric)),
+        }
+    }
+    assert!(unknown.is_empty(), "an alarm or the dashboard looks at what nobody publishes: {unknown:?}");
+    let unseen: Vec<_> = published.difference(&looked_at).collect();
+    assert!(unseen.is_empty(), "published, and neither an alarm nor the dashboard looks at it: {unseen:?}");
+}
+
+/// The alarms that there are, in the order of the README's runbook.
+const ALARMS: [&str; 12] = [
+    "rotation-failed",
+    "rotation-overdue",
+    "rotation-stuck",
+    "not-verified",
+    "old-token-accepted",
+    "unfinished-operations",
+    "sweep-missing",
+    "function-errors",
+    "function-throttles",
+    "function-slow",
+    "unusual-reads",
+    "denied-reads",
+];
+
+fn alarms(stack: &Stack) -> BTreeMap<String, Value> {
+    let alarms = stack.of_type("AWS::CloudWatch::Alarm").into_values();
+    let name = |alarm: &Value| {
+        let name = text(&alarm["AlarmName"]);
+        name.strip_prefix("shop-staging-").or(name.strip_prefix("shop-production-")).unwrap().to_owned()
+    };
+    alarms.map(|alarm| (name(alarm), alarm.clone())).collect()
+}
+
+#[test]
+fn every_alarm_tells_somebody_and_has_its_part_of_the_runbook() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let expected: BTreeSet<&str> = ALARMS.into_iter().collect();
+    assert_eq!(alarms(&most()).keys().map(String::as_str).collect::<BTreeSet<_>>(), expected);
+    // Who reads is seen only with a trail.
+    assert_eq!(alarms(&least()).len(), ALARMS.len() - 2);
+    for (name, alarm) in alarms(&most()) {
+        assert_eq!(
+            texts(&alarm["AlarmActions"]),
+            ["arn:aws:sns:us-east-1:000000000000:shop-production-secret-rotation"]
+        );
+        assert!(alarm["AlarmDescription"].as_str().is_some_and(|text| text.len() > 20), "{name}");
+        assert!(readme.contains(&format!("\n### `{name}`\n")), "the README has no part on {name}");
+        // Silence is no failure, but for the heartbeat, which is there to be missed.
+        let missing = if name == "sweep-missing" { "breaching" } else { "notBreaching" };
+        assert_eq!(alarm["TreatMissingData"], missing, "{name}");
+    }
+    let parts = readme.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`'));
+    assert_eq!(parts.collect::<Vec<_>>(), ALARMS);
+}
+
+#[test]
+fn the_heartbeat_is_missed_within_three_hours() {
+    let alarm = &alarms(&least())["sweep-missing"];
+    assert_eq!((&alarm["Statistic"], &alarm["ComparisonOperator"]), (&"Sum".into(), &"LessThanThreshold".into()));
+    assert_eq!(text(&alarm["Threshold"]), "1");
+    let seconds = alarm["Period"].as_u64().unwrap() * alarm["EvaluationPeriods"].as_u64().unwrap();
+    assert_eq!(seconds, 3 * 3_600);
+    // One missing hour of three is not enough: a sweep that starts a moment late falls into the next hour.
+    assert_eq!(alarm["DatapointsToAlarm"], alarm["EvaluationPeriods"]);
+}
+
+#[test]
+fn the_alarm_on_slow_functions_follows_their_timeouts() {
+    let stack = most();
+    let alarm = &alarms(&stack)["function-slow"];
+    let functions = stack.of_type("AWS::Serverless::Function");
+    let timeout = |name: &str| functions[name]["Timeout"].as_u64().unwrap();
+    assert_eq!(timeout("AdminTokenFunction"), 110);
+    // Milliseconds by seconds times ten is percent.
+    let expected = format!(
+        "MAX([m0 / ({} * 10), m1 / ({} * 10), m2 / {}])",
+        timeout("AdminTokenFunction"),
+        timeout("EncryptionKeyFunction"),
+        timeout("SweepFunction") * 10
+    );
+    assert_eq!(alarm["Metrics"][0]["Expression"], expected);
+    assert_eq!(text(&alarm["Threshold"]), "80");
+    let functions: Vec<String> = items(&alarm["Metrics"])[1..]
+        .iter()
+        .map(|one| text(&one["MetricStat"]["Metric"]["Dimensions"][0]["Value"]))
+        .collect();
+    assert_eq!(functions, ["shop-production-admin-token", "shop-production-encryption-key", "shop-production-sweep"]);
+}
+
+#[test]
+fn the_dashboard_asks_the_audit_log_for_what_the_functions_write() {
+    let stack = most();
+    let dashboard = dashboard(&stack);
+    let widgets = items(&dashboard["widgets"]);
+    let log = widgets.iter().find(|widget| widget["type"] == "log").unwrap();
+    let query = log["properties"]["query"].as_str().unwrap();
+    assert!(query.starts_with("SOURCE '/secret-rotation/shop/production' |"), "{query}");
+    let sources = deployed_sources();
+    for message in ["step done", "step failed"] {
+        assert!(query.contains(&format!("'{message}'")) && sources.contains(&format!("\"{message}\"")), "{message}");
+    }
+    for field in ["error_type", "outcome", "secret", "step"] {
+        assert!(query.contains(field) && sources.contains(&format!("{field} = ")) || field == "secret", "{field}");
+    }
+    let shown = widgets.iter().find(|widget| widget["type"] == "alarm").unwrap();
+    assert_eq!(items(&shown["properties"]["alarms"]).len(), ALARMS.len() - 2);
+}
+
+#[test]
+fn failed_and_abandoned_rotations_of_the_stack_are_told() {
+    let stack = most();
+    let rules = stack.of_type("AWS::Events::Rule");
+    let rule = rules["RotationEvents"];
+    let pattern = &rule["EventPattern"];
+    assert_eq!(texts(&pattern["detail"]["eventName"]), ["RotationFailed", "RotationAbandoned", "TestRotationFailed"]);
+    let prefix = &pattern["detail"]["additionalEventData"]["SecretId"][0]["prefix"];
+    assert_eq!(prefix, "arn:aws:secretsmanager:us-east-1:000000000000:secret:shop/production/");
+    let topic = "arn:aws:sns:us-east-1:000000000000:shop-production-secret-rotation";
+    let policy = stack.of_type("AWS::SNS::TopicPolicy")["AlarmTopicPolicy"].clone();
+    for rule in rules.values() {
+        assert_eq!(rule["Targets"][0]["Arn"], topic);
+        // The topic's policy admits rules by how their names begin.
+        assert!(text(&rule["Name"]).starts_with("shop-production-"));
+    }
+    let statements = items(&policy["PolicyDocument"]["Statement"]);
+    let events = statements.iter().find(|statement| statement["Sid"] == "Events").unwrap();
+    let admitted = text(&events["Condition"]["ArnLike"]["aws:SourceArn"]);
+    assert_eq!(admitted, "arn:aws:events:us-east-1:000000000000:rule/shop-production-*");
+    // The topic is encrypted, with a key that both may use.
+    assert_eq!(stack.of_type("AWS::SNS::Topic")["AlarmTopic"]["KmsMasterKeyId"], "OperationsKey");
+    let key = stack.of_type("AWS::KMS::Key")["OperationsKey"].clone();
+    for service in ["cloudwatch.amazonaws.com", "events.amazonaws.com"] {
+        let grants = items(&key["KeyPolicy"]["Statement"]).into_iter();
+        let mut grants = grants.filter(|statement| statement["Principal"]["Service"] == service);
+        assert_eq!(texts(&grants.next().unwrap()["Action"]), ["kms:Decrypt", "kms:GenerateDataKey*"], "{service}");
+    }
+}
+
+#[test]
+fn the_query_in_the_stack_is_the_one_in_the_file() {
+    let written = std::fs::read_to_string(root().join("infra/who-read-which-secret.logs-insights")).unwrap();
+    let stack = most();
+    let query = stack.of_type("AWS::Logs::QueryDefinition")["WhoReadWhichSecret"];
+    assert_eq!(query["QueryString"], written);
+    assert_eq!(texts(&query["LogGroupNames"]), ["trail"]);
+}

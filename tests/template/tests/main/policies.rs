@@ -1,0 +1,303 @@
+//! Who may do what: what no tool knows of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use template::{ACCOUNT, MAIN, REGION, Stack, root};
+
+use crate::support::*;
+
+/// The roles of the functions.
+const ROLES: [(&str, &str); 4] = [
+    ("AdminTokenFunction", "AdminTokenRole"),
+    ("EncryptionKeyFunction", "EncryptionKeyRole"),
+    ("OperateFunction", "OperateRole"),
+    ("SweepFunction", "SweepRole"),
+];
+
+/// Every identity-based policy of the stack, with everything switched off and on, by name.
+pub(crate) fn documents() -> BTreeMap<String, Value> {
+    let mut documents = BTreeMap::new();
+    for (which, stack) in [("least", least()), ("most", most())] {
+        documents.extend(policies(&stack).into_iter().map(|(name, document)| (format!("{which}-{name}"), document)));
+    }
+    assert!(documents.len() > 16, "{:?}", documents.keys());
+    documents
+}
+
+/// The identity-based policies of a stack, by the role or the managed policy.
+pub(crate) fn policies(stack: &Stack) -> BTreeMap<String, Value> {
+    let roles = stack.of_type("AWS::IAM::Role").into_iter().flat_map(|(name, role)| {
+        let documents = items(&role["Policies"]).into_iter().map(|policy| policy["PolicyDocument"].clone());
+        documents.map(move |document| (name.to_owned(), document)).collect::<Vec<_>>()
+    });
+    let managed = stack.of_type("AWS::IAM::ManagedPolicy").into_iter();
+    roles.chain(managed.map(|(name, policy)| (name.to_owned(), policy["PolicyDocument"].clone()))).collect()
+}
+
+fn statements(document: &Value) -> Vec<&Value> {
+    items(&document["Statement"])
+}
+
+fn allows(statement: &Value) -> bool {
+    statement["Effect"] == "Allow"
+}
+
+/// Permissions that name no resource, by statement, and why they cannot.
+const EVERY_RESOURCE: [(&str, &str); 4] = [
+    ("Metrics", "PutMetricData has no resources; the namespace is a condition"),
+    ("Traces", "X-Ray has no resources"),
+    ("List", "ListSecrets has no resources; it tells names and dates, no value"),
+    ("NetworkOfLambda", "Lambda asks for these actions on every resource, and the function's code is denied them"),
+];
+
+#[test]
+fn no_permission_is_on_every_resource_without_a_reason() {
+    let mut used = BTreeSet::new();
+    for (name, document) in documents() {
+        for statement in statements(&document).into_iter().filter(|statement| allows(statement)) {
+            let sid = statement["Sid"].as_str().unwrap();
+            let actions = texts(&statement["Action"]);
+            assert!(!actions.is_empty() && statement["NotAction"].is_null() && statement["NotResource"].is_null());
+            assert!(actions.iter().all(|action| !action.contains('*')), "{name}, {sid}: {actions:?}");
+            for resource in texts(&statement["Resource"]) {
+                if resource == "*" {
+                    assert!(EVERY_RESOURCE.iter().any(|(known, _)| *known == sid), "{name}, {sid}");
+                    used.insert(sid.to_owned());
+                } else {
+                    let everything = ["secret:*", "function:*", "log-group:*", ":*:*:"];
+                    assert!(!everything.iter().any(|end| resource.ends_with(end)), "{name}, {sid}: {resource}");
+                }
+            }
+        }
+    }
+    assert_eq!(used.len(), EVERY_RESOURCE.len(), "{used:?}");
+}
+
+#[test]
+fn metrics_are_published_in_one_namespace_only() {
+    for (name, document) in documents() {
+        for statement in statements(&document) {
+            if texts(&statement["Action"]).contains(&"cloudwatch:PutMetricData") {
+                let namespace = &statement["Condition"]["StringEquals"]["cloudwatch:namespace"];
+                assert_eq!(namespace, "SecretRotation", "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_value_is_read_or_written_only_where_a_function_of_the_stack_rotates_it() {
+    let sensitive = [
+        "secretsmanager:GetSecretValue",
+        "secretsmanager:PutSecretValue",
+        "secretsmanager:UpdateSecretVersionStage",
+        "secretsmanager:RotateSecret",
+    ];
+    for (environment, stack) in [("staging", least()), ("production", most())] {
+        let policies = policies(&stack);
+        for (_, role) in ROLES {
+            for statement in statements(&policies[role]).into_iter().filter(|statement| allows(statement)) {
+                if !texts(&statement["Action"]).iter().any(|action| sensitive.contains(action)) {
+                    continue;
+                }
+                let prefix = format!("arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:shop/{environment}/");
+                for resource in texts(&statement["Resource"]) {
+                    assert!(resource.starts_with(&prefix), "{role}: {resource}");
+                }
+                if statement["Sid"] == "TokenOfTheApplication" {
+                    // One secret, and reading alone.
+                    assert_eq!(texts(&statement["Action"]), ["secretsmanager:GetSecretValue"]);
+                    assert_eq!(statement["Resource"], format!("{prefix}admin-token-AbCdEf"));
+                    continue;
+                }
+                let by = &statement["Condition"]["ArnEquals"]["secretsmanager:resource/AllowRotationLambdaArn"];
+                let function =
+                    |kind: &str| format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:shop-{environment}-{kind}");
+                let expected: Vec<String> = match role {
+                    "AdminTokenRole" => vec![function("admin-token")],
+                    "EncryptionKeyRole" => vec![function("encryption-key")],
+                    _ => vec![function("admin-token"), function("encryption-key")],
+                };
+                assert_eq!(texts(by), expected, "{role}");
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_are_used_through_a_service_and_for_named_things_only() {
+    let mut seen = 0;
+    for (name, document) in documents() {
+        for statement in statements(&document).into_iter().filter(|statement| allows(statement)) {
+            let actions = texts(&statement["Action"]);
+            if !actions.iter().any(|action| action.starts_with("kms:")) {
+                continue;
+            }
+            seen += 1;
+            assert!(actions.iter().all(|action| ["kms:Decrypt", "kms:GenerateDataKey"].contains(action)), "{name}");
+            match statement["Condition"]["StringEquals"]["kms:ViaService"].as_str().unwrap() {
+                "secretsmanager.us-east-1.amazonaws.com" => {
+                    let secret = &statement["Condition"]["StringLike"]["kms:EncryptionContext:SecretARN"];
+                    assert!(secret.as_str().unwrap().contains(":secret:shop/"), "{name}");
+                }
+                via => assert_eq!(via, "sns.us-east-1.amazonaws.com", "{name}"),
+            }
+        }
+    }
+    assert!(seen > 10);
+}
+
+#[test]
+fn nobody_who_invokes_a_rotation_function_may_write_a_pending_version() {
+    // SECURITY.md: who may do both can promote a value of their own. operate is the one exception: it has no such action.
+    for (name, document) in documents() {
+        let granted: Vec<&str> = statements(&document)
+            .into_iter()
+            .filter(|statement| allows(statement))
+            .flat_map(|statement| texts(&statement["Action"]))
+            .collect();
+        let both = granted.contains(&"lambda:InvokeFunction") && granted.contains(&"secretsmanager:PutSecretValue");
+        assert_eq!(both, name.ends_with("OperateRole"), "{name}");
+    }
+}
+
+#[test]
+fn applications_read_ci_cd_writes_and_neither_does_more() {
+    let actions = |document: &Value, effect: &str| -> BTreeSet<String> {
+        let of = statements(document).into_iter().filter(|statement| statement["Effect"] == effect);
+        of.flat_map(|statement| texts(&statement["Action"])).map(str::to_owned).collect()
+    };
+    let set = |actions: &[&str]| actions.iter().map(|action| (*action).to_owned()).collect::<BTreeSet<_>>();
+    let (least, most) = (policies(&least()), policies(&most()));
+    let reads = ["kms:Decrypt", "secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"];
+    assert_eq!(actions(&least["ApplicationReadPolicy"], "Allow"), set(&reads));
+    let stages = statements(&least["ApplicationReadPolicy"])
+        .into_iter()
+        .find(|statement| statement["Sid"] == "ReadTheStagesThatAreInUse")
+        .unwrap()["Condition"]["ForAnyValue:StringEqualsIfExists"]["secretsmanager:VersionStage"]
+        .clone();
+    assert_eq!(texts(&stages), ["AWSCURRENT", "AWSPENDING", "AWSPREVIOUS"]);
+
+    let writes = [
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
+        "secretsmanager:CreateSecret",
+        "secretsmanager:DescribeSecret",
+        "secretsmanager:PutSecretValue",
+        "secretsmanager:TagResource",
+        "secretsmanager:UntagResource",
+        "secretsmanager:UpdateSecret",
+    ];
+    // Without the parameter, as in production, deletion is not only missing but denied.
+    assert_eq!(actions(&least["DeliveryPolicy"], "Allow"), set(&writes));
+    assert!(actions(&least["DeliveryPolicy"], "Deny").contains("secretsmanager:DeleteSecret"));
+    let deletes = actions(&most["DeliveryPolicy"], "Allow");
+    assert_eq!(deletes.difference(&set(&writes)).collect::<Vec<_>>(), ["secretsmanager:DeleteSecret"]);
+    for denied in ["lambda:InvokeFunction", "secretsmanager:TagResource"] {
+        assert!(actions(&most["DeliveryPolicy"], "Deny").contains(denied), "{denied}");
+    }
+    assert!(actions(&most["OperatorPolicy"], "Deny").contains("secretsmanager:GetSecretValue"));
+}
+
+#[test]
+fn rotation_tags_are_for_named_principals() {
+    let (least, most) = (least(), most());
+    let guard = |stack: &Stack| statements(&policies(stack)["RotationTagGuardPolicy"])[0]["Condition"].clone();
+    assert_eq!(guard(&least)["ForAnyValue:StringLike"]["aws:TagKeys"], "rotation:*");
+    // Nobody is named: it holds for everybody.
+    assert!(guard(&least)["ArnNotLike"].as_object().is_none_or(serde_json::Map::is_empty));
+    let named = ["arn:aws:iam::000000000000:role/platform", "arn:aws:iam::000000000000:role/deploy"];
+    assert_eq!(texts(&guard(&most)["ArnNotLike"]["aws:PrincipalArn"]), named);
+    for (name, policy) in most.of_type("AWS::SecretsManager::ResourcePolicy") {
+        let tags = statements(&policy["ResourcePolicy"])[1].clone();
+        assert_eq!(tags["Effect"], "Deny", "{name}");
+        assert_eq!(texts(&tags["Condition"]["ArnNotLike"]["aws:PrincipalArn"]), named, "{name}");
+    }
+}
+
+#[test]
+fn iam_users_cannot_read_and_nobody_is_locked_out() {
+    let written = std::fs::read_to_string(root().join("infra/secret-resource-policy.json")).unwrap();
+    let written: Value = serde_json::from_str(&written).unwrap();
+    let stack = least();
+    let policies = stack.of_type("AWS::SecretsManager::ResourcePolicy");
+    assert_eq!(policies.len(), stack.of_type("AWS::SecretsManager::Secret").len());
+    for (name, policy) in policies {
+        assert_eq!(policy["BlockPublicPolicy"], true, "{name}");
+        // What is attached to adopted secrets is what the stack's own have.
+        assert_eq!(policy["ResourcePolicy"], written, "{name}");
+    }
+    for statement in statements(&written) {
+        let users = texts(&statement["Condition"]["ArnLike"]["aws:PrincipalArn"]);
+        assert_eq!(users, ["arn:*:iam::*:user/*", "arn:*:sts::*:federated-user/*"]);
+    }
+}
+
+#[test]
+fn the_break_glass_role_wants_mfa_and_is_short() {
+    assert!(!least().of_type("AWS::IAM::Role").contains_key("BreakGlassRole"));
+    let most = most();
+    let role = most.of_type("AWS::IAM::Role")["BreakGlassRole"];
+    assert_eq!(role["MaxSessionDuration"], 3600);
+    let trust = &role["AssumeRolePolicyDocument"]["Statement"][0];
+    assert_eq!(texts(&trust["Principal"]["AWS"]), ["arn:aws:iam::000000000000:user/alice"]);
+    assert_eq!(trust["Condition"]["Bool"]["aws:MultiFactorAuthPresent"], "true");
+    assert_eq!(trust["Condition"]["NumericLessThan"]["aws:MultiFactorAuthAge"], "900");
+    let events = most.of_type("AWS::Events::Rule")["BreakGlassEvents"];
+    let watched = &events["EventPattern"]["detail"]["requestParameters"]["roleArn"][0];
+    assert_eq!(watched, &format!("arn:aws:iam::{ACCOUNT}:role/{}", role["RoleName"].as_str().unwrap()));
+}
+
+#[test]
+fn the_secrets_key_serves_nothing_but_secrets_manager() {
+    let stack = least();
+    let key = stack.of_type("AWS::KMS::Key")["SecretsKey"];
+    let deny = statements(&key["KeyPolicy"]).into_iter().find(|statement| statement["Effect"] == "Deny").unwrap();
+    assert_eq!(deny["Principal"]["AWS"], "*");
+    for action in ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"] {
+        assert!(texts(&deny["Action"]).contains(&action), "{action}");
+    }
+    let via = &deny["Condition"]["StringNotEquals"]["kms:ViaService"];
+    assert_eq!(via, "secretsmanager.us-east-1.amazonaws.com");
+    for (name, key) in stack.of_type("AWS::KMS::Key") {
+        assert_eq!(key["EnableKeyRotation"], true, "{name}");
+        let services = statements(&key["KeyPolicy"]).into_iter().filter(|statement| allows(statement));
+        for statement in services.filter(|statement| statement["Principal"]["AWS"].is_string()) {
+            assert_eq!(statement["Principal"]["AWS"], format!("arn:aws:iam::{ACCOUNT}:root"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_function_has_a_role_of_its_own_that_no_other_can_take() {
+    let stack = most();
+    let roles = stack.of_type("AWS::IAM::Role");
+    for (function, role) in ROLES {
+        let properties = &stack.of_type("AWS::Serverless::Function")[function];
+        assert_eq!(properties["Role"], format!("arn:aws:iam::{ACCOUNT}:role/{role}"));
+        let trust = &roles[role]["AssumeRolePolicyDocument"]["Statement"];
+        assert_eq!(items(trust).len(), 1);
+        assert_eq!(trust[0]["Principal"]["Service"], "lambda.amazonaws.com");
+        assert!(roles[role]["ManagedPolicyArns"].is_null(), "{role} has what this file does not show");
+    }
+    assert_eq!(stack.of_type("AWS::Serverless::Function").len(), ROLES.len());
+}
+
+#[test]
+fn secrets_manager_alone_invokes_the_rotation_functions() {
+    let stack = least();
+    let permissions = stack.of_type("AWS::Lambda::Permission");
+    assert_eq!(permissions.len(), 2);
+    for (name, permission) in permissions {
+        assert_eq!(permission["Principal"], "secretsmanager.amazonaws.com", "{name}");
+        assert_eq!(permission["SourceAccount"], ACCOUNT, "{name}");
+    }
+    let written = templates().written(MAIN)["Resources"].clone();
+    for (schedule, permission) in
+        [("AdminTokenSchedule", "AdminTokenPermission"), ("EncryptionKeySchedule", "EncryptionKeyPermission")]
+    {
+        // Secrets Manager tries the function when rotation is switched on.
+        assert!(texts(&written[schedule]["DependsOn"]).contains(&permission), "{schedule}");
+    }
+}

@@ -1,0 +1,311 @@
+//! Settings: what the functions are given is what their code reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use admin_token::AdminToken;
+use encryption_key::EncryptionKey;
+use regex_lite::Regex;
+use rotation::environment::Environment;
+use rotation::policy::{KEY_SETTINGS, StackPolicy, TOKEN_SETTINGS};
+use sandbox::schedule::{RotationRules, Schedule};
+use serde_json::{Value, json};
+use template::{MAIN, Stack, root, text};
+
+use crate::support::*;
+
+/// Variables that the code reads and the template does not set, and why.
+const NOT_SET: [(&str, &str); 9] = [
+    ("AWS_ACCESS_KEY_ID", "Lambda sets it"),
+    ("AWS_ENDPOINT_URL", "for tests, and for endpoints without private DNS"),
+    ("AWS_ENDPOINT_URL_", "the same for one service"),
+    ("AWS_LAMBDA_FUNCTION_NAME", "Lambda sets it"),
+    ("AWS_LAMBDA_LOG_LEVEL", "Lambda sets it, from ApplicationLogLevel"),
+    ("AWS_REGION", "Lambda sets it"),
+    ("AWS_SECRET_ACCESS_KEY", "Lambda sets it"),
+    ("AWS_SESSION_TOKEN", "Lambda sets it"),
+    ("ROTATION_FIELD", "operate serves two kinds of secrets: each secret's tag rotation:field names its own"),
+];
+
+/// Texts in the code that look like variables.
+const NO_VARIABLES: [&str; 1] = ["ADMIN_TOKEN"];
+
+fn variables(function: &Value) -> BTreeMap<String, String> {
+    let variables = function["Environment"]["Variables"].as_object().unwrap();
+    variables.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+}
+
+fn rust_sources(folder: &Path, into: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+/// The sources of what is deployed.
+pub(crate) fn deployed_sources() -> String {
+    let mut sources = String::new();
+    for folder in ["shared/src", "functions/admin-token/src", "functions/encryption-key/src", "functions/operate/src"] {
+        rust_sources(&root().join(folder), &mut sources);
+    }
+    sources
+}
+
+fn variables_that_the_code_reads() -> BTreeSet<String> {
+    let name = Regex::new("\"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\"").unwrap();
+    let sources = deployed_sources();
+    let names = name.captures_iter(&sources).map(|found| found[1].to_owned());
+    names.filter(|name| !NO_VARIABLES.contains(&name.as_str())).collect()
+}
+
+fn excused(name: &str) -> bool {
+    NOT_SET.iter().any(|(known, _)| name == *known || (known.ends_with('_') && name.starts_with(known)))
+}
+
+#[test]
+fn every_variable_that_the_code_reads_is_set_and_the_reverse() {
+    let read = variables_that_the_code_reads();
+    let stack = most();
+    let functions = stack.of_type("AWS::Serverless::Function");
+    let set: BTreeSet<String> = functions.values().flat_map(|function| variables(function).into_keys()).collect();
+    let missing: Vec<_> = read.difference(&set).filter(|name| !excused(name)).collect();
+    assert!(missing.is_empty(), "read by the code, and not set by the template: {missing:?}");
+    let unread: Vec<_> = set.difference(&read).collect();
+    assert!(unread.is_empty(), "set by the template, and read by no code: {unread:?}");
+    for (name, reason) in NOT_SET {
+        assert!(read.iter().any(|read| read.starts_with(name)), "{name} ({reason}) is read no more");
+        assert!(!set.contains(name), "{name} is set: {reason}");
+    }
+}
+
+#[test]
+fn the_rotation_functions_accept_their_variables() {
+    for stack in [least(), most()] {
+        let functions = stack.of_type("AWS::Serverless::Function");
+        for name in ["AdminTokenFunction", "EncryptionKeyFunction"] {
+            let variables = variables(functions[name]);
+            let environment: Environment = variables.iter().collect::<Vec<_>>().into_iter().collect();
+            if name == "AdminTokenFunction" {
+                AdminToken::from_environment(&environment).unwrap();
+                StackPolicy::from_environment(&environment, TOKEN_SETTINGS).unwrap();
+            } else {
+                EncryptionKey::from_environment(&environment).unwrap();
+                StackPolicy::from_environment(&environment, KEY_SETTINGS).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn no_variable_is_set_to_nothing() {
+    for stack in [least(), most()] {
+        for (name, function) in stack.of_type("AWS::Serverless::Function") {
+            for (variable, value) in variables(function) {
+                assert!(!value.trim().is_empty(), "{name}: {variable}");
+            }
+        }
+    }
+}
+
+#[test]
+fn operate_has_all_that_both_rotation_functions_have() {
+    let stack = most();
+    let functions = stack.of_type("AWS::Serverless::Function");
+    let [token, key, operate, sweep] =
+        ["AdminTokenFunction", "EncryptionKeyFunction", "OperateFunction", "SweepFunction"]
+            .map(|name| variables(functions[name]));
+    for (name, value) in token.iter().chain(&key) {
+        assert_eq!(operate.get(name), Some(value), "{name}");
+    }
+    for (name, value) in &operate {
+        assert!(name == "ALLOWED_ACTIONS" || sweep.get(name) == Some(value), "{name}");
+    }
+    let actions = |variables: &BTreeMap<String, String>| variables["ALLOWED_ACTIONS"].clone();
+    assert_eq!(actions(&operate), "status,verify,rollback,revoke,abort,compromise,doctor");
+    assert_eq!(actions(&sweep), "sweep");
+    // How often it says that it is started is how often it is.
+    assert_eq!(sweep["SWEEP_PERIOD"], "1h");
+    assert_eq!(functions["SweepFunction"]["Events"]["Hourly"]["Properties"]["Schedule"], "rate(1 hour)");
+}
+
+#[test]
+fn functions_are_what_the_readme_says() {
+    let stack = least();
+    let functions = stack.of_type("AWS::Serverless::Function");
+    for (name, function) in &functions {
+        assert_eq!(function["Runtime"], "provided.al2023", "{name}");
+        assert_eq!(function["Handler"], "bootstrap", "{name}");
+        assert_eq!(function["Architectures"], json!(["arm64"]), "{name}");
+        assert_eq!(function["MemorySize"], 128, "{name}");
+        assert_eq!(function["Tracing"], "Active", "{name}");
+        assert_eq!(function["LoggingConfig"]["LogFormat"], "JSON", "{name}");
+        assert_eq!(
+            function["LoggingConfig"]["LogGroup"],
+            variables(functions["OperateFunction"])["LOG_GROUP"],
+            "{name}"
+        );
+        assert!(function["ReservedConcurrentExecutions"].is_null() && function["VpcConfig"].is_null(), "{name}");
+        assert_eq!(stack.resources[*name]["Metadata"]["BuildMethod"], "rust-cargolambda", "{name}");
+    }
+    // operate tells kinds by these names.
+    assert!(text(&functions["AdminTokenFunction"]["FunctionName"]).ends_with("admin-token"));
+    assert!(text(&functions["EncryptionKeyFunction"]["FunctionName"]).ends_with("encryption-key"));
+    for (name, function) in most().of_type("AWS::Serverless::Function") {
+        assert_eq!(text(&function["ReservedConcurrentExecutions"]), "5", "{name}");
+        assert_eq!(texts(&function["VpcConfig"]["SubnetIds"]).len(), 2, "{name}");
+        assert_eq!(texts(&function["VpcConfig"]["SecurityGroupIds"]), ["sg-01234567"], "{name}");
+    }
+    // Lambda drops lines below the level: the audit records are INFO.
+    let levels = templates().written(MAIN)["Parameters"]["LogLevel"]["AllowedValues"].clone();
+    assert_eq!(texts(&levels), ["TRACE", "DEBUG", "INFO"]);
+}
+
+#[test]
+fn timeouts_leave_room_for_three_times_the_targets_and_twenty_seconds() {
+    let templates = templates();
+    let choices = templates.written(MAIN)["Parameters"]["TargetTimeout"]["AllowedValues"].clone();
+    for choice in texts(&choices) {
+        let mut parameters = LEAST.to_vec();
+        parameters.push(("TargetTimeout", choice));
+        let stack = templates.resolve(&parameters, &BTreeMap::new()).unwrap();
+        let functions = stack.of_type("AWS::Serverless::Function");
+        let seconds: u64 = choice.trim_end_matches('s').parse().unwrap();
+        for name in ["AdminTokenFunction", "EncryptionKeyFunction"] {
+            let timeout = functions[name]["Timeout"].as_u64().unwrap();
+            assert!(timeout >= (3 * seconds + 20).max(60) && timeout <= 900, "{name}, {choice}: {timeout} s");
+        }
+        assert_eq!(
+            (&functions["OperateFunction"]["Timeout"], &functions["SweepFunction"]["Timeout"]),
+            (&json!(300), &json!(900))
+        );
+    }
+}
+
+fn rules(stack: &Stack, schedule: &str) -> RotationRules {
+    let rules = &stack.of_type("AWS::SecretsManager::RotationSchedule")[schedule]["RotationRules"];
+    let text = |name: &str| rules[name].as_str().map(str::to_owned);
+    assert!(rules["AutomaticallyAfterDays"].is_null());
+    RotationRules {
+        automatically_after_days: None,
+        duration: text("Duration"),
+        schedule_expression: text("ScheduleExpression"),
+    }
+}
+
+#[test]
+fn schedules_are_what_secrets_manager_accepts_and_deployments_rotate_nothing() {
+    let stack = least();
+    let token = rules(&stack, "AdminTokenSchedule");
+    assert_eq!(token.schedule_expression.as_deref(), Some("rate(90 days)"));
+    let key = rules(&stack, "EncryptionKeySchedule");
+    for rules in [&token, &key] {
+        assert!(Schedule::parse(rules).unwrap().is_some(), "{rules:?}");
+        assert_eq!(rules.duration.as_deref(), Some("4h"));
+    }
+    // Quarterly: from any day of ten years the next rotation is at most a quarter and a week away.
+    let schedule = Schedule::parse(&key).unwrap().unwrap();
+    let day = std::time::Duration::from_secs(86_400);
+    let mut opened = BTreeSet::new();
+    for since in 0..3_650 {
+        let from = std::time::UNIX_EPOCH + (20_454 + since) * day;
+        let window = schedule.next_window(from).unwrap();
+        assert!(window.opens.duration_since(from).unwrap_or_default() <= 99 * day, "{from:?}");
+        opened.insert(window.opens);
+    }
+    assert!((40..=42).contains(&opened.len()), "{}", opened.len());
+    for (name, schedule) in stack.of_type("AWS::SecretsManager::RotationSchedule") {
+        assert_eq!(schedule["RotateImmediatelyOnUpdate"], false, "{name}");
+    }
+}
+
+#[test]
+fn secrets_and_keys_outlive_the_stack_and_say_whose_they_are() {
+    let stack = most();
+    let stack = &stack;
+    for kind in ["AWS::SecretsManager::Secret", "AWS::KMS::Key", "AWS::Logs::LogGroup"] {
+        for name in stack.of_type(kind).keys() {
+            let resource = &stack.resources[*name];
+            assert_eq!(resource["DeletionPolicy"], "Retain", "{name}");
+            assert_eq!(resource["UpdateReplacePolicy"], "Retain", "{name}");
+        }
+    }
+    for (name, secret) in stack.of_type("AWS::SecretsManager::Secret") {
+        assert!(text(&secret["Name"]).starts_with("shop/production/"), "{name}");
+        assert!(secret["SecretString"].is_null() && secret["GenerateSecretString"].is_null(), "{name} starts empty");
+        let tags: BTreeMap<String, String> =
+            items(&secret["Tags"]).into_iter().map(|tag| (text(&tag["Key"]), text(&tag["Value"]))).collect();
+        for tag in ["service", "environment", "owner", "cost-centre", "rotation:field"] {
+            assert!(tags.contains_key(tag), "{name}: {tag}");
+        }
+        let allowed = &variables(stack.of_type("AWS::Serverless::Function")["AdminTokenFunction"])["ALLOWED_FIELDS"];
+        assert!(allowed.split(',').any(|field| field == tags["rotation:field"]), "{name}");
+    }
+}
+
+#[test]
+fn the_audit_log_is_kept_for_a_year_at_least_and_encrypted() {
+    for stack in [least(), most()] {
+        for (name, group) in stack.of_type("AWS::Logs::LogGroup") {
+            let days: u64 = text(&group["RetentionInDays"]).parse().unwrap();
+            assert!(days >= 365, "{name}: {days} days");
+            assert!(text(&group["KmsKeyId"]).contains(":key/OperationsKey"), "{name}");
+        }
+    }
+    let choices = templates().written(MAIN)["Parameters"]["LogRetentionDays"]["AllowedValues"].clone();
+    assert!(items(&choices).into_iter().all(|days| days.as_u64().unwrap() >= 365));
+    let most = most();
+    let bucket = most.of_type("AWS::S3::Bucket")["Bucket"];
+    let retention = &bucket["ObjectLockConfiguration"]["Rule"]["DefaultRetention"];
+    assert_eq!((&retention["Mode"], &retention["Years"]), (&json!("COMPLIANCE"), &json!(7)));
+}
+
+#[test]
+fn parameters_are_described_checked_and_grouped() {
+    let templates = templates();
+    let template = templates.written(MAIN);
+    let groups = &template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"];
+    let grouped: Vec<&str> = items(groups).into_iter().flat_map(|group| texts(&group["Parameters"])).collect();
+    let parameters = template["Parameters"].as_object().unwrap();
+    assert_eq!(grouped.iter().collect::<BTreeSet<_>>().len(), grouped.len(), "one is in two groups");
+    assert_eq!(grouped.len(), parameters.len(), "one is in no group");
+    for (name, parameter) in parameters {
+        assert!(grouped.contains(&name.as_str()), "{name} is in no group");
+        assert!(parameter["Description"].as_str().is_some_and(|text| text.len() > 10), "{name}");
+        let checked = ["AllowedPattern", "AllowedValues", "MinValue"].iter().any(|check| !parameter[*check].is_null());
+        assert!(checked || parameter["Type"] == "CommaDelimitedList", "{name} takes anything");
+    }
+}
+
+#[test]
+fn samconfig_names_parameters_that_exist() {
+    let config = std::fs::read_to_string(root().join("samconfig.toml")).unwrap();
+    let templates = templates();
+    let parameters = templates.written(MAIN)["Parameters"].as_object().unwrap();
+    let named = Regex::new("\"([A-Z][A-Za-z]+)=([^\"]*)\"").unwrap();
+    let mut environments = BTreeMap::<String, Vec<(String, String)>>::new();
+    let mut section = String::new();
+    for line in config.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix("]")) {
+            section = name.to_owned();
+        }
+        if let Some(found) = named.captures(line).filter(|_| !line.trim_start().starts_with('#')) {
+            assert!(parameters.contains_key(&found[1]), "{line}");
+            environments.entry(section.clone()).or_default().push((found[1].to_owned(), found[2].to_owned()));
+        }
+    }
+    assert_eq!(environments.keys().collect::<Vec<_>>(), ["production.deploy.parameters", "staging.deploy.parameters"]);
+    for (name, given) in &environments {
+        let given: Vec<(&str, &str)> = given.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let stack = templates.resolve(&given, &BTreeMap::new()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(stack.of_type("AWS::Serverless::Function").len(), 4, "{name}");
+        for (name, value) in given {
+            if let Some(pattern) = parameters[name]["AllowedPattern"].as_str() {
+                assert!(Regex::new(&format!("^(?:{pattern})$")).unwrap().is_match(value), "{name}={value}");
+            }
+        }
+    }
+}

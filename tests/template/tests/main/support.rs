@@ -1,0 +1,69 @@
+//! The templates, resolved with everything switched off and with everything switched on.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use template::{Stack, Templates};
+
+/// The least that a stack is told.
+pub(crate) const LEAST: [(&str, &str); 4] =
+    [("Application", "shop"), ("Environment", "staging"), ("Owner", "platform"), ("CostCentre", "platform")];
+
+/// Everything that is optional.
+pub(crate) const MOST: [(&str, &str); 26] = [
+    ("Application", "shop"),
+    ("Environment", "production"),
+    ("Owner", "platform"),
+    ("CostCentre", "platform"),
+    ("AdoptedFields", "OTHER_TOKEN,OTHER_KEY"),
+    ("Hold", "2026-12-24"),
+    ("TokenEncoding", "base62"),
+    ("TokenPrefix", "shop"),
+    ("TargetVerifyUrl", "https://{1}.{2}.example.com/admin/whoami"),
+    ("TargetRefreshUrl", "https://{1}.{2}.example.com/admin/refresh"),
+    ("TargetInstances", "2"),
+    ("TargetTimeout", "30s"),
+    ("SweepTag", "service=shop"),
+    ("AlarmEmail", "platform@example.com"),
+    ("CloudTrailLogGroup", "trail"),
+    ("ReservedConcurrency", "5"),
+    ("VpcId", "vpc-01234567"),
+    ("SubnetIds", "subnet-01234567,subnet-89abcdef"),
+    ("SecurityGroupId", "sg-01234567"),
+    ("CreateVpcEndpoints", "true"),
+    ("AdoptedKeyArns", "arn:aws:kms:us-east-1:000000000000:key/adopted"),
+    ("DeletionAllowed", "true"),
+    ("TagPrincipalArns", "arn:aws:iam::000000000000:role/platform,arn:aws:iam::000000000000:role/deploy"),
+    ("BreakGlassPrincipalArns", "arn:aws:iam::000000000000:user/alice"),
+    ("CreateArchive", "true"),
+    ("ArchiveMode", "COMPLIANCE"),
+];
+
+/// The templates.
+pub(crate) fn templates() -> Templates {
+    Templates::load().unwrap()
+}
+
+/// The stack with only what it needs.
+pub(crate) fn least() -> Stack {
+    templates().resolve(&LEAST, &BTreeMap::new()).unwrap()
+}
+
+/// The stack with all that it can have.
+pub(crate) fn most() -> Stack {
+    templates().resolve(&MOST, &BTreeMap::new()).unwrap()
+}
+
+/// The items of a list, or the one item that stands without a list.
+pub(crate) fn items(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Array(items) => items.iter().collect(),
+        Value::Null => vec![],
+        one => vec![one],
+    }
+}
+
+/// The texts among them.
+pub(crate) fn texts(value: &Value) -> Vec<&str> {
+    items(value).into_iter().filter_map(Value::as_str).collect()
+}
