@@ -1,6 +1,7 @@
 //! The templates, resolved with everything switched off and with everything switched on.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 use template::{Stack, Templates};
@@ -39,9 +40,10 @@ pub(crate) const MOST: [(&str, &str); 26] = [
     ("ArchiveMode", "COMPLIANCE"),
 ];
 
-/// The templates.
-pub(crate) fn templates() -> Templates {
-    Templates::load().unwrap()
+/// The templates, read once.
+pub(crate) fn templates() -> &'static Templates {
+    static TEMPLATES: OnceLock<Templates> = OnceLock::new();
+    TEMPLATES.get_or_init(|| Templates::load().unwrap())
 }
 
 /// The stack with only what it needs.

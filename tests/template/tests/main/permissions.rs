@@ -1,0 +1,362 @@
+//! The roles of the template, tried: an emulator that enforces IAM runs the functions that `sam build` made, with the variables and
+//! the policies of the template. A rotation passes with its function's role; without any one of the role's actions on secrets it fails.
+//!
+//! The emulator knows no `secretsmanager:*` and no `cloudwatch:namespace` condition, and enforces no KMS. The first are taken out here
+//! and asserted in `policies.rs`; what is not tried has its reason in SECURITY.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use template::{Stack, root};
+use uuid::Uuid;
+
+use crate::build::{architecture, built};
+use crate::emulator::{Emulator, Hands};
+use crate::policies::policies;
+use crate::support::*;
+
+const PREFIX: &str = "shop/staging/";
+
+/// The stack on the emulator.
+struct Deployed {
+    stack: Stack,
+    hands: Hands,
+    _emulator: Emulator,
+}
+
+/// What became of a step or an operation: its answer, or its error's type.
+type Outcome = Result<Value, String>;
+
+impl Deployed {
+    fn new() -> Self {
+        let emulator = Emulator::start();
+        let token = format!("{PREFIX}admin-token");
+        let mut hands = Hands::new(emulator.endpoint(), &token, "ADMIN_TOKEN");
+        let application = hands.application();
+        let templates = templates();
+        let (verify, refresh) = (format!("{application}/verify"), format!("{application}/refresh"));
+        let mut parameters = LEAST.to_vec();
+        parameters.extend([
+            ("Architecture", architecture()),
+            ("TargetVerifyUrl", &verify),
+            ("TargetRefreshUrl", &refresh),
+            // Nobody reports keys here.
+            ("ConsumersKeyringAware", "true"),
+            ("Promotion", "immediate"),
+            ("AbortAfter", "0s"),
+        ]);
+        let values = [
+            ("AdminTokenSecret", "ADMIN_TOKEN", "t".repeat(64)),
+            ("EncryptionKeySecret", "TOKEN_ENCRYPTION_KEY", key()),
+        ];
+        let mut attributes = BTreeMap::new();
+        let before = templates.resolve(&parameters, &attributes).unwrap();
+        for (name, field, value) in values {
+            let secret = &before.of_type("AWS::SecretsManager::Secret")[name];
+            let value = json!({ field: value, "other": "stays" }).to_string();
+            let parameters = json!({ "Name": secret["Name"], "Tags": secret["Tags"], "SecretString": value });
+            let made = hands.root("secretsmanager", "create_secret", parameters);
+            attributes.insert(name.to_owned(), made["ARN"].as_str().unwrap().to_owned());
+        }
+        let stack = templates.resolve(&parameters, &attributes).unwrap();
+        let mut deployed = Self { stack, hands, _emulator: emulator };
+        deployed.deploy();
+        deployed
+    }
+
+    fn deploy(&mut self) {
+        let functions: Vec<(String, Value)> = self
+            .stack
+            .of_type("AWS::Serverless::Function")
+            .into_iter()
+            .map(|(name, properties)| (name.to_owned(), properties.clone()))
+            .collect();
+        for (name, function) in &functions {
+            let role = role_of(function);
+            // The emulator lets only who is trusted take a role; the test takes it too, to try what it may not do.
+            let trust = json!({ "Version": "2012-10-17", "Statement": [{
+                "Effect": "Allow",
+                "Principal": { "Service": "lambda.amazonaws.com", "AWS": "arn:aws:iam::000000000000:root" },
+                "Action": "sts:AssumeRole",
+            }]});
+            let parameters = json!({ "RoleName": role, "AssumeRolePolicyDocument": trust.to_string() });
+            self.hands.root("iam", "create_role", parameters);
+            let policy = self.policy(&role);
+            self.give(&role, &policy);
+
+            let zip = self.hands.zip(&built()[name.as_str()]);
+            let mut environment = function["Environment"].clone();
+            environment["Variables"]["AWS_ENDPOINT_URL"] = json!(self._emulator.endpoint());
+            for value in environment["Variables"].as_object_mut().unwrap().values_mut() {
+                *value = json!(template::text(value));
+            }
+            self.hands.root(
+                "lambda",
+                "create_function",
+                json!({
+                    "FunctionName": function["FunctionName"],
+                    "Runtime": function["Runtime"],
+                    "Handler": function["Handler"],
+                    "Architectures": function["Architectures"],
+                    "MemorySize": function["MemorySize"],
+                    "Timeout": function["Timeout"],
+                    "Role": function["Role"],
+                    "Environment": environment,
+                    "Code": { "ZipFile": zip.base64 },
+                }),
+            );
+        }
+        for (kind, function) in [("admin-token", "AdminTokenFunction"), ("encryption-key", "EncryptionKeyFunction")] {
+            let arn = format!("arn:aws:lambda:us-east-1:000000000000:function:{}", self.name_of(function));
+            // The emulator's own rotation switches rotation on, and makes a current version with the same value.
+            let parameters = json!({ "SecretId": format!("{PREFIX}{kind}"), "RotationLambdaARN": arn });
+            self.hands.root("secretsmanager", "rotate_secret", parameters);
+        }
+    }
+
+    fn name_of(&self, function: &str) -> String {
+        self.stack.of_type("AWS::Serverless::Function")[function]["FunctionName"].as_str().unwrap().to_owned()
+    }
+
+    /// The policy of a role, without what the emulator cannot judge.
+    fn policy(&self, role: &str) -> Value {
+        let mut policy = policies(&self.stack)[role].clone();
+        for statement in policy["Statement"].as_array_mut().unwrap() {
+            let conditions = statement["Condition"].to_string();
+            if conditions.contains("secretsmanager:") || conditions.contains("cloudwatch:namespace") {
+                statement.as_object_mut().unwrap().remove("Condition");
+            }
+        }
+        policy
+    }
+
+    fn give(&mut self, role: &str, policy: &Value) {
+        let parameters = json!({ "RoleName": role, "PolicyName": "rotation", "PolicyDocument": policy.to_string() });
+        self.hands.root("iam", "put_role_policy", parameters);
+    }
+
+    fn invoke(&mut self, function: &str, payload: &Value) -> Outcome {
+        let parameters = json!({ "FunctionName": self.name_of(function), "Payload": payload.to_string() });
+        let answer = self.hands.root("lambda", "invoke", parameters);
+        match answer["FunctionError"].as_str() {
+            None => Ok(answer["Payload"].clone()),
+            Some(_) => {
+                let error = &answer["Payload"];
+                let of = |member: &str| error[member].as_str().unwrap_or_default().to_owned();
+                Err(format!("{}: {}", of("errorType"), of("errorMessage")))
+            }
+        }
+    }
+
+    fn stages(&mut self, secret: &str) -> BTreeMap<String, String> {
+        let described = self.hands.root("secretsmanager", "describe_secret", json!({ "SecretId": secret }));
+        let versions = described["VersionIdsToStages"].as_object().unwrap().clone();
+        let stages = versions.into_iter().flat_map(|(version, stages)| {
+            let stages: Vec<String> = texts(&stages).into_iter().map(str::to_owned).collect();
+            stages.into_iter().map(move |stage| (stage, version.clone()))
+        });
+        stages.collect()
+    }
+
+    /// Begins a rotation as Secrets Manager does: a version with `AWSPENDING` is there when the function is called.
+    fn begin(&mut self, secret: &str) -> String {
+        if let Some(version) = self.stages(secret).get("AWSPENDING") {
+            let parameters =
+                json!({ "SecretId": secret, "VersionStage": "AWSPENDING", "RemoveFromVersionId": version });
+            self.hands.root("secretsmanager", "update_secret_version_stage", parameters);
+        }
+        let version = Uuid::new_v4().to_string();
+        self.hands.root(
+            "secretsmanager",
+            "put_secret_value",
+            json!({
+                "SecretId": secret,
+                "ClientRequestToken": version,
+                // The emulator has no version without a value. createSecret writes its own over this one.
+                "SecretString": "{}",
+                "VersionStages": ["AWSPENDING"],
+            }),
+        );
+        version
+    }
+
+    /// The four steps. The first that fails ends it.
+    fn rotate(&mut self, kind: &str, function: &str) -> Result<String, (&'static str, String)> {
+        let secret = format!("{PREFIX}{kind}");
+        let version = self.begin(&secret);
+        for step in ["createSecret", "setSecret", "testSecret", "finishSecret"] {
+            let event = json!({ "Step": step, "SecretId": secret, "ClientRequestToken": version });
+            self.invoke(function, &event).map_err(|error| (step, error))?;
+        }
+        assert_eq!(self.stages(&secret)["AWSCURRENT"], version, "{kind}");
+        Ok(version)
+    }
+}
+
+fn key() -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode([7; 32])
+}
+
+fn role_of(function: &Value) -> String {
+    function["Role"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()
+}
+
+/// Each action on secrets that a policy allows, with the statement that does, and the policy without it.
+fn without_each(policy: &Value) -> Vec<(String, String, Value)> {
+    let mut found = vec![];
+    for (index, statement) in items(&policy["Statement"]).into_iter().enumerate() {
+        let actions = texts(&statement["Action"]);
+        for action in actions.iter().filter(|action| action.starts_with("secretsmanager:")) {
+            let left: Vec<&str> = actions.iter().copied().filter(|other| other != action).collect();
+            let mut less = policy.clone();
+            let statements = less["Statement"].as_array_mut().unwrap();
+            if left.is_empty() {
+                statements.remove(index);
+            } else {
+                statements[index]["Action"] = json!(left);
+            }
+            found.push((statement["Sid"].as_str().unwrap().to_owned(), (*action).to_owned(), less));
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+#[test]
+fn rotations_pass_with_their_roles_and_with_nothing_less() {
+    let mut deployed = Deployed::new();
+    for (kind, function, role) in [
+        ("admin-token", "AdminTokenFunction", "AdminTokenRole"),
+        ("encryption-key", "EncryptionKeyFunction", "EncryptionKeyRole"),
+    ] {
+        let policy = deployed.policy(role);
+        deployed.rotate(kind, function).unwrap_or_else(|(step, error)| panic!("{kind}, {step}: {error}"));
+        println!("{kind}: createSecret, setSecret, testSecret, finishSecret pass with {role}");
+        for (sid, action, less) in without_each(&policy) {
+            deployed.give(role, &less);
+            let failed = deployed.rotate(kind, function);
+            let (step, error) =
+                failed.expect_err(&format!("{kind} rotates without {action} ({sid}): it is superfluous"));
+            let denied = error.starts_with("AccessDenied: ") || error.starts_with("CredentialUnavailable: ");
+            assert!(denied && error.contains(&action), "{kind} without {action}, {step}: {error}");
+            println!("{kind} without {action} ({sid}): {step} fails, {}", error.split(": ").next().unwrap());
+        }
+        deployed.give(role, &policy);
+        deployed.rotate(kind, function).unwrap_or_else(|(step, error)| panic!("{kind}, {step}: {error}"));
+        println!("{kind}: passes again with all of them");
+
+        // The role of a rotation function is for rotations under the prefix, and for nothing else.
+        let elsewhere = format!("other/staging/{kind}");
+        let parameters = json!({ "Name": elsewhere, "SecretString": "{}" });
+        deployed.hands.root("secretsmanager", "create_secret", parameters);
+        let version = deployed.begin(&elsewhere);
+        let event = json!({ "Step": "createSecret", "SecretId": elsewhere, "ClientRequestToken": version });
+        let error = deployed.invoke(function, &event).unwrap_err();
+        assert!(error.starts_with("AccessDenied: "), "{error}");
+        println!("{kind}: a secret outside of {PREFIX} is denied");
+        let arn = format!("arn:aws:iam::000000000000:role/{role}");
+        let own = format!("{PREFIX}{kind}");
+        for (service, operation, parameters) in [
+            ("secretsmanager", "delete_secret", json!({ "SecretId": own })),
+            ("secretsmanager", "list_secrets", json!({})),
+            ("secretsmanager", "tag_resource", json!({ "SecretId": own, "Tags": [{ "Key": "a", "Value": "b" }] })),
+            ("secretsmanager", "put_resource_policy", json!({ "SecretId": own, "ResourcePolicy": "{}" })),
+            ("secretsmanager", "rotate_secret", json!({ "SecretId": own })),
+            ("secretsmanager", "create_secret", json!({ "Name": format!("{PREFIX}new"), "SecretString": "x" })),
+            ("secretsmanager", "get_secret_value", json!({ "SecretId": elsewhere })),
+            ("lambda", "list_functions", json!({})),
+            ("iam", "list_roles", json!({})),
+        ] {
+            let answer = deployed.hands.call(Some(&arn), service, operation, parameters);
+            let error = answer.expect_err(&format!("{role} may {operation}"));
+            assert!(error.starts_with("AccessDenied"), "{role}, {operation}: {error}");
+            println!("{role}: {service} {operation} is denied");
+        }
+        // What the role may do it may do here as well: the denials are the policy's.
+        let parameters = json!({ "SecretId": own });
+        deployed.hands.call(Some(&arn), "secretsmanager", "describe_secret", parameters).unwrap();
+    }
+}
+
+#[test]
+fn operators_and_the_sweep_have_what_they_need_and_nothing_less() {
+    let mut deployed = Deployed::new();
+    let secret = format!("{PREFIX}admin-token");
+    // What is asked, and the actions on secrets without which it is refused.
+    let asked = [
+        (
+            "OperateFunction",
+            "OperateRole",
+            json!({ "action": "status", "secret_id": secret }),
+            vec!["DescribeSecret", "ListSecretVersionIds"],
+        ),
+        ("OperateFunction", "OperateRole", json!({ "action": "verify", "secret_id": secret }), vec!["GetSecretValue"]),
+        (
+            "OperateFunction",
+            "OperateRole",
+            json!({ "action": "abort", "secret_id": secret, "reason": "it is stuck" }),
+            vec!["UpdateSecretVersionStage"],
+        ),
+        ("SweepFunction", "SweepRole", json!({ "action": "sweep" }), vec!["ListSecrets"]),
+    ];
+    for (function, role, request, needs) in asked {
+        let action = request["action"].as_str().unwrap();
+        let policy = deployed.policy(role);
+        for need in needs {
+            let need = format!("secretsmanager:{need}");
+            for (sid, removed, less) in without_each(&policy).into_iter().filter(|(_, removed, _)| *removed == need) {
+                deployed.begin(&secret);
+                deployed.give(role, &less);
+                let error = deployed.invoke(function, &request).expect_err(&format!("{action} without {removed}"));
+                assert!(error.starts_with("AccessDenied: ") && error.contains(&removed), "{action}: {error}");
+                println!("{action} without {removed} ({sid}): AccessDenied");
+            }
+        }
+        deployed.begin(&secret);
+        deployed.give(role, &policy);
+        deployed.invoke(function, &request).unwrap_or_else(|error| panic!("{action}: {error}"));
+        println!("{action}: passes with {role}");
+        // Each deployment does its own actions only.
+        let foreign = if function == "SweepFunction" {
+            json!({ "action": "status", "secret_id": secret })
+        } else {
+            json!({ "action": "sweep" })
+        };
+        let error = deployed.invoke(function, &foreign).unwrap_err();
+        assert!(error.starts_with("ActionNotAllowed: "), "{error}");
+    }
+}
+
+#[test]
+fn every_permission_of_a_function_is_listed_with_its_reason() {
+    let security = std::fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let mut listed = BTreeSet::new();
+    for line in security.lines() {
+        // | `action` | roles | needed by |
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        if let ["", action, roles, reason, ""] = cells[..]
+            && action.starts_with('`')
+            && roles.contains("Role")
+        {
+            assert!(reason.len() > 10, "{line}");
+            for action in action.split(", ") {
+                for role in roles.split(", ") {
+                    listed.insert((role.to_owned(), action.trim_matches('`').to_owned()));
+                }
+            }
+        }
+    }
+    let stack = most();
+    let policies = policies(&stack);
+    let mut granted = BTreeSet::new();
+    for role in ["AdminTokenRole", "EncryptionKeyRole", "OperateRole", "SweepRole"] {
+        for statement in items(&policies[role]["Statement"]).into_iter().filter(|one| one["Effect"] == "Allow") {
+            granted.extend(texts(&statement["Action"]).into_iter().map(|action| (role.to_owned(), action.to_owned())));
+        }
+    }
+    let missing: Vec<_> = granted.difference(&listed).collect();
+    let superfluous: Vec<_> = listed.difference(&granted).collect();
+    assert!(missing.is_empty(), "not in SECURITY.md: {missing:?}");
+    assert!(superfluous.is_empty(), "in SECURITY.md, and granted to nobody: {superfluous:?}");
+}
