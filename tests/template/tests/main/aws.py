@@ -46,7 +46,9 @@ class Application(http.server.BaseHTTPRequestHandler):
                 value = client("secretsmanager").get_secret_value(SecretId=token_secret, VersionStage=stage)
             except ClientError:
                 continue
-            yield json.loads(value["SecretString"])[token_field]
+            # A pending version that the function has not written yet has no token.
+            if token := json.loads(value["SecretString"]).get(token_field):
+                yield token
 
     def answer(self):
         accepted = self.headers.get("x-admin-token") in set(self.accepted())

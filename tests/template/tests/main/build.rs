@@ -42,11 +42,7 @@ fn build() -> BTreeMap<&'static str, PathBuf> {
     assert!(output.status.success(), "{log}");
     println!("sam build: {:.0} s", started.elapsed().as_secs_f64());
     ["AdminTokenFunction", "EncryptionKeyFunction", "OperateFunction", "SweepFunction"]
-        .map(|name| {
-            let built = folder.join(name);
-            // Two functions of one source are built once; the template that was built says where.
-            (name, if built.is_dir() { built } else { folder.join("OperateFunction") })
-        })
+        .map(|name| (name, folder.join(name)))
         .into()
 }
 

@@ -1,8 +1,8 @@
 //! The roles of the template, tried: an emulator that enforces IAM runs the functions that `sam build` made, with the variables and
 //! the policies of the template. A rotation passes with its function's role; without any one of the role's actions on secrets it fails.
 //!
-//! The emulator knows no `secretsmanager:*` and no `cloudwatch:namespace` condition, and enforces no KMS. The first are taken out here
-//! and asserted in `policies.rs`; what is not tried has its reason in SECURITY.md.
+//! The emulator knows no `secretsmanager:*` and no `cloudwatch:namespace` condition, and enforces no KMS. The first are put in another way
+//! here, and asserted as they are in `policies.rs`; what is not tried has its reason in SECURITY.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -118,16 +118,22 @@ impl Deployed {
         self.stack.of_type("AWS::Serverless::Function")[function]["FunctionName"].as_str().unwrap().to_owned()
     }
 
-    /// The policy of a role, without what the emulator cannot judge.
+    /// The policy of a role, with what the emulator cannot judge put in another way: "secrets that this function rotates" becomes
+    /// the names of those secrets. The namespace of metrics is left out.
     fn policy(&self, role: &str) -> Value {
         let mut policy = policies(&self.stack)[role].clone();
         for statement in policy["Statement"].as_array_mut().unwrap() {
-            let conditions = statement["Condition"].to_string();
-            if conditions.contains("secretsmanager:") || conditions.contains("cloudwatch:namespace") {
-                statement.as_object_mut().unwrap().remove("Condition");
+            let condition = &statement["Condition"]["ArnEquals"]["secretsmanager:resource/AllowRotationLambdaArn"];
+            let functions: Vec<String> = texts(condition).into_iter().map(str::to_owned).collect();
+            if !functions.is_empty() {
+                let kinds =
+                    functions.iter().map(|arn| arn.rsplit(&PREFIX.replace('/', "-")).next().unwrap().to_owned());
+                let secrets =
+                    kinds.map(|kind| format!("arn:aws:secretsmanager:us-east-1:000000000000:secret:{PREFIX}{kind}-*"));
+                statement["Resource"] = secrets.collect::<Vec<_>>().into();
             }
         }
-        policy
+        without_conditions(policy)
     }
 
     fn give(&mut self, role: &str, policy: &Value) {
@@ -193,6 +199,17 @@ impl Deployed {
     }
 }
 
+/// The policy without the conditions that the emulator does not know.
+fn without_conditions(mut policy: Value) -> Value {
+    for statement in policy["Statement"].as_array_mut().unwrap() {
+        let conditions = statement["Condition"].to_string();
+        if conditions.contains("secretsmanager:resource/") || conditions.contains("cloudwatch:namespace") {
+            statement.as_object_mut().unwrap().remove("Condition");
+        }
+    }
+    policy
+}
+
 fn key() -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode([7; 32])
@@ -246,7 +263,8 @@ fn rotations_pass_with_their_roles_and_with_nothing_less() {
         deployed.rotate(kind, function).unwrap_or_else(|(step, error)| panic!("{kind}, {step}: {error}"));
         println!("{kind}: passes again with all of them");
 
-        // The role of a rotation function is for rotations under the prefix, and for nothing else.
+        // The role of a rotation function is for rotations under the prefix, and for nothing else: with its resources as they are written.
+        deployed.give(role, &without_conditions(policies(&deployed.stack)[role].clone()));
         let elsewhere = format!("other/staging/{kind}");
         let parameters = json!({ "Name": elsewhere, "SecretString": "{}" });
         deployed.hands.root("secretsmanager", "create_secret", parameters);
