@@ -33,14 +33,19 @@ pub fn tool(name: &str) -> Result<Command, String> {
         return Err(format!("{name} is missing: `cargo verify` installs it into target/template-tools"));
     }
     let mut command = Command::new(program);
-    command.current_dir(root()).stdin(Stdio::null()).env("SAM_CLI_TELEMETRY", "0");
+    settle(&mut command);
+    Ok(command)
+}
+
+/// Runs a tool in the repository, and with nothing of this machine's AWS configuration.
+pub fn settle(command: &mut Command) {
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("AWS_") {
             command.env_remove(variable);
         }
     }
-    command.env("AWS_DEFAULT_REGION", REGION);
-    Ok(command)
+    command.current_dir(root()).stdin(Stdio::null());
+    command.envs([("SAM_CLI_TELEMETRY", "0"), ("AWS_DEFAULT_REGION", REGION)]);
 }
 
 /// The templates as they are written, the short forms of functions written out.

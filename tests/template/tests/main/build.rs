@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use sandbox::command_beside_cargo;
-use template::{MAIN, root, tool};
+use template::{MAIN, root, settle, tool};
 
 /// The folder of each function that `sam build` made, by the function's name in the template.
 pub(crate) fn built() -> &'static BTreeMap<&'static str, PathBuf> {
@@ -32,10 +32,9 @@ fn build() -> BTreeMap<&'static str, PathBuf> {
     // sam looks for cargo-lambda in PATH.
     let folders = [root().join("target/template-tools/bin")].into_iter().chain(std::env::split_paths(&path));
     build.env("PATH", std::env::join_paths(folders).unwrap());
-    build.envs([("SAM_CLI_TELEMETRY", "0"), ("AWS_DEFAULT_REGION", template::REGION)]);
     // A target that is not installed is an error here, and nothing to be downloaded.
     build.env("RUSTUP_AUTO_INSTALL", "0");
-    build.current_dir(root()).stdin(std::process::Stdio::null());
+    settle(&mut build);
     let started = Instant::now();
     let output = build.output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr);

@@ -32,17 +32,15 @@ impl Emulator {
         ]);
         command.env("GATEWAY_PORT", port.to_string()).env("HOME", home.path()).env("TMPDIR", home.path());
         // A group of its own, so that the functions which it runs can be ended with it.
-        command
-            .current_dir(home.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0);
+        let log = home.path().join("ministack.log");
+        command.current_dir(home.path()).stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+        command.stderr(std::fs::File::create(&log).unwrap());
         let process = command.spawn().unwrap();
         let emulator = Self { process, endpoint: format!("http://127.0.0.1:{port}"), _home: home };
         let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(Instant::now() < deadline, "ministack does not listen");
+            let said = || std::fs::read_to_string(&log).unwrap_or_default();
+            assert!(Instant::now() < deadline, "ministack does not listen: {}", said());
             std::thread::sleep(Duration::from_millis(50));
         }
         emulator

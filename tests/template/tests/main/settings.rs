@@ -112,6 +112,15 @@ fn no_variable_is_set_to_nothing() {
 }
 
 #[test]
+fn the_variables_fit_into_what_lambda_takes() {
+    for (name, function) in most().of_type("AWS::Serverless::Function") {
+        let bytes: usize = variables(function).iter().map(|(name, value)| name.len() + value.len()).sum();
+        // 4 KB for all of them (Lambda quotas); half of it is left for longer names and URLs.
+        assert!(bytes < 2_048, "{name}: {bytes} bytes");
+    }
+}
+
+#[test]
 fn operate_has_all_that_both_rotation_functions_have() {
     let stack = most();
     let functions = stack.of_type("AWS::Serverless::Function");
