@@ -73,9 +73,11 @@ fn every_variable_that_the_code_reads_is_set_and_the_reverse() {
     let functions = stack.of_type("AWS::Serverless::Function");
     let set: BTreeSet<String> = functions.values().flat_map(|function| variables(function).into_keys()).collect();
     let missing: Vec<_> = read.difference(&set).filter(|name| !excused(name)).collect();
-    assert!(missing.is_empty(), "read by the code, and not set by the template: {missing:?}");
     let unread: Vec<_> = set.difference(&read).collect();
-    assert!(unread.is_empty(), "set by the template, and read by no code: {unread:?}");
+    assert!(
+        missing.is_empty() && unread.is_empty(),
+        "read by the code, and not set by the template: {missing:?}; set by it, and read by no code: {unread:?}"
+    );
     for (name, reason) in NOT_SET {
         assert!(read.iter().any(|read| read.starts_with(name)), "{name} ({reason}) is read no more");
         assert!(!set.contains(name), "{name} is set: {reason}");
