@@ -75,6 +75,15 @@ fn no_permission_is_on_every_resource_without_a_reason() {
 }
 
 #[test]
+fn policies_fit_into_what_iam_takes() {
+    for (name, document) in documents() {
+        // A managed policy holds 6,144 characters, the inline policies of a role 10,240 (IAM quotas).
+        let characters = document.to_string().len();
+        assert!(characters < 6_144, "{name}: {characters} characters");
+    }
+}
+
+#[test]
 fn metrics_are_published_in_one_namespace_only() {
     for (name, document) in documents() {
         for statement in statements(&document) {
@@ -96,6 +105,10 @@ fn a_value_is_read_or_written_only_where_a_function_of_the_stack_rotates_it() {
     ];
     for (environment, stack) in [("staging", least()), ("production", most())] {
         let policies = policies(&stack);
+        // Where no application is asked, nobody needs its token.
+        let token = statements(&policies["EncryptionKeyRole"]).into_iter();
+        let token = token.filter(|statement| statement["Sid"] == "TokenOfTheApplication").count();
+        assert_eq!(token, usize::from(environment == "production"));
         for (_, role) in ROLES {
             for statement in statements(&policies[role]).into_iter().filter(|statement| allows(statement)) {
                 if !texts(&statement["Action"]).iter().any(|action| sensitive.contains(action)) {
