@@ -52,8 +52,11 @@ pub fn metrics(function: &str, step: Option<Step>, result: &Result<Report, Rotat
         Err(error) => {
             let step = step.map_or("none", Step::name).to_owned();
             let dimensions = vec![function(), ("Step", step), ("ErrorType", error.name().to_owned())];
-            let all = [dimensions, vec![function()], vec![]];
-            all.into_iter().map(|dimensions| count("RotationFailed", dimensions)).collect()
+            vec![
+                count("RotationFailed", dimensions),
+                count("RotationFailed", vec![function()]),
+                count("RotationFailed", vec![]),
+            ]
         }
         Ok(Report { outcome: Outcome::Promoted(promotion) | Outcome::PromotedEarlier(promotion), .. }) => {
             #[expect(clippy::cast_precision_loss, reason = "a rotation takes less than 2^52 seconds")]

@@ -37,15 +37,15 @@ fn published() -> BTreeSet<Metric> {
     }
     assert!(telemetry.contains("vec![function(), (\"Step\", step), (\"ErrorType\", "));
     assert!(found.len() >= 6, "telemetry.rs publishes in another way than this test reads: {found:?}");
-    // operate publishes `datum("Name", …)`, without dimensions.
+    // operate publishes `datum("Name", …)`, under the function's name.
     let mut operate = String::new();
     for entry in std::fs::read_dir(root().join("functions/operate/src")).unwrap() {
         operate.push_str(&std::fs::read_to_string(entry.unwrap().path()).unwrap());
     }
-    assert!(operate.contains("dimensions: vec![]"));
+    assert!(operate.contains("dimensions: vec![(\"Function\", function.to_owned())]"));
     let before = found.len();
     let one = Regex::new(r#"\bdatum\(\s*"(\w+)""#).unwrap();
-    found.extend(one.captures_iter(&operate).map(|one| metric(&one[1], &[])));
+    found.extend(one.captures_iter(&operate).map(|one| metric(&one[1], &["Function"])));
     assert!(found.len() >= before + 5, "operate publishes in another way than this test reads: {found:?}");
     found
 }
