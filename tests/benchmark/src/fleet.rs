@@ -43,7 +43,8 @@ pub(crate) async fn measure(secrets: usize) -> Result<(), Failure> {
     ] {
         let ahead = u64::try_from(later.as_millis())?;
         std::fs::write(&file, json!({ "clock_ahead_millis": ahead, "secrets": fleet }).to_string())?;
-        let settings = Settings { state_dir: Some(state.path().to_owned()), ..Settings::default() };
+        let settings =
+            Settings { state_dir: Some(state.path().to_owned()), state_is_read_only: true, ..Settings::default() };
         let sandbox = Sandbox::start(settings).await?;
         let environment = [
             ("AWS_ENDPOINT_URL", sandbox.endpoint()),

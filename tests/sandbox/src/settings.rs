@@ -42,6 +42,9 @@ pub struct Settings {
     /// Where the secrets are kept across restarts, **with their values**, in `secrets.json` (mode 0600). `None`, the
     /// default, keeps them in memory only.
     pub state_dir: Option<PathBuf>,
+    /// Whether what changes is not written back to `state_dir`: every write is a file of all secrets, which a measurement with many
+    /// of them would measure.
+    pub state_is_read_only: bool,
     /// How often the service tries a rotation before it gives up, at least 1. AWS documents "multiple times"; default 5.
     pub rotation_attempts: u32,
     /// Real time before the second attempt, doubled before each further one. Default 100 ms.
@@ -59,6 +62,7 @@ impl Default for Settings {
         Self {
             port: 0,
             state_dir: None,
+            state_is_read_only: false,
             rotation_attempts: 5,
             retry_backoff: Duration::from_millis(100),
             configuration_test: ConfigurationTest::default(),
@@ -73,6 +77,7 @@ impl fmt::Debug for Settings {
         f.debug_struct("Settings")
             .field("port", &self.port)
             .field("state_dir", &self.state_dir)
+            .field("state_is_read_only", &self.state_is_read_only)
             .field("rotation_attempts", &self.rotation_attempts)
             .field("retry_backoff", &self.retry_backoff)
             .field("configuration_test", &self.configuration_test)

@@ -151,7 +151,7 @@ impl Shared {
     }
 
     fn save_state(&self, state: &State) -> io::Result<()> {
-        let Some(file) = &self.file else { return Ok(()) };
+        let Some(file) = self.file.as_ref().filter(|_| !self.settings.state_is_read_only) else { return Ok(()) };
         let ahead = self.clock.ahead().as_millis();
         file.save(&Stored {
             clock_ahead_millis: u64::try_from(ahead).unwrap_or(u64::MAX),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use end_to_end::FIELD;
 use rotation::keyring::Keyring;
-use sandbox::{Fault, FaultRule, Moment};
+use sandbox::{Fault, FaultRule, Moment, PrivatePut};
 
 use super::*;
 use crate::keys::parsed;
@@ -426,9 +426,14 @@ async fn an_action_beside_a_rotation_ends_as_one_of_the_two() {
 /// A rotation that begins when the action has looked already, whether a put under a stage of one's own abandons it or not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_begins_during_an_action_ends_as_one_of_the_two() {
-    for action in ["rollback", "revoke"] {
+    let actions = ["rollback", "revoke"].into_iter().flat_map(|action| {
+        [PrivatePut::Abandons, PrivatePut::Leaves].into_iter().map(move |private_put| (action, private_put))
+    });
+    for (action, private_put) in actions {
         for operation in ["PutSecretValue", "UpdateSecretVersionStage"] {
-            let scene = with_operator(json_plan()).await;
+            let mut plan = json_plan();
+            plan.sandbox.private_put = private_put;
+            let scene = with_operator(plan).await;
             rotate(&scene).await;
             let known = scene.token("AWSCURRENT").await.unwrap();
             let slow = FaultRule::on(operation, Fault::Delay { millis: 700 }).from_caller(OPERATE);
@@ -438,7 +443,7 @@ async fn a_rotation_that_begins_during_an_action_ends_as_one_of_the_two() {
                 until_matched(&scene, rule, 1).await;
                 scene.rotate().await.unwrap()
             });
-            let what = format!("{action}, {operation}: {answer:?}, {rotated:?}");
+            let what = format!("{action}, {private_put:?}, {operation}: {answer:?}, {rotated:?}");
             println!("{what}");
             assert!(answer.is_ok() || rotated.is_success(), "{what}");
             let current = scene.token("AWSCURRENT").await.unwrap();
