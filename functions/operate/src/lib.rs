@@ -166,8 +166,11 @@ pub async fn answer(
     let duration_ms = invocation.duration_ms();
     match &result {
         Ok(answer) => {
-            let version = answer["version"].as_str();
-            tracing::info!(target: AUDIT, request_id, action, secret, reason, version, result = "done", duration_ms, "operation");
+            let member = |name: &str| answer[name].as_str();
+            let version = member("version");
+            // The version that was rolled back, replaced, or given up.
+            let old_version = ["rolledBackFrom", "replaced", "aborted"].into_iter().find_map(member);
+            tracing::info!(target: AUDIT, request_id, action, secret, reason, version, old_version, result = "done", duration_ms, "operation");
         }
         Err(error) => {
             tracing::error!(target: AUDIT, request_id, action, secret, reason, result = error.name(), %error, duration_ms, "operation");

@@ -98,8 +98,8 @@ struct Found {
 enum Looked {
     /// It works. What is to be said of its last rotation.
     Verified(String),
-    /// The overlap was over, and was ended.
-    Revoked,
+    /// The overlap was over, and was ended; which version is current since. Or a revocation was proven.
+    Revoked(Option<String>),
     /// Nobody is asked, and the value does not prove itself.
     Unproven(String),
     /// The overlap is over; it is ended when the secret has not been changed for a while.
@@ -240,9 +240,10 @@ impl Found {
                 self.unproven += 1;
                 digest.iter_mut().for_each(|digest| digest.rotated(secret, &told));
             }
-            Looked::Revoked => {
+            Looked::Revoked(version) => {
                 self.revoked_count += 1;
-                tracing::info!(target: AUDIT, secret = secret.name, action = "revoke", result = "done", "overlap ended");
+                let reason = "the overlap is over";
+                tracing::info!(target: AUDIT, secret = secret.name, action = "revoke", reason, version, result = "done", "operation");
                 name(&mut self.revoked, secret);
                 digest.iter_mut().for_each(|digest| digest.revoked(secret));
             }
@@ -397,11 +398,13 @@ async fn look_at<K: Operable, S: OperationStore>(desk: &Desk<'_, K, S>, secret: 
             if !quiet {
                 return Looked::Postponed;
             }
-            return desk.revoke(&mut rng).await.map_or_else(failed(true), |_| Looked::Revoked);
+            let revoked = desk.revoke(&mut rng).await;
+            let version = |answer: Answer| answer["version"].as_str().map(str::to_owned);
+            return revoked.map_or_else(failed(true), |answer| Looked::Revoked(version(answer)));
         }
         match desk.finish_revocation(&seen, &mut rng).await {
             Err(error) => return failed(true)(error),
-            Ok(true) => return Looked::Revoked,
+            Ok(true) => return Looked::Revoked(None),
             Ok(false) => {}
         }
         recent = also;

@@ -210,6 +210,7 @@ async fn every_operation_is_recorded_with_its_reason_at_any_log_level_and_shows_
         assert_eq!((recorded("status"), recorded("rollback"), recorded("compromise")), (2, 6, 2), "{log}");
         assert!(log.contains("\"result\":\"begun\"") && log.contains("\"result\":\"done\""), "{log}");
         assert!(log.contains("\"reason\":\"a test\"") && log.contains("\"request_id\":"), "{log}");
+        assert!(log.contains("\"version\":") && log.contains("\"old_version\":"), "{log}");
         shown += &log;
         assert!(values.len() >= 4, "{}", values.len());
         assert!(!values.iter().any(|value| shown.contains(value.as_str())), "a value is shown");

@@ -54,6 +54,9 @@ async fn a_sweep_ends_overlaps_that_are_over_and_no_other_and_proves_it() {
         let third = sweep(&scene).await;
         assert_eq!((&third["revoked"], &third["overlapsExpired"]), (&json!(1), &json!(0)), "{third:#}");
         assert_eq!(third["revokedSecrets"], json!([SECRET]));
+        let log = operator_log(&scene);
+        let audited = log.lines().find(|line| line.contains("the overlap is over")).unwrap();
+        assert!(audited.contains("\"audit\"") && audited.contains("\"version\":"), "{audited}");
         let left = scene.value("AWSCURRENT").await.unwrap().unwrap();
         assert!(left.contains(&new) && !left.contains(old));
         assert!(scene.value("AWSPREVIOUS").await.unwrap().is_none());
