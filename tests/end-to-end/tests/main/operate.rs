@@ -105,28 +105,6 @@ async fn verify_proves_the_current_value_and_says_what_is_wrong_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn abort_gives_up_a_stuck_rotation_once_it_is_old_enough_and_the_next_one_works() {
-    let scene = with_operator(once(json_plan())).await;
-    rotate(&scene).await;
-    scene.instances.iter().for_each(|instance| instance.freeze_refresh(true));
-    fail_to_rotate(&scene).await;
-    let pending = scene.token("AWSPENDING").await.unwrap();
-    let error = refused(&scene, "abort").await;
-    assert_eq!(error.error_type, "TooYoungToAbort", "{}", error.message);
-    scene.sandbox.advance(HOUR).await.unwrap();
-    scene.instances.iter().for_each(|instance| instance.freeze_refresh(false));
-    let doctor = done(&scene, "doctor").await;
-    assert_eq!(doctor["healthy"], false);
-    let answer = done(&scene, "abort").await;
-    println!("{answer:#}");
-    assert_eq!(answer["verified"], true);
-    assert!(scene.value("AWSPENDING").await.unwrap().is_none());
-    assert_eq!(scene.accepted(&pending).await.unwrap(), [false, false], "the application has dropped it");
-    rotate(&scene).await;
-    assert_eq!(done(&scene, "abort").await["aborted"], Value::Null, "nothing is open any more");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn doctor_finds_what_is_wrong_and_names_the_command_that_repairs_it() {
     let scene = with_operator(json_plan()).await;
     rotate(&scene).await;
