@@ -263,7 +263,7 @@ pub async fn prove_refused(
             }
             Asked::Refused => {
                 in_a_row += 1;
-                if instance.is_some() {
+                if instance.is_some() || in_a_row >= REFUSALS_IN_A_ROW {
                     accepting.remove(&instance);
                 }
                 refusing.insert(instance);
@@ -273,7 +273,7 @@ pub async fn prove_refused(
         let enough = if told_apart {
             accepting.is_empty() && refusing.len() >= expected
         } else {
-            in_a_row >= REFUSALS_IN_A_ROW && accepting.iter().all(Option::is_none)
+            in_a_row >= REFUSALS_IN_A_ROW && accepting.is_empty()
         };
         if enough {
             return Ok(());

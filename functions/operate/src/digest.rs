@@ -11,6 +11,8 @@ use crate::error::OperateError;
 
 /// What goes on is told again so often.
 const AGAIN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// A listing may not show what happened so shortly before it (Secrets Manager API reference, ListSecrets).
+pub const LISTING_LAG: Duration = Duration::from_secs(5 * 60);
 /// The most secrets that a message names of each kind: SNS takes 262,144 bytes (SNS quotas, "Message size").
 const NAMED: usize = 100;
 
@@ -23,10 +25,11 @@ pub struct Window {
 }
 
 impl Window {
-    /// The `period` before a scheduled time.
+    /// The `period` that ends [`LISTING_LAG`] before a scheduled time.
     #[must_use]
     pub fn before(scheduled: SystemTime, period: Duration) -> Self {
-        Self { after: scheduled.checked_sub(period).unwrap_or(SystemTime::UNIX_EPOCH), until: scheduled }
+        let until = scheduled.checked_sub(LISTING_LAG).unwrap_or(SystemTime::UNIX_EPOCH);
+        Self { after: until.checked_sub(period).unwrap_or(SystemTime::UNIX_EPOCH), until }
     }
 
     fn contains(self, time: SystemTime) -> bool {

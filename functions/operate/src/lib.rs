@@ -190,7 +190,8 @@ async fn perform(
     let store = function.clients()?.secrets_manager(deadline);
     let mut told = if action == Action::Sweep {
         let window = request.scheduled.map(|scheduled| Window::before(scheduled, operator.sweep_period));
-        let sweep = Sweep { from: request.from.clone(), window, deadline };
+        let request_id = invocation.request_id.clone();
+        let sweep = Sweep { from: request.from.clone(), window, request_id, deadline };
         let (mut told, metrics, digest) = sweep::sweep(function.name(), operator, &store, sweep).await?;
         function.publish(metrics, invocation.end).await;
         if let Some((subject, message)) = digest.and_then(|digest| digest.message()) {

@@ -63,7 +63,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     }
 
     /// The same for a secret that was looked at, with further tokens that have to be dead.
-    async fn revoke_seen(
+    pub(crate) async fn revoke_seen(
         &self,
         seen: Seen,
         further: Vec<SecretText>,

@@ -8,9 +8,10 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
 use rotation::error::RotationError;
+use rotation::kind::SecretKind;
 use rotation::lambda::AUDIT;
 use rotation::policy::{KEY_SETTINGS, TOKEN_SETTINGS};
-use rotation::store::{Described, ListFilter, OperationStore};
+use rotation::store::{Described, ListFilter, OperationStore, Page, StoreError, StoreErrorKind};
 use rotation::telemetry::{Datum, Unit};
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
@@ -25,8 +26,10 @@ use crate::{Managed, Operator};
 
 /// Secrets that are looked at more closely at the same time.
 const AT_ONCE: usize = 8;
-/// Kept free at the end: a closer look that is under way comes to its end.
+/// Kept free at the end at least, so that a closer look that is under way comes to its end.
 const RESERVE: Duration = Duration::from_secs(20);
+/// A revocation refreshes, proves, refreshes and proves once more, and proves that a token is dead.
+const SETTLES: u32 = 3;
 /// A promotion is verified again for so long after it.
 const RECENT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Nothing is revoked by itself so soon after a change: consumers and people may be in the middle of something.
@@ -74,6 +77,8 @@ impl Scope {
 /// What a sweep found.
 #[derive(Debug, Default)]
 struct Found {
+    /// Lambda's id of the request, for the audit record.
+    request_id: String,
     secrets: u64,
     managed: u64,
     age_max: Duration,
@@ -96,14 +101,17 @@ struct Found {
 
 /// What became of a closer look at one secret.
 enum Looked {
-    /// It works. What is to be said of its last rotation.
-    Verified(String),
+    /// It works, or nobody is asked and the value does not prove itself.
+    Verified {
+        /// Whether that was proven.
+        proven: bool,
+        /// What is to be said of its last rotation.
+        told: String,
+        /// The overlap is over; it is ended when the secret has not been changed for a while.
+        postponed: bool,
+    },
     /// The overlap was over, and was ended; which version is current since. Or a revocation was proven.
     Revoked(Option<String>),
-    /// Nobody is asked, and the value does not prove itself.
-    Unproven(String),
-    /// The overlap is over; it is ended when the secret has not been changed for a while.
-    Postponed,
     Failed {
         error: OperateError,
         /// It was an overlap that could not be ended.
@@ -131,6 +139,7 @@ pub(crate) struct Sweep {
     pub(crate) from: Option<String>,
     /// The time since the sweep before, when a schedule asked for it.
     pub(crate) window: Option<Window>,
+    pub(crate) request_id: String,
     pub(crate) deadline: Deadline,
 }
 
@@ -142,21 +151,33 @@ pub(crate) async fn sweep<S: OperationStore>(
     function: &str,
     operator: &Operator,
     store: &S,
-    Sweep { from, window, deadline }: Sweep,
+    Sweep { from, window, request_id, deadline }: Sweep,
 ) -> Result<(Answer, Vec<Datum>, Option<Digest>), OperateError> {
-    let mut found = Found::default();
+    let mut found = Found { request_id, ..Found::default() };
+    let reserve = operator.longest_look().max(RESERVE).min(deadline.left() / 2);
     let mut digest = window.map(Digest::new);
     let prefix = operator.stack.name_prefix();
     let filter = operator.scope.filter(prefix);
     let mut next = from;
+    let mut seen_any = false;
     let complete = loop {
-        let page = store.list(&filter, next.as_deref()).await?;
+        let page = match list(store, &filter, next.as_deref(), deadline).await {
+            Ok(page) => page,
+            // What was found so far is told all the same, and where to go on.
+            Err(error) if seen_any => {
+                tracing::error!(target: AUDIT, error_type = error.name(), %error, "the sweep stops");
+                break false;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        seen_any = true;
         let mut closer: Vec<(&Described, Look)> = vec![];
         for secret in page.secrets.iter().filter(|secret| operator.scope.contains(secret, prefix)) {
             closer.extend(found.see(operator, secret, digest.as_mut()).map(|look| (secret, look)));
         }
-        let looks = stream::iter(closer)
-            .map(|(secret, wanted)| async move { (secret, look(operator, store, secret, wanted, deadline).await) });
+        let looks = stream::iter(closer).map(|(secret, wanted)| async move {
+            (secret, look(operator, store, secret, wanted, (deadline, reserve)).await)
+        });
         let mut looks = looks.buffer_unordered(AT_ONCE);
         while let Some((secret, looked)) = looks.next().await {
             found.add(secret, looked, digest.as_mut());
@@ -166,12 +187,28 @@ pub(crate) async fn sweep<S: OperationStore>(
             break false;
         }
         next = page.next;
-        if next.is_none() || deadline.left() < RESERVE {
+        if next.is_none() || deadline.left() < reserve {
             break next.is_none();
         }
     };
     let metrics = found.metrics(function, complete);
     Ok((found.answer(complete, next), metrics, digest))
+}
+
+/// One page of the listing; when the service throttles it, once more after a while.
+async fn list<S: OperationStore>(
+    store: &S,
+    filter: &ListFilter,
+    from: Option<&str>,
+    deadline: Deadline,
+) -> Result<Page, StoreError> {
+    let mut pauses = THROTTLED_PAUSES.into_iter();
+    loop {
+        match (store.list(filter, from).await, pauses.next()) {
+            (Err(error), Some(pause)) if error.kind == StoreErrorKind::Throttled && deadline.pause(pause).await => {}
+            (result, _) => return result,
+        }
+    }
 }
 
 /// Why a secret is looked at more closely.
@@ -190,18 +227,9 @@ impl Found {
     /// Takes note of what the listing tells of a secret. Whether it wants a closer look.
     fn see(&mut self, operator: &Operator, secret: &Described, mut digest: Option<&mut Digest>) -> Option<Look> {
         self.secrets += 1;
-        let active = secret.rotation_enabled && !secret.deleted && secret.replica_of.is_none();
-        let managed = Managed::of(secret).filter(|_| active)?;
-        self.managed += 1;
-        let age = since(secret, secret.last_rotated);
-        self.age_max = self.age_max.max(age.unwrap_or_default());
-        if let Some(overdue) = since(secret, secret.next_rotation).filter(|overdue| !overdue.is_zero()) {
-            self.overdue_max = self.overdue_max.max(overdue);
-            tracing::warn!(target: AUDIT, secret = secret.name, hours = overdue.as_secs() / 3_600, "overdue");
-            name(&mut self.overdue, secret);
-            digest.iter_mut().for_each(|digest| digest.overdue(secret));
-        }
-        // One that was changed a moment ago may be in the hands of an action that is under way.
+        let managed = Managed::of(secret).filter(|_| !secret.deleted && secret.replica_of.is_none())?;
+        // Also where somebody has switched rotation off in the middle of it. One that was changed a moment ago may be in the
+        // hands of an action that is under way.
         let left = since(secret, secret.last_changed).is_some_and(|changed| changed >= operator.abort_after);
         if let Some(action) = unfinished(secret).filter(|_| left) {
             tracing::warn!(target: AUDIT, secret = secret.name, action = action.name(), "unfinished");
@@ -210,6 +238,18 @@ impl Found {
                 self.unfinished.push(json!({ "secret": secret.name, "action": action }));
             }
             digest.iter_mut().for_each(|digest| digest.unfinished(secret, action.name(), operator.abort_after));
+        }
+        if !secret.rotation_enabled {
+            return None;
+        }
+        self.managed += 1;
+        let age = since(secret, secret.last_rotated);
+        self.age_max = self.age_max.max(age.unwrap_or_default());
+        if let Some(overdue) = since(secret, secret.next_rotation).filter(|overdue| !overdue.is_zero()) {
+            self.overdue_max = self.overdue_max.max(overdue);
+            tracing::warn!(target: AUDIT, secret = secret.name, hours = overdue.as_secs() / 3_600, "overdue");
+            name(&mut self.overdue, secret);
+            digest.iter_mut().for_each(|digest| digest.overdue(secret));
         }
         if open_rotation(secret).is_some() {
             // How old a rotation is, a listing does not tell; the last change is not older.
@@ -232,25 +272,23 @@ impl Found {
 
     fn add(&mut self, secret: &Described, looked: Looked, mut digest: Option<&mut Digest>) {
         match looked {
-            Looked::Verified(told) => {
-                self.verified += 1;
-                digest.iter_mut().for_each(|digest| digest.rotated(secret, &told));
-            }
-            Looked::Unproven(told) => {
-                self.unproven += 1;
+            Looked::Verified { proven, told, postponed } => {
+                let count = if proven { &mut self.verified } else { &mut self.unproven };
+                *count += 1;
+                self.overlap_expired += u64::from(postponed);
                 digest.iter_mut().for_each(|digest| digest.rotated(secret, &told));
             }
             Looked::Revoked(version) => {
                 self.revoked_count += 1;
                 let reason = "the overlap is over";
-                tracing::info!(target: AUDIT, secret = secret.name, action = "revoke", reason, version, result = "done", "operation");
+                let request_id = self.request_id.as_str();
+                tracing::info!(target: AUDIT, request_id, secret = secret.name, action = "revoke", reason, version, result = "done", "operation");
                 name(&mut self.revoked, secret);
                 digest.iter_mut().for_each(|digest| digest.revoked(secret));
             }
-            Looked::Postponed => self.overlap_expired += 1,
             Looked::Skipped => self.skipped += 1,
             Looked::Failed { error, overlap } => {
-                self.failed += 1;
+                self.failed += u64::from(!overlap);
                 self.overlap_expired += u64::from(overlap);
                 self.old_token_accepted +=
                     u64::from(error == OperateError::Rotation(RotationError::TargetAcceptsRevoked));
@@ -347,11 +385,11 @@ async fn look<S: OperationStore>(
     store: &S,
     secret: &Described,
     wanted: Look,
-    deadline: Deadline,
+    (deadline, reserve): (Deadline, Duration),
 ) -> Looked {
     let mut pauses = THROTTLED_PAUSES.into_iter();
     loop {
-        if deadline.left() < RESERVE {
+        if deadline.left() < reserve {
             return Looked::Skipped;
         }
         let secret_id = secret.name.as_str();
@@ -367,9 +405,14 @@ async fn look<S: OperationStore>(
                     look_at(&Desk { kind, store, stack, secret_id, deadline }, secret, wanted).await
                 }
             },
-            None => return Looked::Unproven(String::new()),
+            None => return Looked::Skipped,
         };
-        let throttled = matches!(&looked, Looked::Failed { error, .. } if error.name() == "Throttled");
+        let Looked::Failed { error, .. } = &looked else { return looked };
+        if deadline.left().is_zero() {
+            // It says nothing of the secret.
+            return Looked::Skipped;
+        }
+        let throttled = error.to_string().contains("throttled");
         match pauses.next() {
             Some(pause) if throttled && deadline.pause(pause).await => {}
             _ => return looked,
@@ -382,32 +425,37 @@ async fn look_at<K: Operable, S: OperationStore>(desk: &Desk<'_, K, S>, secret: 
         return Looked::Failed { error: RotationError::NoRandomness.into(), overlap: false };
     };
     let failed = |overlap| move |error| Looked::Failed { error, overlap };
-    // What the listing says may be some minutes old: before anything is said against a secret, it is described.
+    // What the listing says may be some minutes old: before anything is said against a secret, or taken away, it is described.
     let mut seen = desk.see(secret.clone()).await;
-    if seen.is_err() {
+    let wants = |seen: &Result<Seen, OperateError>| match (wanted, seen) {
+        (Look::Overlap { .. }, Ok(seen)) => overlap_is_over(desk.kind, seen) || is_being_revoked(&seen.secret),
+        (_, seen) => seen.is_err(),
+    };
+    if wants(&seen) {
         seen = desk.look().await;
     }
     let seen = match seen {
         Ok(seen) => seen,
         Err(error) => return failed(matches!(wanted, Look::Overlap { .. }))(error),
     };
-    let mut recent = true;
+    let (mut recent, mut postponed) = (true, false);
     if let Look::Overlap { recent: also } = wanted {
-        if overlap_is_over(desk.kind, &seen) {
-            let quiet = since(secret, secret.last_changed).is_some_and(|changed| changed >= QUIET);
-            if !quiet {
-                return Looked::Postponed;
-            }
-            let revoked = desk.revoke(&mut rng).await;
-            let version = |answer: Answer| answer["version"].as_str().map(str::to_owned);
-            return revoked.map_or_else(failed(true), |answer| Looked::Revoked(version(answer)));
-        }
-        match desk.finish_revocation(&seen, &mut rng).await {
-            Err(error) => return failed(true)(error),
-            Ok(true) => return Looked::Revoked(None),
-            Ok(false) => {}
-        }
         recent = also;
+        if overlap_is_over(desk.kind, &seen) {
+            let quiet = since(&seen.secret, seen.secret.last_changed).is_some_and(|changed| changed >= QUIET);
+            if quiet && open_rotation(&seen.secret).is_none() {
+                let revoked = desk.revoke_seen(seen, vec![], &mut rng).await;
+                let version = |answer: Answer| answer["version"].as_str().map(str::to_owned);
+                return revoked.map_or_else(failed(true), |answer| Looked::Revoked(version(answer)));
+            }
+            postponed = true;
+        } else {
+            match desk.finish_revocation(&seen, &mut rng).await {
+                Err(error) => return failed(true)(error),
+                Ok(true) => return Looked::Revoked(None),
+                Ok(false) => {}
+            }
+        }
     }
     if recent {
         let verified = match desk.verify(&seen, &mut rng).await {
@@ -422,9 +470,18 @@ async fn look_at<K: Operable, S: OperationStore>(desk: &Desk<'_, K, S>, secret: 
         }
     }
     let told = match seen.overlap_end(desk.kind).filter(|_| K::REVOCABLE) {
-        Some(end) => format!("the old token is accepted until {}", format_timestamp(end)),
+        Some(end) if end > seen.secret.as_of => format!("the old token is accepted until {}", format_timestamp(end)),
+        Some(_) => "the overlap with the old token is over".to_owned(),
         None if K::REVOCABLE => "the old token is not accepted any more".to_owned(),
         None => "what the old keys encrypted stays readable".to_owned(),
     };
-    if desk.proofs().is_empty() { Looked::Unproven(told) } else { Looked::Verified(told) }
+    Looked::Verified { proven: recent && !desk.proofs().is_empty(), told, postponed }
+}
+
+impl Operator {
+    /// The longest that a closer look takes, when the application does not answer.
+    fn longest_look(&self) -> Duration {
+        let of_keys = self.keys.as_ref().map_or(Duration::ZERO, SecretKind::settle_time);
+        self.token.settle_time().max(of_keys) * SETTLES
+    }
 }
