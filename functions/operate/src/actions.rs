@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use rand::rngs::StdRng;
+use rotation::document::Document;
 use rotation::event::VersionId;
 use rotation::kind::{Phase, Values};
 use rotation::protocol::{ROLLBACK_RESERVE, current_after_move, may_have_moved};
@@ -136,7 +137,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         let before = Before {
             version: seen.current_id.clone(),
             previous: previous.map(|previous| previous.version),
-            seen: Some(&seen),
+            value: &seen.current,
         };
         self.settle_or_put_back(&now, before, rng).await?;
         self.rolled_back(&now, &seen.current_id, false)
@@ -149,10 +150,10 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         let before = previous.filter(|_| *made == seen.current_id);
         match &before {
             Some(before) if !self.kind.same_in_use(&seen.policy, &before.value, &seen.current)? => {
-                let before = Before { version: before.version.clone(), previous: None, seen: None };
-                let version = before.version.clone();
-                self.settle_or_put_back(seen, before, rng).await?;
-                self.rolled_back(seen, &version, true)
+                // An earlier try may have died before it told the application, which knows this value only.
+                let (version, value) = (before.version.clone(), &before.value);
+                self.settle_or_put_back(seen, Before { version, previous: None, value }, rng).await?;
+                self.rolled_back(seen, &before.version, true)
             }
             _ => {
                 self.settle(seen, None, self.deadline, rng).await?;
@@ -176,8 +177,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// Brings what is current to the application; when it does not verify, the version before is put back.
     async fn settle_or_put_back(&self, now: &Seen, before: Before<'_>, rng: &mut StdRng) -> Result<(), OperateError> {
         let deadline = self.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE);
-        let old = before.seen.map(|seen| &seen.current);
-        let Err(reason) = self.settle(now, old, deadline, rng).await else { return Ok(()) };
+        let Err(reason) = self.settle(now, Some(before.value), deadline, rng).await else { return Ok(()) };
         let outcome = match self.put_back(now, &before).await {
             Ok(()) => {
                 if let Ok(restored) = self.look().await {
@@ -217,9 +217,9 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     }
 }
 
-/// What was current before an action, and what was `AWSPREVIOUS` then.
+/// What was current before an action, with its value, and what was `AWSPREVIOUS` then.
 struct Before<'a> {
     version: VersionId,
     previous: Option<VersionId>,
-    seen: Option<&'a Seen>,
+    value: &'a Document,
 }
