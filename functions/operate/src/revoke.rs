@@ -99,9 +99,10 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             let version = new_version(rng);
             let now = self.publish(&seen, &without, Mark::Operation, &version).await;
             self.drop_stage(&version, &Mark::Operation.stage()).await?;
-            // AWSPREVIOUS has come to the version with the old token.
+            let now = now?;
+            // AWSPREVIOUS has come to the version with the old token. When a rotation was faster, it belongs to that.
             self.drop_stage(&seen.current_id, &Stage::Previous).await?;
-            now?
+            now
         } else {
             if let Some(last) = last {
                 self.drop_stage(&last.version, &Stage::Previous).await?;
