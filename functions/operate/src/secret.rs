@@ -279,6 +279,11 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             Put::Stored => {}
             Put::Exists => return Err(seen.changed()),
         }
+        if seen.secret.versions.holder(&Stage::Pending) == Some(&seen.current_id) {
+            // The rotation to it has come to its end. On a version that is not current any more, the stage would be the one of a
+            // rotation that is open, and would be taken up again.
+            self.drop_stage(&seen.current_id, &Stage::Pending).await?;
+        }
         let from = Some(&seen.current_id);
         if let Err(error) = self.store.move_stage(self.secret_id, Stage::Current, from, Some(version)).await {
             if !may_have_moved(&error) {
