@@ -126,9 +126,9 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             Ok(now) => now,
             Err(error) => {
                 let now = self.look().await?;
-                // Another request for the same was faster; its mark may be on this version, and stays.
+                // Another request for the same may have been faster. The mark stays in either case: what it tells of a value that is
+                // not in use keeps nobody from anything, and this one may have become current, and not be seen yet.
                 if now.current_id == seen.current_id || !self.kind.same_in_use(&now.policy, &now.current, &back)? {
-                    self.drop_stage(&version, &Mark::RolledBack.stage()).await?;
                     return Err(error);
                 }
                 now

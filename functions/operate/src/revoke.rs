@@ -20,7 +20,7 @@ use crate::actions::{Answer, answer};
 use crate::error::OperateError;
 use crate::operable::Operable;
 use crate::request::Action;
-use crate::secret::{Desk, Mark, Marked, Seen, new_version, open_rotation};
+use crate::secret::{Desk, LOOK_PAUSES, Mark, Marked, Seen, new_version, open_rotation};
 
 /// A compromise that is asked for again within this time of the version that it made is the same one. Later it is another:
 /// what is current by then is replaced as well, which is the safe side.
@@ -112,14 +112,21 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         self.prove_dead(&now, &dead.tokens, rng).await?;
 
         // A rotation that began meanwhile may have put back what was taken away.
-        let after = self.look().await?;
-        after.require_no_open_rotation()?;
-        let back = self.previous(&after).await?;
-        let back = back.map(|back| self.kind.tokens(&back.value)).transpose()?.unwrap_or_default();
-        let changed = after.current_id != now.current_id || back.iter().any(|token| dead.tokens.contains(token));
-        if changed {
-            return Err(RotationError::CurrentChanged { name: after.secret.name }.into());
-        }
+        let mut pauses = LOOK_PAUSES.into_iter();
+        let after = loop {
+            let after = self.look_at(&now.current_id).await?;
+            after.require_no_open_rotation()?;
+            let back = self.previous(&after).await?;
+            let back = back.map(|back| self.kind.tokens(&back.value)).transpose()?.unwrap_or_default();
+            if !back.iter().any(|token| dead.tokens.contains(token)) {
+                break after;
+            }
+            // Or this read shows it as it was before.
+            match pauses.next() {
+                Some(pause) if self.deadline.pause(pause).await => {}
+                _ => return Err(after.changed()),
+            }
+        };
         if let Some(version) = after.secret.versions.holder(&Mark::Revoked.stage()) {
             self.drop_stage(version, &Mark::Revoked.stage()).await?;
         }

@@ -82,8 +82,14 @@ pub fn new_version(rng: &mut StdRng) -> VersionId {
     VersionId::new(format!("{:032x}", rng.random::<u128>()))
 }
 
-/// Waits between two looks at a secret that has just been changed.
-const LOOK_PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
+/// Waits between two looks at a secret that has just been changed. What was moved has been moved, however late reads show it.
+pub(crate) const LOOK_PAUSES: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_millis(600),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
 
 /// A kind, a store and a stack's policy, for one request.
 #[derive(Debug)]
@@ -153,7 +159,7 @@ impl Seen {
         kind.overlap_end(&self.subject(), &self.current, began)
     }
 
-    fn changed(&self) -> OperateError {
+    pub(crate) fn changed(&self) -> OperateError {
         RotationError::CurrentChanged { name: self.secret.name.clone() }.into()
     }
 }
@@ -204,7 +210,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     }
 
     /// The same once `version` is current, which reads show a moment after the move.
-    async fn look_at(&self, version: &VersionId) -> Result<Seen, OperateError> {
+    pub(crate) async fn look_at(&self, version: &VersionId) -> Result<Seen, OperateError> {
         let mut pauses = LOOK_PAUSES.into_iter();
         loop {
             let seen = self.look().await?;
