@@ -10,6 +10,8 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use rotation::error::RotationError;
 use rotation::event::VersionId;
+use rotation::kind::{Phase, Values};
+use rotation::protocol::ROLLBACK_RESERVE;
 use rotation::secret::SecretText;
 use rotation::store::{OperationStore, StoreErrorKind};
 use rotation::versions::Stage;
@@ -214,9 +216,10 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 for marked in marked.iter() {
                     further = self.kind.tokens(&marked.value)?;
                 }
-                let from = self.mark_as_compromised(&seen, rng).await?;
-                let version = self.rotate_away(&from, rng).await?;
-                (from, version)
+                let published = self.mark_as_compromised(&seen, rng).await?;
+                let from = published.as_ref().unwrap_or(&seen);
+                self.tell(from).await;
+                (from.current_id.clone(), self.rotate_away(&from.current_id, rng).await?)
             }
         };
         let now = self.wait_for(&version, &seen).await?;
@@ -239,20 +242,32 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     }
 
     /// Says of the current value that it is known to others, in the value itself where there is a place for it: from that a
-    /// rotation makes fresh keys at once, whatever the policy is. The version that is current then.
-    async fn mark_as_compromised(&self, seen: &Seen, rng: &mut StdRng) -> Result<VersionId, OperateError> {
+    /// rotation makes fresh keys at once, whatever the policy is. What is current then, if that is another version.
+    async fn mark_as_compromised(&self, seen: &Seen, rng: &mut StdRng) -> Result<Option<Seen>, OperateError> {
         let Some(value) = self.kind.marked(&seen.subject(), &seen.current)? else {
             self.mark(Mark::Compromised, seen, &seen.current_id).await?;
-            return Ok(seen.current_id.clone());
+            return Ok(None);
         };
         let version = new_version(rng);
         match self.publish(seen, &value, Mark::Compromised, &version).await {
-            Ok(now) => Ok(now.current_id),
+            Ok(now) => Ok(Some(now)),
             Err(error) => {
                 self.drop_stage(&version, &Mark::Compromised.stage()).await?;
                 Err(error)
             }
         }
+    }
+
+    /// Has the application load what is current. An action that died may have left it with the value before, and a rotation begins
+    /// by asking with the current one. Whoever cannot be told fails the rotation, which says why.
+    async fn tell(&self, seen: &Seen) {
+        if !self.kind.has_target() {
+            return;
+        }
+        let previous = self.previous(seen).await.ok().flatten();
+        let values = Values { old: previous.as_ref().map(|previous| &previous.value), new: &seen.current };
+        let deadline = self.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE);
+        let _ = self.kind.set(&seen.subject(), values, Phase::AfterPromotion, deadline).await;
     }
 
     /// Begins a rotation away from the version, and says to which. One that is open was begun from a value that may be as
