@@ -4,7 +4,7 @@
 //! ([`Mark::Revoked`], [`Mark::Compromised`]). It goes only when every such token was refused, so that a proof that failed, or a
 //! process that died, is not forgotten by the next try.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -18,6 +18,7 @@ use rotation::versions::Stage;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use crate::DEFAULT_ABORT_AFTER;
 use crate::actions::{Answer, answer};
 use crate::error::OperateError;
 use crate::operable::Operable;
@@ -234,11 +235,16 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         Ok(told)
     }
 
-    /// Whether the current value is the one that replaced the marked one, a moment ago.
+    /// Whether the current value is the one that replaced the marked one, a moment ago. A rotation that moved `AWSCURRENT`, was
+    /// not seen to succeed and has come to no end for so long that it can be aborted is dead: another one has to replace what it
+    /// left.
     fn has_replaced(&self, seen: &Seen, marked: &Marked) -> Result<bool, OperateError> {
-        let recent = seen.secret.as_of.duration_since(seen.created).is_ok_and(|age| age < SAME_INCIDENT);
+        let age = |since: SystemTime| seen.secret.as_of.duration_since(since).unwrap_or_default();
+        let recent = age(seen.created) < SAME_INCIDENT;
+        let alive = age(seen.secret.last_changed.unwrap_or(seen.created)) < DEFAULT_ABORT_AFTER;
         let ours = replaces(&seen.current_id, &marked.version);
-        Ok(ours && recent && !self.kind.same_in_use(&seen.policy, &marked.value, &seen.current)?)
+        let replaced = ours && recent && (has_succeeded(seen) || alive);
+        Ok(replaced && !self.kind.same_in_use(&seen.policy, &marked.value, &seen.current)?)
     }
 
     /// Says of the current value that it is known to others, in the value itself where there is a place for it: from that a
@@ -313,7 +319,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             }
             if secret.versions.holder(&Stage::Current) == Some(version) {
                 let now = self.see(secret).await?;
-                if now.secret.last_rotated.is_some_and(|rotated| rotated >= now.created) {
+                if has_succeeded(&now) {
                     return Ok(now);
                 }
             }
@@ -335,6 +341,11 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         told.extend(self.kind.report(&now.subject(), old.as_ref(), &now.current));
         Ok(told)
     }
+}
+
+/// Whether the service has seen the rotation to the current version succeed.
+fn has_succeeded(seen: &Seen) -> bool {
+    seen.secret.last_rotated.is_some_and(|rotated| rotated >= seen.created)
 }
 
 /// By this the id of a version begins that replaces a compromised one.
