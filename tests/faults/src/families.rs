@@ -1,5 +1,9 @@
 //! The families of schedules: each exhaustively for one scenario, and the random search.
 
+mod operations;
+
+pub use operations::{OperationFamily, explore_operation, script_of};
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -12,8 +16,8 @@ use rotation::store::StoreErrorKind;
 
 use crate::model::Model;
 use crate::run::{Ended, Rotated, STEPS, Simulator, Violation};
-use crate::scenario::{Scenario, Staleness};
-use crate::schedule::{Action, Adversary, Call, Gate, Script, Side, Until};
+use crate::scenario::{RotationService, Scenario, Staleness};
+use crate::schedule::{Action, Adversary, Call, Gate, Script, Side, Task, Until, Work};
 
 /// A set of schedules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,7 +127,8 @@ pub fn explore<M: Model>(
     scenario: &Scenario<M>,
     family: Family,
 ) -> Result<Explored, Box<Found>> {
-    let mut explorer = Explorer { simulator, scenario: *scenario, explored: Explored::default() };
+    let script = Script::new([]);
+    let mut explorer = Explorer { simulator, scenario: *scenario, script, explored: Explored::default() };
     explorer.family(family)?;
     Ok(explorer.explored)
 }
@@ -149,12 +154,15 @@ pub fn run_script<M: Model>(
 struct Explorer<'a, M> {
     simulator: &'a Simulator,
     scenario: Scenario<M>,
+    /// What is disturbed.
+    script: Script,
     explored: Explored,
 }
 
 impl<M: Model> Explorer<'_, M> {
     fn run(&mut self, actions: impl Into<Vec<(usize, Action)>>) -> Result<Ended, Box<Found>> {
-        let ended = run_script(self.simulator, &self.scenario, &Script::new(actions))?;
+        let script = Script { actions: actions.into(), ..self.script.clone() };
+        let ended = run_script(self.simulator, &self.scenario, &script)?;
         self.explored.count(&ended);
         Ok(ended)
     }
@@ -249,9 +257,10 @@ impl<M: Model> Explorer<'_, M> {
         schedule: impl Fn(usize, Action) -> Vec<(usize, Action)>,
     ) -> Result<(), Box<Found>> {
         for (number, gate) in gates {
-            for step in not_after(gate.step) {
-                let begin = gates.iter().find(|(_, gate)| gate.step == step).map_or(0, |(number, _)| *number);
-                for (of_step, _) in gates.iter().filter(|(_, gate)| gate.step == step) {
+            for step in gate.task.step().into_iter().flat_map(not_after) {
+                let begin =
+                    gates.iter().find(|(_, gate)| gate.task == Task::Step(step)).map_or(0, |(number, _)| *number);
+                for (of_step, _) in gates.iter().filter(|(_, gate)| gate.task == Task::Step(step)) {
                     let duplicate = Action::Duplicate { step, gates: of_step - begin, until };
                     if self.run(schedule(*number, duplicate))?.duplicate_ended_early {
                         break;
@@ -266,11 +275,13 @@ impl<M: Model> Explorer<'_, M> {
 /// The gates, numbered, less those that are like many before: where an application that does not do what it should is asked
 /// again and again, and where a whole attempt goes the way of the one before it.
 fn telling(gates: &[Gate]) -> Vec<(usize, Gate)> {
-    let what = |gate: &Gate| (gate.step, gate.call, gate.side);
+    let what = |gate: &Gate| (gate.task, gate.call, gate.side);
     let mut telling = vec![];
     let mut number = 0;
     let mut previous: &[Gate] = &[];
-    let begins = |before: &Gate, gate: &Gate| gate.step == Step::CreateSecret && before.invocation != gate.invocation;
+    let begins = |before: &Gate, gate: &Gate| {
+        gate.task == Task::Step(Step::CreateSecret) && before.invocation != gate.invocation
+    };
     for attempt in gates.chunk_by(|before, gate| !begins(before, gate)) {
         let seen = attempt.iter().map(what).eq(previous.iter().map(what));
         let mut in_a_row = 0;
@@ -308,6 +319,8 @@ struct Chance<M> {
     rng: StdRng,
     model: M,
     healthy: bool,
+    /// Whether operators ask for something.
+    operated: bool,
     /// What it did, so that it can be done again.
     script: Script,
 }
@@ -317,11 +330,26 @@ const MOST_ACTIONS: usize = 8;
 const MOST_ACTIONS_BESIDE_A_DEFECT: usize = 2;
 
 impl<M: Model> Chance<M> {
+    /// With operations among the works, and beside them.
+    fn operated(seed: u64, scenario: &Scenario<M>) -> Self {
+        let mut chance = Self { operated: true, ..Self::new(seed, scenario) };
+        let works = chance.rng.random_range(1..=4);
+        chance.script.works = (0..works).map(|_| chance.work()).collect();
+        chance
+    }
+
+    fn work(&mut self) -> Work {
+        match M::OPERATIONS.choose(&mut self.rng) {
+            Some(operation) if self.rng.random_bool(0.6) => Work::Operation(*operation),
+            _ => Work::Rotation,
+        }
+    }
+
     fn new(seed: u64, scenario: &Scenario<M>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let (model, healthy) = (scenario.model, scenario.defect.is_none());
         let rotations = if healthy { rng.random_range(1..=model.most_rotations()) } else { 1 };
-        Self { rng, model, healthy, script: Script::new([]).rotating(rotations) }
+        Self { rng, model, healthy, operated: false, script: Script::new([]).rotating(rotations) }
     }
 
     fn until(&mut self, number: usize) -> Until {
@@ -333,13 +361,21 @@ impl<M: Model> Chance<M> {
     }
 
     fn action(&mut self, number: usize, gate: &Gate) -> Action {
+        let beside = self.operated && self.rng.random_bool(0.25);
+        if let Some(operation) = M::OPERATIONS.choose(&mut self.rng).filter(|_| beside) {
+            let (gates, until) = (self.rng.random_range(0..40), self.until(number));
+            return Action::Begin { operation: *operation, gates, until };
+        }
+        if self.operated && self.rng.random_bool(0.04) {
+            return Action::Rotate;
+        }
         match self.rng.random_range(0..100) {
             0..15 => Action::Die,
             15..30 => Action::Lose(self.until(number)),
             30..45 => Action::Fail(*plausible_failures(gate).choose(&mut self.rng).unwrap_or(&StoreErrorKind::Service)),
             45..75 => {
-                let steps: Vec<Step> = not_after(gate.step).collect();
-                let step = *steps.choose(&mut self.rng).unwrap_or(&gate.step);
+                let steps: Vec<Step> = gate.task.step().into_iter().flat_map(not_after).collect();
+                let step = *steps.choose(&mut self.rng).unwrap_or(&Step::CreateSecret);
                 Action::Duplicate { step, gates: self.rng.random_range(0..24), until: self.until(number) }
             }
             75..80 if gate.call == Call::Describe && gate.side == Side::Before => {
@@ -370,8 +406,8 @@ impl<M: Model> Adversary for Chance<M> {
         actions
     }
 
-    fn rotations(&self) -> usize {
-        self.script.rotations
+    fn works(&self) -> Vec<Work> {
+        self.script.works.clone()
     }
 }
 
@@ -394,13 +430,50 @@ pub fn random_scenario<M: Model>(seed: u64) -> Scenario<M> {
 /// # Errors
 /// A schedule in which a promise did not hold, made as short as possible, with its trace.
 pub fn run_random<M: Model>(simulator: &Simulator, scenario: &Scenario<M>, seed: u64) -> Result<Explored, Box<Found>> {
-    let mut chance = Chance::new(seed, scenario);
+    run_chance(simulator, scenario, Chance::new(seed, scenario))
+}
+
+fn run_chance<M: Model>(
+    simulator: &Simulator,
+    scenario: &Scenario<M>,
+    mut chance: Chance<M>,
+) -> Result<Explored, Box<Found>> {
     let mut explored = Explored::default();
     match simulator.run(scenario, &mut chance, false) {
         Ok(ended) => explored.count(&ended),
         Err(_) => return Err(shortest(simulator, scenario, chance.script)),
     }
     Ok(explored)
+}
+
+/// The scenario of a random history with operations, from its seed: one of these.
+#[must_use]
+pub fn random_scenario_operated<M: Model>(seed: u64, all: &[Scenario<M>]) -> Scenario<M> {
+    let mut rng = StdRng::seed_from_u64(!seed);
+    let scenario = all[rng.random_range(0..all.len())];
+    let staleness = match rng.random_range(0..5) {
+        0 => Staleness::Lag(Duration::from_millis(rng.random_range(1..1500))),
+        _ => scenario.staleness,
+    };
+    let service = match rng.random_range(0..4) {
+        0 => RotationService::InTurns,
+        1 => RotationService::FirstDies(rng.random_range(0..40)),
+        _ => RotationService::AtOnce,
+    };
+    let scenario = scenario.with_staleness(staleness).with_service(service);
+    if rng.random_bool(0.5) { scenario.leaving_rotations() } else { scenario }
+}
+
+/// Runs the random history with operations of a seed.
+///
+/// # Errors
+/// A schedule in which a promise did not hold, made as short as possible, with its trace.
+pub fn run_random_operated<M: Model>(
+    simulator: &Simulator,
+    scenario: &Scenario<M>,
+    seed: u64,
+) -> Result<Explored, Box<Found>> {
+    run_chance(simulator, scenario, Chance::operated(seed, scenario))
 }
 
 /// Leaves out of a script what is not needed for a promise to be broken.

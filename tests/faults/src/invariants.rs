@@ -9,13 +9,15 @@ use rotation::versions::Stage;
 use serde_json::value::RawValue;
 
 use crate::model::{Model, Shape};
+use crate::operations;
+use crate::schedule::Operation;
 use crate::state::{Author, State};
 use crate::world::{Actor, Inner, Tags};
 
 /// What has to be remembered of rotations in order to judge the next change.
 #[derive(Debug, Default)]
 pub(crate) struct Promises {
-    /// By version of a rotation: which version it replaced as current.
+    /// By version of a rotation or an operation: which version it replaced as current.
     replaced: BTreeMap<VersionId, VersionId>,
     /// By version of a rotation: after how many writes it was put back.
     rolled_back: BTreeMap<VersionId, usize>,
@@ -37,8 +39,10 @@ pub struct Change<'a> {
 pub(crate) enum Moved {
     /// By a rotation; `again` when its version had been put back.
     Promoted { again: bool },
-    /// A rotation put the version back that it had replaced.
+    /// A rotation or an operation put the version back that it had replaced.
     PutBack,
+    /// An operation made a value current.
+    Operated(Operation),
     /// Somebody stored a value.
     ByHand,
 }
@@ -68,9 +72,27 @@ pub(crate) fn check<M: Model>(world: &mut Inner<M>, actor: &Actor, before: &Stat
             && to == version
             && from != Some(to)
         {
-            invariant_edits_survive(world.scenario.model, before, from, to)?;
+            let model = world.scenario.model;
+            invariant_edits_survive(model, before, from, to, |new, old| model.is_made_from(new, old))?;
             invariant_no_promotion_after_a_rollback(&world.promises, version, *admitted_at)?;
         }
+    }
+    if let Actor::Operation { operation, .. } = actor {
+        invariant_an_operation_touches_what_it_is_for(&world.promises, *operation, before, &after)?;
+        if *operation == Operation::Compromise {
+            operations::invariant_a_compromise_waits(world, before, &after)?;
+        }
+        if let (from, Some(to)) = moved
+            && from != Some(to)
+            && from.and_then(|from| world.promises.replaced.get(from)) != Some(to)
+        {
+            let model = world.scenario.model;
+            let made_from = |new: &str, old: &str| model.is_made_by(*operation, new, old);
+            invariant_edits_survive(model, before, from, to, made_from)?;
+        }
+    }
+    if *actor != Actor::Person && moved.0 != moved.1 {
+        operations::invariant_what_was_replaced_stays_so(world, &after)?;
     }
     remember(world, actor, before, &after)
 }
@@ -114,6 +136,7 @@ fn invariant_only_the_own_version_is_touched(
         let (from, to) = (before.holder(&stage), after.holder(&stage));
         (from != to).then_some((from, to))
     };
+    require(before.marks().eq(after.marks()), || format!("a stage of an operation was moved for {own}"))?;
     let restored = promises.replaced.get(own);
     let current = moved(Stage::Current);
     if let Some((from, to)) = current {
@@ -136,9 +159,63 @@ fn invariant_only_the_own_version_is_touched(
     Ok(())
 }
 
+/// Promise 4 for an operation: it stores versions of its own, moves `AWSCURRENT` to one of them, or back to the version that
+/// one replaced, and takes off no stage that it is not for.
+fn invariant_an_operation_touches_what_it_is_for(
+    promises: &Promises,
+    operation: Operation,
+    before: &State,
+    after: &State,
+) -> Checked {
+    for (id, version) in &after.versions {
+        let known = before.versions.get(id);
+        let own = known.is_none() && version.author == Author::Operation;
+        require(own || known == Some(version), || format!("{id} was changed by {operation}"))?;
+    }
+    let moved = |stage| {
+        let (from, to) = (before.holder(&stage), after.holder(&stage));
+        (from != to).then_some((from, to))
+    };
+    let current = moved(Stage::Current);
+    if let Some((from, to)) = current {
+        let is_own = |id| after.versions.get(id).is_some_and(|version| version.author == Author::Operation);
+        let made = to.is_some_and(|to| is_own(to) && !promises.replaced.contains_key(to));
+        let put_back =
+            operation == Operation::Rollback && to.is_some() && from.and_then(|from| promises.replaced.get(from)) == to;
+        require((made && operation != Operation::Abort) || put_back, || {
+            format!("AWSCURRENT was moved from {from:?} to {to:?} by {operation}")
+        })?;
+    }
+    if let Some((from, to)) = moved(Stage::Pending) {
+        let gives_up = matches!(operation, Operation::Abort | Operation::Compromise);
+        let has_put = before.versions.len() != after.versions.len();
+        // That rotation has come to its end.
+        let is_over = from == before.holder(&Stage::Current);
+        require(to.is_none() && (gives_up || has_put || is_over), || {
+            format!("AWSPENDING was moved from {from:?} to {to:?} by {operation}")
+        })?;
+    }
+    if let Some((from, to)) = moved(Stage::Previous) {
+        let by_itself = current.is_some_and(|(replaced, _)| to == replaced);
+        let restored =
+            operation == Operation::Rollback && from.is_some_and(|from| promises.replaced.contains_key(from));
+        let taken_off = operation != Operation::Rollback && to.is_none();
+        require(by_itself || restored || taken_off, || {
+            format!("AWSPREVIOUS was moved from {from:?} to {to:?} by {operation}")
+        })?;
+    }
+    Ok(())
+}
+
 /// Promise 4: what a person stored after the rotation was opened is not replaced by it, and a JSON value is only replaced
 /// by one that was made from it.
-fn invariant_edits_survive<M: Model>(model: M, before: &State, from: Option<&VersionId>, to: &VersionId) -> Checked {
+fn invariant_edits_survive<M: Model>(
+    model: M,
+    before: &State,
+    from: Option<&VersionId>,
+    to: &VersionId,
+    is_made_from: impl Fn(&str, &str) -> bool,
+) -> Checked {
     let (Some(from), Some(new)) = (from, before.versions.get(to)) else { return Ok(()) };
     let Some(old) = before.versions.get(from) else { return Ok(()) };
     require(old.author != Author::Person || old.created <= new.created, || {
@@ -155,7 +232,7 @@ fn invariant_edits_survive<M: Model>(model: M, before: &State, from: Option<&Ver
             format!("{to} does not have the other members of {from}, byte for byte")
         })?;
     }
-    require(model.is_made_from(new, old), || format!("{to} was not made from {from}"))
+    require(is_made_from(new, old), || format!("{to} was not made from {from}"))
 }
 
 /// Promise 10: who was rolled back stays so, unless an invocation is under way that was admitted before: the stage is back
@@ -167,6 +244,10 @@ fn invariant_no_promotion_after_a_rollback(promises: &Promises, version: &Versio
 
 fn remember<M: Model>(world: &mut Inner<M>, actor: &Actor, before: &State, after: &State) -> Checked {
     let (from, to) = (before.holder(&Stage::Current), after.holder(&Stage::Current));
+    let by_operation = matches!(actor, Actor::Operation { .. });
+    if by_operation && before.holder(&Stage::Previous).is_some() && after.holder(&Stage::Previous).is_none() {
+        M::previous_taken_away(world);
+    }
     let Some(to) = to.filter(|to| from != Some(to)) else { return Ok(()) };
     let (now, writes) = (world.now(), world.writes());
     let promises = &mut world.promises;
@@ -181,11 +262,22 @@ fn remember<M: Model>(world: &mut Inner<M>, actor: &Actor, before: &State, after
             promises.rolled_back.insert(version.clone(), writes);
             Moved::PutBack
         }
+        Actor::Operation { operation, .. } => match from {
+            Some(from) if promises.replaced.get(from) == Some(to) => Moved::PutBack,
+            _ => {
+                if let Some(from) = from {
+                    promises.replaced.insert(to.clone(), from.clone());
+                }
+                Moved::Operated(*operation)
+            }
+        },
         Actor::Service | Actor::Person => Moved::ByHand,
     };
+    let by_rollback = matches!(actor, Actor::Operation { operation: Operation::Rollback, .. });
+    operations::remember(world, moved, before, after, by_rollback);
     let none = Tags::new();
     let tags = match actor {
-        Actor::Function { tags, .. } => tags,
+        Actor::Function { tags, .. } | Actor::Operation { tags, .. } => tags,
         Actor::Service | Actor::Person => &none,
     };
     let old = from.and_then(|from| after.value(from));

@@ -1,9 +1,10 @@
-//! Every schedule of faults that a rotation may meet, run against the real protocol and every kind of secret.
+//! Every schedule of faults that rotations and operations may meet, run against the real protocol and every kind of secret.
 //!
-//! A deterministic model of Secrets Manager, of the application, and of a person who edits stands behind the function's
+//! A deterministic model of Secrets Manager, of the application, and of a person who edits stands behind the functions'
 //! two ports. Each call waits at a *gate* before it takes effect and after; at every gate a schedule may let the process
 //! die, lose the answer, deliver the event once more, store a value by hand. The promises are checked after every single
-//! effect, and at the end the rotation must be done, or refused for a named reason, and the next one must succeed.
+//! effect, and at the end the rotation or operation must be done, or refused for a named reason; the same operation, asked for
+//! once more, must be finished, and the next rotation must succeed.
 //!
 //! | module | what |
 //! | --- | --- |
@@ -11,14 +12,16 @@
 //! | [`model`] | what is particular to a kind of secret: values, the application, edits, promises of its own; one file each |
 //! | `world` | secret and application, with a clock, stale reads, and the gates |
 //! | `invariants` | the promises that hold for every kind |
-//! | `ports` | the function's ports into the world |
+//! | `operations` | what operators ask for, and what their answers have to mean |
+//! | `ports` | the functions' ports into the world |
 //! | [`schedule`] | what can happen at a gate |
-//! | [`run`] | the rotation service with its retries, and the scheduler |
+//! | [`run`] | the rotation service with its retries, the operators, and the scheduler |
 //! | [`families`] | the schedules, exhaustively, and the random search |
 
 pub mod families;
 mod invariants;
 pub mod model;
+pub mod operations;
 mod ports;
 pub mod run;
 pub mod scenario;

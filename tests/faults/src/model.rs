@@ -5,11 +5,13 @@ pub mod keyring;
 pub mod third;
 pub mod token;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use operate::error::OperateError;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rotation::document::Document;
@@ -19,8 +21,9 @@ use rotation::kind::{SecretKind, Subject};
 use rotation::target::{ReportedKeys, Target, TargetSettings};
 
 use crate::invariants::{Change, Checked};
+use crate::operations::{Name, Operating, Operator};
 use crate::scenario::Scenario;
-use crate::schedule::{Action, Edit};
+use crate::schedule::{Action, Edit, Operation};
 use crate::state::State;
 use crate::world::Inner;
 
@@ -105,6 +108,72 @@ pub trait Model: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 's
 
     /// Promise 4: whether `new` was made from `old`.
     fn is_made_from(self, new: &str, old: &str) -> bool;
+
+    /// What is asked for of a secret of this kind. What follows, up to [`operation_refusal`](Self::operation_refusal), is of use only
+    /// when something is.
+    const OPERATIONS: &'static [Operation] = &[];
+
+    /// Performs an operation on a secret of this kind.
+    fn operate(self, _: Operator<Self>) -> Operating {
+        let error = OperateError::NotManaged { name: String::new(), function: None };
+        Box::pin(std::future::ready(Err(error)))
+    }
+
+    /// The token, or the primary key, that is in use by the value.
+    fn in_use(self, _value: &Arc<str>) -> Option<Name> {
+        None
+    }
+
+    /// What is known to others when the value is.
+    fn exposed_with(self, value: &Arc<str>) -> BTreeSet<Name> {
+        self.in_use(value).into_iter().collect()
+    }
+
+    /// The tokens in a value: its own, and the previous one.
+    fn tokens(self, _value: &Arc<str>) -> BTreeSet<Name> {
+        BTreeSet::new()
+    }
+
+    /// What a rollback goes back to; `None` when there is nothing.
+    fn back(self, _: &State) -> Option<Name> {
+        None
+    }
+
+    /// Whether the value says of this that it is known to others.
+    fn is_marked(self, _value: &Arc<str>, _name: &Name) -> bool {
+        false
+    }
+
+    /// Whether an operation may make `new` of `old`.
+    fn is_made_by(self, _: Operation, _new: &str, _old: &str) -> bool {
+        false
+    }
+
+    /// What an instance holds that has loaded `new` and forgets nothing of `old`.
+    fn accumulated(self, _old: Self::Instance, new: Self::Instance) -> Self::Instance {
+        new
+    }
+
+    /// `AWSPREVIOUS` was taken off its version by an operation, without a change of the current value.
+    fn previous_taken_away(_: &mut Inner<Self>) {}
+
+    /// Whether every instance of the application knows what is in use.
+    fn knows_current(_: &Inner<Self>) -> bool {
+        true
+    }
+
+    /// What holds when an operation has answered that it is done, and nothing else is under way.
+    ///
+    /// # Errors
+    /// The promise that does not hold.
+    fn judge_operation(_: &Inner<Self>, _: Operation) -> Checked {
+        Ok(())
+    }
+
+    /// What to think of an operation that has just been refused with `error` though nothing disturbed it.
+    fn operation_refusal(_: &Inner<Self>, _: Operation, _error: &str) -> Refusal {
+        Refusal::Wrong
+    }
 
     /// Takes note of a change of the current value, and judges it.
     ///

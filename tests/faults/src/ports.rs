@@ -1,47 +1,72 @@
-//! The function's two ports, into the world: every call waits at a gate before it takes effect, and after.
+//! The functions' two ports, into the world: every call waits at a gate before it takes effect, and after.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use operate::secret::Mark;
 use rotation::deadline::Deadline;
-use rotation::event::{RotationToken, Step, VersionId};
+use rotation::event::{RotationToken, VersionId};
 use rotation::secret::SecretText;
-use rotation::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
+use rotation::store::{
+    Described, ListFilter, OperationStore, Page, Put, SecretStore, StoreError, StoreErrorKind, VersionAge, VersionValue,
+};
 use rotation::target::{Answer, Operation, Target, TargetSettings, Verdict};
-use rotation::versions::Stage;
+use rotation::versions::{Stage, Versions};
 
 use crate::model::{CREDENTIAL, CREDENTIAL_SECRET, Model};
-use crate::scenario::Sabotage;
-use crate::schedule::{Call, Gate, Side};
-use crate::state::Refusal;
+use crate::operations::{self, Intent};
+use crate::scenario::{PrivatePut, Sabotage};
+use crate::schedule::{Call, Gate, Side, Task};
+use crate::state::{Refusal, State, Version};
 use crate::world::{Actor, Inner, Tags, World};
 
 /// One invocation, as the world sees it.
 pub(crate) struct Caller<M: Model> {
     pub(crate) world: Arc<World<M>>,
     pub(crate) invocation: u32,
-    pub(crate) step: Step,
-    pub(crate) version: VersionId,
+    pub(crate) task: Task,
+    /// The version of the rotation, if it is one.
+    pub(crate) version: Option<VersionId>,
     pub(crate) admitted_at: usize,
     /// What the last DescribeSecret told it.
     pub(crate) tags: Mutex<Tags>,
+    /// What an operation has to bring about, by what was there when it looked for the first time.
+    pub(crate) intent: Mutex<Option<Intent>>,
 }
 
 impl<M: Model> Caller<M> {
     async fn gate(&self, call: Call, side: Side) -> Option<StoreErrorKind> {
-        let gate = Gate { invocation: self.invocation, step: self.step, call, side };
+        let gate = Gate { invocation: self.invocation, task: self.task, call, side };
         self.world.gate(gate).await
+    }
+
+    /// An operation looks at the secret.
+    fn looks(&self, world: &mut Inner<M>) {
+        let mut intent = self.intent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Task::Operation(operation), None) = (self.task, &*intent) {
+            *intent = Some(operations::ask(world, operation));
+        }
+    }
+
+    pub(crate) fn intent(&self) -> Option<Intent> {
+        self.intent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn actor(&self) -> Actor {
         let tags = self.tags.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Actor::Function { version: self.version.clone(), admitted_at: self.admitted_at, tags }
+        match (self.task, &self.version) {
+            (Task::Operation(operation), _) => Actor::Operation { operation, tags },
+            (Task::Step(_), Some(version)) => {
+                Actor::Function { version: version.clone(), admitted_at: self.admitted_at, tags }
+            }
+            (Task::Step(_), None) => Actor::Service,
+        }
     }
 
     fn note(&self, world: &mut Inner<M>, call: Call, result: &str) {
-        let gate = Gate { invocation: self.invocation, step: self.step, call, side: Side::After };
+        let gate = Gate { invocation: self.invocation, task: self.task, call, side: Side::After };
         world.calls.push(gate);
-        world.note(|| format!("  #{} {} {call:?}: {result}", self.invocation, self.step));
+        world.note(|| format!("  #{} {} {call:?}: {result}", self.invocation, self.task));
     }
 }
 
@@ -84,6 +109,9 @@ fn operation(call: Call) -> &'static str {
         Call::Get | Call::Credential => "GetSecretValue",
         Call::Put => "PutSecretValue",
         Call::Move => "UpdateSecretVersionStage",
+        Call::Versions => "ListSecretVersionIds",
+        Call::PutPrivate => "PutSecretValue",
+        Call::Rotate => "RotateSecret",
         Call::Refresh => "refresh",
         Call::Verify => "verify",
     }
@@ -93,7 +121,8 @@ impl<M: Model> SecretStore for Store<M> {
     async fn describe(&self, secret_id: &str) -> Result<Described, StoreError> {
         let name = secret_id.to_owned();
         self.call(Call::Describe, move |world| {
-            let seen = world.read();
+            let (last_changed, seen) = world.read();
+            self.caller.looks(world);
             world.tags.clone_into(&mut self.caller.tags.lock().unwrap_or_else(PoisonError::into_inner));
             // The service's clock is the header `Date`, which has whole seconds.
             let since_epoch = world.now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -103,10 +132,10 @@ impl<M: Model> SecretStore for Store<M> {
                 deleted: false,
                 replica_of: None,
                 tags: world.tags.clone(),
-                versions: seen.listed(),
-                last_rotated: world.last_rotated(),
+                versions: listed(&seen, world.scenario.sabotage),
+                last_rotated: world.last_rotated(&seen),
                 next_rotation: None,
-                last_changed: None,
+                last_changed: Some(last_changed),
                 rotation_function: None,
                 as_of: UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs()),
             })
@@ -116,7 +145,7 @@ impl<M: Model> SecretStore for Store<M> {
 
     async fn get(&self, _: &str, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
         self.call(Call::Get, |world| {
-            let seen = world.read();
+            let (_, seen) = world.read();
             let Some(found) = seen.versions.get(version) else { return Ok(None) };
             let hidden = world.scenario.sabotage == Sabotage::HidesAges;
             let youngest = seen.versions.values().map(|version| version.created).max();
@@ -171,11 +200,12 @@ impl<M: Model> SecretStore for Store<M> {
     ) -> Result<(), StoreError> {
         self.call(Call::Move, |world| {
             let mut state = world.changed();
-            let rolls_back = stage == Stage::Current && from == Some(&self.caller.version);
+            let rolls_back = stage == Stage::Current && from.is_some() && from == self.caller.version.as_ref();
             let from = match world.scenario.sabotage {
                 Sabotage::MoveIgnoresOrigin => state.holder(&stage).cloned(),
                 Sabotage::KeepsPending if stage == Stage::Pending => return Ok(()),
                 Sabotage::OnlyPretendsToRollBack if rolls_back => return Ok(()),
+                Sabotage::ForgetsRevoked if stage == Mark::Revoked.stage() => return Ok(()),
                 _ => from.cloned(),
             };
             state.move_stage(stage.clone(), from.as_ref(), to).map_err(|_| StoreErrorKind::Conflict)?;
@@ -184,6 +214,65 @@ impl<M: Model> SecretStore for Store<M> {
             Ok(())
         })
         .await
+    }
+}
+
+/// The stages that a secret is seen with.
+fn listed(seen: &State, sabotage: Sabotage) -> Versions {
+    let forgotten = (sabotage == Sabotage::ForgetsRollback).then(|| Mark::RolledBack.stage());
+    seen.listed_without(forgotten.as_ref())
+}
+
+impl<M: Model> OperationStore for Store<M> {
+    async fn versions(&self, _: &str) -> Result<Vec<VersionAge>, StoreError> {
+        self.call(Call::Versions, |world| {
+            let (_, seen) = world.read();
+            let staged = seen.versions.iter().filter(|(version, _)| !seen.stages_of(version).is_empty());
+            let age = |(version, of): (&VersionId, &Version)| VersionAge {
+                version: version.clone(),
+                created: Some(of.created),
+            };
+            Ok(staged.map(age).collect())
+        })
+        .await
+    }
+
+    async fn put_private(
+        &self,
+        _: &str,
+        version: &VersionId,
+        value: &SecretText,
+        stage: &Stage,
+    ) -> Result<Put, StoreError> {
+        let value: Arc<str> = value.expose().into();
+        self.call(Call::PutPrivate, |world| {
+            let mut state = world.changed();
+            let abandons = world.scenario.private_put == PrivatePut::Abandons;
+            match state.put_private(version, value, stage, abandons, world.now()) {
+                Ok(()) => {
+                    world.commit(&self.caller.actor(), state);
+                    world.note(|| format!("    {} on {version:?}", stage.as_str()));
+                    Ok(Put::Stored)
+                }
+                Err(Refusal::Exists) => Ok(Put::Exists),
+                Err(Refusal::Conflict) => Err(StoreErrorKind::Rejected),
+            }
+        })
+        .await
+    }
+
+    async fn start_rotation(&self, _: &str, version: &VersionId) -> Result<(), StoreError> {
+        self.call(Call::Rotate, |world| {
+            let started = world.start_rotation(version);
+            world.note(|| format!("    RotateSecret to {version:?}: {started:?}"));
+            started
+        })
+        .await
+    }
+
+    async fn list(&self, _: &ListFilter, _: Option<&str>) -> Result<Page, StoreError> {
+        // What is done with one secret lists none.
+        Err(StoreError { operation: "ListSecrets", kind: StoreErrorKind::AccessDenied, detail: None })
     }
 }
 

@@ -1,4 +1,4 @@
-//! One schedule, from RotateSecret to the end: the rotation service with its retries, and the invocations, polled by hand.
+//! One schedule, to the end: the rotation service with its retries, the operators, and their invocations, polled by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
@@ -7,20 +7,23 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
+use operate::DEFAULT_ABORT_AFTER;
+use operate::error::OperateError;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
 use rotation::error::RotationError;
 use rotation::event::{RotationEvent, Step, VersionId};
-use rotation::protocol::{Report, Rotator};
+use rotation::protocol::Rotator;
 use rotation::versions::Stage;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use crate::model::{Model, Refusal};
+use crate::operations::{self, ABORT_AFTER, Operator, TIMEOUT};
 use crate::ports::{Caller, SimulatedTarget, Store};
-use crate::scenario::{Balancer, Scenario, Staleness};
-use crate::schedule::{Action, Adversary, Gate, Until};
+use crate::scenario::{Balancer, RotationService, Scenario, Staleness};
+use crate::schedule::{Action, Adversary, Call, Gate, Operation, Side, Task, Until, Work};
 use crate::tested::Tested;
 use crate::world::{Tags, World};
 
@@ -33,17 +36,18 @@ const BETWEEN_STEPS: Duration = Duration::from_millis(50);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(2);
 /// Who stands still for so long, while others act, may find that its time to verify is up.
 const LONG: Duration = Duration::from_secs(1);
-/// The function's timeout.
-const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How a schedule ended without a broken promise.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// How the rotation ended for the rotation service.
+    /// How the last rotation ended for the rotation service; when there were operations, the first of them at its repetition.
     pub rotation: Rotated,
+    /// What the operations answered that somebody waited for, in order: the name of the error, if it was one. Who died answered
+    /// nothing.
+    pub answers: Vec<(Operation, Option<&'static str>)>,
     /// Every call of the rotation and its retries that took effect, in order.
     pub calls: Vec<Gate>,
-    /// The gates that the invocations passed for which the service waited.
+    /// The gates that the invocations passed that somebody waited for.
     pub gates: Vec<Gate>,
     /// Whether an invocation that was held up had ended before it came to its gate: a longer hold makes no difference.
     pub duplicate_ended_early: bool,
@@ -105,6 +109,12 @@ impl Simulator {
                 invocations: 0,
                 gates: vec![],
                 held_up: vec![],
+                background: vec![],
+                first_has_died: false,
+                begun: vec![],
+                answers: vec![],
+                alone: true,
+                untold: false,
                 duplicate_ended_early: false,
                 disturbed: scenario.staleness != Staleness::None || scenario.balancer == Balancer::InTurn,
                 rollback_finished: false,
@@ -119,6 +129,7 @@ impl Simulator {
             match (ended, inner.violation.take()) {
                 (Ok(rotation), None) => Ok(Ended {
                     rotation,
+                    answers: service.answers,
                     calls: std::mem::take(&mut inner.calls),
                     gates: service.gates,
                     duplicate_ended_early: service.duplicate_ended_early,
@@ -131,12 +142,16 @@ impl Simulator {
     }
 }
 
-type Answered = Result<Report, RotationError>;
+/// What was done, or why not.
+type Answered = Result<String, OperateError>;
 
 /// A running invocation.
 struct Invocation<M: Model> {
     number: u32,
-    step: Step,
+    task: Task,
+    caller: Arc<Caller<M>>,
+    /// The gate at which it stands.
+    at: Option<Gate>,
     world: Arc<World<M>>,
     future: Pin<Box<dyn Future<Output = Answered>>>,
 }
@@ -155,19 +170,51 @@ impl<M: Model> Invocation<M> {
             (Poll::Pending, None) => Poll::Pending,
         })
         .await;
+        self.at = match progress {
+            Progress::At(gate) => Some(gate),
+            Progress::Ended(_) => None,
+        };
         if let Progress::Ended(answer) = &progress {
             self.world.lock().note(|| match answer {
-                Ok(report) => format!("#{} {} ends: {:?}", self.number, self.step, report.outcome),
-                Err(error) => format!("#{} {} fails: {error}", self.number, self.step),
+                Ok(done) => format!("#{} {} ends: {done}", self.number, self.task),
+                Err(error) => format!("#{} {} fails: {error}", self.number, self.task),
             });
         }
         progress
     }
 }
 
+impl<M: Model> Rotating<M> {
+    fn new(version: VersionId, dies_after: Option<usize>) -> Self {
+        Self { version, attempt: 0, step: 0, invocation: None, dies_after, takes_a_turn: false }
+    }
+}
+
 struct HeldUp<M: Model> {
     invocation: Invocation<M>,
     until: Until,
+}
+
+/// How an invocation ended for whoever waited for it.
+enum Attended {
+    Killed,
+    /// `faulted` when the schedule let a call fail.
+    Ended {
+        answer: Answered,
+        faulted: bool,
+    },
+}
+
+/// A rotation that nothing disturbs, as the service runs it gate by gate.
+struct Rotating<M: Model> {
+    version: VersionId,
+    attempt: usize,
+    step: usize,
+    invocation: Option<Invocation<M>>,
+    /// So many gates later it dies, and is not repeated.
+    dies_after: Option<usize>,
+    /// A step has ended, or a stage was moved in this moment.
+    takes_a_turn: bool,
 }
 
 /// Why a step did not succeed, as the service sees it.
@@ -178,13 +225,25 @@ enum Failed {
     Error(&'static str),
 }
 
-/// The rotation service, with the schedule's interventions.
+/// The rotation service and the operators, with the schedule's interventions.
 struct Service<'a, M: Model> {
     world: Arc<World<M>>,
     adversary: &'a mut dyn Adversary,
     invocations: u32,
     gates: Vec<Gate>,
     held_up: Vec<HeldUp<M>>,
+    /// The rotations that operations have asked for, and that have not ended.
+    background: Vec<Rotating<M>>,
+    /// The rotation has died that was to die, of those that operations asked for.
+    first_has_died: bool,
+    /// The operations that were asked for, each once.
+    begun: Vec<Operation>,
+    answers: Vec<(Operation, Option<&'static str>)>,
+    /// Nothing else happens beside the invocation that is waited for.
+    alone: bool,
+    /// Somebody stored a value by hand, or a rotation was disturbed: an application may not know what is current, until its cache
+    /// is too old.
+    untold: bool,
     duplicate_ended_early: bool,
     /// Something happened after which a refusal is an honest answer.
     disturbed: bool,
@@ -202,19 +261,36 @@ struct Service<'a, M: Model> {
 impl<M: Model> Service<'_, M> {
     async fn whole_history(&mut self) -> Result<Rotated, String> {
         let healthy = self.world.lock().is_healthy();
-        let rotations = self.adversary.rotations();
+        let (works, prepared) = (self.adversary.works(), self.adversary.prepared());
         let mut last = None;
-        for number in 0..rotations {
+        for (number, work) in works.iter().enumerate() {
             self.before(number).await?;
-            last = Some(self.disturbed_rotation(number + 1 == rotations).await?);
+            let (disturbed, is_last) = (number >= prepared, number + 1 == works.len());
+            match work {
+                Work::Rotation if disturbed => last = Some(self.disturbed_rotation(is_last).await?),
+                Work::Rotation => {
+                    let version = self.world.rotate_secret();
+                    self.rotate_alone(&version).await?;
+                }
+                Work::StuckRotation(gates) => self.stuck_rotation(*gates).await,
+                Work::Operation(operation) => self.operation(*operation, disturbed, is_last).await?,
+            }
+            self.check_violation()?;
         }
-        let Some((version, rotated)) = last else { return Err("there was nothing to do".to_owned()) };
-        if !healthy {
-            self.require_put_back(&version, &rotated)?;
+        let last = last.filter(|_| self.begun.is_empty());
+        if let (false, Some((version, rotated))) = (healthy, &last) {
+            self.require_put_back(version, rotated)?;
+        }
+        if let (true, false, Some((_, Rotated::Done))) = (healthy, self.disturbed, &last) {
+            return Ok(Rotated::Done);
+        }
+        let begun = std::mem::take(&mut self.begun);
+        if self.world.lock().scenario.defect.is_some() {
+            for operation in &begun {
+                // It may find the application as broken as before, and has to say so.
+                self.operation(*operation, false, true).await?;
+            }
             self.world.heal();
-        }
-        if healthy && !self.disturbed && rotated == Rotated::Done {
-            return Ok(rotated);
         }
         // An application that is shown the past cannot be rotated by verify=after: what it loads is what was promoted
         // away from.
@@ -222,37 +298,253 @@ impl<M: Model> Service<'_, M> {
         if matches!(staleness, Staleness::LagEverywhere(_)) {
             self.world.end_staleness();
         }
-        // Whatever happened, the secret can be rotated on.
+        // Whatever happened, what an operator asked for can be brought to its end, and the secret can be rotated on.
         self.world.lock().tags.clear();
+        let mut finished = vec![];
+        for operation in begun {
+            finished.push(self.finish(operation).await?);
+            self.check_violation()?;
+        }
+        let ended = finished.into_iter().next().or(last.as_ref().map(|(_, rotated)| rotated.clone()));
+        let ended = ended.ok_or_else(|| "there was nothing to do".to_owned())?;
         for _ in 0..3 {
             let next = self.world.rotate_secret();
-            let ended = self.rotate(&next, false).await?;
-            self.check_violation()?;
-            if ended == Rotated::Done && next != version {
+            let rotated = self.rotate_alone(&next).await?;
+            if rotated == Rotated::Done && last.as_ref().is_none_or(|(version, _)| next != *version) {
                 self.require_in_use(&next)?;
-                return self.check_violation().map(|()| rotated);
+                return self.check_violation().map(|()| ended);
             }
             if self.refusal() == Refusal::ForGood {
-                return Ok(rotated);
+                return Ok(ended);
             }
-            // An instance may hold a value from before a rotation that was cut short, until its cache is too old; and it may
-            // be too early for the next rotation.
-            let patience = self.world.lock().scenario.model.patience();
-            self.pass(patience).await;
-            self.world.reload();
-            self.check_violation()?;
+            self.be_patient().await?;
         }
         Err("no later rotation succeeds".to_owned())
     }
 
-    /// What the schedule lets happen before a rotation.
-    async fn before(&mut self, rotation: usize) -> Result<(), String> {
-        for action in self.adversary.before(rotation) {
-            self.world.lock().note(|| format!("! before rotation {rotation}: {action:?}"));
+    /// An instance may hold a value from before a rotation that was cut short, until its cache is too old; and it may be too
+    /// early for the next rotation.
+    async fn be_patient(&mut self) -> Result<(), String> {
+        let patience = self.world.lock().scenario.model.patience();
+        self.pass(patience).await;
+        self.world.reload();
+        self.check_violation()
+    }
+
+    /// A rotation that dies in its first attempt, and that nobody repeats.
+    async fn stuck_rotation(&mut self, gates: usize) {
+        let version = self.world.rotate_secret();
+        let mut rotating = Rotating::new(version, Some(gates));
+        while self.go_on_rotating(&mut rotating).await.is_none() {}
+    }
+
+    /// An operation, with the schedule's interventions; after the last work nobody is held up any longer.
+    async fn operation(&mut self, operation: Operation, disturbed: bool, is_last: bool) -> Result<(), String> {
+        tokio::time::advance(BETWEEN_ATTEMPTS).await;
+        let invocation = self.ask(operation);
+        let caller = Arc::clone(&invocation.caller);
+        self.alone = self.held_up.is_empty() && self.background.is_empty();
+        if let Attended::Ended { answer, .. } = self.attend(invocation, None, disturbed).await? {
+            self.answered(&caller, &answer, self.alone);
+            self.check_violation()?;
+        }
+        self.go_on(|until| is_last || until == Until::StepEnds).await;
+        self.end_background().await;
+        self.check_violation()
+    }
+
+    /// What was asked for is asked for once more, by a process that knows nothing of the others, until it is done, or
+    /// refused by an honest answer.
+    async fn finish(&mut self, operation: Operation) -> Result<Rotated, String> {
+        // An answer from the past may lead to a refusal, once.
+        let mut stale = matches!(self.world.lock().scenario.staleness, Staleness::Once { .. });
+        for _ in 0..4 {
+            tokio::time::advance(BETWEEN_ATTEMPTS).await;
+            self.refusals.clear();
+            let invocation = self.ask(operation);
+            let caller = Arc::clone(&invocation.caller);
+            self.alone = true;
+            let Attended::Ended { answer, .. } = self.attend(invocation, None, false).await? else { continue };
+            self.end_background().await;
+            self.answered(&caller, &answer, true);
+            let Some(intent) = caller.intent() else { return Err(format!("{operation} did not look at the secret")) };
+            self.check_violation()?;
+            let Err(error) = answer else {
+                return if operation == Operation::Rollback {
+                    self.require_no_change(operation).await
+                } else {
+                    Ok(Rotated::Done)
+                };
+            };
+            let of_rotation = match error {
+                OperateError::RotationFailed { .. } | OperateError::NotFinished { .. } => self.refusal(),
+                _ => Refusal::Wrong,
+            };
+            let refusal = operations::refusal(&self.world.lock(), &intent, error.name(), self.untold).max(of_rotation);
+            match refusal {
+                Refusal::Wrong if stale => {
+                    stale = false;
+                    continue;
+                }
+                Refusal::Wrong => return Err(format!("nothing stood against {operation}, and it ended with: {error}")),
+                Refusal::ForGood => return Ok(Rotated::Refused(error.name())),
+                Refusal::ForNow => {}
+            }
+            match error {
+                OperateError::NotFinished { .. } => {
+                    self.pass(DEFAULT_ABORT_AFTER).await;
+                    self.world.reload();
+                }
+                OperateError::TooYoungToAbort { .. } => self.pass(ABORT_AFTER).await,
+                OperateError::RotationOpen { .. } => {
+                    let version = self.world.rotate_secret();
+                    if self.rotate_alone(&version).await? != Rotated::Done {
+                        self.be_patient().await?;
+                    }
+                }
+                _ => self.be_patient().await?,
+            }
+        }
+        Err(format!("no repetition of {operation} succeeds"))
+    }
+
+    /// What is done is not done again.
+    async fn require_no_change(&mut self, operation: Operation) -> Result<Rotated, String> {
+        let before = self.world.lock().state();
+        self.operation(operation, false, true).await?;
+        let after = self.world.lock().state();
+        // An answer from the past may have led to a version that nobody uses.
+        let stale = self.world.lock().scenario.staleness != Staleness::None;
+        let same = before == after || (stale && before.holder(&Stage::Current) == after.holder(&Stage::Current));
+        if same { Ok(Rotated::Done) } else { Err(format!("{operation} was done, and done again")) }
+    }
+
+    /// Judges what an operation has answered; `alone` when nothing else happened meanwhile.
+    fn answered(&mut self, caller: &Caller<M>, answer: &Answered, alone: bool) {
+        let Some(intent) = caller.intent() else { return };
+        let error = answer.as_ref().err().map(OperateError::name);
+        self.answers.push((intent.operation, error));
+        self.errors.extend(error);
+        if answer.is_ok() {
+            let mut world = self.world.lock();
+            let judged = operations::judge(&mut world, &intent, alone);
+            world.found(judged);
+        }
+    }
+
+    /// Lets an invocation run to its next gate; the rotations that operations have asked for run as the scenario wants it.
+    async fn advance(&mut self, invocation: &mut Invocation<M>) -> Progress {
+        let looks = invocation.at.is_some_and(|gate| gate.call == Call::Describe && gate.side == Side::Before);
+        self.serve(looks, false).await;
+        invocation.advance().await
+    }
+
+    /// Runs the rotations that operations have asked for: in turns with an operation that `looks` at the secret, or to their ends.
+    async fn serve(&mut self, looks: bool, to_their_ends: bool) {
+        let (requested, service) = {
+            let mut world = self.world.lock();
+            (std::mem::take(&mut world.requested), world.scenario.service)
+        };
+        for version in requested {
+            if self.background.iter().all(|rotating| rotating.version != version) {
+                let dies_after = match service {
+                    RotationService::FirstDies(gates) if !self.first_has_died => Some(gates),
+                    _ => None,
+                };
+                self.first_has_died |= dies_after.is_some();
+                self.background.push(Rotating::new(version, dies_after));
+            }
+        }
+        let in_turns = service == RotationService::InTurns && !to_their_ends;
+        if in_turns && !looks {
+            return;
+        }
+        for mut rotating in std::mem::take(&mut self.background) {
+            let mut ended = self.go_on_rotating(&mut rotating).await;
+            while ended.is_none() && !(in_turns && rotating.takes_a_turn) {
+                ended = self.go_on_rotating(&mut rotating).await;
+            }
+            if ended.is_none() {
+                self.background.push(rotating);
+            }
+        }
+    }
+
+    async fn end_background(&mut self) {
+        self.serve(false, true).await;
+    }
+
+    /// Lets a rotation run to its next gate. How it has ended, when it has.
+    async fn go_on_rotating(&mut self, rotating: &mut Rotating<M>) -> Option<Rotated> {
+        if rotating.dies_after == Some(0) {
+            return Some(Rotated::Refused("Killed"));
+        }
+        let Some(step) = STEPS.get(rotating.step) else {
+            if self.world.lock().state().is_at(&rotating.version, &Stage::Current) {
+                self.world.rotation_succeeded();
+                return Some(Rotated::Done);
+            }
+            return self.repeat(rotating, "RotationIncomplete").await;
+        };
+        if rotating.invocation.is_none() {
+            tokio::time::advance(BETWEEN_STEPS).await;
+        }
+        let mut invocation = match rotating.invocation.take() {
+            Some(invocation) => invocation,
+            None => self.invoke(&rotating.version, *step),
+        };
+        match invocation.advance().await {
+            Progress::At(gate) => {
+                rotating.takes_a_turn = gate.call == Call::Move && gate.side == Side::After;
+                rotating.dies_after = rotating.dies_after.map(|gates| gates - 1);
+                rotating.invocation = Some(invocation);
+                None
+            }
+            Progress::Ended(Ok(_)) => {
+                rotating.takes_a_turn = true;
+                rotating.step += 1;
+                None
+            }
+            Progress::Ended(Err(error)) => self.repeat(rotating, error.name()).await,
+        }
+    }
+
+    /// The next attempt of a rotation, if there is one.
+    async fn repeat(&mut self, rotating: &mut Rotating<M>, error: &'static str) -> Option<Rotated> {
+        self.refused(&rotating.version, error);
+        self.errors.insert(error);
+        tokio::time::advance(BETWEEN_ATTEMPTS).await;
+        rotating.attempt += 1;
+        rotating.step = 0;
+        (rotating.attempt == ATTEMPTS).then_some(Rotated::Refused(error))
+    }
+
+    /// A whole rotation that nothing disturbs.
+    async fn rotate_alone(&mut self, version: &VersionId) -> Result<Rotated, String> {
+        self.refusals.clear();
+        let mut rotating = Rotating::new(version.clone(), None);
+        loop {
+            let ended = self.go_on_rotating(&mut rotating).await;
+            self.check_violation()?;
+            if let Some(rotated) = ended {
+                return Ok(rotated);
+            }
+        }
+    }
+
+    /// What the schedule lets happen before a work.
+    async fn before(&mut self, work: usize) -> Result<(), String> {
+        for action in self.adversary.before(work) {
+            self.world.lock().note(|| format!("! before work {work}: {action:?}"));
             match action {
                 // A pause between rotations is nothing unusual.
                 Action::Wait(time) => self.pass(time).await,
-                Action::Die | Action::Lose(_) | Action::Fail(_) | Action::Duplicate { .. } => {}
+                Action::Die
+                | Action::Lose(_)
+                | Action::Fail(_)
+                | Action::Duplicate { .. }
+                | Action::Begin { .. }
+                | Action::Rotate => {}
                 Action::Edit(_) | Action::Reload | Action::ReloadOne(_) | Action::Tag(..) => self.act(action),
             }
             self.check_violation()?;
@@ -284,7 +576,7 @@ impl<M: Model> Service<'_, M> {
     /// A rotation with the schedule's interventions; after the last one nobody is held up any longer.
     async fn disturbed_rotation(&mut self, last: bool) -> Result<(VersionId, Rotated), String> {
         let version = self.world.rotate_secret();
-        let rotated = self.rotate(&version, true).await?;
+        let rotated = self.rotate(&version).await?;
         self.go_on(|until| last || until == Until::RotationEnds).await;
         self.check_violation()?;
         // With more of them, the service's attempts may run out.
@@ -300,14 +592,14 @@ impl<M: Model> Service<'_, M> {
     }
 
     /// A whole rotation, repeated with the same token when a step fails.
-    async fn rotate(&mut self, version: &VersionId, disturbed: bool) -> Result<Rotated, String> {
+    async fn rotate(&mut self, version: &VersionId) -> Result<Rotated, String> {
         let mut last = "Killed";
         self.refusals.clear();
         'attempts: for attempt in 0..ATTEMPTS {
             self.world.lock().note(|| format!("{version}, attempt {attempt}"));
             for step in STEPS {
                 tokio::time::advance(BETWEEN_STEPS).await;
-                let Err(failed) = self.step(version, step, disturbed).await? else { continue };
+                let Err(failed) = self.step(version, step).await? else { continue };
                 if let Failed::Error(name) = failed {
                     self.refused(version, name);
                 }
@@ -328,47 +620,99 @@ impl<M: Model> Service<'_, M> {
         Ok(Rotated::Refused(last))
     }
 
-    fn invoke(&mut self, version: &VersionId, step: Step) -> Invocation<M> {
-        let number = self.invocations;
+    fn caller(&mut self, task: Task, version: Option<&VersionId>) -> Arc<Caller<M>> {
+        let invocation = self.invocations;
         self.invocations += 1;
         let world = Arc::clone(&self.world);
-        let version = version.clone();
         let admitted_at = world.lock().writes();
-        let caller = Arc::new(Caller {
-            world: Arc::clone(&world),
-            invocation: number,
-            step,
-            version: version.clone(),
+        Arc::new(Caller {
+            world,
+            invocation,
+            task,
+            version: version.cloned(),
             admitted_at,
             tags: Mutex::new(Tags::new()),
-        });
+            intent: Mutex::new(None),
+        })
+    }
+
+    /// Somebody asks for an operation.
+    fn ask(&mut self, operation: Operation) -> Invocation<M> {
+        if !self.begun.contains(&operation) {
+            self.begun.push(operation);
+        }
+        let task = Task::Operation(operation);
+        let caller = self.caller(task, None);
+        let (number, world) = (caller.invocation, Arc::clone(&self.world));
+        let model = world.lock().scenario.model;
+        let operating = model.operate(Operator { caller: Arc::clone(&caller), operation });
+        let future = Box::pin(async { operating.await.map(|()| "done".to_owned()) });
+        Invocation { number, task, caller, at: None, world, future }
+    }
+
+    fn invoke(&mut self, version: &VersionId, step: Step) -> Invocation<M> {
+        let task = Task::Step(step);
+        let caller = self.caller(task, Some(version));
+        let (number, world, version) = (caller.invocation, Arc::clone(&self.world), version.clone());
+        let stepping = Arc::clone(&caller);
         let future = async move {
-            let scenario = caller.world.lock().scenario;
+            let scenario = stepping.world.lock().scenario;
             let deadline = Deadline::after(TIMEOUT);
-            let kind = scenario.model.kind(SimulatedTarget::new(&caller, scenario.model));
+            let kind = scenario.model.kind(SimulatedTarget::new(&stepping, scenario.model));
             let kind = Tested { kind, model: scenario.model, sabotage: scenario.sabotage };
-            let store = Store { caller, deadline };
+            let store = Store { caller: stepping, deadline };
             let event = RotationEvent { step, secret_id: "shop/secret".to_owned(), version, rotation_token: None };
             let stack = scenario.stack(&kind)?;
             let mut rng = StdRng::seed_from_u64(u64::from(number));
-            Rotator { kind: &kind, store: &store, stack: &stack }.perform(&event, deadline, &mut rng).await
+            let rotator = Rotator { kind: &kind, store: &store, stack: &stack };
+            Ok(format!("{:?}", rotator.perform(&event, deadline, &mut rng).await?.outcome))
         };
-        Invocation { number, step, world, future: Box::pin(future) }
+        Invocation { number, task, caller, at: None, world, future: Box::pin(future) }
     }
 
-    /// One invocation that the service waits for. The outer error is a broken promise.
-    async fn step(&mut self, version: &VersionId, step: Step, disturbed: bool) -> Result<Result<(), Failed>, String> {
-        let mut main = self.invoke(version, step);
-        let mut failed: fn(&'static str) -> Failed = Failed::Error;
-        let answer = loop {
-            match main.advance().await {
-                Progress::Ended(answer) => break answer,
+    /// One step that the service waits for. The outer error is a broken promise.
+    async fn step(&mut self, version: &VersionId, step: Step) -> Result<Result<(), Failed>, String> {
+        let main = self.invoke(version, step);
+        let (answer, faulted) = match self.attend(main, Some(version), true).await? {
+            Attended::Killed => {
+                self.go_on(|until| until == Until::StepEnds).await;
+                self.check_violation()?;
+                return Ok(Err(Failed::Killed));
+            }
+            Attended::Ended { answer, faulted } => (answer, faulted),
+        };
+        self.rollback_finished |= matches!(answer, Err(OperateError::Rotation(RotationError::RolledBack { .. })));
+        if answer.is_ok() && step == Step::FinishSecret && self.held_up.is_empty() {
+            self.require_in_use(version)?;
+        }
+        self.go_on(|until| until == Until::StepEnds).await;
+        self.check_violation()?;
+        let failed = if faulted { Failed::Fault } else { Failed::Error };
+        Ok(answer.map(drop).map_err(|error| failed(error.name())))
+    }
+
+    /// Lets an invocation run to its end, with the schedule's interventions at its gates if it is `disturbed`. The error is a
+    /// broken promise.
+    async fn attend(
+        &mut self,
+        mut main: Invocation<M>,
+        version: Option<&VersionId>,
+        disturbed: bool,
+    ) -> Result<Attended, String> {
+        let mut faulted = false;
+        loop {
+            match self.advance(&mut main).await {
+                Progress::Ended(answer) => {
+                    self.check_violation()?;
+                    return Ok(Attended::Ended { answer, faulted });
+                }
                 Progress::At(gate) if disturbed => {
                     let number = self.gates.len();
                     self.gates.push(gate);
                     let (mut fate, mut fault) = (None, None);
                     let stood_since = Instant::now();
                     for action in self.adversary.at(number, &gate) {
+                        self.untold |= gate.task.step().is_some();
                         self.world.lock().note(|| format!("! at gate {number} ({gate}): {action:?}"));
                         if matches!(action, Action::Die | Action::Lose(_) | Action::Fail(_)) {
                             self.faults += 1;
@@ -381,8 +725,11 @@ impl<M: Model> Service<'_, M> {
                         self.check_violation()?;
                     }
                     match fate {
-                        Some(Action::Lose(until)) => self.held_up.push(HeldUp { invocation: main, until }),
-                        Some(_) => {}
+                        Some(Action::Lose(until)) => {
+                            self.held_up.push(HeldUp { invocation: main, until });
+                            return Ok(Attended::Killed);
+                        }
+                        Some(_) => return Ok(Attended::Killed),
                         None => {
                             self.go_on(|until| matches!(until, Until::Gate(at) if at <= number)).await;
                             self.check_violation()?;
@@ -390,45 +737,41 @@ impl<M: Model> Service<'_, M> {
                             // Last, so that only the invocation which stands here meets it.
                             if let Some(kind) = fault {
                                 self.world.inject(kind);
-                                failed = Failed::Fault;
+                                faulted = true;
                             }
-                            continue;
                         }
                     }
-                    self.go_on(|until| until == Until::StepEnds).await;
-                    self.check_violation()?;
-                    return Ok(Err(Failed::Killed));
                 }
                 Progress::At(_) => {}
             }
             self.check_violation()?;
-        };
-        self.check_violation()?;
-        self.rollback_finished |= matches!(answer, Err(RotationError::RolledBack { .. }));
-        if answer.is_ok() && step == Step::FinishSecret && self.held_up.is_empty() {
-            self.require_in_use(version)?;
         }
-        self.go_on(|until| until == Until::StepEnds).await;
-        self.check_violation()?;
-        Ok(answer.map(drop).map_err(|error| failed(error.name())))
     }
 
-    async fn intervene(&mut self, version: &VersionId, action: Action) {
+    async fn intervene(&mut self, version: Option<&VersionId>, action: Action) {
+        self.alone &= matches!(action, Action::Wait(_) | Action::Reload | Action::ReloadOne(_));
         match action {
             Action::Wait(time) => {
                 self.disturbed = true;
                 self.pass(time).await;
             }
             Action::Duplicate { step, gates, until } => {
+                // An operator's own request is repeated by asking once more.
+                let Some(version) = version else { return };
                 self.duplicates += 1;
-                let mut invocation = self.invoke(version, step);
-                for _ in 0..=gates {
-                    if let Progress::Ended(_) = invocation.advance().await {
-                        self.duplicate_ended_early = true;
-                        return;
-                    }
-                }
-                self.held_up.push(HeldUp { invocation, until });
+                let invocation = self.invoke(version, step);
+                self.hold_up(invocation, gates, until).await;
+            }
+            Action::Begin { operation, gates, until } => {
+                self.disturbed = true;
+                let invocation = self.ask(operation);
+                self.hold_up(invocation, gates, until).await;
+            }
+            Action::Rotate => {
+                self.disturbed = true;
+                let version = self.world.rotate_secret();
+                let mut rotating = Rotating::new(version, None);
+                while self.go_on_rotating(&mut rotating).await.is_none() {}
             }
             Action::Die | Action::Lose(_) | Action::Fail(_) => {}
             Action::Tag(..) => {
@@ -440,11 +783,24 @@ impl<M: Model> Service<'_, M> {
         }
     }
 
+    /// Lets an invocation run up to its gate of this number.
+    async fn hold_up(&mut self, mut invocation: Invocation<M>, gates: usize, until: Until) {
+        for _ in 0..=gates {
+            if let Progress::Ended(answer) = self.advance(&mut invocation).await {
+                self.duplicate_ended_early = true;
+                self.answered(&invocation.caller, &answer, false);
+                return;
+            }
+        }
+        self.held_up.push(HeldUp { invocation, until });
+    }
+
     /// What people do, and caches.
     fn act(&mut self, action: Action) {
         match action {
             Action::Edit(edit) => {
                 self.disturbed = true;
+                self.untold = true;
                 self.world.edit(edit);
             }
             Action::Reload => self.world.reload(),
@@ -461,13 +817,16 @@ impl<M: Model> Service<'_, M> {
         let go: Vec<HeldUp<M>> = go;
         for mut held_up in go {
             let answer = loop {
-                if let Progress::Ended(answer) = held_up.invocation.advance().await {
+                if let Progress::Ended(answer) = self.advance(&mut held_up.invocation).await {
                     break answer;
                 }
             };
+            // What an operation does may stand against a rotation.
+            self.disturbed |= held_up.invocation.task.step().is_none();
+            self.answered(&held_up.invocation.caller, &answer, false);
             // It did not find its version working and put the old one back, whatever a retry may have found meanwhile. It
             // cannot know better: nothing in the secret says that the retry succeeded.
-            if let Err(RotationError::VerificationFailed { .. }) = answer {
+            if let Err(OperateError::Rotation(RotationError::VerificationFailed { .. })) = answer {
                 self.disturbed = true;
             }
         }

@@ -17,6 +17,29 @@ pub enum Defect {
     Frozen,
     /// It loads a new value while that is pending, and knows only the one from before the rotation when it is current.
     DropsPromoted,
+    /// One of its instances goes on accepting every token that it has ever accepted.
+    AcceptsRevoked,
+}
+
+/// When the rotation service runs a rotation that an operation has asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RotationService {
+    /// To its end, before the operation goes on.
+    AtOnce,
+    /// In turns with the operation, whenever that looks at the secret: until a step has ended, or a stage was moved.
+    InTurns,
+    /// The first one dies at its gate of this number, and is not repeated; others run at once.
+    FirstDies(usize),
+}
+
+/// What is not on record of the real service: whether PutSecretValue under a stage of one's own takes `AWSPENDING` off the version
+/// of an open rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrivatePut {
+    /// It does.
+    Abandons,
+    /// It does not.
+    Leaves,
 }
 
 /// How the load balancer in front of the instances chooses.
@@ -78,6 +101,14 @@ pub enum Sabotage {
     KeepsPending,
     /// The rollback does not move `AWSCURRENT`, and says that it did.
     OnlyPretendsToRollBack,
+    /// The mark on the version with a revoked token is not kept: what a revocation would forget that drops it before the proof.
+    ForgetsRevoked,
+    /// The mark on the version that a rollback made is not kept.
+    ForgetsRollback,
+    /// The service says that a rotation has succeeded as soon as its version is current.
+    SucceedsEarly,
+    /// Of a token that some instance refuses the kind believes that all do.
+    RefusalsOutvote,
 }
 
 /// One combination of all these.
@@ -93,6 +124,10 @@ pub struct Scenario<M> {
     pub start: Start,
     /// How old the answers of reads may be.
     pub staleness: Staleness,
+    /// When the service runs a rotation that an operation has asked for.
+    pub service: RotationService,
+    /// What a put under a stage of one's own does to an open rotation.
+    pub private_put: PrivatePut,
     /// What is broken on purpose.
     pub sabotage: Sabotage,
 }
@@ -107,6 +142,8 @@ impl<M: Model> Scenario<M> {
             balancer: Balancer::Mixed,
             start: Start::InUse,
             staleness: Staleness::None,
+            service: RotationService::AtOnce,
+            private_put: PrivatePut::Abandons,
             sabotage: Sabotage::None,
         }
     }
@@ -133,6 +170,18 @@ impl<M: Model> Scenario<M> {
     #[must_use]
     pub fn with_staleness(self, staleness: Staleness) -> Self {
         Self { staleness, ..self }
+    }
+
+    /// With a rotation service that takes its time, or dies.
+    #[must_use]
+    pub fn with_service(self, service: RotationService) -> Self {
+        Self { service, ..self }
+    }
+
+    /// With a service that leaves an open rotation alone when a value is put under a stage of one's own.
+    #[must_use]
+    pub fn leaving_rotations(self) -> Self {
+        Self { private_put: PrivatePut::Leaves, ..self }
     }
 
     /// With something broken on purpose.
@@ -162,6 +211,12 @@ impl<M: Model> fmt::Display for Scenario<M> {
         }
         if self.staleness != Staleness::None {
             write!(f, ", {:?}", self.staleness)?;
+        }
+        if self.service != RotationService::AtOnce {
+            write!(f, ", rotation service {:?}", self.service)?;
+        }
+        if self.private_put == PrivatePut::Leaves {
+            write!(f, ", private puts leave rotations")?;
         }
         if self.sabotage != Sabotage::None {
             write!(f, ", sabotage {:?}", self.sabotage)?;

@@ -11,12 +11,81 @@ use rotation::store::StoreErrorKind;
 pub struct Gate {
     /// The invocation, counted from 0 in the order of their beginnings.
     pub invocation: u32,
-    /// Its step.
-    pub step: Step,
+    /// What it does.
+    pub task: Task,
     /// The call.
     pub call: Call,
     /// Before or after it took effect.
     pub side: Side,
+}
+
+/// What an invocation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// A step of a rotation.
+    Step(Step),
+    /// What an operator asked for.
+    Operation(Operation),
+}
+
+impl Task {
+    /// The step, if it is one.
+    #[must_use]
+    pub fn step(self) -> Option<Step> {
+        match self {
+            Self::Step(step) => Some(step),
+            Self::Operation(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step(step) => write!(f, "{step}"),
+            Self::Operation(operation) => write!(f, "{operation}"),
+        }
+    }
+}
+
+/// What an operator asks for, as far as it changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// A rotation that does not come to its end is given up.
+    Abort,
+    /// The value before becomes current again.
+    Rollback,
+    /// The overlap ends now.
+    Revoke,
+    /// What is current is known to others, and is replaced at once.
+    Compromise,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Abort, Self::Rollback, Self::Revoke, Self::Compromise];
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Abort => "abort",
+            Self::Rollback => "rollback",
+            Self::Revoke => "revoke",
+            Self::Compromise => "compromise",
+        })
+    }
+}
+
+/// What is done with the secret, one after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A rotation, with the repetitions of the rotation service.
+    Rotation,
+    /// A rotation that dies at the gate of this number in its first attempt, and is not repeated.
+    StuckRotation(usize),
+    /// An operation.
+    Operation(Operation),
 }
 
 /// A call to the store or the application.
@@ -36,6 +105,12 @@ pub enum Call {
     Verify,
     /// GetSecretValue of the secret that holds the token.
     Credential,
+    /// ListSecretVersionIds.
+    Versions,
+    /// PutSecretValue under a stage of one's own.
+    PutPrivate,
+    /// RotateSecret.
+    Rotate,
 }
 
 impl Call {
@@ -57,11 +132,11 @@ pub enum Side {
 
 impl fmt::Display for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{} {} {:?} {:?}", self.invocation, self.step, self.side, self.call)
+        write!(f, "#{} {} {:?} {:?}", self.invocation, self.task, self.side, self.call)
     }
 }
 
-/// What happens at a gate of the invocation that the rotation service waits for.
+/// What happens at a gate of the invocation that somebody waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// The process dies there.
@@ -86,6 +161,17 @@ pub enum Action {
         /// When it goes on.
         until: Until,
     },
+    /// An operation is asked for. It runs up to its gate of this number, and goes on when told.
+    Begin {
+        /// Which.
+        operation: Operation,
+        /// How many gates it passes at once.
+        gates: usize,
+        /// When it goes on.
+        until: Until,
+    },
+    /// A whole rotation, which nothing disturbs.
+    Rotate,
     /// Time passes.
     Wait(Duration),
     /// Somebody sets a tag of the secret, or takes it away.
@@ -95,7 +181,7 @@ pub enum Action {
 /// When an invocation that was held up goes on, to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// When the step has ended that the service waits for.
+    /// When the step, or the operation, has ended that is waited for.
     StepEnds,
     /// When the service waits for nothing more.
     RotationEnds,
@@ -119,12 +205,17 @@ pub trait Adversary {
     /// What happens at the gate with this number, counted over all invocations that the service waits for.
     fn at(&mut self, number: usize, gate: &Gate) -> Vec<Action>;
 
-    /// What happens before the rotation with this number begins.
-    fn before(&mut self, rotation: usize) -> Vec<Action>;
+    /// What happens before the work with this number begins.
+    fn before(&mut self, work: usize) -> Vec<Action>;
 
-    /// How many rotations in a row are disturbed.
-    fn rotations(&self) -> usize {
-        1
+    /// What is done, one after another.
+    fn works(&self) -> Vec<Work> {
+        vec![Work::Rotation]
+    }
+
+    /// So many works at the beginning bring the secret where the schedule wants it, and are not disturbed.
+    fn prepared(&self) -> usize {
+        0
     }
 }
 
@@ -133,37 +224,55 @@ pub trait Adversary {
 pub struct Script {
     /// The number of the gate, and what happens there.
     pub actions: Vec<(usize, Action)>,
-    /// The number of the rotation, and what happens before it.
+    /// The number of the work, and what happens before it.
     pub between: Vec<(usize, Action)>,
-    /// How many rotations in a row.
-    pub rotations: usize,
+    /// What is done, one after another.
+    pub works: Vec<Work>,
+    /// So many of them at the beginning are not disturbed.
+    pub prepared: usize,
 }
 
 impl Script {
     /// During one rotation.
     #[must_use]
     pub fn new(actions: impl Into<Vec<(usize, Action)>>) -> Self {
-        Self { actions: actions.into(), between: vec![], rotations: 1 }
+        Self { actions: actions.into(), between: vec![], works: vec![Work::Rotation], prepared: 0 }
     }
 
     /// During so many rotations in a row.
     #[must_use]
     pub fn rotating(self, rotations: usize) -> Self {
-        Self { rotations, ..self }
+        Self { works: vec![Work::Rotation; rotations], ..self }
     }
 
-    /// With something that happens before a rotation.
+    /// During this work instead.
     #[must_use]
-    pub fn before(mut self, rotation: usize, action: Action) -> Self {
-        self.between.push((rotation, action));
+    pub fn doing(self, work: Work) -> Self {
+        Self { works: vec![work], ..self }
+    }
+
+    /// After work that nothing disturbs.
+    #[must_use]
+    pub fn after(mut self, prepared: &[Work]) -> Self {
+        self.works.splice(0..0, prepared.iter().copied());
+        Self { prepared: self.prepared + prepared.len(), ..self }
+    }
+
+    /// With something that happens before a work.
+    #[must_use]
+    pub fn before(mut self, work: usize, action: Action) -> Self {
+        self.between.push((work, action));
         self
     }
 }
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} rotation(s)", self.rotations)?;
-        self.between.iter().try_for_each(|(number, action)| write!(f, "; before rotation {number} {action:?}"))?;
+        write!(f, "{:?}", self.works)?;
+        if self.prepared > 0 {
+            write!(f, ", the first {} undisturbed", self.prepared)?;
+        }
+        self.between.iter().try_for_each(|(number, action)| write!(f, "; before work {number} {action:?}"))?;
         self.actions.iter().try_for_each(|(number, action)| write!(f, "; at gate {number} {action:?}"))
     }
 }
@@ -173,11 +282,15 @@ impl Adversary for Script {
         self.actions.iter().filter(|(at, _)| *at == number).map(|(_, action)| *action).collect()
     }
 
-    fn before(&mut self, rotation: usize) -> Vec<Action> {
-        self.between.iter().filter(|(at, _)| *at == rotation).map(|(_, action)| *action).collect()
+    fn before(&mut self, work: usize) -> Vec<Action> {
+        self.between.iter().filter(|(at, _)| *at == work).map(|(_, action)| *action).collect()
     }
 
-    fn rotations(&self) -> usize {
-        self.rotations
+    fn works(&self) -> Vec<Work> {
+        self.works.clone()
+    }
+
+    fn prepared(&self) -> usize {
+        self.prepared
     }
 }

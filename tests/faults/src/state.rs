@@ -38,6 +38,8 @@ pub(crate) enum Author {
     Rotation,
     /// Somebody who stored a value by hand.
     Person,
+    /// An operation.
+    Operation,
 }
 
 /// The versions of the secret and the stages on them.
@@ -68,13 +70,15 @@ impl State {
         self.stages.iter().filter(|(_, holder)| *holder == version).map(|(stage, _)| stage.clone()).collect()
     }
 
-    /// As DescribeSecret lists them: versions without a stage are left out.
-    pub(crate) fn listed(&self) -> Versions {
-        self.versions
-            .keys()
-            .map(|version| (version.clone(), self.stages_of(version)))
-            .filter(|(_, stages)| !stages.is_empty())
-            .collect()
+    /// As DescribeSecret lists them, less one stage: versions without a stage are left out.
+    pub(crate) fn listed_without(&self, forgotten: Option<&Stage>) -> Versions {
+        let stages = |version| {
+            let mut stages = self.stages_of(version);
+            stages.retain(|stage| Some(stage) != forgotten);
+            stages
+        };
+        let listed = self.versions.keys().map(|version| (version.clone(), stages(version)));
+        listed.filter(|(_, stages)| !stages.is_empty()).collect()
     }
 
     /// The version of a rotation that is not complete.
@@ -82,6 +86,11 @@ impl State {
         let pending = self.holder(&Stage::Pending)?;
         let ours = self.versions.get(pending).is_some_and(|version| version.author == Author::Rotation);
         (ours && !self.is_at(pending, &Stage::Current)).then_some(pending)
+    }
+
+    /// The stages of one's own, and the versions that they are on.
+    pub(crate) fn marks(&self) -> impl Iterator<Item = (&Stage, &VersionId)> {
+        self.stages.iter().filter(|(stage, _)| matches!(stage, Stage::Other(_)))
     }
 
     fn attach(&mut self, stage: Stage, version: &VersionId) {
@@ -108,6 +117,31 @@ impl State {
     pub(crate) fn store_by_hand(&mut self, version: &VersionId, value: Arc<str>, author: Author, now: SystemTime) {
         self.add(version, Some(value), author, now);
         self.attach(Stage::Current, version);
+    }
+
+    /// PutSecretValue under a stage of one's own, which comes from wherever it is. Whether that abandons an open rotation is not
+    /// on record.
+    pub(crate) fn put_private(
+        &mut self,
+        version: &VersionId,
+        value: Arc<str>,
+        stage: &Stage,
+        abandons: bool,
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        match self.value(version) {
+            Some(old) if *old == value => {}
+            Some(_) => return Err(Refusal::Exists),
+            None => {
+                if abandons {
+                    self.stages.remove(&Stage::Pending);
+                }
+                let (value, author) = (Some(value), Author::Operation);
+                self.versions.insert(version.clone(), Version { value, created: now, author });
+            }
+        }
+        self.attach(stage.clone(), version);
+        Ok(())
     }
 
     /// PutSecretValue under `AWSPENDING`, with the token of a rotation.

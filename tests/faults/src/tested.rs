@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use operate::error::OperateError;
+use operate::operable::Operable;
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
 use rotation::document::{Document, FieldName};
@@ -95,5 +97,49 @@ impl<M: Model, K: SecretKind> SecretKind for Tested<M, K> {
             return Ok(());
         }
         self.kind.test(subject, values, phase, deadline, rng).await
+    }
+}
+
+impl<M: Model, K: Operable> Operable for Tested<M, K> {
+    const NAME: &'static str = K::NAME;
+    const PROVEN_ALONE: Option<&'static str> = K::PROVEN_ALONE;
+    const VERIFIED_AS: Phase = K::VERIFIED_AS;
+    const REVOCABLE: bool = K::REVOCABLE;
+
+    fn summary(&self, subject: &Subject<'_>, current: &Document) -> Result<Map<String, Value>, RotationError> {
+        self.kind.summary(subject, current)
+    }
+
+    fn same_in_use(&self, policy: &RotationPolicy, one: &Document, other: &Document) -> Result<bool, RotationError> {
+        self.kind.same_in_use(policy, one, other)
+    }
+
+    fn back(
+        &self,
+        subject: &Subject<'_>,
+        current: &Document,
+        previous: Option<&Document>,
+    ) -> Result<Option<Document>, OperateError> {
+        self.kind.back(subject, current, previous)
+    }
+
+    fn marked(&self, subject: &Subject<'_>, current: &Document) -> Result<Option<Document>, RotationError> {
+        self.kind.marked(subject, current)
+    }
+
+    fn tokens(&self, value: &Document) -> Result<Vec<SecretText>, RotationError> {
+        self.kind.tokens(value)
+    }
+
+    fn without_previous(&self, value: &Document) -> Result<Document, RotationError> {
+        self.kind.without_previous(value)
+    }
+
+    async fn prove_refused(&self, name: &str, token: &SecretText, deadline: Deadline) -> Result<(), RotationError> {
+        match self.kind.prove_refused(name, token, deadline).await {
+            // The other instances refused it.
+            Err(RotationError::TargetAcceptsRevoked) if self.sabotage == Sabotage::RefusalsOutvote => Ok(()),
+            result => result,
+        }
     }
 }

@@ -14,8 +14,9 @@ use tokio::time::Instant;
 
 use crate::invariants::{self, Checked, Promises};
 use crate::model::{Model, Shape};
-use crate::scenario::{Balancer, Defect, Scenario, Staleness, Start};
-use crate::schedule::{Edit, Gate};
+use crate::operations::Asked;
+use crate::scenario::{Balancer, Defect, Sabotage, Scenario, Staleness, Start};
+use crate::schedule::{Edit, Gate, Operation};
 use crate::state::{Author, State};
 
 /// What one call takes. The service's dates are finer than that, so no two versions are of the same time.
@@ -35,6 +36,11 @@ pub(crate) enum Actor {
     Function {
         version: VersionId,
         admitted_at: usize,
+        tags: Tags,
+    },
+    /// An operation that was told these tags.
+    Operation {
+        operation: Operation,
         tags: Tags,
     },
 }
@@ -63,6 +69,9 @@ pub struct Inner<M: Model> {
     pub(crate) tags: Tags,
     /// When the service saw rotations succeed.
     pub(crate) rotated: Vec<SystemTime>,
+    /// The rotations that operations have asked the service for, and that it has not begun yet.
+    pub(crate) requested: Vec<VersionId>,
+    pub(crate) asked: Asked,
     pub(crate) healed: bool,
     pub(crate) promises: Promises,
     pub(crate) memory: M::Memory,
@@ -106,6 +115,8 @@ impl<M: Model> World<M> {
             first,
             tags: Tags::new(),
             rotated: vec![],
+            requested: vec![],
+            asked: Asked::default(),
             healed: false,
             promises: Promises::default(),
             memory: M::Memory::default(),
@@ -271,25 +282,30 @@ impl<M: Model> Inner<M> {
         self.trace.take().unwrap_or_default()
     }
 
-    /// What a read by the function sees.
-    pub(crate) fn read(&mut self) -> Arc<State> {
+    /// What a read by a function sees, and since when it was so.
+    pub(crate) fn read(&mut self) -> (SystemTime, Arc<State>) {
         self.skew += CALL;
         let read = self.reads;
         self.reads += 1;
         match self.scenario.staleness {
             Staleness::Once { read: which, back } if which == read => {
                 let last = self.history.len() - 1;
-                self.history[last.saturating_sub(back)].1.clone()
+                self.history[last.saturating_sub(back)].clone()
             }
             Staleness::Lag(lag) | Staleness::LagEverywhere(lag) => self.as_of(lag),
             Staleness::Once { .. } | Staleness::None | Staleness::NeverRotated | Staleness::RotatedBefore => {
-                self.state()
+                self.history[self.history.len() - 1].clone()
             }
         }
     }
 
     /// When a rotation last succeeded, as DescribeSecret says it.
-    pub(crate) fn last_rotated(&self) -> Option<SystemTime> {
+    pub(crate) fn last_rotated(&self, seen: &State) -> Option<SystemTime> {
+        let current = seen.holder(&Stage::Current).and_then(|current| seen.versions.get(current));
+        if self.scenario.sabotage == Sabotage::SucceedsEarly && current.is_some_and(|of| of.author == Author::Rotation)
+        {
+            return Some(self.now());
+        }
         let back = match self.scenario.staleness {
             Staleness::NeverRotated => return None,
             Staleness::RotatedBefore => 1,
@@ -298,10 +314,27 @@ impl<M: Model> Inner<M> {
         self.rotated.iter().rev().nth(back).copied()
     }
 
-    fn as_of(&self, lag: Duration) -> Arc<State> {
+    fn as_of(&self, lag: Duration) -> (SystemTime, Arc<State>) {
         let then = self.now() - lag;
         let seen = self.history.iter().rev().find(|(since, _)| *since <= then);
-        Arc::clone(&seen.unwrap_or(&self.history[0]).1)
+        seen.unwrap_or(&self.history[0]).clone()
+    }
+
+    /// RotateSecret to this version. A rotation that is not complete is taken up again instead. A version that was rotated to
+    /// before is not rotated to again.
+    pub(crate) fn start_rotation(&mut self, version: &VersionId) -> Result<(), StoreErrorKind> {
+        let state = self.state();
+        if let Some(incomplete) = state.incomplete_rotation() {
+            self.requested.push(incomplete.clone());
+            return Err(StoreErrorKind::Rejected);
+        }
+        if !state.versions.contains_key(version) {
+            let mut state = self.changed();
+            state.open_rotation(version, self.now());
+            self.commit(&Actor::Service, state);
+            self.requested.push(version.clone());
+        }
+        Ok(())
     }
 
     /// Takes over a new state, after the promises were checked on the way there.
@@ -332,7 +365,7 @@ impl<M: Model> Inner<M> {
         self.found(found);
     }
 
-    fn found(&mut self, result: Checked) {
+    pub(crate) fn found(&mut self, result: Checked) {
         if let (None, Err(violation)) = (&self.violation, result) {
             self.note(|| format!("VIOLATION: {violation}"));
             self.violation = Some(violation);
@@ -356,7 +389,10 @@ impl<M: Model> Inner<M> {
             _ => self.scenario.model.loaded(state),
         };
         if let Some(loaded) = loaded {
-            self.instances[instance] = loaded;
+            let accepts_revoked = self.scenario.defect == Some(Defect::AcceptsRevoked) && !self.healed && instance == 0;
+            let held = std::mem::take(&mut self.instances[instance]);
+            self.instances[instance] =
+                if accepts_revoked { self.scenario.model.accumulated(held, loaded) } else { loaded };
         }
     }
 
@@ -408,7 +444,7 @@ impl<M: Model> Inner<M> {
     pub(crate) fn load(&mut self, instance: usize) {
         self.load_what_is_old();
         let state = match self.scenario.staleness {
-            Staleness::LagEverywhere(lag) => self.as_of(lag),
+            Staleness::LagEverywhere(lag) => self.as_of(lag).1,
             _ => self.state(),
         };
         self.load_from(instance, &state);
@@ -416,9 +452,9 @@ impl<M: Model> Inner<M> {
         self.check_clients();
     }
 
-    /// Whether the application is expected to work.
+    /// Whether the application is expected to work. One that accepts too much does.
     pub(crate) fn is_healthy(&self) -> bool {
-        self.healed || self.scenario.defect.is_none()
+        self.healed || matches!(self.scenario.defect, None | Some(Defect::AcceptsRevoked))
     }
 }
 

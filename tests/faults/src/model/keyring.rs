@@ -26,8 +26,9 @@ use serde_json::Value;
 
 use super::{CREDENTIAL, CREDENTIAL_SECRET, Model, Refusal, Shape, member, object, told};
 use crate::invariants::{Change, Checked, Moved, require};
+use crate::operations::{Name, Operating, Operator};
 use crate::scenario::{Defect, Scenario, Staleness};
-use crate::schedule::{Action, Edit};
+use crate::schedule::{Action, Edit, Operation};
 use crate::state::State;
 use crate::world::{Inner, Tags};
 
@@ -233,6 +234,10 @@ impl Keyring {
     }
 }
 
+fn name(key: &Key) -> Name {
+    key.id().to_string().into()
+}
+
 /// A key by its number.
 fn key(number: u64, created: SystemTime) -> Key {
     Key::generate(created, &mut StdRng::seed_from_u64(number << 32))
@@ -393,6 +398,64 @@ impl Model for Keyring {
         self.ring(new).zip(self.ring(old)).is_some_and(|(new, old)| new.holds_all_of(&old))
     }
 
+    /// No key is revoked: what is encrypted with it has to stay readable.
+    const OPERATIONS: &'static [Operation] = &[Operation::Abort, Operation::Rollback, Operation::Compromise];
+
+    fn operate(self, operator: Operator<Self>) -> Operating {
+        let kind = self.kind(operator.target(self));
+        Box::pin(operator.perform(kind))
+    }
+
+    fn in_use(self, value: &Arc<str>) -> Option<Name> {
+        Some(name(self.ring(value)?.primary()))
+    }
+
+    fn exposed_with(self, value: &Arc<str>) -> BTreeSet<Name> {
+        let ring = self.ring(value);
+        ring.iter().flat_map(|ring| std::iter::once(ring.primary()).chain(ring.staged())).map(name).collect()
+    }
+
+    fn back(self, state: &State) -> Option<Name> {
+        let ring = self.ring(state.value_at(&Stage::Current)?)?;
+        let previous = state.value_at(&Stage::Previous).and_then(|value| self.in_use(value));
+        let of_version = ring.secondary().iter().find(|key| Some(name(key)) == previous);
+        of_version.or_else(|| ring.secondary().iter().rev().max_by_key(|key| key.dates().promoted)).map(name)
+    }
+
+    fn is_marked(self, value: &Arc<str>, of: &Name) -> bool {
+        let ring = self.ring(value);
+        ring.iter().flat_map(|ring| ring.keys()).any(|(_, key)| name(key) == *of && key.dates().compromised.is_some())
+    }
+
+    fn is_made_by(self, operation: Operation, new: &str, old: &str) -> bool {
+        let Some((is, was)) = self.ring(new).zip(self.ring(old)) else { return false };
+        let staged = is.staged().map(Key::id) == was.staged().map(Key::id);
+        let reinstated = is.primary().id() != was.primary().id() && was.get(is.primary().id()).is_some();
+        let made = match operation {
+            Operation::Rollback => reinstated,
+            Operation::Compromise => is.primary().id() == was.primary().id(),
+            Operation::Abort | Operation::Revoke => false,
+        };
+        made && staged && is.keys().count() == was.keys().count() && is.holds_all_of(&was)
+    }
+
+    /// After a rollback the key that it replaced is in the ring, and everybody who is told works with that. After a compromise
+    /// what it replaced is marked, where there is a place for it.
+    fn judge_operation(world: &Inner<Self>, operation: Operation) -> Checked {
+        let (model, state) = (world.scenario.model, world.state());
+        let Some(ring) = state.value_at(&Stage::Current).and_then(|value| model.ring(value)) else { return Ok(()) };
+        if operation == Operation::Compromise {
+            let clean = |id: &Name| ring.keys().any(|(_, key)| name(key) == *id && key.dates().compromised.is_none());
+            let unmarked = model.shape == Shape::Json && world.asked.replaced_at_last().iter().any(clean);
+            require(!unmarked, || "a compromise succeeded, and a key that it replaced is not marked".to_owned())?;
+            let held = |id: &Name| ring.keys().any(|(_, key)| name(key) == *id);
+            require(world.asked.replaced().iter().all(held), || {
+                "a compromise succeeded, and a key that it replaced is not in the ring".to_owned()
+            })?;
+        }
+        if operation == Operation::Abort { Ok(()) } else { Self::judge_success(world) }
+    }
+
     fn remember(world: &mut Inner<Self>, change: &Change<'_>) -> Checked {
         let model = world.scenario.model;
         let Some(new) = change.new.and_then(|new| model.ring(new)) else {
@@ -459,7 +522,7 @@ impl Model for Keyring {
             (_, "StagedTooYoung") if !model.asks_every_instance() => {
                 let created = ring.and_then(|ring| ring.staged()?.dates().created);
                 let seen = created.zip(current).map(|(created, current)| {
-                    let succeeded = world.last_rotated().filter(|rotated| *rotated >= created);
+                    let succeeded = world.last_rotated(&state).filter(|rotated| *rotated >= created);
                     succeeded.unwrap_or(created + MAX_PENDING_AGE + LONGEST_INVOCATION).max(current.created)
                 });
                 let too_young = seen.is_some_and(|seen| world.now() < seen + CACHE_TIME + CLOCK_BEHIND);
@@ -551,9 +614,9 @@ fn invariant_no_key_is_lost(memory: &Memory, moved: Moved, new: &Ring) -> Checke
 /// No rotation makes a key primary, or leaves it so, that an operator has marked as compromised.
 fn invariant_no_compromised_key_becomes_primary(memory: &Memory, moved: Moved, new: &Ring) -> Checked {
     let primary = new.primary().id();
-    let promoted = matches!(moved, Moved::Promoted { .. });
+    let promoted = matches!(moved, Moved::Promoted { .. } | Moved::Operated(Operation::Rollback));
     require(!promoted || !memory.compromised.contains(&primary), || {
-        format!("a rotation promoted a ring whose primary key {primary} is compromised")
+        format!("a ring became current whose primary key {primary} is compromised")
     })
 }
 

@@ -1,5 +1,6 @@
 //! Admin tokens: the application lets pass who has one of the tokens that it holds.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,10 +10,11 @@ use rotation::target::{Target, TargetSettings};
 use rotation::time::parse_timestamp;
 use rotation::versions::Stage;
 
-use super::{Model, Shape, member, object, told};
+use super::{Model, Refusal, Shape, member, object, told};
 use crate::invariants::{Change, Checked, Moved, require};
+use crate::operations::{Name, Operating, Operator};
 use crate::scenario::{Defect, Scenario};
-use crate::schedule::Edit;
+use crate::schedule::{Edit, Operation};
 use crate::state::State;
 use crate::world::Inner;
 
@@ -84,6 +86,15 @@ impl Token {
             Shape::Text => Some(Arc::clone(value)),
             Shape::Json => member(value, FIELD),
         }
+    }
+
+    /// A token of any version but the one in use, which an instance accepts, or would after starting now.
+    fn accepted_wrongly(self, world: &Inner<Self>, in_use: &Name) -> Option<Name> {
+        let (now, state) = (world.now(), world.state());
+        let fresh = self.loaded(&state).filter(|_| self.application != Application::None);
+        let accepted = |token: &Name| world.instances.iter().chain(&fresh).any(|held| self.accepts(held, token, now));
+        let mut tokens = state.versions.values().filter_map(|version| self.token(version.value.as_ref()?));
+        tokens.find(|token| token != in_use && accepted(token))
     }
 }
 
@@ -195,6 +206,93 @@ impl Model for Token {
         self.shape == Shape::Text || (kept.is_some() && kept == member(old, FIELD))
     }
 
+    const OPERATIONS: &'static [Operation] = &Operation::ALL;
+
+    fn operate(self, operator: Operator<Self>) -> Operating {
+        let kind = self.kind(operator.target(self));
+        Box::pin(operator.perform(kind))
+    }
+
+    fn in_use(self, value: &Arc<str>) -> Option<Name> {
+        self.token(value)
+    }
+
+    fn tokens(self, value: &Arc<str>) -> BTreeSet<Name> {
+        let previous = previous_member(Some(value)).filter(|_| self.shape == Shape::Json);
+        self.token(value).into_iter().chain(previous.map(|(token, _)| token)).collect()
+    }
+
+    fn back(self, state: &State) -> Option<Name> {
+        let current = state.value_at(&Stage::Current)?;
+        let held = previous_member(Some(current)).filter(|_| self.shape == Shape::Json);
+        let back = held.map(|(token, _)| token).or_else(|| self.token(state.value_at(&Stage::Previous)?));
+        back.filter(|back| Some(back) != self.token(current).as_ref())
+    }
+
+    fn is_made_by(self, operation: Operation, new: &str, old: &str) -> bool {
+        let same = |name: &str| member(new, name) == member(old, name);
+        match (self.shape, operation) {
+            (Shape::Text, Operation::Rollback) => new != old,
+            (Shape::Json, Operation::Rollback) => self.is_made_from(new, old),
+            (Shape::Json, Operation::Revoke | Operation::Compromise) => {
+                same(FIELD) && member(new, &format!("{FIELD}_PREVIOUS")).is_none()
+            }
+            _ => false,
+        }
+    }
+
+    fn accumulated(self, old: Held, mut new: Held) -> Held {
+        new.0.extend(old.0.into_iter().map(|(token, _)| (token, None)));
+        new
+    }
+
+    fn previous_taken_away(world: &mut Inner<Self>) {
+        if world.scenario.model.shape == Shape::Text {
+            world.memory.previous = None;
+        }
+    }
+
+    fn knows_current(world: &Inner<Self>) -> bool {
+        let (model, state) = (world.scenario.model, world.state());
+        let in_use = state.value_at(&Stage::Current).and_then(|current| model.token(current));
+        in_use.is_none_or(|in_use| accepted_everywhere(world, &in_use))
+    }
+
+    /// After a rollback the token from before is accepted, and the other one readable. After the others, no token is
+    /// accepted but the current one.
+    fn judge_operation(world: &Inner<Self>, operation: Operation) -> Checked {
+        let (model, state) = (world.scenario.model, world.state());
+        let Some(current) = state.value_at(&Stage::Current) else { return Ok(()) };
+        let Some(in_use) = model.token(current) else { return Err("no token is in use".to_owned()) };
+        if operation != Operation::Abort {
+            let accepted = accepted_everywhere(world, &in_use);
+            require(accepted, || format!("a {operation} succeeded, and an instance refuses the current token"))?;
+        }
+        match operation {
+            Operation::Abort => Ok(()),
+            // Unless it was revoked since.
+            Operation::Rollback => require(world.memory.previous.is_none() || model.back(&state).is_some(), || {
+                "a rollback succeeded, and the token that it replaced cannot be read".to_owned()
+            }),
+            Operation::Revoke | Operation::Compromise => {
+                let dead = model.accepted_wrongly(world, &in_use);
+                require(dead.is_none(), || format!("a {operation} succeeded, and an old token is accepted"))
+            }
+        }
+    }
+
+    fn operation_refusal(world: &Inner<Self>, operation: Operation, error: &str) -> Refusal {
+        let (model, state) = (world.scenario.model, world.state());
+        let in_use = state.value_at(&Stage::Current).and_then(|current| model.token(current));
+        let Some(in_use) = in_use else { return Refusal::Wrong };
+        let revokes = matches!(operation, Operation::Revoke | Operation::Compromise);
+        let holds = match error {
+            "TargetAcceptsRevoked" => revokes && model.accepted_wrongly(world, &in_use).is_some(),
+            _ => false,
+        };
+        if holds { Refusal::ForNow } else { Refusal::Wrong }
+    }
+
     fn remember(world: &mut Inner<Self>, change: &Change<'_>) -> Checked {
         let (model, memory) = (world.scenario.model, &mut world.memory);
         let token = |value: Option<&Arc<str>>| value.and_then(|value| model.token(value));
@@ -211,6 +309,12 @@ impl Model for Token {
                 memory.previous = None;
                 memory.displaced = Some(old);
             }
+            Moved::Operated(Operation::Rollback) => {
+                memory.until_told = memory.previous(change.now) != new.as_ref();
+                memory.previous = Some((old.clone(), change.now + OVERLAP / 2));
+                memory.displaced = Some(old);
+            }
+            Moved::Operated(_) => memory.previous = None,
             Moved::ByHand if Some(old) != new => *memory = Memory::default(),
             Moved::ByHand => {}
         }

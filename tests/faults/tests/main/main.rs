@@ -8,6 +8,7 @@
 )]
 
 mod keyring;
+mod operations;
 mod support;
 mod third;
 mod token;

@@ -5,11 +5,14 @@ use std::io::Write as _;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use faults::families::{Explored, Family, Found, explore, random_scenario, run_random, run_script};
+use faults::families::{
+    Explored, Family, Found, OperationFamily, explore, explore_operation, random_scenario, random_scenario_operated,
+    run_random, run_random_operated, run_script,
+};
 use faults::model::Model;
 use faults::run::Simulator;
 use faults::scenario::Scenario;
-use faults::schedule::{Call, Script, Side};
+use faults::schedule::{Call, Operation, Script, Side};
 
 /// Does pieces of work on all processors; the first finding ends it.
 fn in_parallel<W: Send, T: Send>(
@@ -61,8 +64,42 @@ pub(crate) fn explore_all<M: Model>(work: Vec<(Scenario<M>, Family)>) -> usize {
     total.schedules()
 }
 
+/// Runs families for operations, each with its scenario; how many schedules there were.
+pub(crate) fn explore_operations<M: Model>(work: Vec<(Scenario<M>, Operation, OperationFamily)>) -> usize {
+    let begun = Instant::now();
+    let results = in_parallel(work, |simulator, (scenario, operation, family)| {
+        explore_operation(simulator, scenario, *operation, *family)
+    });
+    let results = results.unwrap_or_else(|found| panic!("{found}"));
+    let mut total = Explored::default();
+    let mut families = BTreeMap::<OperationFamily, usize>::new();
+    for ((scenario, operation, family), explored) in &results {
+        println!(
+            "{:>6} schedules: {family:?} of {operation}; {scenario}; {:?}",
+            explored.schedules(),
+            explored.endings
+        );
+        *families.entry(*family).or_default() += explored.schedules();
+        total.add(explored);
+    }
+    println!("endings: {:?}; errors on the way: {:?}", total.endings, total.errors);
+    summary(&format!("schedules of operations: {} in {:?}: {families:?}", total.schedules(), begun.elapsed()));
+    total.schedules()
+}
+
 /// Runs random histories, from the seed that the environment names.
 pub(crate) fn long_random_histories<M: Model>(rounds: u64) -> Explored {
+    random_histories(rounds, |simulator, seed| run_random(simulator, &random_scenario::<M>(seed), seed))
+}
+
+/// The same with operations, of these scenarios.
+pub(crate) fn long_random_histories_operated<M: Model>(rounds: u64, all: &[Scenario<M>]) -> Explored {
+    random_histories(rounds, |simulator, seed| {
+        run_random_operated(simulator, &random_scenario_operated(seed, all), seed)
+    })
+}
+
+fn random_histories(rounds: u64, run: impl Fn(&Simulator, u64) -> Result<Explored, Box<Found>> + Sync) -> Explored {
     let setting = |name| {
         #[allow(clippy::disallowed_methods, reason = "for whoever replays or extends the search")]
         let value = std::env::var(name);
@@ -73,8 +110,7 @@ pub(crate) fn long_random_histories<M: Model>(rounds: u64) -> Explored {
     let begun = Instant::now();
     let seeds: Vec<u64> = (first..first + rounds).rev().collect();
     let results = in_parallel(seeds, |simulator, seed| {
-        run_random(simulator, &random_scenario::<M>(*seed), *seed)
-            .inspect_err(|_| summary(&format!("to replay: FAULTS_SEED={seed} FAULTS_ROUNDS=1")))
+        run(simulator, *seed).inspect_err(|_| summary(&format!("to replay: FAULTS_SEED={seed} FAULTS_ROUNDS=1")))
     });
     let results = results.unwrap_or_else(|found| panic!("{found}"));
     let mut total = Explored::default();
@@ -102,4 +138,18 @@ pub(crate) fn gate_after<M: Model>(simulator: &Simulator, scenario: &Scenario<M>
     let gates = run_script(simulator, scenario, &Script::new([])).unwrap().gates;
     let mut after = gates.iter().enumerate().filter(|(_, gate)| gate.call == call && gate.side == Side::After);
     after.nth(which).unwrap().0
+}
+
+/// A family for an operation in which `sabotaged` breaks a promise, and `sound` does not.
+pub(crate) fn finds_of<M: Model>(
+    sound: Scenario<M>,
+    sabotaged: Scenario<M>,
+    (operation, family): (Operation, OperationFamily),
+    promise: &str,
+) {
+    let simulator = Simulator::new().unwrap();
+    explore_operation(&simulator, &sound, operation, family)
+        .unwrap_or_else(|found| panic!("without sabotage: {found}"));
+    let found = explore_operation(&simulator, &sabotaged, operation, family).expect_err("the sabotage was not noticed");
+    assert!(found.violation.promise.contains(promise), "{found}");
 }

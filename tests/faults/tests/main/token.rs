@@ -7,7 +7,7 @@ use faults::model::token::{Application, Token};
 use faults::model::{Model as _, Shape};
 use faults::run::{Rotated, STEPS, Simulator};
 use faults::scenario::{Defect, Sabotage, Scenario, Staleness};
-use faults::schedule::{Action, Call, Edit, Script, Until};
+use faults::schedule::{Action, Call, Edit, Script, Task, Until};
 
 use crate::support::{explore_all, finds, gate_after, long_random_histories};
 
@@ -112,7 +112,7 @@ fn a_rotation_without_a_target_makes_eleven_calls() {
         let ended = run_script(&simulator, &Token::scenario(shape, Application::None), &Script::new([])).unwrap();
         assert_eq!(ended.rotation, Rotated::Done);
         let calls = STEPS.map(|step| {
-            let of_step = ended.calls.iter().filter(|gate| gate.step == step);
+            let of_step = ended.calls.iter().filter(|gate| gate.task == Task::Step(step));
             of_step.map(|gate| gate.call).collect::<Vec<_>>()
         });
         use Call::{Describe, Get, Move, Put};

@@ -1,0 +1,204 @@
+//! The families of schedules for what operators ask for.
+
+use super::{Explored, Explorer, Found, plausible_failures, telling};
+use crate::model::Model;
+use crate::operations::ABORT_AFTER;
+use crate::run::Simulator;
+use crate::scenario::{RotationService, Scenario, Staleness};
+use crate::schedule::{Action, Call, Gate, Operation, Script, Side, Until, Work};
+
+/// A set of schedules for one operation. In each of them, when all is over, everything that was asked for is asked for once
+/// more, and has to be finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OperationFamily {
+    /// The process dies at a gate.
+    Death,
+    /// A call fails without effect, or its answer is lost.
+    LostAnswer,
+    /// The same is asked for twice: the first stands at a gate while the second runs up to a gate, or to its end.
+    Twice,
+    /// The same, and the first dies at its gate.
+    TwiceAndDeath,
+    /// Somebody stores a value by hand at a gate.
+    Edit,
+    /// Somebody stores a value by hand at a gate, and the process dies at the same or a later gate.
+    EditAndDeath,
+    /// A rotation stands at a gate while the operation runs up to a gate, or to its end; it goes on when the step, or the
+    /// rotation, has ended.
+    BesideRotation,
+    /// A whole rotation happens at a gate.
+    RotationMeanwhile,
+    /// The operation stands at a gate while each other one runs up to a gate, or to its end.
+    BesideOther,
+    /// The instances load the secret at a gate because their caches are old.
+    Reload,
+    /// One read is answered from the past, and the process may die at a gate.
+    OneStaleRead,
+    /// The rotation that the operation asks for dies at one of its gates.
+    RotationDies,
+}
+
+impl OperationFamily {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Death,
+        Self::LostAnswer,
+        Self::Twice,
+        Self::TwiceAndDeath,
+        Self::Edit,
+        Self::EditAndDeath,
+        Self::BesideRotation,
+        Self::RotationMeanwhile,
+        Self::BesideOther,
+        Self::Reload,
+        Self::OneStaleRead,
+        Self::RotationDies,
+    ];
+}
+
+/// The operation, after what makes it mean something: there is a previous value, and what is to be aborted is stuck.
+#[must_use]
+pub fn script_of(operation: Operation) -> Script {
+    let script = Script::new([]).doing(Work::Operation(operation));
+    match operation {
+        Operation::Abort => {
+            script.after(&[Work::Rotation, Work::StuckRotation(9)]).before(2, Action::Wait(ABORT_AFTER * 2))
+        }
+        _ => script.after(&[Work::Rotation]),
+    }
+}
+
+/// Runs all schedules of a family.
+///
+/// # Errors
+/// The first schedule in which a promise did not hold, with its trace.
+pub fn explore_operation<M: Model>(
+    simulator: &Simulator,
+    scenario: &Scenario<M>,
+    operation: Operation,
+    family: OperationFamily,
+) -> Result<Explored, Box<Found>> {
+    let script = script_of(operation);
+    let mut explorer = Explorer { simulator, scenario: *scenario, script, explored: Explored::default() };
+    explorer.operation_family(operation, family)?;
+    Ok(explorer.explored)
+}
+
+/// The gates between which something happens: after a call is as good as before the next one.
+fn turning_points(gates: &[Gate]) -> Vec<(usize, Gate)> {
+    let mut points = telling(gates);
+    points.retain(|(number, gate)| gate.side == Side::Before || number + 1 == gates.len());
+    points
+}
+
+impl<M: Model> Explorer<'_, M> {
+    fn operation_family(&mut self, operation: Operation, family: OperationFamily) -> Result<(), Box<Found>> {
+        let ended = self.run([])?;
+        let (all, calls) = (ended.gates, ended.calls);
+        let points = turning_points(&all);
+        match family {
+            OperationFamily::Death => {
+                for (number, _) in points {
+                    self.run([(number, Action::Die)])?;
+                }
+            }
+            OperationFamily::LostAnswer => {
+                for (number, gate) in telling(&all) {
+                    for kind in plausible_failures(&gate) {
+                        self.run([(number, Action::Fail(*kind))])?;
+                    }
+                }
+            }
+            OperationFamily::Twice => self.beside(&points, operation, &[Until::StepEnds], |_| vec![])?,
+            OperationFamily::TwiceAndDeath => {
+                self.beside(&points, operation, &[Until::StepEnds], |number| vec![(number, Action::Die)])?;
+            }
+            OperationFamily::Edit => {
+                for (number, _) in points {
+                    for edit in self.scenario.model.edits() {
+                        self.run([(number, Action::Edit(*edit))])?;
+                    }
+                }
+            }
+            OperationFamily::EditAndDeath => {
+                for (number, _) in &points {
+                    for edit in self.scenario.model.edits() {
+                        for (later, _) in points.iter().filter(|(later, _)| later >= number) {
+                            self.run([(*number, Action::Edit(*edit)), (*later, Action::Die)])?;
+                        }
+                    }
+                }
+            }
+            OperationFamily::BesideRotation => {
+                self.script = Script { works: vec![Work::Rotation; 2], prepared: 1, ..Script::new([]) };
+                let points = turning_points(&self.run([])?.gates);
+                self.beside(&points, operation, &[Until::StepEnds, Until::RotationEnds], |_| vec![])?;
+            }
+            OperationFamily::RotationMeanwhile => {
+                for (number, _) in points {
+                    self.run([(number, Action::Rotate)])?;
+                }
+            }
+            OperationFamily::BesideOther => {
+                for other in M::OPERATIONS.iter().copied().filter(|other| *other != operation) {
+                    self.beside(&points, other, &[Until::StepEnds], |_| vec![])?;
+                }
+            }
+            OperationFamily::Reload => {
+                for (number, _) in points {
+                    for reload in self.scenario.model.reloads() {
+                        self.run([(number, *reload)])?;
+                    }
+                }
+            }
+            OperationFamily::OneStaleRead => {
+                let reads =
+                    calls.iter().filter(|gate| matches!(gate.call, Call::Describe | Call::Get | Call::Versions));
+                for read in 0..reads.count() {
+                    for back in 1..=3 {
+                        self.scenario.staleness = Staleness::Once { read, back };
+                        self.run([])?;
+                        for (number, _) in points.iter().step_by(3) {
+                            self.run([(*number, Action::Die)])?;
+                        }
+                    }
+                }
+            }
+            OperationFamily::RotationDies => {
+                // A rotation has about as many gates as the one before the operation.
+                let gates = calls.iter().filter(|gate| gate.task.step().is_some()).count();
+                for gate in 0..gates {
+                    self.scenario.service = RotationService::FirstDies(gate);
+                    self.run([])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// At every gate the other operation begins, and runs up to every gate of its own.
+    fn beside(
+        &mut self,
+        points: &[(usize, Gate)],
+        operation: Operation,
+        untils: &[Until],
+        and: impl Fn(usize) -> Vec<(usize, Action)>,
+    ) -> Result<(), Box<Found>> {
+        for until in untils {
+            for (number, _) in points {
+                // Every second gate is before a call.
+                for gates in (0..MOST_GATES).step_by(2) {
+                    let begin = Action::Begin { operation, gates, until: *until };
+                    let actions: Vec<_> = [(*number, begin)].into_iter().chain(and(*number)).collect();
+                    if self.run(actions)?.duplicate_ended_early {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where an operation asks an application again and again, or waits for a rotation, more gates are like those before.
+const MOST_GATES: usize = 60;

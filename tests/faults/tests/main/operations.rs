@@ -1,0 +1,262 @@
+//! What operators ask for: the promises hold beside faults, people, rotations and one another, and what was begun is finished.
+
+use std::time::Duration;
+
+use faults::families::OperationFamily::{self, *};
+use faults::families::{run_script, script_of};
+use faults::model::keyring::{self, Keyring};
+use faults::model::token::{Application, Token};
+use faults::model::{Model, Shape};
+use faults::run::{Ended, Rotated, Simulator};
+use faults::scenario::{Defect, RotationService, Sabotage, Scenario, Staleness};
+use faults::schedule::{Action, Call, Operation, Script, Side, Work};
+use rotation::keyring::KeyFormat;
+use rotation::policy::Promotion::{Immediate, Staged};
+
+use crate::support::{explore_operations, finds_of, long_random_histories_operated};
+
+/// The answers of reads are so old: as long as the protocol waits for them, longer than its first pauses, and longer than all.
+const LAGS: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(700), Duration::from_millis(1500)];
+
+/// Those in which one thing happens, at one gate.
+const SMALL: [OperationFamily; 5] = [Death, LostAnswer, Edit, RotationMeanwhile, Reload];
+
+type ToExplore<M> = Vec<(Scenario<M>, Operation, OperationFamily)>;
+
+fn add<M: Model>(work: &mut ToExplore<M>, scenario: Scenario<M>, families: &[OperationFamily]) {
+    for operation in M::OPERATIONS {
+        for family in families {
+            // What is stuck for minutes is known to every read; and only one of them asks for a rotation.
+            let told = (*operation, *family) != (Operation::Abort, OneStaleRead);
+            let asks = *family != RotationDies || *operation == Operation::Compromise;
+            if told && asks {
+                work.push((scenario, *operation, *family));
+            }
+        }
+    }
+}
+
+fn tokens() -> ToExplore<Token> {
+    use Application::{CurrentOnly, None, Reloading, Told};
+    let mut work = vec![];
+    for shape in [Shape::Text, Shape::Json] {
+        for application in [None, Told, Reloading, CurrentOnly] {
+            let scenario = Token::scenario(shape, application);
+            add(&mut work, scenario, &SMALL);
+            add(&mut work, scenario, &[RotationDies]);
+            add(&mut work, scenario.leaving_rotations(), &[RotationMeanwhile]);
+            add(&mut work, scenario.with_service(RotationService::InTurns), &[Death, Edit]);
+        }
+        let quiet = Token::scenario(shape, None);
+        add(&mut work, quiet, &[Twice, EditAndDeath, OneStaleRead, BesideRotation]);
+        add(&mut work, quiet.leaving_rotations(), &[BesideRotation]);
+        for lag in LAGS {
+            for application in [None, Told] {
+                let late = Token::scenario(shape, application).with_staleness(Staleness::Lag(lag));
+                add(&mut work, late, &[Death, Edit]);
+            }
+        }
+        add(&mut work, quiet.with_staleness(Staleness::Lag(LAGS[1])), &[LostAnswer]);
+        for defect in [Defect::Frozen, Defect::DropsPromoted, Defect::AcceptsRevoked] {
+            add(&mut work, Token::scenario(shape, Told).with_defect(defect), &[Death, LostAnswer]);
+        }
+        for defect in [Defect::Frozen, Defect::AcceptsRevoked] {
+            add(&mut work, Token::scenario(shape, CurrentOnly).with_defect(defect), &[Death]);
+        }
+    }
+    add(
+        &mut work,
+        Token::scenario(Shape::Json, Told),
+        &[Twice, TwiceAndDeath, EditAndDeath, BesideRotation, BesideOther],
+    );
+    add(&mut work, Token::scenario(Shape::Json, None).leaving_rotations(), &[BesideOther]);
+    add(&mut work, Token::scenario(Shape::Text, CurrentOnly), &[Twice]);
+    work
+}
+
+fn keys() -> ToExplore<Keyring> {
+    use keyring::Application::{CurrentOnly, Silent, Told};
+    let text = |application| Keyring::written(Keyring::scenario(Immediate, application), Shape::Text, KeyFormat::Raw);
+    let staged = Keyring::scenario(Staged, Told);
+    let mut work = vec![];
+    for scenario in
+        [staged, Keyring::scenario(Staged, Silent), Keyring::scenario(Immediate, Told), text(Told), text(Silent)]
+    {
+        add(&mut work, scenario, &[Death, Edit, RotationMeanwhile]);
+        add(&mut work, scenario.leaving_rotations(), &[RotationMeanwhile]);
+    }
+    add(&mut work, Keyring::scenario(Staged, CurrentOnly), &[Death]);
+    add(&mut work, staged, &[LostAnswer, Reload, RotationDies]);
+    add(&mut work, Keyring::scenario(Staged, Silent), &[Twice]);
+    add(&mut work, text(Silent), &[LostAnswer, RotationDies, EditAndDeath, TwiceAndDeath, BesideRotation, BesideOther]);
+    for lag in LAGS {
+        add(&mut work, text(Silent).with_staleness(Staleness::Lag(lag)), &[Death, Edit]);
+    }
+    add(&mut work, staged.with_staleness(Staleness::Lag(LAGS[2])), &[Death]);
+    for defect in [Defect::Frozen, Defect::DropsPromoted] {
+        add(&mut work, staged.with_defect(defect), &[Death]);
+    }
+    work
+}
+
+#[test]
+fn what_operators_ask_for_keeps_every_promise_of_tokens() {
+    assert!(explore_operations(tokens()) > 30_000, "the families have shrunk");
+}
+
+#[test]
+fn what_operators_ask_for_keeps_every_promise_of_keys() {
+    assert!(explore_operations(keys()) > 4_000, "the families have shrunk");
+}
+
+#[test]
+fn what_operators_ask_for_keeps_every_promise_of_tokens_in_long_random_histories() {
+    use Application::{CurrentOnly, None, Reloading, Told};
+    let of = |shape| [None, Told, Reloading, CurrentOnly].map(|application| Token::scenario(shape, application));
+    long_random_histories_operated(3_000, &[of(Shape::Text), of(Shape::Json)].concat());
+}
+
+#[test]
+fn what_operators_ask_for_keeps_every_promise_of_keys_in_long_random_histories() {
+    use keyring::Application::{Silent, Told};
+    let text = |application| Keyring::written(Keyring::scenario(Immediate, application), Shape::Text, KeyFormat::Raw);
+    let staged = [Told, Silent].map(|application| Keyring::scenario(Staged, application));
+    long_random_histories_operated(500, &[staged, [text(Told), text(Silent)]].concat());
+}
+
+/// A run that ended with every promise kept.
+fn kept<M: Model>(scenario: Scenario<M>, script: &Script) -> Ended {
+    run_script(&Simulator::new().unwrap(), &scenario, script).unwrap_or_else(|found| panic!("{found}"))
+}
+
+/// The gate before the `which`th call of this kind by the operation itself.
+fn gate_of<M: Model>(scenario: Scenario<M>, script: &Script, call: Call, which: usize) -> usize {
+    let gates = kept(scenario, script).gates;
+    let mut of_call = gates.iter().enumerate().filter(|(_, gate)| gate.call == call && gate.side == Side::Before);
+    of_call.nth(which).unwrap().0
+}
+
+/// The application knows nothing but the token that was rolled back: the next try has to tell it with that one.
+#[test]
+fn a_rollback_that_died_before_it_told_the_application_is_finished_by_the_next() {
+    for shape in [Shape::Text, Shape::Json] {
+        let scenario = Token::scenario(shape, Application::CurrentOnly);
+        let script = script_of(Operation::Rollback);
+        let told = gate_of(scenario, &script, Call::Refresh, 0);
+        kept(scenario, &Script { actions: vec![(told, Action::Die)], ..script });
+    }
+}
+
+/// Nobody repeats the rotation: what it left is replaced by another one.
+#[test]
+fn a_compromise_whose_rotation_died_after_the_promotion_is_finished_later() {
+    for shape in [Shape::Text, Shape::Json] {
+        let dies = RotationService::FirstDies(22);
+        let scenario = Token::scenario(shape, Application::None).with_service(dies);
+        let ended = kept(scenario, &script_of(Operation::Compromise));
+        assert_eq!(ended.rotation, Rotated::Done);
+        let answers: Vec<_> = ended.answers.iter().map(|(_, error)| *error).collect();
+        assert_eq!(answers, [Some("NotFinished"), Some("NotFinished"), None]);
+    }
+}
+
+/// A rotation begins by asking with the current token, which the application does not know.
+#[test]
+fn a_compromise_after_a_rollback_that_died_half_way_tells_the_application_first() {
+    for shape in [Shape::Text, Shape::Json] {
+        let scenario = Token::scenario(shape, Application::CurrentOnly);
+        let script = script_of(Operation::Rollback);
+        let told = gate_of(scenario, &script, Call::Refresh, 0);
+        let mut script = Script { actions: vec![(told, Action::Die)], ..script };
+        script.works.push(Work::Operation(Operation::Compromise));
+        let answers = kept(scenario, &script).answers;
+        assert_eq!(answers.first(), Some(&(Operation::Compromise, None)));
+    }
+}
+
+/// The move was accepted: however late reads show it, it is not reported as a change by somebody else, and a rollback that is
+/// asked for again does not undo itself.
+#[test]
+fn what_reads_show_late_is_done_all_the_same() {
+    for shape in [Shape::Text, Shape::Json] {
+        let late = Token::scenario(shape, Application::None).with_staleness(Staleness::Lag(LAGS[2]));
+        for operation in [Operation::Rollback, Operation::Revoke] {
+            assert_eq!(kept(late, &script_of(operation)).answers.first(), Some(&(operation, None)));
+        }
+    }
+}
+
+/// It has come to its end. On a version that is not current it would be taken up again.
+#[test]
+fn a_value_that_is_published_leaves_no_rotation_open_that_has_ended() {
+    for application in [Application::None, Application::Told] {
+        let scenario = Token::scenario(Shape::Json, application).leaving_rotations();
+        for operation in [Operation::Rollback, Operation::Revoke, Operation::Compromise] {
+            let ended = kept(scenario, &script_of(operation));
+            assert!(ended.answers.iter().all(|(_, error)| error.is_none()), "{:?}", ended.answers);
+        }
+    }
+}
+
+/// `AWSPREVIOUS` belongs to the rotation then, which goes back by it.
+#[test]
+fn a_revocation_that_comes_too_late_takes_nothing_from_the_rotation_that_was_faster() {
+    let scenario = Token::scenario(Shape::Json, Application::None).leaving_rotations();
+    let script = script_of(Operation::Revoke);
+    let published = gate_of(scenario, &script, Call::PutPrivate, 0);
+    let ended = kept(scenario, &Script { actions: vec![(published, Action::Rotate)], ..script });
+    assert_eq!(ended.answers.first(), Some(&(Operation::Revoke, Some("CurrentChanged"))));
+}
+
+#[test]
+fn caught_a_revocation_that_is_forgotten_before_its_proof() {
+    for shape in [Shape::Text, Shape::Json] {
+        let scenario = Token::scenario(shape, Application::Told).with_defect(Defect::AcceptsRevoked);
+        let broken = scenario.sabotaged(Sabotage::ForgetsRevoked);
+        finds_of(scenario, broken, (Operation::Revoke, Death), "an old token is accepted");
+    }
+}
+
+#[test]
+fn caught_a_rollback_that_undoes_itself() {
+    for shape in [Shape::Text, Shape::Json] {
+        let scenario = Token::scenario(shape, Application::Told);
+        let broken = scenario.sabotaged(Sabotage::ForgetsRollback);
+        finds_of(scenario, broken, (Operation::Rollback, Death), "what was in use before is not");
+    }
+    let scenario = Keyring::scenario(Staged, keyring::Application::Told);
+    let broken = scenario.sabotaged(Sabotage::ForgetsRollback);
+    finds_of(scenario, broken, (Operation::Rollback, Death), "what was in use before is not");
+}
+
+#[test]
+fn caught_a_compromise_that_does_not_wait_for_the_success_of_its_rotation() {
+    let scenario = Token::scenario(Shape::Json, Application::Told).with_service(RotationService::InTurns);
+    let broken = scenario.sabotaged(Sabotage::SucceedsEarly);
+    finds_of(scenario, broken, (Operation::Compromise, Death), "was taken away before the rotation had succeeded");
+}
+
+#[test]
+fn caught_a_value_that_is_published_without_compare_and_swap() {
+    let scenario = Token::scenario(Shape::Json, Application::None);
+    let broken = scenario.sabotaged(Sabotage::MoveIgnoresOrigin);
+    for operation in [Operation::Rollback, Operation::Revoke] {
+        finds_of(scenario, broken, (operation, Edit), "does not have the other members of person");
+    }
+}
+
+#[test]
+fn caught_a_proof_in_which_refusals_outvote_an_acceptance() {
+    let scenario = Token::scenario(Shape::Json, Application::Told).with_defect(Defect::AcceptsRevoked);
+    let broken = scenario.sabotaged(Sabotage::RefusalsOutvote);
+    for operation in [Operation::Revoke, Operation::Compromise] {
+        finds_of(scenario, broken, (operation, Death), "an old token is accepted");
+    }
+}
+
+#[test]
+fn caught_an_abort_that_leaves_the_rotation_open() {
+    let scenario = Token::scenario(Shape::Text, Application::Told);
+    let broken = scenario.sabotaged(Sabotage::KeepsPending);
+    finds_of(scenario, broken, (Operation::Abort, Death), "an abort succeeded, and a rotation is open");
+}
