@@ -248,7 +248,7 @@ impl SecretsManager<'_> {
         secret_id: &str,
         version: &VersionId,
         value: &SecretText,
-        stage: &Stage,
+        stages: &[Stage],
         rotation_token: Option<&RotationToken>,
     ) -> Result<Put, StoreError> {
         let call = self
@@ -258,7 +258,7 @@ impl SecretsManager<'_> {
             .secret_id(secret_id)
             .client_request_token(version.as_str())
             .secret_string(value.expose())
-            .version_stages(stage.as_str())
+            .set_version_stages(Some(stages.iter().map(|stage| stage.as_str().to_owned()).collect()))
             .set_rotation_token(rotation_token.map(|token| token.expose().to_owned()))
             .send();
         match self.within_deadline("PutSecretValue", call).await {
@@ -393,7 +393,7 @@ impl SecretStore for SecretsManager<'_> {
         value: &SecretText,
         rotation_token: Option<&RotationToken>,
     ) -> Result<Put, StoreError> {
-        self.put(secret_id, version, value, &Stage::Pending, rotation_token).await
+        self.put(secret_id, version, value, &[Stage::Pending], rotation_token).await
     }
 
     async fn move_stage(
@@ -438,9 +438,9 @@ impl OperationStore for SecretsManager<'_> {
         secret_id: &str,
         version: &VersionId,
         value: &SecretText,
-        stage: &Stage,
+        stages: &[Stage],
     ) -> Result<Put, StoreError> {
-        self.put(secret_id, version, value, stage, None).await
+        self.put(secret_id, version, value, stages, None).await
     }
 
     async fn start_rotation(&self, secret_id: &str, version: &VersionId) -> Result<(), StoreError> {

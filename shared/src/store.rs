@@ -125,14 +125,14 @@ pub trait OperationStore: SecretStore {
     /// ListSecretVersionIds: the versions that carry a stage.
     fn versions(&self, secret_id: &str) -> impl Future<Output = Result<Vec<VersionAge>, StoreError>> + Send;
 
-    /// PutSecretValue under a stage of one's own, which is neither `AWSCURRENT` nor `AWSPENDING`. Whether that takes
+    /// PutSecretValue under stages of one's own, which are neither `AWSCURRENT` nor `AWSPENDING`. Whether that takes
     /// `AWSPENDING` off the version of an open rotation is not on record: nobody may depend on either.
     fn put_private(
         &self,
         secret_id: &str,
         version: &VersionId,
         value: &SecretText,
-        stage: &Stage,
+        stages: &[Stage],
     ) -> impl Future<Output = Result<Put, StoreError>> + Send;
 
     /// RotateSecret to `version`. While another rotation is open the service has that one taken up again instead, and says

@@ -141,6 +141,11 @@ impl Versions {
         self.0.get(version).into_iter().flatten()
     }
 
+    /// Every version with each stage that it carries.
+    pub fn all(&self) -> impl Iterator<Item = (&VersionId, &Stage)> {
+        self.0.iter().flat_map(|(version, stages)| stages.iter().map(move |stage| (version, stage)))
+    }
+
     /// The version that carries `stage`.
     #[must_use]
     pub fn holder(&self, stage: &Stage) -> Option<&VersionId> {

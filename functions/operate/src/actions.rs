@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::OperateError;
 use crate::operable::Operable;
-use crate::secret::{Desk, Mark, Seen, new_version, open_rotation};
+use crate::secret::{Desk, Mark, Seen, is_half_rolled_back, new_version, open_rotation};
 
 /// What an action answers, as members of a JSON object.
 pub type Answer = Map<String, Value>;
@@ -55,12 +55,12 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             Some(version) => {
                 let ages = self.store.versions(self.secret_id).await?;
                 let began = ages.into_iter().find(|age| age.version == version).and_then(|age| age.created);
-                let began = began.unwrap_or(secret.as_of);
+                let began = began.or(secret.last_changed).unwrap_or(secret.as_of);
                 // Taking a rotation up again changes nothing that tells of it, but its createSecret or its stages do.
-                let active = secret.last_changed.map_or(began, |changed| changed.max(began));
-                let from = active + abort_after;
+                let changed = secret.last_changed.map_or(began, |changed| changed.max(began));
+                let from = changed + abort_after;
                 if secret.as_of < from {
-                    return Err(OperateError::TooYoungToAbort { version, began: active, from });
+                    return Err(OperateError::TooYoungToAbort { version, began, changed, from });
                 }
                 self.drop_stage(&version, &Stage::Pending).await?;
                 if secret.versions.holder(&Stage::Previous) == Some(&version) {
@@ -83,6 +83,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             };
             let settled = settled.await;
             told.insert("verified".to_owned(), json!(settled.is_ok() && !self.proofs().is_empty()));
+            told.insert("by".to_owned(), json!(self.proofs()));
             if let Err(error) = settled {
                 told.insert("problem".to_owned(), json!({ "error": error.name(), "message": error.to_string() }));
             }
@@ -100,38 +101,42 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     pub async fn rollback(&self, rng: &mut StdRng) -> Result<Answer, OperateError> {
         let seen = self.look().await?;
         seen.require_no_open_rotation()?;
-        if let Some(made) = self.marked(&seen, Mark::RolledBack).await?
-            && self.kind.same_in_use(&seen.policy, &made.value, &seen.current)?
-        {
-            return self.roll_back_again(&seen, &made.version, rng).await;
+        for made in self.marked(&seen, Mark::RolledBack).await? {
+            if self.kind.same_in_use(&seen.policy, &made.value, &seen.current)? {
+                return self.roll_back_again(&seen, rng).await;
+            }
         }
         let previous = self.previous(&seen).await?;
         let back = self.kind.back(&seen.subject(), &seen.current, previous.as_ref().map(|previous| &previous.value))?;
         let back = back.ok_or_else(|| OperateError::NothingToGoBackTo { name: seen.secret.name.clone() })?;
-        let in_use = self.kind.tokens(&back)?.into_iter().next();
-        for mark in [Mark::Compromised, Mark::Exposed, Mark::Revoked] {
-            let Some(marked) = self.marked(&seen, mark).await? else { continue };
-            // The value that is current keeps its token while an older one is revoked.
-            let compromised = mark == Mark::Compromised && marked.version == seen.current_id;
-            let exposed = mark != Mark::Revoked && self.kind.same_in_use(&seen.policy, &marked.value, &back)?;
-            let revoked = self.kind.tokens(&marked.value)?.into_iter().any(|token| Some(token) == in_use);
-            if compromised || exposed || revoked {
-                return Err(OperateError::Compromised { what: format!("version {}", marked.version) });
+        for mark in [Mark::Compromised, Mark::Exposed] {
+            for marked in self.marked(&seen, mark).await? {
+                // What is current is to be replaced by something new.
+                let being_replaced = mark == Mark::Compromised && marked.version == seen.current_id;
+                if being_replaced || self.kind.same_in_use(&seen.policy, &marked.value, &back)? {
+                    return Err(OperateError::Compromised { what: format!("version {}", marked.version) });
+                }
             }
+        }
+        if let Some(token) = self.kind.token(&back)?
+            && self.condemned(&seen).await?.contains(&token)
+        {
+            return Err(OperateError::Compromised { what: "the token before".to_owned() });
         }
         self.require_time()?;
 
         let version = new_version(rng);
-        let now = match self.publish(&seen, &back, Mark::RolledBack, &version).await {
+        let now = match self.publish(&seen, &back, &[Mark::RolledBack, Mark::Operation], &version).await {
             Ok(now) => now,
             Err(error) => {
+                // The mark stays: of a value that is not in use it keeps nobody from anything, and this one may have become
+                // current, and not be seen yet. Or another request for the same was faster, and replaced another version.
                 let now = self.look().await?;
-                // Another request for the same may have been faster. The mark stays in either case: what it tells of a value that is
-                // not in use keeps nobody from anything, and this one may have become current, and not be seen yet.
-                if now.current_id == seen.current_id || !self.kind.same_in_use(&now.policy, &now.current, &back)? {
-                    return Err(error);
+                let moved = now.current_id != seen.current_id;
+                if moved && self.kind.same_in_use(&now.policy, &now.current, &back)? {
+                    return self.roll_back_again(&now, rng).await;
                 }
-                now
+                return Err(error);
             }
         };
         let before = Before {
@@ -140,15 +145,17 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             value: &seen.current,
         };
         self.settle_or_put_back(&now, before, rng).await?;
+        // Those of earlier rollbacks tell nothing any more.
+        self.unmark(&[Mark::RolledBack], &seen.secret).await?;
         self.rolled_back(&now, &seen.current_id, false)
     }
 
-    /// An earlier try, or another request, has made the value before current again.
-    async fn roll_back_again(&self, seen: &Seen, made: &VersionId, rng: &mut StdRng) -> Result<Answer, OperateError> {
-        let previous = self.previous(seen).await?;
-        // AWSPREVIOUS is on what was rolled back, unless somebody stored a value since.
-        let before = previous.filter(|_| *made == seen.current_id);
-        match &before {
+    /// An earlier try, or another request, has made the value before current again. When it was not proven then, it is now, or
+    /// put back; when it was, it stays.
+    async fn roll_back_again(&self, seen: &Seen, rng: &mut StdRng) -> Result<Answer, OperateError> {
+        let half = is_half_rolled_back(&seen.secret);
+        // AWSPREVIOUS is on what was rolled back.
+        match self.previous(seen).await?.filter(|_| half) {
             Some(before) if !self.kind.same_in_use(&seen.policy, &before.value, &seen.current)? => {
                 // An earlier try may have died before it told the application, which knows this value only.
                 let (version, value) = (before.version.clone(), &before.value);
@@ -163,7 +170,9 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     }
 
     fn rolled_back(&self, now: &Seen, from: &VersionId, already: bool) -> Result<Answer, OperateError> {
-        let mut told = answer([("version", json!(now.current_id)), ("verified", json!(!self.proofs().is_empty()))]);
+        let by = self.proofs();
+        let mut told =
+            answer([("version", json!(now.current_id)), ("verified", json!(!by.is_empty())), ("by", json!(by))]);
         if *from != now.current_id {
             told.insert("rolledBackFrom".to_owned(), json!(from));
         }
@@ -177,9 +186,12 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// Brings what is current to the application; when it does not verify, the version before is put back.
     async fn settle_or_put_back(&self, now: &Seen, before: Before<'_>, rng: &mut StdRng) -> Result<(), OperateError> {
         let deadline = self.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE);
-        let Err(reason) = self.settle(now, Some(before.value), deadline, rng).await else { return Ok(()) };
+        let Err(reason) = self.settle(now, Some(before.value), deadline, rng).await else {
+            return Ok(self.drop_stage(&now.current_id, &Mark::Operation.on(&now.current_id)).await?);
+        };
         let outcome = match self.put_back(now, &before).await {
-            Ok(()) => {
+            Ok(false) => "the secret was changed since, and that change stands".to_owned(),
+            Ok(true) => {
                 if let Ok(restored) = self.look().await {
                     let values = Values { old: Some(&now.current), new: &restored.current };
                     // Best effort: an instance that does not hear of it reads it when its cache is too old.
@@ -195,8 +207,8 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         Err(OperateError::DidNotVerify { reason: Box::new(reason), outcome })
     }
 
-    /// Moves `AWSCURRENT` back, and the other stages to where they were.
-    async fn put_back(&self, now: &Seen, before: &Before<'_>) -> Result<(), StoreError> {
+    /// Moves `AWSCURRENT` back, and the other stages to where they were; `false` when somebody changed the secret since.
+    async fn put_back(&self, now: &Seen, before: &Before<'_>) -> Result<bool, StoreError> {
         let (failed, secret_id) = (&now.current_id, self.secret_id);
         let moved = self.store.move_stage(secret_id, Stage::Current, Some(failed), Some(&before.version)).await;
         if let Err(error) = moved {
@@ -204,16 +216,23 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 return Err(error);
             }
             let holder = current_after_move(self.store, secret_id, Some(failed), self.deadline).await?;
-            if holder.as_ref() != Some(&before.version) {
-                return Err(error);
+            match holder {
+                Some(holder) if holder == before.version => {}
+                Some(holder) if holder == *failed => return Err(error),
+                _ => return Ok(false),
             }
         }
-        let previous = before.previous.as_ref();
-        match self.store.move_stage(secret_id, Stage::Previous, Some(failed), previous).await {
-            Err(error) if !may_have_moved(&error) => return Err(error),
-            _ => {}
+        // Where it was is not known to a later try: on the failed version it keeps the same token accepted.
+        if let Some(previous) = &before.previous {
+            match self.store.move_stage(secret_id, Stage::Previous, Some(failed), Some(previous)).await {
+                Err(error) if !may_have_moved(&error) => return Err(error),
+                _ => {}
+            }
         }
-        self.drop_stage(failed, &Mark::RolledBack.stage()).await
+        for mark in [Mark::RolledBack, Mark::Operation] {
+            self.drop_stage(failed, &mark.on(failed)).await?;
+        }
+        Ok(true)
     }
 }
 

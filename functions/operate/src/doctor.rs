@@ -3,6 +3,7 @@
 use rand::rngs::StdRng;
 use rotation::document::MAX_VALUE_BYTES;
 use rotation::error::RotationError;
+use rotation::kind::{Phase, Values};
 use rotation::store::{Described, OperationStore};
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
@@ -32,12 +33,17 @@ impl Findings {
         self.0.push(json!({ "check": check, "ok": false, "detail": detail.into(), "repair": repair.into() }));
     }
 
-    /// The answer: whether everything is well, and each finding.
+    /// The answer for the secret `name`: whether everything is well, and each finding.
     #[must_use]
-    pub fn answer(self) -> Answer {
+    pub fn answer(self, name: &str) -> Answer {
         let healthy = self.0.iter().all(|finding| finding["ok"] == true);
         // Said plainly, because no call that changes nothing shows it.
-        let unseen = ["whether the role may encrypt with the secret's key (kms:GenerateDataKey)"];
+        let unseen = [
+            "whether the role may encrypt with the secret's key (kms:GenerateDataKey)".to_owned(),
+            format!(
+                "the rotation function's own role and network, which this tests, and rotates nothing: aws secretsmanager rotate-secret --secret-id {name} --no-rotate-immediately"
+            ),
+        ];
         answer([("healthy", json!(healthy)), ("findings", Value::Array(self.0)), ("notChecked", json!(unseen))])
     }
 }
@@ -116,6 +122,12 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 } else {
                     findings.good("size", format!("{bytes} of {MAX_VALUE_BYTES} bytes"));
                 }
+                // What a configuration test asks of the policy beside its settings.
+                let values = Values { old: None, new: &seen.current };
+                let tested = self.kind.test(&seen.subject(), values, Phase::Configuration, self.deadline, rng).await;
+                if let Err(error @ RotationError::InvalidPolicy { .. }) = tested {
+                    findings.bad("policy", error.to_string(), "see the message");
+                }
                 self.check_permissions(&mut findings, &seen).await;
                 if self.kind.has_target() {
                     match self.verify(&seen, rng).await {
@@ -141,10 +153,13 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// Whether the role may write, by two calls that change nothing: the current value once more under its own version, which
     /// the service ignores, and a stage taken from where it is not.
     async fn check_permissions(&self, findings: &mut Findings, seen: &Seen) {
-        let name = &seen.secret.name;
         let allow = |action: &str| format!("give the function's role secretsmanager:{action} on the secret");
         let stage = Stage::from(DOCTOR_STAGE);
-        match self.store.put_private(self.secret_id, &seen.current_id, seen.current.text(), &stage).await {
+        match self
+            .store
+            .put_private(self.secret_id, &seen.current_id, seen.current.text(), std::slice::from_ref(&stage))
+            .await
+        {
             Ok(_) => findings.good("PutSecretValue", "allowed"),
             Err(error) => findings.bad("PutSecretValue", error.to_string(), allow("PutSecretValue")),
         }
@@ -158,10 +173,6 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             Ok(_) => findings.good("ListSecretVersionIds", "allowed"),
             Err(error) => findings.bad("ListSecretVersionIds", error.to_string(), allow("ListSecretVersionIds")),
         }
-        findings.good(
-            "rotation function",
-            format!("its own role, network and policy are tested, and nothing is rotated, by: aws secretsmanager rotate-secret --secret-id {name} --no-rotate-immediately"),
-        );
     }
 }
 

@@ -41,12 +41,14 @@ pub enum OperateError {
         function: Option<String>,
     },
     /// A rotation is too young to be stuck.
-    #[error("the rotation to version {version} began at {}, and may still come to its end: abort it from {} on", format_timestamp(*.began), format_timestamp(*.from))]
+    #[error("the rotation to version {version} began at {}, and the secret was last changed at {}: it may still come to its end; abort it from {} on", format_timestamp(*.began), format_timestamp(*.changed), format_timestamp(*.from))]
     TooYoungToAbort {
         /// The version.
         version: VersionId,
         /// When it was created.
         began: SystemTime,
+        /// When the secret was last changed: by a step of it, or by somebody.
+        changed: SystemTime,
         /// From when on it can be given up.
         from: SystemTime,
     },
@@ -111,15 +113,18 @@ pub enum OperateError {
         /// The rotation function.
         function: String,
     },
-    /// A rotation that the action started failed.
+    /// A rotation that an action started failed.
     #[error(
-        "the rotation to version {version} failed and was given up; what was exposed is still accepted: the reason is in the log of {function}; repair it, and run the same request again"
+        "the rotation to version {version} failed; what was exposed is still accepted: {}; repair it, and run the same request again",
+        .reason.clone().unwrap_or_else(|| format!("the reason is in the log of {function}"))
     )]
     RotationFailed {
         /// The version.
         version: VersionId,
         /// The rotation function.
         function: String,
+        /// What its log says.
+        reason: Option<String>,
     },
     /// What also ends rotations.
     #[error(transparent)]

@@ -217,24 +217,50 @@ async fn one_secret<S: OperationStore>(
     let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
     let secret = store.describe(&request.secret_id).await?;
     operator.stack.check_name(&secret.name)?;
-    if request.action == Action::Verify {
-        operator.views.watch(&secret.name);
-    }
+    operator.views.watch(&secret.name);
     let asked = Asked { operator, clients, request, secret: &secret };
-    let mut told = match Managed::of(&secret) {
+    let told = match Managed::of(&secret) {
         Some(Managed::Token) => {
             let stack = operator.stack.for_kind(TOKEN_SETTINGS);
-            asked.of(&desk(&operator.token, store, &stack, request, deadline), &mut rng).await?
+            asked.of(&desk(&operator.token, store, &stack, request, deadline), &mut rng).await
         }
         Some(Managed::Keys) => {
             let stack = operator.stack.for_kind(KEY_SETTINGS);
             let keys = operator.keys.as_ref().map_err(Clone::clone)?;
-            asked.of(&desk(keys, store, &stack, request, deadline), &mut rng).await?
+            asked.of(&desk(keys, store, &stack, request, deadline), &mut rng).await
         }
         None => return Err(OperateError::NotManaged { name: secret.name, function: secret.rotation_function }),
     };
+    let instances = operator.views.take(&secret.name);
+    let mut told = match told {
+        Ok(told) => told,
+        Err(error) => {
+            // Who it was that did not answer as it should.
+            tracing::warn!(target: AUDIT, secret = secret.name, %instances, "what the instances answered");
+            return Err(with_reason(operator, &secret, error, deadline).await);
+        }
+    };
+    if instances.as_array().is_some_and(|instances| !instances.is_empty()) {
+        told.insert("instances".to_owned(), instances);
+    }
     told.insert("secret".to_owned(), secret.name.into());
     Ok(told)
+}
+
+/// What the rotation function's log says of a rotation that an action waits for in vain.
+async fn with_reason(operator: &Operator, secret: &Described, error: OperateError, deadline: Deadline) -> OperateError {
+    let (OperateError::NotFinished { version, function } | OperateError::RotationFailed { version, function, .. }) =
+        &error
+    else {
+        return error;
+    };
+    let failure = operator.services.last_failure(secret, deadline).await.ok().flatten();
+    let Some(failure) = failure.filter(|failure| failure.version.as_deref() == Some(version.as_str())) else {
+        return error;
+    };
+    let reason =
+        format!("{}: {}: {}", failure.step.as_deref().unwrap_or("a step"), failure.error_type, failure.message);
+    OperateError::RotationFailed { version: version.clone(), function: function.clone(), reason: Some(reason) }
 }
 
 /// A request about one secret that has been described.
@@ -253,13 +279,7 @@ impl Asked<'_> {
     ) -> Result<Answer, OperateError> {
         let Self { operator, clients, request, secret } = *self;
         match request.action {
-            Action::Verify => {
-                let verified = desk.verify_current(secret.clone(), rng).await;
-                let instances = operator.views.take(&secret.name);
-                let mut told = verified?;
-                told.insert("instances".to_owned(), instances);
-                Ok(told)
-            }
+            Action::Verify => desk.verify_current(secret.clone(), rng).await,
             Action::Rollback => desk.rollback(rng).await,
             Action::Revoke => desk.revoke(rng).await,
             Action::Abort => desk.abort(operator.abort_after, rng).await,
@@ -267,7 +287,7 @@ impl Asked<'_> {
             Action::Doctor => {
                 let mut findings = desk.doctor(secret, rng).await?;
                 operator.services.diagnose(&mut findings, secret, clients, desk.deadline).await;
-                Ok(findings.answer())
+                Ok(findings.answer(&secret.name))
             }
             // A sweep has no secret, and does not come here.
             Action::Status | Action::Sweep => {

@@ -57,11 +57,17 @@ pub trait Operable: SecretKind {
     /// A value that is not of this kind.
     fn marked(&self, subject: &Subject<'_>, current: &Document) -> Result<Option<Document>, RotationError>;
 
-    /// The tokens that `value` has an application accept: its own, and the previous one that it holds.
+    /// The token of the value; a keyring has none.
     ///
     /// # Errors
     /// A value that is not of this kind.
-    fn tokens(&self, value: &Document) -> Result<Vec<SecretText>, RotationError>;
+    fn token(&self, value: &Document) -> Result<Option<SecretText>, RotationError>;
+
+    /// The previous token that the value holds.
+    ///
+    /// # Errors
+    /// A value that is not of this kind.
+    fn previous_token(&self, value: &Document) -> Result<Option<SecretText>, RotationError>;
 
     /// The value without a previous token in it.
     ///
@@ -123,8 +129,12 @@ impl<T: Target + Send> Operable for AdminToken<T> {
         Ok(None)
     }
 
-    fn tokens(&self, value: &Document) -> Result<Vec<SecretText>, RotationError> {
-        Ok([Some(value.secret()?), Self::previous(value)?].into_iter().flatten().collect())
+    fn token(&self, value: &Document) -> Result<Option<SecretText>, RotationError> {
+        value.secret().map(Some)
+    }
+
+    fn previous_token(&self, value: &Document) -> Result<Option<SecretText>, RotationError> {
+        Self::previous(value)
     }
 
     fn without_previous(&self, value: &Document) -> Result<Document, RotationError> {
@@ -199,8 +209,12 @@ impl<T: Target + Send> Operable for EncryptionKey<T> {
         subject.policy.key_format.wire().write(current, &marked).map(Some)
     }
 
-    fn tokens(&self, _: &Document) -> Result<Vec<SecretText>, RotationError> {
-        Ok(vec![])
+    fn token(&self, _: &Document) -> Result<Option<SecretText>, RotationError> {
+        Ok(None)
+    }
+
+    fn previous_token(&self, _: &Document) -> Result<Option<SecretText>, RotationError> {
+        Ok(None)
     }
 
     fn without_previous(&self, value: &Document) -> Result<Document, RotationError> {

@@ -1,7 +1,7 @@
 //! `revoke` ends an overlap and proves that the old token is dead; `compromise` replaces what is known to others first.
 //!
 //! What has to be dead is written down before anything is taken away: a mark on the version that holds the token
-//! ([`Mark::Revoked`], [`Mark::Compromised`]). It goes only when every such token was refused, so that a proof that failed, or a
+//! ([`Mark::Revoked`], [`Mark::PreviousRevoked`], [`Mark::Compromised`]). It goes only when every such token was refused, so that a proof that failed, or a
 //! process that died, is not forgotten by the next try.
 
 use std::time::{Duration, SystemTime};
@@ -16,19 +16,20 @@ use rotation::secret::SecretText;
 use rotation::store::{OperationStore, StoreErrorKind};
 use rotation::versions::Stage;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use crate::DEFAULT_ABORT_AFTER;
 use crate::actions::{Answer, answer};
 use crate::error::OperateError;
 use crate::operable::Operable;
 use crate::request::Action;
-use crate::secret::{Desk, LOOK_PAUSES, Mark, Marked, Seen, new_version, open_rotation};
+use crate::secret::{Desk, LOOK_PAUSES, Mark, Marked, Seen, digest, new_version, open_rotation};
 
 /// A compromise that is asked for again within this time of the version that it made is the same one. Later it is another:
 /// what is current by then is replaced as well, which is the safe side.
 pub const SAME_INCIDENT: Duration = Duration::from_secs(60 * 60);
 
+/// The longest that an answer waits for a rotation: whoever asked has to hear that it does not come to its end.
+const LONGEST_WAIT: Duration = Duration::from_secs(150);
 /// Waits between two looks at a rotation that runs.
 const PAUSE: Duration = Duration::from_secs(1);
 /// For so long a rotation that was just started may not be listed yet, because reads are eventually consistent.
@@ -41,12 +42,15 @@ struct Dead {
 }
 
 impl Dead {
-    fn add(&mut self, tokens: Vec<SecretText>) {
+    /// Whether there was one that is new.
+    fn add(&mut self, tokens: impl IntoIterator<Item = SecretText>) -> bool {
+        let before = self.tokens.len();
         for token in tokens {
             if token != self.in_use && !self.tokens.contains(&token) {
                 self.tokens.push(token);
             }
         }
+        self.tokens.len() > before
     }
 }
 
@@ -62,55 +66,45 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             return Err(OperateError::NotForThisKind { action: Action::Revoke, instead });
         }
         let seen = self.look().await?;
-        self.revoke_seen(seen, vec![], rng).await
+        self.revoke_seen(seen, &new_version(rng), rng).await
     }
 
-    /// The same for a secret that was looked at, with further tokens that have to be dead.
+    /// The same for a secret that was looked at. `version` is the one that a JSON value without its previous token gets.
     pub(crate) async fn revoke_seen(
         &self,
         seen: Seen,
-        further: Vec<SecretText>,
+        version: &VersionId,
         rng: &mut StdRng,
     ) -> Result<Answer, OperateError> {
         seen.require_no_open_rotation()?;
         self.verify(&seen, rng).await.map_err(|error| OperateError::CurrentDoesNotVerify(Box::new(error)))?;
-        let without = self.kind.without_previous(&seen.current)?;
-        let holds_previous = without.text() != seen.current.text();
-        let previous = self.previous(&seen).await?;
-        let revoked = self.marked(&seen, Mark::Revoked).await?;
-        let compromised = self.marked(&seen, Mark::Compromised).await?;
-        let mut dead = Dead { in_use: seen.current.secret()?, tokens: vec![] };
-        dead.add(further);
-        for marked in [&revoked, &compromised].into_iter().flatten() {
-            dead.add(self.kind.tokens(&marked.value)?);
+        let mut dead = self.dead_by_marks(&seen).await?;
+        dead.add(self.of_compromised(&seen).await?);
+        let held = self.kind.previous_token(&seen.current)?;
+        if held.as_ref().is_some_and(|held| *held != dead.in_use) {
+            self.mark(Mark::PreviousRevoked, &seen.current_id).await?;
         }
-        // A compromise that has not replaced its token yet has nothing to say of it.
-        let before = dead.tokens.len();
-        dead.add(self.kind.tokens(&seen.current)?);
-        for marked in previous.iter() {
-            dead.add(self.kind.tokens(&marked.value)?);
+        dead.add(held);
+        let last = self.previous(&seen).await?.filter(|last| last.version != seen.current_id);
+        if let Some(last) = &last
+            && dead.add(self.kind.token(&last.value)?)
+        {
+            self.mark(Mark::Revoked, &last.version).await?;
         }
-        let new = dead.tokens.len() > before;
 
-        let last = previous.as_ref().filter(|previous| previous.version != seen.current_id);
-        let holder = if holds_previous { Some(&seen.current_id) } else { last.map(|last| &last.version) };
-        if let Some(holder) = holder.filter(|_| new) {
-            self.prove_what_the_mark_tells(&seen, revoked.as_ref(), holder, rng).await?;
-            self.mark(Mark::Revoked, &seen, holder).await?;
-        }
-        let now = if holds_previous {
-            let version = new_version(rng);
-            let now = self.publish(&seen, &without, Mark::Operation, &version).await;
-            self.drop_stage(&version, &Mark::Operation.stage()).await?;
+        let without = self.kind.without_previous(&seen.current)?;
+        let now = if without.text() == seen.current.text() {
+            if let Some(last) = &last {
+                self.drop_stage(&last.version, &Stage::Previous).await?;
+            }
+            seen
+        } else {
+            let now = self.publish(&seen, &without, &[Mark::Operation], version).await;
+            self.drop_stage(version, &Mark::Operation.on(version)).await?;
             let now = now?;
             // AWSPREVIOUS has come to the version with the old token. When a rotation was faster, it belongs to that.
             self.drop_stage(&seen.current_id, &Stage::Previous).await?;
             now
-        } else {
-            if let Some(last) = last {
-                self.drop_stage(&last.version, &Stage::Previous).await?;
-            }
-            seen
         };
         self.prove_dead(&now, &dead.tokens, rng).await?;
 
@@ -120,8 +114,8 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             let after = self.look_at(&now.current_id).await?;
             after.require_no_open_rotation()?;
             let back = self.previous(&after).await?;
-            let back = back.map(|back| self.kind.tokens(&back.value)).transpose()?.unwrap_or_default();
-            if !back.iter().any(|token| dead.tokens.contains(token)) {
+            let back = back.map(|back| self.kind.token(&back.value)).transpose()?.flatten();
+            if !back.is_some_and(|back| dead.tokens.contains(&back)) {
                 break after;
             }
             // Or this read shows it as it was before.
@@ -130,14 +124,41 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 _ => return Err(after.changed()),
             }
         };
-        if let Some(version) = after.secret.versions.holder(&Mark::Revoked.stage()) {
-            self.drop_stage(version, &Mark::Revoked.stage()).await?;
-        }
+        self.unmark(&[Mark::Revoked, Mark::PreviousRevoked], &after.secret).await?;
         Ok(answer([
             ("version", json!(now.current_id)),
             ("tokensRevoked", json!(dead.tokens.len())),
-            ("provenRefused", json!(self.kind.has_target())),
+            ("provenRefused", json!(self.kind.has_target() && !dead.tokens.is_empty())),
         ]))
+    }
+
+    /// The tokens that a revocation took away, or was about to, and did not prove dead.
+    async fn dead_by_marks(&self, seen: &Seen) -> Result<Dead, OperateError> {
+        let mut dead = Dead { in_use: seen.current.secret()?, tokens: vec![] };
+        for marked in self.marked(seen, Mark::Revoked).await? {
+            dead.add(self.kind.token(&marked.value)?);
+        }
+        for marked in self.marked(seen, Mark::PreviousRevoked).await? {
+            dead.add(self.kind.previous_token(&marked.value)?);
+        }
+        Ok(dead)
+    }
+
+    /// The tokens of what a compromise has to replace. The one that is in use is not replaced yet.
+    async fn of_compromised(&self, seen: &Seen) -> Result<Vec<SecretText>, OperateError> {
+        let mut tokens = vec![];
+        for marked in self.marked(seen, Mark::Compromised).await? {
+            tokens.extend(self.kind.token(&marked.value)?);
+            tokens.extend(self.kind.previous_token(&marked.value)?);
+        }
+        Ok(tokens)
+    }
+
+    /// What never becomes current again.
+    pub(crate) async fn condemned(&self, seen: &Seen) -> Result<Vec<SecretText>, OperateError> {
+        let mut condemned = self.dead_by_marks(seen).await?.tokens;
+        condemned.extend(self.of_compromised(seen).await?);
+        Ok(condemned)
     }
 
     /// Proves what a revocation took away and did not prove. `false` when there is none, or something of it is still to be taken
@@ -146,39 +167,15 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// # Errors
     /// [`RotationError::TargetAcceptsRevoked`], and those of the kind.
     pub async fn finish_revocation(&self, seen: &Seen, rng: &mut StdRng) -> Result<bool, OperateError> {
-        let Some(marked) = self.marked(seen, Mark::Revoked).await? else { return Ok(false) };
-        let mut dead = Dead { in_use: seen.current.secret()?, tokens: vec![] };
-        dead.add(self.kind.tokens(&marked.value)?);
-        let mut held = self.kind.tokens(&seen.current)?;
-        for previous in self.previous(seen).await?.iter() {
-            held.extend(self.kind.tokens(&previous.value)?);
-        }
-        if dead.tokens.iter().any(|token| held.contains(token)) {
+        let dead = self.dead_by_marks(seen).await?;
+        let last = self.previous(seen).await?.map(|last| self.kind.token(&last.value)).transpose()?.flatten();
+        let held = [self.kind.previous_token(&seen.current)?, last];
+        if dead.tokens.is_empty() || dead.tokens.iter().any(|token| held.contains(&Some(token.clone()))) {
             return Ok(false);
         }
         self.prove_dead(seen, &dead.tokens, rng).await?;
-        self.drop_stage(&marked.version, &Mark::Revoked.stage()).await?;
+        self.unmark(&[Mark::Revoked, Mark::PreviousRevoked], &seen.secret).await?;
         Ok(true)
-    }
-
-    /// A stage is on one version only. Before it moves, what it tells has to be settled: tokens that the version it moves to
-    /// does not hold as well.
-    async fn prove_what_the_mark_tells(
-        &self,
-        seen: &Seen,
-        revoked: Option<&Marked>,
-        holder: &VersionId,
-        rng: &mut StdRng,
-    ) -> Result<(), OperateError> {
-        let Some(revoked) = revoked.filter(|revoked| revoked.version != *holder) else { return Ok(()) };
-        let mut older = Dead { in_use: seen.current.secret()?, tokens: vec![] };
-        older.add(self.kind.tokens(&revoked.value)?);
-        let held = match self.previous(seen).await? {
-            Some(previous) if previous.version == *holder => self.kind.tokens(&previous.value)?,
-            _ => self.kind.tokens(&seen.current)?,
-        };
-        older.tokens.retain(|token| !held.contains(token));
-        if older.tokens.is_empty() { Ok(()) } else { self.prove_dead(seen, &older.tokens, rng).await }
     }
 
     /// Has the application load the secret, and proves that it accepts the current token and none of these.
@@ -209,28 +206,33 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         if !seen.secret.rotation_enabled {
             return Err(RotationError::RotationNotEnabled { name: name() }.into());
         }
-        let marked = self.marked(&seen, Mark::Compromised).await?;
-        let mut further = vec![];
-        let (exposed, version) = match marked {
-            Some(marked) if self.has_replaced(&seen, &marked)? => (marked.version, seen.current_id.clone()),
-            marked => {
-                for marked in marked.iter() {
-                    further = self.kind.tokens(&marked.value)?;
-                }
+        let mut replaced = None;
+        for marked in self.marked(&seen, Mark::Compromised).await? {
+            if self.has_replaced(&seen, &marked)? {
+                replaced = Some(marked.version);
+            }
+        }
+        let (exposed, version) = match replaced {
+            Some(exposed) => (exposed, seen.current_id.clone()),
+            None => {
                 let published = self.mark_as_compromised(&seen, rng).await?;
                 let from = published.as_ref().unwrap_or(&seen);
                 self.tell(from).await;
                 (from.current_id.clone(), self.rotate_away(&from.current_id, rng).await?)
             }
         };
-        let now = self.wait_for(&version, &seen).await?;
+        // What an earlier try has published, it has published after the rotation had succeeded.
+        let now =
+            if is_published(&version) { self.look_at(&version).await? } else { self.wait_for(&version, &seen).await? };
+        let secret = now.secret.clone();
         let mut told = if K::REVOCABLE {
-            self.revoke_seen(now, further, rng).await?
+            self.revoke_seen(now, &published_version(&exposed, rng), rng).await?
         } else {
             self.verify(&now, rng).await?;
             self.tell_of_exposed_keys(&now, &exposed).await?
         };
-        self.drop_stage(&exposed, &Mark::Compromised.stage()).await?;
+        // Those of earlier incidents that had not come to their ends are replaced and revoked as well.
+        self.unmark(&[Mark::Compromised], &secret).await?;
         told.insert("replaced".to_owned(), json!(exposed));
         Ok(told)
     }
@@ -243,7 +245,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         let recent = age(seen.created) < SAME_INCIDENT;
         let alive = age(seen.secret.last_changed.unwrap_or(seen.created)) < DEFAULT_ABORT_AFTER;
         let ours = replaces(&seen.current_id, &marked.version);
-        let replaced = ours && recent && (has_succeeded(seen) || alive);
+        let replaced = ours && recent && (is_published(&seen.current_id) || has_succeeded(seen) || alive);
         Ok(replaced && !self.kind.same_in_use(&seen.policy, &marked.value, &seen.current)?)
     }
 
@@ -251,14 +253,14 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// rotation makes fresh keys at once, whatever the policy is. What is current then, if that is another version.
     async fn mark_as_compromised(&self, seen: &Seen, rng: &mut StdRng) -> Result<Option<Seen>, OperateError> {
         let Some(value) = self.kind.marked(&seen.subject(), &seen.current)? else {
-            self.mark(Mark::Compromised, seen, &seen.current_id).await?;
+            self.mark(Mark::Compromised, &seen.current_id).await?;
             return Ok(None);
         };
         let version = new_version(rng);
-        match self.publish(seen, &value, Mark::Compromised, &version).await {
+        match self.publish(seen, &value, &[Mark::Compromised], &version).await {
             Ok(now) => Ok(Some(now)),
             Err(error) => {
-                self.drop_stage(&version, &Mark::Compromised.stage()).await?;
+                self.drop_stage(&version, &Mark::Compromised.on(&version)).await?;
                 Err(error)
             }
         }
@@ -282,6 +284,13 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         let new = VersionId::new(format!("{}{:032x}", replacing(from), rng.random::<u128>()));
         loop {
             let secret = self.store.describe(self.secret_id).await?;
+            match secret.versions.holder(&Stage::Current) {
+                Some(current) if current == from => {}
+                // Another request was faster.
+                Some(current) if replaces(current, from) => return Ok(current.clone()),
+                // What is current by now is not what was marked.
+                _ => return Err(RotationError::CurrentChanged { name: secret.name }.into()),
+            }
             let open = open_rotation(&secret);
             let ours = open.filter(|open| replaces(open, from));
             if let (Some(open), None) = (open, ours) {
@@ -308,6 +317,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     async fn wait_for(&self, version: &VersionId, before: &Seen) -> Result<Seen, OperateError> {
         let function = before.secret.rotation_function.clone().unwrap_or_default();
         let (mut seen_once, mut looks) = (false, 0);
+        let wait = self.deadline.within(LONGEST_WAIT, Duration::ZERO);
         loop {
             let secret = self.store.describe(self.secret_id).await?;
             let listed = secret.versions.contains(version);
@@ -315,7 +325,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             seen_once |= listed;
             looks += 1;
             if gone {
-                return Err(OperateError::RotationFailed { version: version.clone(), function });
+                return Err(OperateError::RotationFailed { version: version.clone(), function, reason: None });
             }
             if secret.versions.holder(&Stage::Current) == Some(version) {
                 let now = self.see(secret).await?;
@@ -323,7 +333,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                     return Ok(now);
                 }
             }
-            if !self.deadline.pause(PAUSE).await {
+            if !wait.pause(PAUSE).await {
                 return Err(OperateError::NotFinished { version: version.clone(), function });
             }
         }
@@ -335,7 +345,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         let old = value.map(|value| self.kind.parse(&now.policy, value.text)).transpose()?;
         if now.current.field().is_none() {
             // A text has no place for the mark that keeps a rollback from it.
-            self.mark(Mark::Exposed, now, exposed).await?;
+            self.mark(Mark::Exposed, exposed).await?;
         }
         let mut told = answer([("version", json!(now.current_id))]);
         told.extend(self.kind.report(&now.subject(), old.as_ref(), &now.current));
@@ -350,10 +360,21 @@ fn has_succeeded(seen: &Seen) -> bool {
 
 /// By this the id of a version begins that replaces a compromised one.
 fn replacing(version: &VersionId) -> String {
-    let digest = Sha256::new().chain_update(b"rotation.replaces.v1\0").chain_update(version.as_str()).finalize();
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    digest(&["rotation.replaces.v1", version.as_str()])
 }
 
 fn replaces(version: &VersionId, compromised: &VersionId) -> bool {
     version.as_str().starts_with(&replacing(compromised))
+}
+
+/// By this the id of such a version ends that no rotation has made: the value without its previous token.
+const PUBLISHED: &str = "-published";
+
+fn published_version(compromised: &VersionId, rng: &mut StdRng) -> VersionId {
+    // At most 64 characters (Secrets Manager API reference, ClientRequestToken).
+    VersionId::new(format!("{}{:016x}{PUBLISHED}", replacing(compromised), rng.random::<u64>()))
+}
+
+fn is_published(version: &VersionId) -> bool {
+    version.as_str().ends_with(PUBLISHED)
 }

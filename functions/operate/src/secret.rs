@@ -13,7 +13,8 @@ use rotation::policy::{RotationPolicy, StackPolicy};
 use rotation::protocol::{ROLLBACK_RESERVE, current_after_move, may_have_moved, read_credential, read_version};
 use rotation::secret::SecretText;
 use rotation::store::{Described, OperationStore, Put, StoreError, StoreErrorKind};
-use rotation::versions::{Admission, Admitted, Stage};
+use rotation::versions::{Admission, Admitted, Stage, Versions};
+use sha2::{Digest as _, Sha256};
 
 use crate::error::OperateError;
 use crate::operable::Operable;
@@ -22,53 +23,84 @@ use crate::request::Action;
 /// A stage of this project's own on a version, by which an action that died half way is finished by the next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// The version that an action stores before it moves `AWSCURRENT` there.
+    /// The version that an action stores before it moves `AWSCURRENT` there. A rollback leaves it there until it is proven.
     Operation,
     /// The version that the last rollback made. While its token, or primary key, is in use, there is nothing to roll back.
     RolledBack,
-    /// Every token in the version but the current one has to be refused. It stays until that is proven.
+    /// The version's own token has to be refused. It stays until that is proven.
     Revoked,
-    /// What was in use in the version is known to others. It stays until that is replaced, and a token revoked.
+    /// The previous token that the version holds has to be refused. It stays until that is proven.
+    PreviousRevoked,
+    /// What was in use in the version is known to others, and so is the previous token that it holds. It stays until that is
+    /// replaced, and the tokens are proven dead.
     Compromised,
-    /// The same of a keyring that has no place to say it, when its primary key has been replaced.
+    /// The primary key of the version is known to others, in a keyring that has no place to say it, and has been replaced.
     Exposed,
 }
 
 impl Mark {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Operation, Self::RolledBack, Self::Revoked, Self::Compromised, Self::Exposed];
-
-    /// The version stage.
-    #[must_use]
-    pub fn stage(self) -> Stage {
-        Stage::from(match self {
+    /// How the stage begins. A stage is on one version only, so that each version has one of its own: nobody takes a mark from
+    /// another version by putting it on one.
+    fn name(self) -> &'static str {
+        match self {
             Self::Operation => "ROTATION-OPERATION",
             Self::RolledBack => "ROTATION-ROLLBACK",
             Self::Revoked => "ROTATION-REVOKED",
+            Self::PreviousRevoked => "ROTATION-PREVIOUS-REVOKED",
             Self::Compromised => "ROTATION-COMPROMISED",
             Self::Exposed => "ROTATION-EXPOSED",
-        })
-    }
-
-    /// The action that has to be run again when it stands on a version of the secret; `None` when nothing has.
-    #[must_use]
-    pub fn unfinished(self) -> Option<Action> {
-        match self {
-            Self::Operation | Self::RolledBack | Self::Exposed => None,
-            Self::Revoked => Some(Action::Revoke),
-            Self::Compromised => Some(Action::Compromise),
         }
     }
+
+    /// The version stage that marks this version.
+    #[must_use]
+    pub fn on(self, version: &VersionId) -> Stage {
+        Stage::Other(format!("{}-{}", self.name(), &digest(&[version.as_str()])[..8]))
+    }
+
+    /// Whether the stage is this mark.
+    fn is(self, stage: &Stage) -> bool {
+        let rest = stage.as_str().strip_prefix(self.name()).and_then(|rest| rest.strip_prefix('-'));
+        rest.is_some_and(|rest| rest.len() == 8)
+    }
+
+    /// The versions that carry it.
+    pub fn holders(self, versions: &Versions) -> impl Iterator<Item = &VersionId> {
+        versions.all().filter(move |(_, stage)| self.is(stage)).map(|(version, _)| version)
+    }
 }
 
-/// The actions that died half way, by the marks that they left on the secret. A compromise revokes as well.
+/// The first 32 hexadecimal digits of SHA-256 (FIPS 180-4) over the parts, each followed by a zero byte.
+pub(crate) fn digest(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The action that died half way, by the marks that it left on the secret. A compromise revokes as well.
 #[must_use]
 pub fn unfinished(secret: &Described) -> Option<Action> {
-    let marked = Mark::ALL.into_iter().filter(|mark| secret.versions.holder(&mark.stage()).is_some());
-    marked.filter_map(Mark::unfinished).next_back()
+    let has = |mark: Mark| mark.holders(&secret.versions).next().is_some();
+    if has(Mark::Compromised) {
+        return Some(Action::Compromise);
+    }
+    if has(Mark::Revoked) || has(Mark::PreviousRevoked) {
+        return Some(Action::Revoke);
+    }
+    is_half_rolled_back(secret).then_some(Action::Rollback)
 }
 
-/// A version that carries a mark.
+/// Whether what is current was made by a rollback that has not proven it.
+pub(crate) fn is_half_rolled_back(secret: &Described) -> bool {
+    let current = secret.versions.holder(&Stage::Current);
+    let holds = |mark: Mark| mark.holders(&secret.versions).any(|holder| Some(holder) == current);
+    holds(Mark::Operation) && holds(Mark::RolledBack)
+}
+
+/// A version that carries a mark, or another stage.
 #[derive(Debug)]
 pub struct Marked {
     /// Which.
@@ -229,40 +261,56 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// # Errors
     /// When the service refuses, or the value is not of this kind.
     pub async fn previous(&self, seen: &Seen) -> Result<Option<Marked>, OperateError> {
-        self.at(seen, &Stage::Previous).await
+        let Some(version) = seen.secret.versions.holder(&Stage::Previous) else { return Ok(None) };
+        match self.at(seen, version).await {
+            Err(OperateError::Rotation(RotationError::ValueMissing { .. })) => Ok(None),
+            result => result.map(Some),
+        }
     }
 
-    /// The version that carries the mark, if one does.
+    /// The versions that carry the mark.
     ///
     /// # Errors
-    /// When the service refuses, or the value is not of this kind.
-    pub async fn marked(&self, seen: &Seen, mark: Mark) -> Result<Option<Marked>, OperateError> {
-        self.at(seen, &mark.stage()).await
-    }
-
-    async fn at(&self, seen: &Seen, stage: &Stage) -> Result<Option<Marked>, OperateError> {
-        let Some(version) = seen.secret.versions.holder(stage) else { return Ok(None) };
-        if *version == seen.current_id {
-            return Ok(Some(Marked { version: version.clone(), value: seen.current.clone() }));
+    /// When the service refuses, or a value is not there or not of this kind: what a mark tells is not forgotten.
+    pub async fn marked(&self, seen: &Seen, mark: Mark) -> Result<Vec<Marked>, OperateError> {
+        let mut marked = vec![];
+        for version in mark.holders(&seen.secret.versions) {
+            marked.push(self.at(seen, version).await?);
         }
-        let Some(value) = self.store.get(self.secret_id, version).await? else { return Ok(None) };
-        Ok(Some(Marked { version: version.clone(), value: self.kind.parse(&seen.policy, value.text)? }))
+        Ok(marked)
     }
 
-    /// Puts the mark on a version, from wherever it was seen.
+    async fn at(&self, seen: &Seen, version: &VersionId) -> Result<Marked, OperateError> {
+        let version = version.clone();
+        if version == seen.current_id {
+            return Ok(Marked { version, value: seen.current.clone() });
+        }
+        match read_version(self.store, self.secret_id, &version, self.deadline).await? {
+            Some(value) => Ok(Marked { version, value: self.kind.parse(&seen.policy, value.text)? }),
+            None => Err(RotationError::ValueMissing { version }.into()),
+        }
+    }
+
+    /// Puts a mark on a version.
     ///
     /// # Errors
-    /// When the service refuses, or the mark was moved since.
-    pub async fn mark(&self, mark: Mark, seen: &Seen, version: &VersionId) -> Result<(), OperateError> {
-        let stage = mark.stage();
-        let holder = seen.secret.versions.holder(&stage);
-        if holder == Some(version) {
-            return Ok(());
+    /// When the service refuses.
+    pub async fn mark(&self, mark: Mark, version: &VersionId) -> Result<(), OperateError> {
+        // It is on this version already, or nowhere: nothing can be in the way.
+        Ok(self.store.move_stage(self.secret_id, mark.on(version), None, Some(version)).await?)
+    }
+
+    /// Takes marks off the versions that were seen with them.
+    ///
+    /// # Errors
+    /// When the service refuses.
+    pub async fn unmark(&self, marks: &[Mark], seen: &Described) -> Result<(), StoreError> {
+        for mark in marks {
+            for version in mark.holders(&seen.versions) {
+                self.drop_stage(version, &mark.on(version)).await?;
+            }
         }
-        match self.store.move_stage(self.secret_id, stage, holder, Some(version)).await {
-            Err(error) if error.kind == StoreErrorKind::Conflict => Err(seen.changed()),
-            result => Ok(result?),
-        }
+        Ok(())
     }
 
     /// Makes `value` current, in place of the version that was seen: stored under a mark first, then moved by a call that names
@@ -274,14 +322,15 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         &self,
         seen: &Seen,
         value: &Document,
-        mark: Mark,
+        marks: &[Mark],
         version: &VersionId,
     ) -> Result<Seen, OperateError> {
         let bytes = value.text().len();
         if bytes > MAX_VALUE_BYTES {
             return Err(RotationError::ValueTooLarge { bytes }.into());
         }
-        match self.store.put_private(self.secret_id, version, value.text(), &mark.stage()).await? {
+        let stages: Vec<Stage> = marks.iter().map(|mark| mark.on(version)).collect();
+        match self.store.put_private(self.secret_id, version, value.text(), &stages).await? {
             Put::Stored => {}
             Put::Exists => return Err(seen.changed()),
         }
@@ -313,7 +362,8 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// # Errors
     /// Those of the kind.
     pub async fn verify(&self, seen: &Seen, rng: &mut StdRng) -> Result<(), RotationError> {
-        let values = Values { old: None, new: &seen.current };
+        // Against itself: what each key of a ring encrypts has to be decrypted.
+        let values = Values { old: Some(&seen.current), new: &seen.current };
         self.kind.test(&seen.subject(), values, K::VERIFIED_AS, self.deadline, rng).await
     }
 

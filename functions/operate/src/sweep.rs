@@ -21,7 +21,8 @@ use crate::actions::Answer;
 use crate::digest::{Digest, Window};
 use crate::error::OperateError;
 use crate::operable::Operable;
-use crate::secret::{Desk, Mark, Seen, open_rotation, unfinished};
+use crate::request::Action;
+use crate::secret::{Desk, Seen, new_version, open_rotation, unfinished};
 use crate::{Managed, Operator};
 
 /// Secrets that are looked at more closely at the same time.
@@ -375,8 +376,7 @@ fn overlap_is_over<K: Operable>(kind: &K, seen: &Seen) -> bool {
 
 /// Whether a revocation was not proven, and is not part of a compromise, which its own action has to finish.
 fn is_being_revoked(secret: &Described) -> bool {
-    let has = |mark: Mark| secret.versions.holder(&mark.stage()).is_some();
-    has(Mark::Revoked) && !has(Mark::Compromised)
+    unfinished(secret) == Some(Action::Revoke)
 }
 
 /// A closer look at one secret; when the service throttles it, once more after a while.
@@ -412,11 +412,19 @@ async fn look<S: OperationStore>(
             // It says nothing of the secret.
             return Looked::Skipped;
         }
-        let throttled = error.to_string().contains("throttled");
+        let throttled = matches!(error, OperateError::Rotation(error) if is_throttled(error));
         match pauses.next() {
             Some(pause) if throttled && deadline.pause(pause).await => {}
             _ => return looked,
         }
+    }
+}
+
+fn is_throttled(error: &RotationError) -> bool {
+    match error {
+        RotationError::Store(error) => error.kind == StoreErrorKind::Throttled,
+        RotationError::CredentialUnavailable { reason, .. } => is_throttled(reason),
+        _ => false,
     }
 }
 
@@ -444,7 +452,7 @@ async fn look_at<K: Operable, S: OperationStore>(desk: &Desk<'_, K, S>, secret: 
         if overlap_is_over(desk.kind, &seen) {
             let quiet = since(&seen.secret, seen.secret.last_changed).is_some_and(|changed| changed >= QUIET);
             if quiet && open_rotation(&seen.secret).is_none() {
-                let revoked = desk.revoke_seen(seen, vec![], &mut rng).await;
+                let revoked = desk.revoke_seen(seen, &new_version(&mut rng), &mut rng).await;
                 let version = |answer: Answer| answer["version"].as_str().map(str::to_owned);
                 return revoked.map_or_else(failed(true), |answer| Looked::Revoked(version(answer)));
             }

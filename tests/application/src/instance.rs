@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::Client;
@@ -22,7 +22,7 @@ use crate::cache::{CacheSettings, Cached, SecretCache};
 use crate::clock::Clock;
 use crate::records::{self, KeySettings, Records};
 use crate::secrets::{SecretReader, SecretReference};
-use crate::tokens::{AdminTokens, Mode, rfc3339};
+use crate::tokens::{AdminTokens, Mode, Token, rfc3339};
 
 /// The header that carries the admin token.
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-admin-token");
@@ -127,6 +127,12 @@ impl Instance {
         self.app.frozen.store(frozen, Ordering::SeqCst);
     }
 
+    /// Makes the instance accept this token whatever the secret says, as one does that has it in a file of its own.
+    pub fn also_accept(&self, token: Option<&str>) {
+        let token = token.and_then(|token| Token::new(token.to_owned()).ok());
+        *self.app.own.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
     /// Stops accepting requests, and waits at most two seconds for those under way.
     pub async fn stop(self) {
         drop(self.running);
@@ -145,6 +151,8 @@ struct App {
     records: Option<Arc<Records>>,
     clock: Clock,
     frozen: Arc<AtomicBool>,
+    /// A token from elsewhere than the secret.
+    own: Mutex<Option<Token>>,
 }
 
 impl App {
@@ -166,7 +174,7 @@ impl App {
         let tokens = SecretCache::new(reader, cache, Arc::clone(&clock), move |versions| {
             AdminTokens::read(versions, field.as_deref(), mode, overlap)
         });
-        Self { instance_id, instance_header, mode, tokens, records, clock, frozen }
+        Self { instance_id, instance_header, mode, tokens, records, clock, frozen, own: Mutex::new(None) }
     }
 
     fn is_frozen(&self) -> bool {
@@ -189,6 +197,10 @@ impl App {
 
     /// Whether a token is accepted; in [`Mode::AllStages`] after a reload, if it was unknown before.
     async fn accepts(&self, presented: &[u8]) -> bool {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if own.is_some_and(|own| own.matches(presented).into()) {
+            return true;
+        }
         if self.is_frozen() {
             return self.accepted_by(self.tokens.peek().as_deref(), presented);
         }

@@ -45,7 +45,7 @@ impl Token {
         &self.0
     }
 
-    fn matches(&self, presented: &[u8]) -> Choice {
+    pub(crate) fn matches(&self, presented: &[u8]) -> Choice {
         self.0.as_bytes().ct_eq(presented)
     }
 }

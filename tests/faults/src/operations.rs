@@ -191,9 +191,10 @@ pub(crate) fn judge<M: Model>(world: &mut Inner<M>, intent: &Intent, alone: bool
     if !alone {
         return Ok(());
     }
-    let left = |mark: Mark| state.holder(&mark.stage()).is_some();
-    let forgets = |mark: Mark| {
-        require(!left(mark), || format!("{} succeeded, and left {}", intent.operation, mark.stage().as_str()))
+    let listed = state.listed();
+    let forgets = |marks: &[Mark]| {
+        let left = marks.iter().find(|mark| mark.holders(&listed).next().is_some());
+        require(left.is_none(), || format!("{} succeeded, and left {left:?}", intent.operation))
     };
     match intent.operation {
         Operation::Abort => {
@@ -203,11 +204,8 @@ pub(crate) fn judge<M: Model>(world: &mut Inner<M>, intent: &Intent, alone: bool
             let back = now_in_use == intent.back || world.asked.changes_by_others != intent.changes;
             require(back, || "a rollback succeeded, and what was in use before is not".to_owned())?;
         }
-        Operation::Revoke => forgets(Mark::Revoked)?,
-        Operation::Compromise => {
-            forgets(Mark::Revoked)?;
-            forgets(Mark::Compromised)?;
-        }
+        Operation::Revoke => forgets(&[Mark::Revoked, Mark::PreviousRevoked])?,
+        Operation::Compromise => forgets(&[Mark::Revoked, Mark::PreviousRevoked, Mark::Compromised])?,
     }
     M::judge_operation(world, intent.operation)
 }
@@ -236,13 +234,15 @@ pub(crate) fn refusal<M: Model>(world: &Inner<M>, intent: &Intent, error: &str, 
 /// Whether what a rollback would bring back is marked as known to others, or as revoked.
 fn may_not_come_back<M: Model>(model: M, state: &State, intent: &Intent) -> bool {
     let Some(back) = &intent.back else { return false };
-    let marked = |mark: Mark| state.value_at(&mark.stage());
+    let listed = state.listed();
+    let values = |mark: Mark| mark.holders(&listed).filter_map(|holder| state.value(holder)).collect::<Vec<_>>();
     let current = state.value_at(&Stage::Current);
-    let known = |mark| marked(mark).is_some_and(|value| model.tokens(value).contains(back));
-    let exposed = [Mark::Exposed, Mark::Compromised].into_iter().filter_map(marked);
-    let exposed = exposed.into_iter().any(|value| model.in_use(value).as_ref() == Some(back));
-    let being_replaced = state.holder(&Mark::Compromised.stage()).is_some()
-        && state.holder(&Mark::Compromised.stage()) == state.holder(&Stage::Current);
+    let own = |value: &Arc<str>| model.in_use(value).as_ref() == Some(back);
+    let held = |value: &Arc<str>| !own(value) && model.tokens(value).contains(back);
+    let exposed = values(Mark::Exposed).into_iter().any(own);
+    let compromised = values(Mark::Compromised).into_iter().any(|value| own(value) || held(value));
+    let revoked = values(Mark::Revoked).into_iter().any(own) || values(Mark::PreviousRevoked).into_iter().any(held);
+    let being_replaced = Mark::Compromised.holders(&listed).any(|holder| Some(holder) == state.holder(&Stage::Current));
     let marked_in_the_value = current.is_some_and(|value| model.is_marked(value, back));
-    known(Mark::Revoked) || known(Mark::Compromised) || exposed || being_replaced || marked_in_the_value
+    exposed || compromised || revoked || being_replaced || marked_in_the_value
 }

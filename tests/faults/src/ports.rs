@@ -1,5 +1,6 @@
 //! The functions' two ports, into the world: every call waits at a gate before it takes effect, and after.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -205,7 +206,7 @@ impl<M: Model> SecretStore for Store<M> {
                 Sabotage::MoveIgnoresOrigin => state.holder(&stage).cloned(),
                 Sabotage::KeepsPending if stage == Stage::Pending => return Ok(()),
                 Sabotage::OnlyPretendsToRollBack if rolls_back => return Ok(()),
-                Sabotage::ForgetsRevoked if stage == Mark::Revoked.stage() => return Ok(()),
+                Sabotage::ForgetsRevoked if to.is_some_and(|to| is_of_revocation(&stage, to)) => return Ok(()),
                 _ => from.cloned(),
             };
             state.move_stage(stage.clone(), from.as_ref(), to).map_err(|_| StoreErrorKind::Conflict)?;
@@ -219,8 +220,19 @@ impl<M: Model> SecretStore for Store<M> {
 
 /// The stages that a secret is seen with.
 fn listed(seen: &State, sabotage: Sabotage) -> Versions {
-    let forgotten = (sabotage == Sabotage::ForgetsRollback).then(|| Mark::RolledBack.stage());
-    seen.listed_without(forgotten.as_ref())
+    let all = seen.listed();
+    if sabotage != Sabotage::ForgetsRollback {
+        return all;
+    }
+    let mut known = BTreeMap::<VersionId, BTreeSet<Stage>>::new();
+    for (version, stage) in all.all().filter(|(version, stage)| **stage != Mark::RolledBack.on(version)) {
+        known.entry(version.clone()).or_default().insert(stage.clone());
+    }
+    known.into_iter().collect()
+}
+
+fn is_of_revocation(stage: &Stage, version: &VersionId) -> bool {
+    [Mark::Revoked, Mark::PreviousRevoked].into_iter().any(|mark| mark.on(version) == *stage)
 }
 
 impl<M: Model> OperationStore for Store<M> {
@@ -242,16 +254,16 @@ impl<M: Model> OperationStore for Store<M> {
         _: &str,
         version: &VersionId,
         value: &SecretText,
-        stage: &Stage,
+        stages: &[Stage],
     ) -> Result<Put, StoreError> {
         let value: Arc<str> = value.expose().into();
         self.call(Call::PutPrivate, |world| {
             let mut state = world.changed();
             let abandons = world.scenario.private_put == PrivatePut::Abandons;
-            match state.put_private(version, value, stage, abandons, world.now()) {
+            match state.put_private(version, value, stages, abandons, world.now()) {
                 Ok(()) => {
                     world.commit(&self.caller.actor(), state);
-                    world.note(|| format!("    {} on {version:?}", stage.as_str()));
+                    world.note(|| format!("    {stages:?} on {version:?}"));
                     Ok(Put::Stored)
                 }
                 Err(Refusal::Exists) => Ok(Put::Exists),

@@ -70,14 +70,9 @@ impl State {
         self.stages.iter().filter(|(_, holder)| *holder == version).map(|(stage, _)| stage.clone()).collect()
     }
 
-    /// As DescribeSecret lists them, less one stage: versions without a stage are left out.
-    pub(crate) fn listed_without(&self, forgotten: Option<&Stage>) -> Versions {
-        let stages = |version| {
-            let mut stages = self.stages_of(version);
-            stages.retain(|stage| Some(stage) != forgotten);
-            stages
-        };
-        let listed = self.versions.keys().map(|version| (version.clone(), stages(version)));
+    /// As DescribeSecret lists them: versions without a stage are left out.
+    pub(crate) fn listed(&self) -> Versions {
+        let listed = self.versions.keys().map(|version| (version.clone(), self.stages_of(version)));
         listed.filter(|(_, stages)| !stages.is_empty()).collect()
     }
 
@@ -119,13 +114,13 @@ impl State {
         self.attach(Stage::Current, version);
     }
 
-    /// PutSecretValue under a stage of one's own, which comes from wherever it is. Whether that abandons an open rotation is not
+    /// PutSecretValue under stages of one's own, which come from wherever they are. Whether that abandons an open rotation is not
     /// on record.
     pub(crate) fn put_private(
         &mut self,
         version: &VersionId,
         value: Arc<str>,
-        stage: &Stage,
+        stages: &[Stage],
         abandons: bool,
         now: SystemTime,
     ) -> Result<(), Refusal> {
@@ -140,7 +135,7 @@ impl State {
                 self.versions.insert(version.clone(), Version { value, created: now, author });
             }
         }
-        self.attach(stage.clone(), version);
+        stages.iter().for_each(|stage| self.attach(stage.clone(), version));
         Ok(())
     }
 

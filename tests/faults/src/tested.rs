@@ -127,8 +127,12 @@ impl<M: Model, K: Operable> Operable for Tested<M, K> {
         self.kind.marked(subject, current)
     }
 
-    fn tokens(&self, value: &Document) -> Result<Vec<SecretText>, RotationError> {
-        self.kind.tokens(value)
+    fn token(&self, value: &Document) -> Result<Option<SecretText>, RotationError> {
+        self.kind.token(value)
+    }
+
+    fn previous_token(&self, value: &Document) -> Result<Option<SecretText>, RotationError> {
+        self.kind.previous_token(value)
     }
 
     fn without_previous(&self, value: &Document) -> Result<Document, RotationError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use end_to_end::FIELD;
 use rotation::keyring::Keyring;
-use sandbox::{Fault, FaultRule, Moment, PrivatePut};
+use sandbox::{EventKind, Fault, FaultRule, Moment, PrivatePut};
 
 use super::*;
 use crate::keys::parsed;
@@ -14,10 +14,15 @@ async fn ring(scene: &Scene, format: KeyFormat) -> Keyring {
     parsed(format, &value, true).1
 }
 
-/// The stages of this project's own that are left on versions of the secret.
+/// The stages of this project's own that are left on versions of the secret, without what tells versions apart.
 async fn marks(scene: &Scene) -> Vec<String> {
     let stages = scene.stages().await.unwrap().into_values().flatten();
-    stages.filter(|stage| stage.starts_with("ROTATION-")).collect()
+    let marks = stages.filter(|stage| stage.starts_with("ROTATION-") && !stage.starts_with("ROTATION-ROLLBACK-"));
+    let named = |mark: String| match mark.rsplit_once('-') {
+        Some((name, of)) if of.len() == 8 && of.bytes().all(|byte| byte.is_ascii_hexdigit()) => name.to_owned(),
+        _ => mark,
+    };
+    marks.map(named).collect()
 }
 
 async fn edit(scene: &Scene, old: &str, new: &str) {
@@ -162,7 +167,7 @@ async fn revoke_ends_the_overlap_and_proves_that_the_old_token_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_that_was_not_proven_stays_unproven_until_it_is() {
-    for plan in [json_plan(), text_plan()] {
+    for (plan, mark) in [(json_plan(), "ROTATION-PREVIOUS-REVOKED"), (text_plan(), "ROTATION-REVOKED")] {
         let scene = with_operator(plan).await;
         rotate(&scene).await;
         let new = scene.token("AWSCURRENT").await.unwrap();
@@ -170,7 +175,7 @@ async fn a_revocation_that_was_not_proven_stays_unproven_until_it_is() {
         for _ in 0..2 {
             let error = refused(&scene, "revoke").await;
             assert_eq!(error.error_type, "TargetAcceptsRevoked", "{}", error.message);
-            assert_eq!(marks(&scene).await, ["ROTATION-REVOKED"]);
+            assert_eq!(marks(&scene).await, [mark]);
             assert_eq!(done(&scene, "status").await["rotation"]["unfinished"], "revoke");
             // Nobody makes it current again meanwhile.
             assert!(["NothingToGoBackTo", "Compromised"].contains(&&*refused(&scene, "rollback").await.error_type));
@@ -180,6 +185,71 @@ async fn a_revocation_that_was_not_proven_stays_unproven_until_it_is() {
         assert_eq!((&answer["tokensRevoked"], &answer["provenRefused"]), (&json!(1), &json!(true)));
         assert_eq!(scene.accepted(FIRST).await.unwrap(), [false, false]);
         assert_eq!(scene.accepted(&new).await.unwrap(), [true, true]);
+        assert_eq!(marks(&scene).await, [""; 0]);
+    }
+}
+
+/// An application that accepts a leaked token for ever, from a file of its own: however often it is asked for, the leaked token
+/// is not forgotten, and nothing is claimed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compromise_whose_proof_fails_again_and_again_forgets_no_token() {
+    for plan in [json_plan(), text_plan()] {
+        let scene = with_operator(plan).await;
+        rotate(&scene).await;
+        let leaked = scene.token("AWSCURRENT").await.unwrap();
+        scene.instances[0].also_accept(Some(&leaked));
+        let rotations = |scene: &Scene| {
+            let events = scene.sandbox.events();
+            events.iter().filter(|event| matches!(event.kind, EventKind::RotationStarted)).count()
+        };
+        let before = rotations(&scene);
+        for _ in 0..3 {
+            let error = refused(&scene, "compromise").await;
+            assert_eq!(error.error_type, "TargetAcceptsRevoked", "{}", error.message);
+            assert_eq!(done(&scene, "status").await["rotation"]["unfinished"], "compromise");
+            assert!(marks(&scene).await.contains(&"ROTATION-COMPROMISED".to_owned()));
+        }
+        // Later it takes itself for another incident, and still knows the first.
+        scene.sandbox.advance(2 * HOUR).await.unwrap();
+        assert_eq!(refused(&scene, "compromise").await.error_type, "TargetAcceptsRevoked");
+        assert_eq!(rotations(&scene) - before, 2, "the same incident is one rotation");
+        scene.instances[0].also_accept(None);
+        let answer = done(&scene, "compromise").await;
+        assert_eq!(answer["provenRefused"], true);
+        assert_eq!(scene.accepted(&leaked).await.unwrap(), [false, false]);
+        assert_eq!(marks(&scene).await, [""; 0]);
+    }
+}
+
+/// A rollback that was proven stays, though the application does not answer when somebody asks for it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_that_was_proven_is_not_undone_by_an_application_that_fails_later() {
+    for plan in [json_plan(), text_plan()] {
+        let scene = with_operator(plan).await;
+        rotate(&scene).await;
+        done(&scene, "rollback").await;
+        let value = scene.value("AWSCURRENT").await.unwrap();
+        scene.sandbox.host().set_environment(OPERATE, "TARGET_VERIFY_URL", "http://127.0.0.1:9/down").unwrap();
+        assert_eq!(refused(&scene, "rollback").await.error_type, "TargetUnavailable");
+        assert_eq!(scene.value("AWSCURRENT").await.unwrap(), value);
+    }
+}
+
+/// After a rotation, a revocation that was not proven condemns the token that it took away, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_was_not_proven_condemns_no_later_token() {
+    for plan in [json_plan(), text_plan()] {
+        let scene = with_operator(plan).await;
+        rotate(&scene).await;
+        let second = scene.token("AWSCURRENT").await.unwrap();
+        scene.instances[0].also_accept(Some(FIRST));
+        assert_eq!(refused(&scene, "revoke").await.error_type, "TargetAcceptsRevoked");
+        rotate(&scene).await;
+        done(&scene, "rollback").await;
+        assert_eq!(scene.token("AWSCURRENT").await.unwrap(), second);
+        scene.instances[0].also_accept(None);
+        done(&scene, "revoke").await;
+        assert_eq!(scene.accepted(FIRST).await.unwrap(), [false, false]);
         assert_eq!(marks(&scene).await, [""; 0]);
     }
 }
