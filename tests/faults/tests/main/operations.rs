@@ -9,7 +9,7 @@ use faults::model::token::{Application, Token};
 use faults::model::{Model, Shape};
 use faults::run::{Ended, Rotated, Simulator};
 use faults::scenario::{Defect, RotationService, Sabotage, Scenario, Staleness};
-use faults::schedule::{Action, Call, Operation, Script, Side, Work};
+use faults::schedule::{self, Action, Call, Operation, Script, Side, Until, Work};
 use rotation::keyring::KeyFormat;
 use rotation::policy::Promotion::{Immediate, Staged};
 
@@ -158,6 +158,37 @@ fn a_compromise_whose_rotation_died_after_the_promotion_is_finished_later() {
         let answers: Vec<_> = ended.answers.iter().map(|(_, error)| *error).collect();
         assert_eq!(answers, [Some("NotFinished"), Some("NotFinished"), None]);
     }
+}
+
+/// It looked at the secret two rotations ago. A put under a stage takes it from whatever version has it.
+#[test]
+fn a_rollback_that_comes_too_late_does_not_make_the_last_one_undo_itself() {
+    for shape in [Shape::Text, Shape::Json] {
+        let scenario = Token::scenario(shape, Application::None);
+        let ended = kept(scenario, &Script::new([])).gates.len() - 1;
+        let late = Action::Begin { operation: Operation::Rollback, gates: 4, until: Until::Gate(usize::MAX) };
+        let mut script = Script::new([(ended, late)]).rotating(2);
+        script.works.push(Work::Operation(Operation::Rollback));
+        let answers = kept(scenario, &script).answers;
+        let in_time = (Operation::Rollback, None);
+        assert_eq!(answers.get(..2), Some(&[in_time, (Operation::Rollback, Some("CurrentChanged"))][..]));
+    }
+}
+
+/// Another request for the same was faster, and made its value from what a person had stored: that is what it has to be put back
+/// to when it does not verify.
+#[test]
+fn a_rollback_that_comes_too_late_puts_nothing_back_that_it_did_not_replace() {
+    let scenario = Token::scenario(Shape::Text, Application::CurrentOnly);
+    let rollback = Work::Operation(Operation::Rollback);
+    let late = Action::Begin { operation: Operation::Rollback, gates: 2, until: Until::Gate(usize::MAX) };
+    let last = kept(scenario, &Script::new([]).doing(rollback)).gates.len() - 1;
+    let mut script = Script::new([(0, late), (last, Action::Edit(schedule::Edit::Secret))]).doing(rollback);
+    script.works.push(rollback);
+    let gates = kept(scenario, &script).gates;
+    let told = gates.iter().rposition(|gate| gate.call == Call::Move && gate.side == Side::After).unwrap() + 1;
+    script.actions.push((told, Action::Die));
+    kept(scenario, &script);
 }
 
 /// A rotation begins by asking with the current token, which the application does not know.
