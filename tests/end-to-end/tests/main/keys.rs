@@ -13,7 +13,7 @@ use rand::{RngCore as _, SeedableRng as _};
 use rotation::document::FieldName;
 use rotation::keyring::Keyring;
 use rotation::secret::SecretText;
-use sandbox::{Fault, FaultRule, Moment, Settings};
+use sandbox::{ConfigurationTest, Fault, FaultRule, Moment, RotationOutcome, Settings};
 use serde_json::{Value, json};
 
 use crate::aws_cli::Cli;
@@ -433,6 +433,36 @@ async fn the_configuration_test_proves_the_ring_and_the_application_and_changes_
     let text = start(Plan { tags: vec![("rotation:promotion", "staged")], ..text(KeyFormat::Raw) }).await;
     let outcome = text.configure().await.unwrap();
     assert!(format!("{outcome:?}").contains("a text secret has no place for a staged key"), "{outcome:?}");
+}
+
+/// As a first deployment leaves them: the key and the admin token have no value, and there is an application to ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_test_and_the_first_value_of_a_key_need_no_admin_token() {
+    for configuration_test in [ConfigurationTest::WithoutValue, ConfigurationTest::WithCurrentValue] {
+        let mut plan = Plan { value: None, instances: 0, ..once(plan(KeyFormat::Raw)) };
+        plan.sandbox.configuration_test = configuration_test;
+        // Nobody listens there: whoever asks fails.
+        let environment = [
+            ("TARGET_VERIFY_URL", "http://127.0.0.1:1/admin/secrets/health"),
+            ("TARGET_TOKEN_SECRET", "{1}/{2}/admin-token"),
+            ("TARGET_TIMEOUT", "500ms"),
+        ];
+        plan.environment = environment.map(|(name, value)| (name, value.to_owned())).to_vec();
+        let scene = start(plan).await;
+        scene.client.delete_secret().secret_id(SECRET).force_delete_without_recovery(true).send().await.unwrap();
+        scene.client.create_secret().name(SECRET).send().await.unwrap();
+
+        let outcome = scene.configure().await.unwrap();
+        assert!(matches!(outcome, RotationOutcome::TestSucceeded { .. }), "{configuration_test:?}: {outcome:?}");
+        assert_eq!(current(&scene).await, None, "{configuration_test:?}");
+        rotate(&scene).await;
+        assert_eq!(ring(&scene, KeyFormat::Raw).await.keys().count(), 2);
+        // From then on there is somebody to ask, with a token.
+        scene.sandbox.advance(2 * HOUR).await.unwrap();
+        let error = fail_to_rotate(&scene).await;
+        assert_eq!(error.error_type, "CredentialUnavailable");
+        assert!(error.message.contains(SECRET), "{}", error.message);
+    }
 }
 
 /// Begins a rotation, and has the application stop loading anything while AWSCURRENT is being moved.
