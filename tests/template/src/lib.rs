@@ -77,7 +77,7 @@ impl Templates {
     /// resources give, such as `AdminTokenSecret` or `SecretsKey.Arn`; others are made up from their names.
     ///
     /// # Errors
-    /// What cannot be resolved, by name.
+    /// What cannot be resolved, by name; or what a rule of the template says to these parameters.
     pub fn resolve(&self, parameters: &[(&str, &str)], attributes: &BTreeMap<String, String>) -> Result<Stack, String> {
         let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         Resolver::new(self, MAIN, parameters, attributes)?.stack()
@@ -150,6 +150,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn stack(mut self) -> Result<Stack, String> {
+        self.check_rules()?;
         let written = self.template["Resources"].as_object().cloned().unwrap_or_default();
         for (name, resource) in &written {
             if resource["Type"] == "AWS::CloudFormation::Stack" && self.holds(&resource["Condition"])? {
@@ -179,6 +180,23 @@ impl<'a> Resolver<'a> {
             }
         }
         Ok(Stack { resources, outputs, nested: self.nested })
+    }
+
+    /// What the template's rules say to the parameters, before anything is made of them.
+    fn check_rules(&self) -> Result<(), String> {
+        for (name, rule) in self.template["Rules"].as_object().into_iter().flatten() {
+            if let Some(condition) = rule.get("RuleCondition")
+                && !self.test(condition)?
+            {
+                continue;
+            }
+            for assertion in rule["Assertions"].as_array().ok_or_else(|| format!("{name} asserts nothing"))? {
+                if !self.test(&assertion["Assert"])? {
+                    return Err(format!("{name}: {}", text(&assertion["AssertDescription"])));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether the condition of this name holds; none always does.
@@ -245,6 +263,11 @@ impl<'a> Resolver<'a> {
                 let items: Vec<String> = items.as_array().into_iter().flatten().map(text).collect();
                 Ok(Some(json!(items.join(argument[0].as_str().unwrap_or_default()))))
             }
+            "Fn::Split" => {
+                let whole = text(&self.resolve(&argument[1])?.unwrap_or_default());
+                let parts = whole.split(argument[0].as_str().unwrap_or_default());
+                Ok(Some(parts.map(str::to_owned).collect()))
+            }
             "Fn::FindInMap" => {
                 let mut found = &self.template["Mappings"];
                 let keys = self.resolve(argument)?.unwrap_or_default();
@@ -283,6 +306,7 @@ impl<'a> Resolver<'a> {
             "AWS::Region" => REGION,
             "AWS::Partition" => "aws",
             "AWS::URLSuffix" => "amazonaws.com",
+            "AWS::StackId" => "arn:aws:cloudformation:us-east-1:000000000000:stack/this/0123",
             _ => return self.made(name, None).map(Some),
         })))
     }
@@ -307,7 +331,7 @@ impl<'a> Resolver<'a> {
         let resource = self.template["Resources"].get(name).ok_or_else(|| format!("there is no {name}"))?;
         let named = |property: &str| {
             let value = self.resolve(&resource["Properties"][property])?;
-            Ok::<_, String>(value.map_or(name.to_owned(), |value| text(&value)))
+            Ok::<_, String>(value.filter(|value| !value.is_null()).map_or(name.to_owned(), |value| text(&value)))
         };
         let arn = |service: &str, rest: String| format!("arn:aws:{service}:{REGION}:{ACCOUNT}:{rest}");
         let kind = resource["Type"].as_str().unwrap_or_default();
@@ -324,7 +348,7 @@ impl<'a> Resolver<'a> {
             ("AWS::CloudWatch::Dashboard", None) => named("DashboardName")?,
             ("AWS::S3::Bucket", None) => named("BucketName")?,
             ("AWS::S3::Bucket", Some(_)) => format!("arn:aws:s3:::{}", named("BucketName")?),
-            ("AWS::KMS::Key" | "AWS::EC2::SecurityGroup", None) => name.to_owned(),
+            ("AWS::KMS::Key" | "AWS::EC2::SecurityGroup" | "AWS::CloudFormation::Stack", None) => name.to_owned(),
             _ => return Err(format!("what {key} of a {kind} gives is not known here")),
         }))
     }

@@ -5,6 +5,7 @@
 mod build;
 mod emulator;
 mod metrics;
+mod network;
 mod permissions;
 mod policies;
 mod settings;

@@ -11,7 +11,7 @@ pub(crate) const LEAST: [(&str, &str); 4] =
     [("Application", "shop"), ("Environment", "staging"), ("Owner", "platform"), ("CostCentre", "platform")];
 
 /// Everything that is optional.
-pub(crate) const MOST: [(&str, &str); 26] = [
+pub(crate) const MOST: [(&str, &str); 27] = [
     ("Application", "shop"),
     ("Environment", "production"),
     ("Owner", "platform"),
@@ -32,6 +32,7 @@ pub(crate) const MOST: [(&str, &str); 26] = [
     ("SubnetIds", "subnet-01234567,subnet-89abcdef"),
     ("SecurityGroupId", "sg-01234567"),
     ("CreateVpcEndpoints", "true"),
+    ("VpcCidr", "10.20.0.0/16"),
     ("AdoptedKeyArns", "arn:aws:kms:us-east-1:000000000000:key/adopted"),
     ("DeletionAllowed", "true"),
     ("TagPrincipalArns", "arn:aws:iam::000000000000:role/platform,arn:aws:iam::000000000000:role/deploy"),
