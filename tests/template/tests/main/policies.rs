@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-use template::{ACCOUNT, MAIN, REGION, Stack, root};
+use regex_lite::Regex;
+use serde_json::{Value, json};
+use template::{ACCOUNT, MAIN, REGION, Stack, root, text};
 
 use crate::support::*;
 
@@ -44,10 +45,11 @@ fn allows(statement: &Value) -> bool {
 }
 
 /// Permissions that name no resource, by statement, and why they cannot.
-const EVERY_RESOURCE: [(&str, &str); 4] = [
+const EVERY_RESOURCE: [(&str, &str); 5] = [
     ("Metrics", "PutMetricData has no resources; the namespace is a condition"),
     ("Traces", "X-Ray has no resources"),
     ("List", "ListSecrets has no resources; it tells names and dates, no value"),
+    ("AccountLimits", "GetAccountSettings has no resources; it tells quotas"),
     ("NetworkOfLambda", "Lambda asks for these actions on every resource, and the function's code is denied them"),
 ];
 
@@ -154,7 +156,11 @@ fn keys_are_used_through_a_service_and_for_named_things_only() {
                     let secret = &statement["Condition"]["StringLike"]["kms:EncryptionContext:SecretARN"];
                     assert!(secret.as_str().unwrap().contains(":secret:shop/"), "{name}");
                 }
-                via => assert_eq!(via, "sns.us-east-1.amazonaws.com", "{name}"),
+                // The sweep alone sends messages.
+                via => {
+                    assert_eq!(via, "sns.us-east-1.amazonaws.com", "{name}");
+                    assert!(name.ends_with("-SweepRole"), "{name}");
+                }
             }
         }
     }
@@ -210,7 +216,105 @@ fn applications_read_ci_cd_writes_and_neither_does_more() {
     for denied in ["lambda:InvokeFunction", "secretsmanager:TagResource"] {
         assert!(actions(&most["DeliveryPolicy"], "Deny").contains(denied), "{denied}");
     }
-    assert!(actions(&most["OperatorPolicy"], "Deny").contains("secretsmanager:GetSecretValue"));
+}
+
+/// The statements of a policy that speak of an action.
+fn speaking_of<'a>(document: &'a Value, action: &str) -> Vec<&'a Value> {
+    let of = statements(document).into_iter();
+    of.filter(|statement| texts(&statement["Action"]).contains(&action)).collect()
+}
+
+#[test]
+fn a_deletion_can_be_regretted() {
+    // The request that names no ForceDeleteWithoutRecovery is the common one, and has no such key: Bool "false" would not match it.
+    for (name, stack) in [("DenyDeletion", least()), ("DeleteWithTimeToRegret", most())] {
+        let policy = &policies(&stack)["DeliveryPolicy"];
+        let deletes = speaking_of(policy, "secretsmanager:DeleteSecret");
+        assert_eq!(deletes.iter().map(|one| text(&one["Sid"])).collect::<Vec<_>>(), [name, "DenyDeletionForGood"]);
+        assert!(deletes[0]["Condition"].is_null(), "{name}");
+        assert_eq!(deletes[1]["Effect"], "Deny");
+        let condition = json!({ "Bool": { "secretsmanager:ForceDeleteWithoutRecovery": "true" } });
+        assert_eq!(deletes[1]["Condition"], condition);
+    }
+}
+
+#[test]
+fn who_rotates_cannot_choose_another_function() {
+    let key = "secretsmanager:RotationLambdaARN";
+    for (environment, stack) in [("staging", least()), ("production", most())] {
+        let policies = policies(&stack);
+        let mut rotating = vec![];
+        for (name, document) in &policies {
+            for statement in speaking_of(document, "secretsmanager:RotateSecret") {
+                rotating.push(name.as_str());
+                assert_eq!(
+                    texts(&statement["Action"]),
+                    ["secretsmanager:RotateSecret"],
+                    "{name}: its condition is for it alone"
+                );
+            }
+        }
+        assert_eq!(rotating, ["OperateRole", "OperatorPolicy"]);
+        // People may name the one that is there, as the adoption of a secret does; operate never names one.
+        let people = speaking_of(&policies["OperatorPolicy"], "secretsmanager:RotateSecret")[0];
+        let functions = ["admin-token", "encryption-key"]
+            .map(|kind| format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:shop-{environment}-{kind}"));
+        assert_eq!(texts(&people["Condition"]["ArnEqualsIfExists"][key]), functions);
+        let operate = speaking_of(&policies["OperateRole"], "secretsmanager:RotateSecret")[0];
+        assert_eq!(operate["Condition"]["Null"][key], "true");
+    }
+    let mut requests = String::new();
+    crate::settings::rust_sources(&root().join("functions/operate/src"), &mut requests);
+    crate::settings::rust_sources(&root().join("shared/src"), &mut requests);
+    assert!(
+        requests.contains(".rotate_secret()") && !requests.contains("rotation_lambda_arn("),
+        "operate names a function"
+    );
+}
+
+#[test]
+fn operators_look_at_what_the_runbook_shows_and_read_no_value() {
+    let (least, most) = (policies(&least()), policies(&most()));
+    let denied = |action: &str| {
+        let statements = speaking_of(&most["OperatorPolicy"], action);
+        assert_eq!((statements.len(), &statements[0]["Effect"]), (1, &json!("Deny")), "{action}");
+        texts(&statements[0]["Resource"]).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    // What else the same people may do is not this stack's: it denies its own secrets, and batches, which name none.
+    let own = [format!("arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:shop/production/*")];
+    assert_eq!(denied("secretsmanager:GetSecretValue"), own);
+    assert_eq!(denied("secretsmanager:PutSecretValue"), own);
+    assert_eq!(denied("secretsmanager:BatchGetSecretValue"), ["*"]);
+
+    // Each command of the README's runbook that OperatorPolicy is for. What needs more is said there.
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let runbook = readme.split("\n## Alarms\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let commands = Regex::new("aws ([a-z]+) ([a-z-]+)").unwrap();
+    let commands: BTreeSet<(&str, &str)> = commands
+        .captures_iter(runbook)
+        .map(|found| (found.get(1).unwrap().as_str(), found.get(2).unwrap().as_str()))
+        .collect();
+    assert!(commands.len() > 8, "{commands:?}");
+    let who = readme.lines().find(|line| line.starts_with("| who runs these commands |")).unwrap();
+    for (service, command) in commands {
+        let action: String = command.split('-').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
+        let action = match (service, action.as_str()) {
+            ("lambda", "Invoke") => "lambda:InvokeFunction".to_owned(),
+            _ => format!("{service}:{action}"),
+        };
+        let granted = speaking_of(&most["OperatorPolicy"], &action).iter().any(|statement| allows(statement));
+        assert!(
+            granted || who.contains(&format!("`{action}`")),
+            "OperatorPolicy lacks {action}, and the README does not say so"
+        );
+    }
+    let trail = |policies: &BTreeMap<String, Value>| {
+        let queries = speaking_of(&policies["OperatorPolicy"], "logs:StartQuery").into_iter();
+        queries
+            .flat_map(|statement| texts(&statement["Resource"]))
+            .any(|resource| resource.contains(":log-group:trail:"))
+    };
+    assert!(trail(&most) && !trail(&least));
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn variables(function: &Value) -> BTreeMap<String, String> {
     variables.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
-fn rust_sources(folder: &Path, into: &mut String) {
+pub(crate) fn rust_sources(folder: &Path, into: &mut String) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -135,6 +135,9 @@ fn operate_has_all_that_both_rotation_functions_have() {
     for (name, value) in &operate {
         assert!(name == "ALLOWED_ACTIONS" || sweep.get(name) == Some(value), "{name}");
     }
+    // The schedule's sweep sends messages, and nothing else does.
+    let topic = |variables: &BTreeMap<String, String>| variables.contains_key("NOTIFY_TOPIC_ARN");
+    assert_eq!([&token, &key, &operate, &sweep].map(topic), [false, false, false, true]);
     let actions = |variables: &BTreeMap<String, String>| variables["ALLOWED_ACTIONS"].clone();
     assert_eq!(actions(&operate), "status,verify,rollback,revoke,abort,compromise,doctor");
     assert_eq!(actions(&sweep), "sweep");
@@ -191,7 +194,7 @@ fn timeouts_leave_room_for_three_times_the_targets_and_twenty_seconds() {
         }
         assert_eq!(
             (&functions["OperateFunction"]["Timeout"], &functions["SweepFunction"]["Timeout"]),
-            (&json!(300), &json!(900))
+            (&json!(900), &json!(900))
         );
     }
 }
