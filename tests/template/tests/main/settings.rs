@@ -295,16 +295,63 @@ fn parameters_are_described_checked_and_grouped() {
 }
 
 #[test]
+fn names_are_not_longer_than_what_they_name_may_be_called() {
+    let longest = ["abcdefghijklmnopqrst", "abcdefghijklmnopqrsu"];
+    let mut parameters: BTreeMap<&str, &str> = MOST.into_iter().collect();
+    parameters.extend([("Application", longest[0]), ("Environment", longest[1])]);
+    let pattern = templates().written(MAIN)["Parameters"]["Application"]["AllowedPattern"].clone();
+    let pattern = Regex::new(&format!("^(?:{})$", pattern.as_str().unwrap())).unwrap();
+    assert!(longest.iter().all(|name| pattern.is_match(name) && !pattern.is_match(&format!("{name}v"))));
+    let stack = templates().resolve(&parameters.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+    // The longest name of a Region is that much longer than the one of these tests.
+    let region = "ap-southeast-1".len() - template::REGION.len();
+    let mut named = 0;
+    for (kind, property, limit) in [
+        ("AWS::Serverless::Function", "FunctionName", 64),
+        ("AWS::IAM::Role", "RoleName", 64),
+        ("AWS::S3::Bucket", "BucketName", 63),
+        ("AWS::CloudWatch::Alarm", "AlarmName", 255),
+        ("AWS::CloudWatch::Dashboard", "DashboardName", 255),
+        ("AWS::Events::Rule", "Name", 64),
+        ("AWS::SNS::Topic", "TopicName", 256),
+        ("AWS::KMS::Alias", "AliasName", 256),
+    ] {
+        for (name, resource) in stack.of_type(kind) {
+            if let Some(called) = resource[property].as_str() {
+                let characters = called.len() + if called.contains(template::REGION) { region } else { 0 };
+                assert!(characters <= limit, "{name}: {called} has {characters} characters");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 20, "{named}");
+}
+
+#[test]
+fn windows_are_hours_of_one_day() {
+    for name in ["TokenWindow", "KeyWindow"] {
+        let parameter = &templates().written(MAIN)["Parameters"][name];
+        let pattern = Regex::new(&format!("^(?:{})$", parameter["AllowedPattern"].as_str().unwrap())).unwrap();
+        assert!((1..=24).all(|hours| pattern.is_match(&format!("{hours}h"))), "{name}");
+        assert!(["0h", "25h", "99h", "04h", "4"].iter().all(|window| !pattern.is_match(window)), "{name}");
+    }
+}
+
+#[test]
 fn samconfig_names_parameters_that_exist() {
     let config = std::fs::read_to_string(root().join("samconfig.toml")).unwrap();
     let templates = templates();
     let parameters = templates.written(MAIN)["Parameters"].as_object().unwrap();
     let named = Regex::new("\"([A-Z][A-Za-z]+)=([^\"]*)\"").unwrap();
     let mut environments = BTreeMap::<String, Vec<(String, String)>>::new();
+    let mut regions = BTreeSet::new();
     let mut section = String::new();
     for line in config.lines() {
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix("]")) {
             section = name.to_owned();
+        }
+        if line.starts_with("region = \"") {
+            regions.insert(section.clone());
         }
         if let Some(found) = named.captures(line).filter(|_| !line.trim_start().starts_with('#')) {
             assert!(parameters.contains_key(&found[1]), "{line}");
@@ -312,6 +359,8 @@ fn samconfig_names_parameters_that_exist() {
         }
     }
     assert_eq!(environments.keys().collect::<Vec<_>>(), ["production.deploy.parameters", "staging.deploy.parameters"]);
+    // sam reads the sections of the environment that it is called with, and no others.
+    assert!(environments.keys().all(|section| regions.contains(section)), "no region: {regions:?}");
     for (name, given) in &environments {
         let given: Vec<(&str, &str)> = given.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let stack = templates.resolve(&given, &BTreeMap::new()).unwrap_or_else(|error| panic!("{name}: {error}"));
