@@ -176,6 +176,100 @@ fn every_alarm_tells_somebody_and_has_its_part_of_the_runbook() {
     assert_eq!(parts.collect::<Vec<_>>(), ALARMS);
 }
 
+fn readme_part(heading: &str) -> String {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let part = readme.split(&format!("\n{heading}\n")).nth(1).unwrap_or_else(|| panic!("no {heading}"));
+    part.split("\n#").next().unwrap().to_owned()
+}
+
+/// What CloudWatch bills of an alarm: each metric that it looks at, and for a band two more.
+fn billed(alarm: &Value) -> usize {
+    let bands = items(&alarm["Metrics"]).into_iter();
+    let bands = bands.filter(|one| one["Expression"].as_str().is_some_and(|text| text.contains("ANOMALY_DETECTION")));
+    of_alarm(alarm).len() + 2 * bands.count()
+}
+
+#[test]
+fn the_costs_in_the_readme_are_those_of_the_stack() {
+    let costs = readme_part("## What a secret costs a month");
+    let rows: Vec<Vec<&str>> = costs
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let row = |what: &str| {
+        let row = rows.iter().find(|row| row[1].trim_matches('*') == what).unwrap_or_else(|| panic!("no row {what}"));
+        (row[2], row[3].trim_matches('*').parse::<f64>().unwrap())
+    };
+    let near = |one: f64, other: f64| (one - other).abs() < 0.006;
+    let (always, by_trail) =
+        (alarms(&least()), alarms(&most()).into_iter().filter(|(name, _)| name.ends_with("-reads")));
+    let (metrics, count) = (always.values().map(billed).sum::<usize>(), always.len());
+    let (arithmetic, sum) = row("per stack: alarms");
+    assert_eq!(arithmetic, format!("{metrics} metrics in {count} alarms × 0.10"));
+    assert!(near(sum, metrics as f64 * 0.10));
+    let by_trail: Vec<usize> = by_trail.map(|(_, alarm)| billed(&alarm)).collect();
+    let (arithmetic, sum) = row("with `CloudTrailLogGroup`");
+    let (metrics, count) = (by_trail.iter().sum::<usize>(), by_trail.len());
+    assert_eq!(arithmetic, format!("2 metrics × 0.30, {metrics} metrics in {count} alarms × 0.10"));
+    assert!(near(sum, 0.60 + metrics as f64 * 0.10));
+    let sweeps =
+        published().into_iter().filter(|(name, _)| !name.starts_with("Rotation") && name != "OverlapShortened").count();
+    let (arithmetic, sum) = row("per stack: metrics");
+    assert!(arithmetic.starts_with(&format!("{sweeps} that the sweep publishes every hour × 0.30;")), "{arithmetic}");
+    assert!(near(sum, sweeps as f64 * 0.30));
+    let endpoints = most().of_type("AWS::EC2::VPCEndpoint").len();
+    assert!(row("with `CreateVpcEndpoints`").0.starts_with(&format!("{endpoints} endpoints × ")));
+
+    // Each row is rounded: so many halves of a cent may a sum be off.
+    let sum_of = |kind: &str| {
+        let rows: Vec<f64> =
+            rows.iter().filter(|row| row[1].starts_with(kind)).map(|row| row[3].parse::<f64>().unwrap()).collect();
+        (rows.iter().sum::<f64>(), 0.006 * rows.len() as f64)
+    };
+    for (kind, total) in [("per secret: ", "a secret"), ("per stack: ", "a stack")] {
+        let ((sum, off), total) = (sum_of(kind), row(total).1);
+        assert!((sum - total).abs() <= off, "{kind}{sum} and {total}");
+    }
+    let words = Regex::new(
+        "Two secrets in a stack come to ([0-9.]+), or ([0-9.]+) each; twenty to ([0-9.]+), or ([0-9.]+) each",
+    )
+    .unwrap();
+    let words = words.captures(&costs).unwrap();
+    let number = |index: usize| words[index].parse::<f64>().unwrap();
+    for (secrets, all, each) in [(2.0, number(1), number(2)), (20.0, number(3), number(4))] {
+        let sum = row("a stack").1 + secrets * row("a secret").1;
+        assert!(
+            (sum - all).abs() <= 0.005 * (secrets + 1.0) && near(all / secrets, each),
+            "{secrets}: {sum}, {all}, {each}"
+        );
+    }
+}
+
+#[test]
+fn the_runbook_shows_the_lines_that_it_speaks_of() {
+    // A warning is no ERROR: a filter on those alone would hide it.
+    let part = readme_part("### `sweep-missing`");
+    let sources = deployed_sources();
+    let message = "metrics were not published";
+    let logged =
+        sources.split("tracing::").filter(|line| line.contains(message)).map(|line| line.split('!').next().unwrap());
+    assert_eq!(logged.collect::<BTreeSet<_>>(), BTreeSet::from(["warn"]));
+    assert!(
+        part.contains(message) && part.contains("$.level = \"WARN\"") && part.contains("$.level = \"ERROR\""),
+        "{part}"
+    );
+}
+
+#[test]
+fn the_runbooks_commands_ask_once_and_wait() {
+    // Otherwise the AWS CLI sends a request again after a minute: a compromise would be asked for several times.
+    let part = readme_part("## Alarms");
+    let invocations: Vec<&str> = part.lines().filter(|line| line.contains("aws lambda invoke")).collect();
+    assert_eq!(invocations.len(), 1, "{invocations:?}");
+    assert!(invocations[0].contains("AWS_MAX_ATTEMPTS=1 aws lambda invoke --cli-read-timeout 0 "), "{invocations:?}");
+}
+
 #[test]
 fn the_heartbeat_is_missed_within_three_hours() {
     let alarm = &alarms(&least())["sweep-missing"];
@@ -223,7 +317,7 @@ fn the_dashboard_asks_the_audit_log_for_what_the_functions_write() {
         assert!(query.contains(&format!("'{message}'")) && sources.contains(&format!("\"{message}\"")), "{message}");
     }
     for field in ["error_type", "outcome", "secret", "step"] {
-        assert!(query.contains(field) && sources.contains(&format!("{field} = ")) || field == "secret", "{field}");
+        assert!(query.contains(field) && (sources.contains(&format!("{field} = ")) || field == "secret"), "{field}");
     }
     let shown = widgets.iter().find(|widget| widget["type"] == "alarm").unwrap();
     assert_eq!(items(&shown["properties"]["alarms"]).len(), ALARMS.len() - 2);
