@@ -1,4 +1,4 @@
-"""Calls to an emulator, one JSON line in and one out; an application that requires the admin token; zips.
+"""Calls to an emulator, one JSON line in and one out; an application that requires the admin token; a relay; zips.
 
 The account's root makes the calls, or a role when one is named. Standard input ends it.
 """
@@ -10,6 +10,9 @@ import json
 import pathlib
 import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 import zipfile
 
 import boto3
@@ -19,6 +22,7 @@ from botocore.exceptions import ClientError
 endpoint, token_secret, token_field = sys.argv[1:4]
 config = Config(retries={"max_attempts": 0}, read_timeout=60)
 clients = {}
+listed = {}
 
 
 def client(service, role=None):
@@ -62,6 +66,35 @@ class Application(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Relay(http.server.BaseHTTPRequestHandler):
+    """The emulator, whose listing tells neither which function rotates a secret nor when it did, nor any time in the past."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        request = urllib.request.Request(endpoint + self.path, body, dict(self.headers), method="POST")
+        try:
+            answer = urllib.request.urlopen(request, timeout=60)
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            said = answer.read()
+            if self.headers.get("x-amz-target") == "secretsmanager.ListSecrets" and answer.status == 200:
+                listing = json.loads(said)
+                for secret in listing["SecretList"]:
+                    secret.update(listed.get(secret["Name"], {}))
+                said = json.dumps(listing).encode()
+            self.send_response_only(answer.status)
+            for name, value in answer.headers.items():
+                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            self.send_header("content-length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+    def log_message(self, *arguments):
+        pass
+
+
 def zipped(folder):
     """The zip of a function, as `sam package` makes it, and what is in it."""
     buffer = io.BytesIO()
@@ -77,6 +110,12 @@ def zipped(folder):
 def perform(request):
     if "zip" in request:
         return zipped(request["zip"])
+    if "list" in request:
+        past = time.time() - 2 * 24 * 3600
+        listed[request["list"]] = {
+            "RotationLambdaARN": request["function"], "LastRotatedDate": past, "LastChangedDate": past
+        }
+        return None
     parameters = request["parameters"]
     if "ZipFile" in parameters.get("Code", {}):
         parameters["Code"]["ZipFile"] = base64.b64decode(parameters["Code"]["ZipFile"])
@@ -87,9 +126,12 @@ def perform(request):
     return answer
 
 
-application = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Application)
-threading.Thread(target=application.serve_forever, daemon=True).start()
-print(json.dumps({"application": application.server_port}), flush=True)
+servers = {}
+for name, handler in (("application", Application), ("relay", Relay)):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    servers[name] = server.server_port
+print(json.dumps(servers), flush=True)
 for line in sys.stdin:
     try:
         answer = {"answer": perform(json.loads(line))}

@@ -1,6 +1,6 @@
 //! An emulator of AWS that enforces IAM, and the hands that make calls to it.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -19,11 +19,24 @@ pub(crate) struct Emulator {
 
 impl Emulator {
     pub(crate) fn start() -> Self {
+        // Between the choice of a port and its use somebody else may take it.
+        let mut said = vec![];
+        for _ in 0..3 {
+            match Self::start_on(free_port()) {
+                Ok(emulator) => return emulator,
+                Err(error) => said.push(error),
+            }
+        }
+        panic!("ministack does not start: {said:?}");
+    }
+
+    fn start_on(port: u16) -> Result<Self, String> {
         let program = root().join("target/emulator-tools/bin/ministack");
         assert!(program.is_file(), "ministack is missing: `cargo verify` installs it into target/emulator-tools");
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let home = tempfile::tempdir().unwrap();
-        let mut command = Command::new(program);
+        // The kernel kills it when the thread that started it ends: a test that is killed cannot.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
         command.env_clear().envs([
             ("PATH", "/usr/bin:/bin"),
             ("BIND_HOST", "127.0.0.1"),
@@ -35,15 +48,23 @@ impl Emulator {
         let log = home.path().join("ministack.log");
         command.current_dir(home.path()).stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         command.stderr(std::fs::File::create(&log).unwrap());
-        let process = command.spawn().unwrap();
-        let emulator = Self { process, endpoint: format!("http://127.0.0.1:{port}"), _home: home };
+        let process = command.spawn().expect("setpriv, of util-linux, starts ministack");
+        let mut emulator = Self { process, endpoint: format!("http://127.0.0.1:{port}"), _home: home };
         let deadline = Instant::now() + Duration::from_secs(60);
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        loop {
+            let ready = is_ministack(port);
             let said = || std::fs::read_to_string(&log).unwrap_or_default();
-            assert!(Instant::now() < deadline, "ministack does not listen: {}", said());
+            if let Some(status) = emulator.process.try_wait().unwrap() {
+                return Err(format!("{status}: {}", said()));
+            }
+            if ready {
+                return Ok(emulator);
+            }
+            if Instant::now() > deadline {
+                return Err(format!("it does not listen: {}", said()));
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
-        emulator
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -51,10 +72,26 @@ impl Emulator {
     }
 }
 
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// Whether it is ministack that answers there.
+fn is_ministack(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { return false };
+    let mut answer = String::new();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let request = format!("GET /_ministack/health HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.starts_with("HTTP/1.1 200")
+        && answer.contains("secretsmanager")
+}
+
 impl Drop for Emulator {
     fn drop(&mut self) {
         let group = format!("-{}", self.process.id());
-        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
         let _ = self.process.wait();
     }
 }
@@ -75,6 +112,7 @@ pub(crate) struct Hands {
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
     application: u64,
+    relay: u64,
 }
 
 impl Hands {
@@ -88,8 +126,9 @@ impl Hands {
         let mut process = command.spawn().unwrap();
         let requests = process.stdin.take().unwrap();
         let answers = BufReader::new(process.stdout.take().unwrap());
-        let mut hands = Self { process, requests, answers, application: 0 };
-        hands.application = hands.line()["application"].as_u64().unwrap();
+        let mut hands = Self { process, requests, answers, application: 0, relay: 0 };
+        let ports = hands.line();
+        [hands.application, hands.relay] = ["application", "relay"].map(|name| ports[name].as_u64().unwrap());
         hands
     }
 
@@ -101,6 +140,16 @@ impl Hands {
     /// Where the application listens.
     pub(crate) fn application(&self) -> String {
         format!("http://127.0.0.1:{}", self.application)
+    }
+
+    /// Another way to the emulator, with a listing that tells what the emulator's leaves out, see [`Hands::list`].
+    pub(crate) fn relay(&self) -> String {
+        format!("http://127.0.0.1:{}", self.relay)
+    }
+
+    /// Has the listing tell which function rotates a secret, and that it was rotated and changed two days ago.
+    pub(crate) fn list(&mut self, secret: &str, function_arn: &str) {
+        self.ask(&json!({ "list": secret, "function": function_arn }));
     }
 
     fn line(&mut self) -> Value {
@@ -142,4 +191,43 @@ impl Drop for Hands {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Whether a process is there and not only waited for.
+fn runs(process: u32) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    state.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
+#[test]
+fn the_emulator_ends_with_whoever_started_it() {
+    let started = std::thread::spawn(|| {
+        let emulator = Emulator::start();
+        let process = emulator.process.id();
+        assert!(runs(process));
+        // As when the test is killed: nothing is dropped.
+        std::mem::forget(emulator);
+        process
+    });
+    let process = started.join().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while runs(process) {
+        assert!(Instant::now() < deadline, "ministack still runs");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_and_nobody_else_is_taken_for_the_emulator() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    // It answers as long as the test runs.
+    std::thread::spawn(move || {
+        for mut stream in taken.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 1_024]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}");
+        }
+    });
+    let refused = Emulator::start_on(port).err().expect("it is taken for ministack");
+    assert!(!refused.contains("it does not listen"), "{refused}");
 }
