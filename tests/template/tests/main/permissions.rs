@@ -86,7 +86,10 @@ impl Deployed {
 
             let zip = self.hands.zip(&built()[name.as_str()]);
             let mut environment = function["Environment"].clone();
-            environment["Variables"]["AWS_ENDPOINT_URL"] = json!(self._emulator.endpoint());
+            // A sweep begins with the listing.
+            let endpoint =
+                if name == "SweepFunction" { self.hands.relay() } else { self._emulator.endpoint().to_owned() };
+            environment["Variables"]["AWS_ENDPOINT_URL"] = json!(endpoint);
             for value in environment["Variables"].as_object_mut().unwrap().values_mut() {
                 *value = json!(template::text(value));
             }
@@ -154,6 +157,18 @@ impl Deployed {
         }
     }
 
+    /// Asks operate, or a sweep, which answers with what is wrong with single secrets.
+    fn ask(&mut self, function: &str, request: &Value) -> Outcome {
+        let answer = self.invoke(function, request)?;
+        match answer["problems"].get(0) {
+            Some(problem) => {
+                let of = |member: &str| problem[member].as_str().unwrap_or_default().to_owned();
+                Err(format!("{}: {}", of("error"), of("message")))
+            }
+            None => Ok(answer),
+        }
+    }
+
     fn stages(&mut self, secret: &str) -> BTreeMap<String, String> {
         let described = self.hands.root("secretsmanager", "describe_secret", json!({ "SecretId": secret }));
         let versions = described["VersionIdsToStages"].as_object().unwrap().clone();
@@ -186,19 +201,21 @@ impl Deployed {
         version
     }
 
-    /// What an action finds: a rotation that is stuck, or an overlap that is open.
+    /// What an action finds: a rotation that is stuck, or an overlap that is open, or over.
     fn prepare(&mut self, secret: &str, action: &str) {
         let pending = self.begin(secret);
-        if !["rollback", "revoke", "compromise"].contains(&action) {
+        if !["rollback", "revoke", "compromise", "sweep"].contains(&action) {
             return;
         }
         let parameters = json!({ "SecretId": secret, "VersionStage": "AWSPENDING", "RemoveFromVersionId": pending });
         self.hands.root("secretsmanager", "update_secret_version_stage", parameters);
+        // A sweep takes away what is over, people what is not.
+        let until = if action == "sweep" { "2020-01-01T00:00:00Z" } else { "2099-01-01T00:00:00Z" };
         let token = Uuid::new_v4().simple().to_string().repeat(2);
         let value = json!({
             "ADMIN_TOKEN": token,
             "ADMIN_TOKEN_PREVIOUS": "the-token-before-this-one-0123456789",
-            "ADMIN_TOKEN_PREVIOUS_UNTIL": "2099-01-01T00:00:00Z",
+            "ADMIN_TOKEN_PREVIOUS_UNTIL": until,
         });
         self.hands.root(
             "secretsmanager",
@@ -355,17 +372,34 @@ fn operators_and_the_sweep_have_what_they_need_and_nothing_less() {
             json!({ "action": "compromise", "secret_id": secret, "reason": "it leaked", "confirm": secret }),
             vec!["RotateSecret"],
         ),
-        ("SweepFunction", "SweepRole", json!({ "action": "sweep" }), vec!["ListSecrets"]),
+        (
+            "SweepFunction",
+            "SweepRole",
+            json!({ "action": "sweep" }),
+            vec!["ListSecrets", "DescribeSecret", "GetSecretValue", "PutSecretValue", "UpdateSecretVersionStage"],
+        ),
     ];
+    let function = format!("arn:aws:lambda:us-east-1:000000000000:function:{}", deployed.name_of("AdminTokenFunction"));
+    deployed.hands.list(&secret, &function);
+    // Every action on secrets of both roles is taken away somewhere.
+    for role in ["OperateRole", "SweepRole"] {
+        let tried = asked.iter().filter(|(_, of, ..)| *of == role).flat_map(|(.., needs)| needs);
+        let tried: BTreeSet<String> = tried.map(|need| format!("secretsmanager:{need}")).collect();
+        let granted = without_each(&deployed.policy(role)).into_iter().map(|(_, action, _)| action);
+        assert_eq!(granted.collect::<BTreeSet<_>>(), tried, "{role}");
+    }
     for (function, role, request, needs) in asked {
         let action = request["action"].as_str().unwrap();
         let policy = deployed.policy(role);
         for need in needs {
             let need = format!("secretsmanager:{need}");
-            for (sid, removed, less) in without_each(&policy).into_iter().filter(|(_, removed, _)| *removed == need) {
+            let without: Vec<_> =
+                without_each(&policy).into_iter().filter(|(_, removed, _)| *removed == need).collect();
+            assert!(!without.is_empty(), "{role} has no {need} that could be taken away");
+            for (sid, removed, less) in without {
                 deployed.prepare(&secret, action);
                 deployed.give(role, &less);
-                let error = deployed.invoke(function, &request).expect_err(&format!("{action} without {removed}"));
+                let error = deployed.ask(function, &request).expect_err(&format!("{action} without {removed}"));
                 assert!(error.starts_with("AccessDenied: ") && error.contains(&removed), "{action}: {error}");
                 println!("{action} without {removed} ({sid}): AccessDenied");
             }
@@ -376,7 +410,8 @@ fn operators_and_the_sweep_have_what_they_need_and_nothing_less() {
             // The emulator's rotation is a stub, which a compromise does not take for the end of one.
             continue;
         }
-        deployed.invoke(function, &request).unwrap_or_else(|error| panic!("{action}: {error}"));
+        let answer = deployed.ask(function, &request).unwrap_or_else(|error| panic!("{action}: {error}"));
+        assert!(action != "sweep" || answer["revokedSecrets"] == json!([secret]), "{answer}");
         println!("{action}: passes with {role}");
         // Each deployment does its own actions only.
         let foreign = if function == "SweepFunction" {
