@@ -7,7 +7,7 @@
 
 pub mod fernet;
 pub mod format;
-mod gcm;
+pub(crate) mod gcm;
 pub mod raw;
 pub mod states;
 mod text;

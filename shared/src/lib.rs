@@ -11,7 +11,7 @@
 //! | finishSecret | looks at both once more, moves `AWSCURRENT`, proves again, or puts the old value back | describe, get both, move |
 //!
 //! Dependencies point one way: `lambda -> aws, protocol -> store, target, kind, versions -> event, policy, keyring,
-//! document, secret`. The last ones do no I/O and read no clock: time and randomness come in as arguments.
+//! document, rows, secret`. The last ones do no I/O and read no clock: time and randomness come in as arguments.
 //!
 //! # A kind of secret
 //!
@@ -86,6 +86,7 @@ pub mod kind;
 pub mod lambda;
 pub mod policy;
 pub mod protocol;
+pub mod rows;
 pub mod secret;
 pub mod store;
 pub mod target;

@@ -57,7 +57,7 @@ impl WireFormat for Fernet {
 
     fn ciphers(&self, document: &Document) -> Result<Ciphers, RotationError> {
         let ring = self.parse(document)?;
-        let cipher = |key: &Key| Box::new(FernetCipher(key.material().clone())) as Box<dyn Cipher>;
+        let cipher = |key: &Key| Box::new(FernetCipher::new(key.material())) as Box<dyn Cipher>;
         Ok(Ciphers(ring.keys().map(|(_, key)| (key.id(), cipher(key))).collect()))
     }
 }
@@ -72,44 +72,72 @@ fn decode(text: &str, place: &dyn Fn() -> Place) -> Result<Key, KeyringError> {
 
 const VERSION: u8 = 0x80;
 const IV_BYTES: usize = 16;
+const BLOCK_BYTES: usize = 16;
 const HMAC_BYTES: usize = 32;
+const HMAC_BLOCK_BYTES: usize = 64;
 /// Version, time, initialisation vector.
 const HEADER_BYTES: usize = 1 + 8 + IV_BYTES;
 
+/// Whether the bytes have the shape of a token: the version, and whole blocks between header and signature.
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
+    let encrypted = bytes.len().checked_sub(HEADER_BYTES + HMAC_BYTES);
+    let whole = encrypted.is_some_and(|length| length > 0 && length.is_multiple_of(BLOCK_BYTES));
+    whole && bytes.first() == Some(&VERSION)
+}
+
+/// When a token says that it was made, in seconds of Unix time.
+pub(crate) fn made_at(token: &[u8]) -> Option<u64> {
+    token.get(1..9)?.try_into().ok().map(u64::from_be_bytes)
+}
+
 /// A Fernet key: 16 bytes for HMAC-SHA256, 16 bytes for AES-128-CBC.
-struct FernetCipher(KeyMaterial);
+struct FernetCipher {
+    /// Keyed already: a job that re-encrypts rows signs with it millions of times.
+    signature: Hmac<Sha256>,
+    key: KeyMaterial,
+}
 
 impl FernetCipher {
-    fn signature(&self) -> Option<Hmac<Sha256>> {
-        Hmac::new_from_slice(&self.0.expose()[..16]).ok()
+    fn new(key: &KeyMaterial) -> Self {
+        // HMAC fills a short key with zeros up to a block (RFC 2104 §2); a whole block is a key that cannot be refused.
+        let mut block = Zeroizing::new([0; HMAC_BLOCK_BYTES]);
+        block[..16].copy_from_slice(&key.expose()[..16]);
+        let signature = Hmac::new((&*block).into());
+        Self { signature, key: key.clone() }
     }
 
     fn encryption_key(&self) -> &[u8] {
-        &self.0.expose()[16..]
+        &self.key.expose()[16..]
+    }
+
+    /// What is signed in a token, when the signature is this key's.
+    fn signed<'a>(&self, token: &'a [u8]) -> Option<&'a [u8]> {
+        let (signed, signature) = token.split_at_checked(token.len().checked_sub(HMAC_BYTES)?)?;
+        self.signature.clone().chain_update(signed).verify_slice(signature).ok()?;
+        Some(signed)
     }
 }
 
 impl Cipher for FernetCipher {
-    fn seal(&self, plaintext: &[u8], now: SystemTime, rng: &mut StdRng) -> Option<Vec<u8>> {
+    fn seal_bytes(&self, plaintext: &[u8], aad: &[u8], seconds: u64, rng: &mut StdRng) -> Option<Vec<u8>> {
+        if !aad.is_empty() {
+            return None;
+        }
         let mut iv = [0; IV_BYTES];
         rng.fill_bytes(&mut iv);
-        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut token = [&[VERSION][..], &seconds.to_be_bytes(), &iv].concat();
         // Padding takes 1 to 16 bytes.
-        let mut text = Zeroizing::new([plaintext, &[0; 16]].concat());
+        let mut text = Zeroizing::new([plaintext, &[0; BLOCK_BYTES]].concat());
         let encryptor = cbc::Encryptor::<Aes128>::new_from_slices(self.encryption_key(), &iv).ok()?;
         token.extend_from_slice(encryptor.encrypt_padded::<Pkcs7>(&mut text, plaintext.len()).ok()?);
-        let signature = self.signature()?.chain_update(&token).finalize().into_bytes();
+        let signature = self.signature.clone().chain_update(&token).finalize().into_bytes();
         token.extend_from_slice(&signature);
-        Some(URL_SAFE.encode(token).into_bytes())
+        Some(token)
     }
 
-    fn open(&self, ciphertext: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let token = URL_SAFE.decode(ciphertext).ok()?;
-        let (signed, signature) = token.split_at_checked(token.len().checked_sub(HMAC_BYTES)?)?;
-        self.signature()?.chain_update(signed).verify_slice(signature).ok()?;
-        let (header, encrypted) = signed.split_at_checked(HEADER_BYTES)?;
-        if header[0] != VERSION {
+    fn open_bytes(&self, token: &[u8], aad: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (header, encrypted) = self.signed(token)?.split_at_checked(HEADER_BYTES)?;
+        if header[0] != VERSION || !aad.is_empty() {
             return None;
         }
         let iv = &header[HEADER_BYTES - IV_BYTES..];
@@ -118,5 +146,18 @@ impl Cipher for FernetCipher {
         let length = decryptor.decrypt_padded::<Pkcs7>(&mut text).ok()?.len();
         text.truncate(length);
         Some(text)
+    }
+
+    fn is_named_by(&self, token: &[u8]) -> bool {
+        self.signed(token).is_some()
+    }
+
+    fn seal(&self, plaintext: &[u8], now: SystemTime, rng: &mut StdRng) -> Option<Vec<u8>> {
+        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.seal_bytes(plaintext, &[], seconds, rng).map(|token| URL_SAFE.encode(token).into_bytes())
+    }
+
+    fn open(&self, ciphertext: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.open_bytes(&URL_SAFE.decode(ciphertext).ok()?, &[])
     }
 }

@@ -1,6 +1,6 @@
 //! How a keyring is written in a secret, and what its keys encrypt like.
 
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::rngs::StdRng;
 use zeroize::Zeroizing;
@@ -72,12 +72,30 @@ pub trait WireFormat: Sync {
 }
 
 /// One key at work.
+///
+/// A format's ciphertexts are bytes; `fernet` alone has a text form of its own, the token. [`seal`](Self::seal) and
+/// [`open`](Self::open) speak the form that the format's specification gives, the other methods the bytes.
 pub trait Cipher: Send + Sync {
+    /// Encrypts, and binds the associated data to it. `seconds` is the Unix time that a Fernet token tells; the other formats
+    /// tell none. `None` when the text is too long for the cipher, or the cipher takes no associated data and there is some.
+    fn seal_bytes(&self, plaintext: &[u8], aad: &[u8], seconds: u64, rng: &mut StdRng) -> Option<Vec<u8>>;
+
+    /// Decrypts; `None` when the ciphertext is not under this key with this associated data, or damaged.
+    fn open_bytes(&self, ciphertext: &[u8], aad: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
+
+    /// Whether the ciphertext itself tells that it is under this key: by the key id before it, or by a signature.
+    fn is_named_by(&self, ciphertext: &[u8]) -> bool;
+
     /// Encrypts; `None` when the text is too long for the cipher.
-    fn seal(&self, plaintext: &[u8], now: SystemTime, rng: &mut StdRng) -> Option<Vec<u8>>;
+    fn seal(&self, plaintext: &[u8], now: SystemTime, rng: &mut StdRng) -> Option<Vec<u8>> {
+        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.seal_bytes(plaintext, &[], seconds, rng)
+    }
 
     /// Decrypts; `None` when the ciphertext is not under this key, or damaged.
-    fn open(&self, ciphertext: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
+    fn open(&self, ciphertext: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.open_bytes(ciphertext, &[])
+    }
 }
 
 /// The keys of a value at work.

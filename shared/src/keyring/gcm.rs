@@ -1,16 +1,17 @@
 //! AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce before the ciphertext and a 128-bit tag behind it.
 
-use std::time::SystemTime;
-
 use aes_gcm::Aes256Gcm;
-use aes_gcm::aead::{Aead as _, KeyInit as _, Nonce};
+use aes_gcm::aead::{Aead as _, KeyInit as _, Nonce, Payload};
 use rand::RngCore as _;
 use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
 use super::{Cipher, KeyMaterial};
 
-const NONCE_BYTES: usize = 12;
+/// The length of the nonce before a ciphertext.
+pub(crate) const NONCE_BYTES: usize = 12;
+/// The length of the tag behind it.
+pub(crate) const TAG_BYTES: usize = 16;
 
 /// A key, and what stands before each of its ciphertexts.
 pub(super) struct AesGcm {
@@ -25,16 +26,20 @@ impl AesGcm {
 }
 
 impl Cipher for AesGcm {
-    fn seal(&self, plaintext: &[u8], _: SystemTime, rng: &mut StdRng) -> Option<Vec<u8>> {
+    fn seal_bytes(&self, plaintext: &[u8], aad: &[u8], _: u64, rng: &mut StdRng) -> Option<Vec<u8>> {
         let mut nonce = Nonce::<Aes256Gcm>::default();
         rng.fill_bytes(&mut nonce);
-        let sealed = self.cipher.encrypt(&nonce, plaintext).ok()?;
+        let sealed = self.cipher.encrypt(&nonce, Payload { msg: plaintext, aad }).ok()?;
         Some([&self.prefix, nonce.as_slice(), &sealed].concat())
     }
 
-    fn open(&self, ciphertext: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    fn open_bytes(&self, ciphertext: &[u8], aad: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (nonce, sealed) = ciphertext.strip_prefix(self.prefix.as_slice())?.split_at_checked(NONCE_BYTES)?;
         let nonce = Nonce::<Aes256Gcm>::try_from(nonce).ok()?;
-        self.cipher.decrypt(&nonce, sealed).ok().map(Zeroizing::new)
+        self.cipher.decrypt(&nonce, Payload { msg: sealed, aad }).ok().map(Zeroizing::new)
+    }
+
+    fn is_named_by(&self, ciphertext: &[u8]) -> bool {
+        !self.prefix.is_empty() && ciphertext.starts_with(&self.prefix)
     }
 }

@@ -12,6 +12,7 @@ mod keyring;
 mod keys;
 mod operations;
 mod policy;
+mod rows;
 mod target;
 mod target_http;
 mod token;

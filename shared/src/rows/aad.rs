@@ -1,0 +1,26 @@
+//! The associated data of a value: bytes that are authenticated with it and stored elsewhere in its row, so that a
+//! ciphertext that is moved to another row does not open there.
+//!
+//! It is made from columns that the configuration names, in that order:
+//!
+//! - no column: there is none;
+//! - one column: its value as it is;
+//! - several columns: the [netstring](https://cr.yp.to/proto/netstrings.txt) of each, one behind the other: the length in bytes in
+//!   decimal digits, a colon, the value, a comma. Of `tenant` and `42` that is `6:tenant,2:42,`. No two rows that differ in one of
+//!   the columns have the same.
+//!
+//! The value of a column is the bytes of a `bytea`, and of any other type its text in PostgreSQL's output format, in UTF-8: a
+//! number in decimal digits, a `uuid` in lower case with hyphens. A row with a null among the columns has no associated data.
+
+/// The associated data of the columns' values.
+#[must_use]
+pub fn associated_data(columns: &[&[u8]]) -> Vec<u8> {
+    match columns {
+        [] => vec![],
+        [column] => column.to_vec(),
+        columns => {
+            let netstring = |column: &&[u8]| [column.len().to_string().as_bytes(), b":", column, b","].concat();
+            columns.iter().flat_map(netstring).collect()
+        }
+    }
+}
