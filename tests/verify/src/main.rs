@@ -64,7 +64,9 @@ fn verify() -> Result<Verified, String> {
     run("lints", cargo("clippy --workspace --all-targets --locked --quiet -- -D warnings"))?;
     run(
         "the functions",
-        cargo("build --locked --quiet --package admin-token --package encryption-key --package operate --bins"),
+        cargo(
+            "build --locked --quiet --package admin-token --package encryption-key --package operate --package reencrypt --bins",
+        ),
     )?;
     let passed = run("tests", cargo("test --workspace --locked"))?;
     run("the demo", cargo("run --locked --quiet --package demo"))?;

@@ -13,7 +13,12 @@ def answer(request):
         return {"key": Fernet.generate_key().decode()}
     keyring = MultiFernet([Fernet(key) for key in request["keys"].split(",")])
     if operation == "encrypt":
-        return {"token": keyring.encrypt(base64.b64decode(request["plaintext"], validate=True)).decode()}
+        plaintext = base64.b64decode(request["plaintext"], validate=True)
+        made = request.get("time")
+        token = keyring.encrypt(plaintext) if made is None else keyring.encrypt_at_time(plaintext, made)
+        return {"token": token.decode()}
+    if operation == "time":
+        return {"time": keyring.extract_timestamp(request["token"])}
     if operation == "decrypt":
         return {"plaintext": base64.b64encode(keyring.decrypt(request["token"])).decode()}
     if operation == "rotate":

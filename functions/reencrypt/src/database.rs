@@ -1,0 +1,220 @@
+//! Connections to the database, and what its errors mean.
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use rotation::deadline::Deadline;
+use rotation::error::RotationError;
+use rotation::secret::SecretText;
+use rotation::store::SecretStore;
+use serde::Deserialize;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Config, NoTls, Row};
+
+use crate::error::ReencryptError;
+use crate::settings::{Database, Pace};
+use crate::tls::Tls;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most that one statement's rows may take in memory, in bytes; the rest is left for the next one.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// A database that can be connected to.
+#[derive(Debug)]
+pub(crate) struct Access {
+    database: Database,
+    tls: Option<Tls>,
+}
+
+/// Why a statement was not done.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// Another transaction is in its way, or it took too long: it can be tried again.
+    Busy(String),
+    /// There is no point in trying it again now.
+    Failed(ReencryptError),
+}
+
+impl From<Trouble> for ReencryptError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Busy(problem) => Self::DatabaseBusy { problem },
+            Trouble::Failed(error) => error,
+        }
+    }
+}
+
+/// A user of the database.
+pub(crate) struct User {
+    name: String,
+    password: SecretText,
+}
+
+#[derive(Deserialize)]
+struct UserSecret {
+    username: String,
+    password: SecretText,
+}
+
+impl Access {
+    pub(crate) fn new(database: Database) -> Result<Self, RotationError> {
+        Ok(Self { tls: Tls::of(&database)?, database })
+    }
+
+    /// Reads the secret with the user.
+    pub(crate) async fn user(&self, store: &impl SecretStore) -> Result<User, ReencryptError> {
+        let secret = &self.database.secret;
+        let value = store.get_current(secret).await.map_err(|error| RotationError::CredentialUnavailable {
+            secret: secret.clone(),
+            reason: Box::new(error.into()),
+        })?;
+        // The parser's own words could quote the password.
+        let invalid = |_| ReencryptError::DatabaseSecretInvalid { secret: secret.clone() };
+        let UserSecret { username, password } = serde_json::from_str(value.text.expose()).map_err(invalid)?;
+        Ok(User { name: username, password })
+    }
+
+    /// Connects, and sets what all statements of the session rely on.
+    pub(crate) async fn connect(
+        &self,
+        user: &User,
+        pace: &Pace,
+        deadline: Deadline,
+    ) -> Result<Session, ReencryptError> {
+        let Database { host, port, name, .. } = &self.database;
+        let mut config = Config::new();
+        config.host(host).port(*port).dbname(name).user(&user.name).password(user.password.expose());
+        config.application_name("reencrypt").connect_timeout(CONNECT_TIMEOUT);
+        let place = if host.starts_with('/') { host.clone() } else { format!("{host}:{port}") };
+        let connecting = async {
+            match &self.tls {
+                Some(tls) => {
+                    let (client, connection) = config.ssl_mode(SslMode::Require).connect(tls.clone()).await?;
+                    tokio::spawn(connection);
+                    Ok(client)
+                }
+                None => {
+                    let (client, connection) = config.ssl_mode(SslMode::Disable).connect(NoTls).await?;
+                    tokio::spawn(connection);
+                    Ok::<_, tokio_postgres::Error>(client)
+                }
+            }
+        };
+        let session = |client| Session { client, place: place.clone(), deadline };
+        let late =
+            || ReencryptError::DatabaseUnavailable { place: place.clone(), problem: "no answer in time".to_owned() };
+        let client = deadline.bound(connecting).await.ok_or_else(late)?;
+        let client = client.map_err(|error| ReencryptError::from(trouble(&place, &error)))?;
+        let session = session(client);
+        session.set(pace).await?;
+        Ok(session)
+    }
+}
+
+/// A connection.
+pub(crate) struct Session {
+    client: Client,
+    place: String,
+    deadline: Deadline,
+}
+
+/// A parameter of a statement, with its type.
+pub(crate) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// Rows, and whether the statement had more of them than fit into memory.
+pub(crate) struct Rows {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) cut_short: bool,
+}
+
+impl Session {
+    async fn set(&self, pace: &Pace) -> Result<(), Trouble> {
+        let milliseconds = |duration: Duration| duration.as_millis().max(1);
+        // A row that a policy hides would never be counted: without row security the database refuses instead. Texts of keys and
+        // of associated data must not depend on how the server or the role is configured.
+        self.execute(&format!(
+            "SET lock_timeout = {}; SET statement_timeout = {}; SET row_security = off; \
+             SET default_transaction_isolation = 'read committed'; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; \
+             SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; SET bytea_output = 'hex'",
+            milliseconds(pace.lock_timeout),
+            milliseconds(pace.statement_timeout),
+        ))
+        .await
+    }
+
+    /// Lets the statements that follow take all the time that is left.
+    pub(crate) async fn without_statement_timeout(&self) -> Result<(), Trouble> {
+        let left = self.deadline.left().as_millis().max(1);
+        self.execute(&format!("SET statement_timeout = {left}")).await
+    }
+
+    async fn execute(&self, statements: &str) -> Result<(), Trouble> {
+        self.bound(self.client.batch_execute(statements)).await
+    }
+
+    /// The rows that a statement returns. Its text is planned for these parameters: a plan for any number of rows would read the
+    /// whole table for each of them.
+    pub(crate) async fn query(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Trouble> {
+        self.bound(self.client.query_typed(statement, parameters)).await
+    }
+
+    /// The same for as many rows as fit into memory.
+    pub(crate) async fn query_some(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Rows, Trouble> {
+        self.bound(async {
+            let parameters = parameters.iter().map(|(value, kind)| (*value, kind.clone()));
+            let mut stream = std::pin::pin!(self.client.query_typed_raw(statement, parameters).await?);
+            let (mut rows, mut bytes) = (vec![], 0);
+            while let Some(row) = stream.try_next().await? {
+                bytes += row.raw_size_bytes();
+                rows.push(row);
+                if bytes >= MOST_BYTES {
+                    return Ok(Rows { rows, cut_short: true });
+                }
+            }
+            Ok(Rows { rows, cut_short: false })
+        })
+        .await
+    }
+
+    async fn bound<T>(&self, call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Trouble> {
+        let late = || ReencryptError::DatabaseUnavailable {
+            place: self.place.clone(),
+            problem: "no answer in the time that this invocation had left".to_owned(),
+        };
+        let result = self.deadline.bound(call).await.ok_or_else(|| Trouble::Failed(late()))?;
+        result.map_err(|error| trouble(&self.place, &error))
+    }
+}
+
+/// What an error of the database means. Its message is repeated only where it cannot hold a value: where it tells of rights, of names
+/// and of the server's state.
+fn trouble(place: &str, error: &tokio_postgres::Error) -> Trouble {
+    let unavailable =
+        |problem: String| Trouble::Failed(ReencryptError::DatabaseUnavailable { place: place.to_owned(), problem });
+    let Some(refused) = error.as_db_error() else {
+        let mut deepest: &dyn std::error::Error = error;
+        while let Some(source) = deepest.source() {
+            deepest = source;
+        }
+        return unavailable(deepest.to_string());
+    };
+    let code = refused.code();
+    let named = || format!("SQLSTATE {}", code.code());
+    match code {
+        &SqlState::LOCK_NOT_AVAILABLE
+        | &SqlState::T_R_DEADLOCK_DETECTED
+        | &SqlState::T_R_SERIALIZATION_FAILURE
+        | &SqlState::QUERY_CANCELED => Trouble::Busy(named()),
+        &SqlState::ADMIN_SHUTDOWN
+        | &SqlState::CRASH_SHUTDOWN
+        | &SqlState::CANNOT_CONNECT_NOW
+        | &SqlState::TOO_MANY_CONNECTIONS => unavailable(format!("{}: {}", named(), refused.message())),
+        code => {
+            let tells_no_value = ["25", "28", "3D", "42"].iter().any(|class| code.code().starts_with(class));
+            let message = if tells_no_value { format!(": {}", refused.message()) } else { String::new() };
+            Trouble::Failed(ReencryptError::DatabaseRefused { problem: format!("{}{message}", named()) })
+        }
+    }
+}

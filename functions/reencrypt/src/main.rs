@@ -1,0 +1,8 @@
+//! The function that re-encrypts rows. Everything is in the library; this wires it to AWS Lambda.
+
+use reencrypt::Worker;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), rotation::lambda::Error> {
+    rotation::lambda::serve(Worker::start, reencrypt::answer).await
+}

@@ -1,0 +1,64 @@
+//! The keyring that rows are opened with.
+
+use rotation::error::RotationError;
+use rotation::event::VersionId;
+use rotation::keyring::{Ciphers, KeyId};
+use rotation::store::SecretStore;
+use rotation::versions::Stage;
+
+use crate::error::ReencryptError;
+use crate::settings::Settings;
+
+/// The current keyring.
+pub(crate) struct Ring {
+    pub(crate) secret: String,
+    pub(crate) version: VersionId,
+    pub(crate) primary: KeyId,
+    pub(crate) ciphers: Ciphers,
+}
+
+impl Ring {
+    /// Reads the ring. The secret is never written.
+    pub(crate) async fn current(settings: &Settings, store: &impl SecretStore) -> Result<Self, ReencryptError> {
+        let described = store.describe(&settings.key_secret).await?;
+        settings.policy.check_name(&described.name)?;
+        let policy = settings.policy.for_secret(&described.tags, described.as_of)?;
+        let expected = settings.columns.first().map(|column| column.format.ring());
+        if expected != Some(policy.key_format) {
+            return Err(RotationError::InvalidConfiguration {
+                variable: "REENCRYPT_COLUMNS".to_owned(),
+                problem: format!(
+                    "names formats of another kind of ring than that of secret {}: check rotation:key-format",
+                    described.name
+                ),
+            }
+            .into());
+        }
+        let version = described.versions.holder(&Stage::Current).cloned();
+        let version = version.ok_or_else(|| missing(&described.name))?;
+        let value = store.get(&settings.key_secret, &version).await?;
+        let value = value.ok_or(RotationError::ValueMissing { version: version.clone() })?;
+        let wire = policy.key_format.wire();
+        let ciphers = wire.ciphers(&wire.document(value.text, policy.field.as_ref())?)?;
+        let primary = ciphers.iter().next().map(|(primary, _)| primary);
+        let primary = primary.ok_or(RotationError::EmptyValue)?;
+        Ok(Self { secret: described.name, version, primary, ciphers })
+    }
+
+    /// Whether another version has become current since.
+    pub(crate) async fn is_superseded(
+        &self,
+        settings: &Settings,
+        store: &impl SecretStore,
+    ) -> Result<bool, ReencryptError> {
+        let described = store.describe(&settings.key_secret).await?;
+        Ok(described.versions.holder(&Stage::Current) != Some(&self.version))
+    }
+}
+
+fn missing(name: &str) -> RotationError {
+    RotationError::InvalidConfiguration {
+        variable: "REENCRYPT_KEY_SECRET".to_owned(),
+        problem: format!("names secret {name}, which has no current value"),
+    }
+}

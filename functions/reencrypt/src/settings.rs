@@ -1,0 +1,235 @@
+//! What the stack configures: which columns, where the database is, and how hard it may be worked.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rotation::environment::Environment;
+use rotation::error::RotationError;
+use rotation::policy::{KEY_SETTINGS, StackPolicy};
+use rotation::rows::{Encoding, RowFormat};
+use serde::{Deserialize, Serialize};
+
+const COLUMNS: &str = "REENCRYPT_COLUMNS";
+const KEY_SECRET: &str = "REENCRYPT_KEY_SECRET";
+const BATCH_ROWS: &str = "REENCRYPT_BATCH_ROWS";
+const BATCH_TIME: &str = "REENCRYPT_BATCH_TIME";
+const ROWS_PER_SECOND: &str = "REENCRYPT_ROWS_PER_SECOND";
+const LOCK_TIMEOUT: &str = "REENCRYPT_LOCK_TIMEOUT";
+const STATEMENT_TIMEOUT: &str = "REENCRYPT_STATEMENT_TIMEOUT";
+const SECRET: &str = "DATABASE_SECRET";
+const HOST: &str = "DATABASE_HOST";
+const PORT: &str = "DATABASE_PORT";
+const DATABASE: &str = "DATABASE_NAME";
+const CA_FILE: &str = "DATABASE_CA_FILE";
+
+/// More columns than any configuration that fits into an environment.
+const MOST_COLUMNS: usize = 64;
+/// PostgreSQL's longest identifier, in bytes (`NAMEDATALEN` - 1).
+const LONGEST_NAME: usize = 63;
+/// PostgreSQL looks for deadlocks after a second of waiting (`deadlock_timeout`), and then ends one of the transactions. Whoever
+/// gives up before that is never the reason why it ends another's.
+const LONGEST_LOCK_TIMEOUT: Duration = Duration::from_millis(900);
+
+/// A column, by its names in the catalogue of the database: as they are stored there, case and all, and not as SQL would quote
+/// them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnName {
+    /// The schema.
+    #[serde(default = "public")]
+    pub schema: String,
+    /// The table.
+    pub table: String,
+    /// The column.
+    pub column: String,
+}
+
+fn public() -> String {
+    "public".to_owned()
+}
+
+impl fmt::Display for ColumnName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.schema, self.table, self.column)
+    }
+}
+
+/// A column, and what is stored in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: ColumnName,
+    /// The format of the ciphertexts.
+    pub format: RowFormat,
+    /// Their encoding; `None` means base64 in a text and the bytes themselves in a `bytea`.
+    pub encoding: Option<Encoding>,
+    /// The columns of the row that the associated data is made of, see [`rotation::rows::aad`].
+    pub aad: Vec<String>,
+}
+
+/// An entry of `REENCRYPT_COLUMNS`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    #[serde(default = "public")]
+    schema: String,
+    table: String,
+    column: String,
+    format: RowFormat,
+    encoding: Option<Encoding>,
+    #[serde(default)]
+    aad: Vec<String>,
+}
+
+/// Where the database is, and whose password opens it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Name or ARN of the secret with `username` and `password`.
+    pub secret: String,
+    /// Host name, address, or the folder of a Unix socket.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Name of the database.
+    pub name: String,
+    /// A file of root certificates in PEM, instead of the system's.
+    pub ca_file: Option<String>,
+}
+
+impl Database {
+    /// Whether the traffic stays on this machine, which needs no TLS.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let address = self.host.parse::<IpAddr>();
+        self.host.starts_with('/') || address.map_or(self.host == "localhost", |address| address.is_loopback())
+    }
+}
+
+/// How hard the database may be worked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The most rows that one statement reads or writes.
+    pub batch_rows: usize,
+    /// How long one UPDATE should take: its rows are locked for so long.
+    pub batch_time: Duration,
+    /// The most rows that are written in a second; `None` means no limit.
+    pub rows_per_second: Option<u32>,
+    /// How long a statement waits for another's lock.
+    pub lock_timeout: Duration,
+    /// How long a statement may take.
+    pub statement_timeout: Duration,
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The columns, in the order in which a census counts them.
+    pub columns: Vec<Column>,
+    /// Name or ARN of the secret with the keyring.
+    pub key_secret: String,
+    /// The stack's part of the policy for keyrings.
+    pub policy: StackPolicy,
+    /// The database.
+    pub database: Database,
+    /// The pace.
+    pub pace: Pace,
+}
+
+fn invalid(variable: &str, problem: impl Into<String>) -> RotationError {
+    RotationError::InvalidConfiguration { variable: variable.to_owned(), problem: problem.into() }
+}
+
+impl Settings {
+    /// Reads the variables of the function.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`] or [`RotationError::InvalidPolicy`] with the variable's name.
+    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+        let known = [COLUMNS, KEY_SECRET, BATCH_ROWS, BATCH_TIME, ROWS_PER_SECOND, LOCK_TIMEOUT, STATEMENT_TIMEOUT];
+        environment.refuse_unknown("REENCRYPT_", &known)?;
+        environment.refuse_unknown("DATABASE_", &[SECRET, HOST, PORT, DATABASE, CA_FILE])?;
+        let database = Database {
+            secret: environment.require(SECRET)?.to_owned(),
+            host: environment.require(HOST)?.to_owned(),
+            port: environment.parse(PORT, "a port")?.unwrap_or(5432),
+            name: environment.require(DATABASE)?.to_owned(),
+            ca_file: environment.get(CA_FILE).map(str::to_owned),
+        };
+        let duration = |variable, default, longest| {
+            let duration = environment.duration(variable)?.unwrap_or(default);
+            let problem = || format!("expected a duration from 1ms to {longest:?}");
+            let fits = (Duration::from_millis(1)..=longest).contains(&duration);
+            if fits { Ok(duration) } else { Err(invalid(variable, problem())) }
+        };
+        let rows = "a number of rows from 1 to 20000";
+        let batch_rows = environment.parse(BATCH_ROWS, rows)?.unwrap_or(5000);
+        if !(1..=20_000).contains(&batch_rows) {
+            return Err(invalid(BATCH_ROWS, format!("expected {rows}")));
+        }
+        let rows_per_second = environment.parse(ROWS_PER_SECOND, "a number of rows, at least 1")?;
+        if rows_per_second == Some(0) {
+            return Err(invalid(ROWS_PER_SECOND, "expected a number of rows, at least 1"));
+        }
+        let minute = Duration::from_secs(60);
+        Ok(Self {
+            columns: columns(environment.require(COLUMNS)?)?,
+            key_secret: environment.require(KEY_SECRET)?.to_owned(),
+            policy: StackPolicy::from_environment(environment, KEY_SETTINGS)?,
+            database,
+            pace: Pace {
+                batch_rows,
+                batch_time: duration(BATCH_TIME, Duration::from_millis(250), minute)?,
+                rows_per_second,
+                lock_timeout: duration(LOCK_TIMEOUT, Duration::from_millis(200), LONGEST_LOCK_TIMEOUT)?,
+                statement_timeout: duration(STATEMENT_TIMEOUT, Duration::from_secs(5), minute)?,
+            },
+        })
+    }
+
+    /// The column of this name.
+    #[must_use]
+    pub fn column(&self, name: &ColumnName) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == *name)
+    }
+}
+
+fn columns(json: &str) -> Result<Vec<Column>, RotationError> {
+    // The configuration holds no secret: the parser may say where and what is wrong with it.
+    let entries: Vec<Entry> =
+        serde_json::from_str(json).map_err(|error| invalid(COLUMNS, format!("is not as expected: {error}")))?;
+    if !(1..=MOST_COLUMNS).contains(&entries.len()) {
+        return Err(invalid(COLUMNS, format!("expected 1 to {MOST_COLUMNS} columns")));
+    }
+    let mut columns: Vec<Column> = vec![];
+    for Entry { schema, table, column, format, encoding, aad } in entries {
+        let names = [&schema, &table, &column].into_iter().chain(&aad);
+        if !names.into_iter().all(|name| is_name(name)) {
+            return Err(invalid(COLUMNS, format!("expected names of 1 to {LONGEST_NAME} bytes, without a zero byte")));
+        }
+        let name = ColumnName { schema, table, column };
+        let wrong = |problem: &str| Err(invalid(COLUMNS, format!("column {name} {problem}")));
+        if columns.iter().any(|column| column.name == name) {
+            return wrong("stands there twice");
+        }
+        if !aad.is_empty() && !format.takes_aad() {
+            return wrong("has aad, and Fernet tokens take no associated data");
+        }
+        if aad.contains(&name.column) {
+            return wrong("is named in its own aad");
+        }
+        if encoding.is_some() && !format.takes_encoding() {
+            return wrong("has an encoding, and its format is always written in the same way");
+        }
+        columns.push(Column { name, format, encoding, aad });
+    }
+    let ring = columns[0].format.ring();
+    if columns.iter().any(|column| column.format.ring() != ring) {
+        let problem = "expected columns of one keyring: fernet alone, tink alone, or aes-gcm and aes-gcm-hex";
+        return Err(invalid(COLUMNS, problem));
+    }
+    Ok(columns)
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&name.len()) && !name.contains('\0')
+}

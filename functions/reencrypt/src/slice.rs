@@ -1,0 +1,305 @@
+//! The rows of a range, encrypted again under the primary key.
+//!
+//! Three stages work at once, so that neither the database nor this process waits for the other: one reads the next batch, one
+//! decrypts and encrypts, one writes. A batch is one `UPDATE` that replaces only values which are still as they were read. What the
+//! application wrote in between stays, and is looked at again. The rows are the only record of how far the work is: to kill this
+//! process at any moment loses nothing.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rotation::deadline::Deadline;
+use rotation::keyring::{Ciphers, KeyId};
+use rotation::rows::aad::associated_data;
+use rotation::rows::{Rewrapped, RowCodec};
+use serde::Serialize;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::Instant;
+use tokio_postgres::Row;
+
+use crate::database::{Session, Trouble};
+use crate::error::ReencryptError;
+use crate::pace::Throttle;
+use crate::reader::{self, BUSY_PAUSE, Batch};
+use crate::request::Range;
+use crate::settings::Pace;
+use crate::table::{Busy, Change, Source, Stored, get};
+use crate::tally::{Tally, Unreadable};
+
+/// After so many rows the connections get a turn: everything runs on one thread.
+pub(crate) const SHARE: usize = 32;
+/// More rows that were not written than these are looked at again before the range goes on.
+const MOST_AGAIN: usize = 10_000;
+/// How often rows that others have locked are tried again.
+const MOST_ROUNDS: u32 = 8;
+
+/// What became of a slice.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Sliced {
+    #[serde(flatten)]
+    pub(crate) tally: Tally,
+    /// Rows that were under the primary key already.
+    pub(crate) under_primary: u64,
+    /// Rows that were encrypted again: the sum of `keys`.
+    pub(crate) rewrapped: u64,
+    /// Rows that the application wrote in between. Its value stays, and was looked at again.
+    pub(crate) overtaken: u64,
+    /// Rows that were deleted in between.
+    pub(crate) deleted: u64,
+    /// Rows that stayed locked by others. They are as they were.
+    pub(crate) busy: u64,
+}
+
+/// The work on one range.
+pub(crate) struct Slice<'a> {
+    pub(crate) source: &'a Source<'a>,
+    pub(crate) ciphers: &'a Ciphers,
+    /// One connection reads while the other writes.
+    pub(crate) reading: Session,
+    pub(crate) writing: Session,
+    pub(crate) pace: Pace,
+    /// When to read no more.
+    pub(crate) stop: Deadline,
+}
+
+/// A batch with its new values.
+struct Work {
+    batch: Batch,
+    anew: Vec<Anew>,
+}
+
+/// The new value of a row.
+struct Anew {
+    row: usize,
+    from: KeyId,
+    stored: Vec<u8>,
+}
+
+/// Rows that were not written, by their keys.
+#[derive(Default)]
+struct Again(Vec<String>);
+
+impl Slice<'_> {
+    /// Works until the end of the range or until `stop`: the counts, and where to go on.
+    pub(crate) async fn run(&self, range: &Range, rng: &mut StdRng) -> Result<(Sliced, Option<Range>), ReencryptError> {
+        let throttle = Throttle::for_writing(self.pace);
+        let codec = self.source.codec(self.ciphers);
+        let mut of_second_look = StdRng::from_rng(rng);
+        let (batches, read) = channel(1);
+        let (works, to_write) = channel(1);
+        let reading = reader::read(self.source, &self.reading, range, &throttle, self.stop, batches);
+        let rewrapping = rewrap_all(&codec, read, works, rng);
+        let writing = self.write_all(&codec, &throttle, to_write, &mut of_second_look);
+        let (all, seen, (written, last)) = tokio::try_join!(reading, rewrapping, writing)?;
+        let next = (!all).then(|| Range { after: last.or_else(|| range.after.clone()), ..range.clone() });
+        Ok((seen.and(written), next))
+    }
+
+    /// Writes what comes, and then what could not be written: the counts, and the key of the last row.
+    async fn write_all(
+        &self,
+        codec: &RowCodec<'_>,
+        throttle: &Throttle,
+        mut works: Receiver<Work>,
+        rng: &mut StdRng,
+    ) -> Result<(Sliced, Option<String>), ReencryptError> {
+        let (mut sliced, mut again, mut last) = (Sliced::new(), Again::default(), None);
+        while let Some(Work { batch, anew }) = works.recv().await {
+            if !anew.is_empty() {
+                self.write(throttle, &batch.rows, anew, &mut sliced, &mut again).await?;
+            }
+            last = Some(batch.last);
+            if again.0.len() >= MOST_AGAIN {
+                self.look_again(codec, throttle, &mut sliced, &mut again, rng).await?;
+            }
+        }
+        self.look_again(codec, throttle, &mut sliced, &mut again, rng).await?;
+        Ok((sliced, last))
+    }
+
+    /// Writes one batch.
+    async fn write(
+        &self,
+        throttle: &Throttle,
+        rows: &[Row],
+        anew: Vec<Anew>,
+        sliced: &mut Sliced,
+        again: &mut Again,
+    ) -> Result<(), ReencryptError> {
+        let (changes, from) = changes(rows, anew)?;
+        throttle.admit(changes.len(), self.stop).await;
+        let began = Instant::now();
+        match self.source.write(&self.writing, &changes, Busy::Wait).await {
+            Ok(written) => {
+                throttle.took(changes.len(), began.elapsed());
+                let before = again.0.len();
+                sliced.note(&changes, &from, &written, again)?;
+                sliced.overtaken += (again.0.len() - before) as u64;
+                Ok(())
+            }
+            Err(Trouble::Busy(_)) => {
+                throttle.was_in_the_way();
+                self.write_free(&changes, &from, sliced, again).await
+            }
+            Err(Trouble::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Writes the rows that nobody has locked.
+    async fn write_free(
+        &self,
+        changes: &[Change<'_>],
+        from: &[KeyId],
+        sliced: &mut Sliced,
+        again: &mut Again,
+    ) -> Result<(), ReencryptError> {
+        match self.source.write(&self.writing, changes, Busy::Skip).await {
+            Ok(written) => sliced.note(changes, from, &written, again),
+            Err(Trouble::Busy(_)) => {
+                again.0.extend(changes.iter().map(|change| change.key.to_owned()));
+                Ok(())
+            }
+            Err(Trouble::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Reads rows again that were overtaken or locked, and writes them, until none is left, or those that are stay locked.
+    async fn look_again(
+        &self,
+        codec: &RowCodec<'_>,
+        throttle: &Throttle,
+        sliced: &mut Sliced,
+        again: &mut Again,
+        rng: &mut StdRng,
+    ) -> Result<(), ReencryptError> {
+        let mut pause = Duration::ZERO;
+        for _ in 0..MOST_ROUNDS {
+            if again.0.is_empty() || !self.stop.pause(pause).await {
+                break;
+            }
+            let keys = std::mem::take(&mut again.0);
+            for keys in keys.chunks(throttle.rows()) {
+                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+                let rows = match self.source.read_again(&self.writing, &keys).await {
+                    Ok(rows) => rows,
+                    Err(Trouble::Busy(_)) => {
+                        again.0.extend(keys.into_iter().map(str::to_owned));
+                        continue;
+                    }
+                    Err(Trouble::Failed(error)) => return Err(error),
+                };
+                sliced.deleted += (keys.len() - rows.len()) as u64;
+                let anew = rewrap(codec, &rows, sliced, rng).await?;
+                let (changes, from) = changes(&rows, anew)?;
+                if !changes.is_empty() {
+                    throttle.admit(changes.len(), self.stop).await;
+                    self.write_free(&changes, &from, sliced, again).await?;
+                }
+            }
+            pause = if pause.is_zero() { BUSY_PAUSE } else { pause * 2 };
+        }
+        sliced.busy += again.0.len() as u64;
+        again.0.clear();
+        Ok(())
+    }
+}
+
+/// Decrypts and encrypts what comes.
+async fn rewrap_all(
+    codec: &RowCodec<'_>,
+    mut batches: Receiver<Batch>,
+    works: Sender<Work>,
+    rng: &mut StdRng,
+) -> Result<Sliced, ReencryptError> {
+    let mut sliced = Sliced::new();
+    while let Some(batch) = batches.recv().await {
+        sliced.tally.rows += batch.rows.len() as u64;
+        let anew = rewrap(codec, &batch.rows, &mut sliced, rng).await?;
+        // Nobody listens any more when writing has failed, and then its error is what counts.
+        if works.send(Work { batch, anew }).await.is_err() {
+            break;
+        }
+    }
+    Ok(sliced)
+}
+
+/// The new values of those rows that need one.
+async fn rewrap(
+    codec: &RowCodec<'_>,
+    rows: &[Row],
+    sliced: &mut Sliced,
+    rng: &mut StdRng,
+) -> Result<Vec<Anew>, ReencryptError> {
+    let mut anew = Vec::with_capacity(rows.len());
+    for (number, row) in rows.iter().enumerate() {
+        if number.is_multiple_of(SHARE) {
+            tokio::task::yield_now().await;
+        }
+        let row = Stored(row);
+        let Some(value) = row.value()? else {
+            sliced.tally.nulls += 1;
+            continue;
+        };
+        match row.aad()?.map(|columns| codec.rewrap(value, &associated_data(&columns), rng)) {
+            Some(Rewrapped::UnderPrimary) => sliced.under_primary += 1,
+            Some(Rewrapped::Anew { from, stored }) => anew.push(Anew { row: number, from, stored }),
+            Some(Rewrapped::Unknown) => sliced.tally.unreadable(row.key()?, Unreadable::Unknown),
+            Some(Rewrapped::Damaged) | None => sliced.tally.unreadable(row.key()?, Unreadable::Damaged),
+        }
+    }
+    Ok(anew)
+}
+
+fn changes(rows: &[Row], anew: Vec<Anew>) -> Result<(Vec<Change<'_>>, Vec<KeyId>), ReencryptError> {
+    let mut changes = Vec::with_capacity(anew.len());
+    let mut keys = Vec::with_capacity(anew.len());
+    for Anew { row, from, stored } in anew {
+        let row = Stored(&rows[row]);
+        changes.push(Change { key: row.key()?, old: row.value()?.unwrap_or_default(), new: stored });
+        keys.push(from);
+    }
+    Ok((changes, keys))
+}
+
+impl Sliced {
+    fn new() -> Self {
+        Self { tally: Tally::default(), under_primary: 0, rewrapped: 0, overtaken: 0, deleted: 0, busy: 0 }
+    }
+
+    /// Counts the changes whose keys the database returned; the others are looked at again.
+    fn note(
+        &mut self,
+        changes: &[Change<'_>],
+        from: &[KeyId],
+        written: &[Row],
+        again: &mut Again,
+    ) -> Result<(), ReencryptError> {
+        let all = written.len() == changes.len();
+        let written: HashSet<&str> =
+            if all { HashSet::new() } else { written.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()? };
+        for (change, from) in changes.iter().zip(from) {
+            if all || written.contains(change.key) {
+                self.tally.under(*from);
+                self.rewrapped += 1;
+            } else {
+                again.0.push(change.key.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The counts of both.
+    fn and(mut self, other: Self) -> Self {
+        let Self { tally, under_primary, rewrapped, overtaken, deleted, busy } = other;
+        self.tally.add(tally);
+        self.under_primary += under_primary;
+        self.rewrapped += rewrapped;
+        self.overtaken += overtaken;
+        self.deleted += deleted;
+        self.busy += busy;
+        self
+    }
+}

@@ -1,0 +1,322 @@
+//! A configured column as the database knows it, and the statements about its rows.
+//!
+//! Names of the configuration reach the database as parameters of a query on its catalogue, and nothing else. Statements are made of
+//! what the catalogue returns, quoted by the server itself: a name that would mean something else in SQL is only a name that no
+//! table has.
+
+use bytes::BytesMut;
+use rotation::keyring::Ciphers;
+use rotation::rows::{Encoding, RowCodec};
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+
+use crate::database::{Parameter, Rows, Session, Trouble};
+use crate::error::ReencryptError;
+use crate::request::Range;
+use crate::settings::Column;
+
+/// The bytes of a value in the database's binary format, which for a text or a `bytea` are the value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Raw<'a>(pub(crate) &'a [u8]);
+
+impl<'a> FromSql<'a> for Raw<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(raw))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+impl ToSql for Raw<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+/// What a column can hold ciphertexts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Bytes,
+}
+
+/// A column whose rows can be read and written.
+#[derive(Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) column: &'a Column,
+    kind: Kind,
+    /// Quoted, as everything below.
+    table: String,
+    value: String,
+    key: String,
+    key_type: String,
+    /// What is read of a row: its key as text, the value, the columns of the associated data.
+    read: String,
+}
+
+const TABLE: &str = "\
+SELECT c.oid::pg_catalog.int8, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::pg_catalog.text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relname = $2";
+
+/// A domain is what it is a domain of.
+const ATTRIBUTE: &str = "\
+SELECT pg_catalog.quote_ident(a.attname),
+    CASE WHEN b.oid = 'pg_catalog.bytea'::pg_catalog.regtype THEN 'bytes' WHEN b.typcategory = 'S' THEN 'text' ELSE 'other' END,
+    a.attgenerated::pg_catalog.text
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+WHERE a.attrelid = $1::pg_catalog.int8::pg_catalog.oid AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped";
+
+/// With -1 for its length a `char(n)` is told as `bpchar`, which nothing cuts off.
+const PRIMARY_KEY: &str = "\
+SELECT i.indnkeyatts::pg_catalog.int8, pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, -1), a.attname::pg_catalog.text
+FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+WHERE i.indrelid = $1::pg_catalog.int8::pg_catalog.oid AND i.indisprimary";
+
+const NOT_AS_ASKED: &str = "the catalogue does not answer as PostgreSQL's does";
+
+impl<'a> Source<'a> {
+    /// Looks the column up.
+    pub(crate) async fn find(session: &Session, column: &'a Column) -> Result<Self, ReencryptError> {
+        let name = &column.name;
+        let unusable = |problem: String| ReencryptError::UnusableColumn { column: name.clone(), problem };
+        let tables = session.query(TABLE, &[(&name.schema, Type::TEXT), (&name.table, Type::TEXT)]).await?;
+        let Some(row) = tables.first() else {
+            let problem = "there is no such table; REENCRYPT_COLUMNS takes names as the database stores them, in their case and without quotes";
+            return Err(unusable(problem.to_owned()));
+        };
+        let (oid, table, kind): (i64, String, String) = (get(row, 0)?, get(row, 1)?, get(row, 2)?);
+        if !["r", "p"].contains(&kind.as_str()) {
+            return Err(unusable("is not in a table but in a view or something else".to_owned()));
+        }
+        let attribute = async |column: &String| -> Result<(String, String, String), ReencryptError> {
+            let found = session.query(ATTRIBUTE, &[(&oid, Type::INT8), (column, Type::TEXT)]).await?;
+            let row = found.first().ok_or_else(|| unusable(format!("the table has no column {column}")))?;
+            Ok((get(row, 0)?, get(row, 1)?, get(row, 2)?))
+        };
+        let (value, kind, generated) = attribute(&name.column).await?;
+        let kind = match kind.as_str() {
+            "text" => Kind::Text,
+            "bytes" => Kind::Bytes,
+            _ => return Err(unusable("is neither a text nor a bytea".to_owned())),
+        };
+        if !generated.is_empty() {
+            return Err(unusable("is generated by the database".to_owned()));
+        }
+        if kind == Kind::Text && column.format.takes_encoding() && column.encoding == Some(Encoding::Binary) {
+            return Err(unusable("is a text, which cannot hold the encoding binary".to_owned()));
+        }
+        let keys = session.query(PRIMARY_KEY, &[(&oid, Type::INT8)]).await?;
+        let Some(row) = keys.first() else {
+            return Err(unusable("the table has no primary key, by which its rows could be told apart".to_owned()));
+        };
+        let (columns, key, key_type, key_name): (i64, String, String, String) =
+            (get(row, 0)?, get(row, 1)?, get(row, 2)?, get(row, 3)?);
+        if columns != 1 {
+            return Err(unusable(format!(
+                "the table's primary key has {columns} columns, and only keys of one column are supported"
+            )));
+        }
+        if key_name == name.column {
+            return Err(unusable("is the table's primary key".to_owned()));
+        }
+        let mut read = vec![format!("t.{key}::pg_catalog.text"), value_of(kind, &value)];
+        for column in &column.aad {
+            let (quoted, kind, _) = attribute(column).await?;
+            read.push(value_of(if kind == "bytes" { Kind::Bytes } else { Kind::Text }, &quoted));
+        }
+        Ok(Self { column, kind, table, value, key, key_type, read: read.join(", ") })
+    }
+
+    /// The codec of the column.
+    pub(crate) fn codec<'c>(&self, ciphers: &'c Ciphers) -> RowCodec<'c> {
+        let usual = if self.kind == Kind::Text { Encoding::Base64 } else { Encoding::Binary };
+        RowCodec::new(self.column.format, self.column.encoding.unwrap_or(usual), ciphers)
+    }
+
+    /// The next rows of a range, in the order of their keys.
+    pub(crate) async fn read(
+        &self,
+        session: &Session,
+        after: Option<&str>,
+        through: Option<&str>,
+        rows: usize,
+    ) -> Result<Rows, Trouble> {
+        let Self { table, key, key_type, read, .. } = self;
+        let bounds = [after.map(|key| (">", key)), through.map(|key| ("<=", key))];
+        let bounds: Vec<_> = bounds.into_iter().flatten().collect();
+        let conditions = (1..)
+            .zip(&bounds)
+            .map(|(number, (operator, _))| format!("t.{key} {operator} ${number}::pg_catalog.text::{key_type}"));
+        let conditions: Vec<_> = conditions.collect();
+        let condition =
+            if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+        let statement = format!("SELECT {read} FROM {table} AS t {condition} ORDER BY t.{key} LIMIT {rows}");
+        let parameters: Vec<Parameter<'_>> =
+            bounds.iter().map(|(_, key)| (key as &(dyn ToSql + Sync), Type::TEXT)).collect();
+        session.query_some(&statement, &parameters).await
+    }
+
+    /// The rows with these keys.
+    pub(crate) async fn read_again(&self, session: &Session, keys: &[&str]) -> Result<Vec<Row>, Trouble> {
+        let Self { table, key, key_type, read, .. } = self;
+        let statement = format!(
+            "SELECT {read} FROM {table} AS t WHERE t.{key} IN (SELECT pg_catalog.unnest($1::pg_catalog.text[])::{key_type})"
+        );
+        session.query(&statement, &[(&keys, Type::TEXT_ARRAY)]).await
+    }
+
+    /// Replaces values that are still as they were read, and tells the keys of those rows. A row that another transaction
+    /// has locked is waited for, or left out when the `busy` ones are to be `skipped`.
+    pub(crate) async fn write(
+        &self,
+        session: &Session,
+        changes: &[Change<'_>],
+        busy: Busy,
+    ) -> Result<Vec<Row>, Trouble> {
+        let Self { table, value, key, key_type, .. } = self;
+        let (kind, array, same) = match self.kind {
+            // Equal byte by byte, whatever the column's type and collation take for equal.
+            Kind::Text => (
+                "text",
+                Type::TEXT_ARRAY,
+                format!("t.{value}::pg_catalog.text COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) v.old"),
+            ),
+            Kind::Bytes => ("bytea", Type::BYTEA_ARRAY, format!("t.{value} = v.old")),
+        };
+        let free = match busy {
+            Busy::Wait => String::new(),
+            Busy::Skip => format!(
+                " AND t.{key} IN (SELECT l.{key} FROM {table} AS l WHERE l.{key} IN (SELECT pg_catalog.unnest($1::pg_catalog.text[])::{key_type}) FOR NO KEY UPDATE SKIP LOCKED)"
+            ),
+        };
+        let statement = format!(
+            "UPDATE {table} AS t SET {value} = v.new \
+             FROM (SELECT pg_catalog.unnest($1::pg_catalog.text[]) AS id, pg_catalog.unnest($2::pg_catalog.{kind}[]) AS old, pg_catalog.unnest($3::pg_catalog.{kind}[]) AS new) AS v \
+             WHERE t.{key} = v.id::{key_type} AND {same}{free} RETURNING v.id"
+        );
+        let keys: Vec<&str> = changes.iter().map(|change| change.key).collect();
+        let old: Vec<Raw<'_>> = changes.iter().map(|change| Raw(change.old)).collect();
+        let new: Vec<Raw<'_>> = changes.iter().map(|change| Raw(&change.new)).collect();
+        session.query(&statement, &[(&keys, Type::TEXT_ARRAY), (&old, array.clone()), (&new, array)]).await
+    }
+
+    /// The keys that part the table's rows into `slices` of about equal size.
+    pub(crate) async fn bounds(&self, session: &Session, slices: u64) -> Result<(i64, Vec<String>), ReencryptError> {
+        let Self { table, key, .. } = self;
+        let (estimate, pages) = self.size(session).await?;
+        // Counting is exact and reads the whole index; a sample of pages is enough for a large table.
+        let sample = if estimate <= EXACT_ROWS {
+            String::new()
+        } else {
+            let wanted = (slices * SAMPLED_PAGES_PER_SLICE).clamp(2000, 20_000);
+            let share = (wanted as f64 / f64::max(pages as f64, 1.0) * 100.0).clamp(0.000_1, 100.0);
+            format!("TABLESAMPLE SYSTEM ({share}) REPEATABLE (1)")
+        };
+        let statement = format!(
+            "SELECT id::pg_catalog.text, total FROM (SELECT t.{key} AS id, pg_catalog.row_number() OVER (ORDER BY t.{key}) AS number, pg_catalog.count(*) OVER () AS total FROM {table} AS t {sample}) AS s \
+             WHERE number < total AND number * $1::pg_catalog.int8 / total > (number - 1) * $1::pg_catalog.int8 / total ORDER BY number"
+        );
+        let slices = i64::try_from(slices).unwrap_or(i64::MAX);
+        let rows = session.query(&statement, &[(&slices, Type::INT8)]).await?;
+        let bounds = rows.iter().map(|row| get(row, 0)).collect::<Result<Vec<String>, _>>()?;
+        let counted: Option<i64> = rows.first().map(|row| get(row, 1)).transpose()?;
+        let exact = counted.filter(|_| sample.is_empty());
+        Ok((exact.unwrap_or(estimate), bounds))
+    }
+
+    /// About how many rows and pages the table has, with its partitions.
+    async fn size(&self, session: &Session) -> Result<(i64, i64), ReencryptError> {
+        // A table that was never analysed has no estimate: its size tells enough.
+        const SIZE: &str = "\
+SELECT COALESCE(pg_catalog.sum(CASE WHEN c.reltuples >= 0 THEN c.reltuples::pg_catalog.float8 ELSE s.pages * 50 END), 0)::pg_catalog.int8,
+    COALESCE(pg_catalog.sum(s.pages), 0)::pg_catalog.int8
+FROM (SELECT $1::pg_catalog.text::pg_catalog.regclass::pg_catalog.oid AS oid) r
+JOIN pg_catalog.pg_class c ON c.oid = r.oid OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(r.oid))
+CROSS JOIN LATERAL (SELECT pg_catalog.pg_relation_size(c.oid) / 8192 AS pages) s
+WHERE c.relkind = 'r'";
+        let sizes = session.query(SIZE, &[(&self.table, Type::TEXT)]).await?;
+        let row = sizes.first().ok_or_else(|| refused(NOT_AS_ASKED))?;
+        Ok((get(row, 0)?, get(row, 1)?))
+    }
+}
+
+/// Up to so many rows are counted.
+const EXACT_ROWS: i64 = 1_000_000;
+/// So many pages of a larger table are looked at for each slice, which makes their sizes differ by some 6 percent.
+const SAMPLED_PAGES_PER_SLICE: u64 = 300;
+
+/// What is done about rows that another transaction has locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Busy {
+    /// The statement waits for a moment, and fails as a whole.
+    Wait,
+    /// They are left out.
+    Skip,
+}
+
+/// A value that is to replace another.
+#[derive(Debug)]
+pub(crate) struct Change<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) old: &'a [u8],
+    pub(crate) new: Vec<u8>,
+}
+
+/// A row as [`Source::read`] returns it.
+#[derive(Clone, Copy)]
+pub(crate) struct Stored<'a>(pub(crate) &'a Row);
+
+impl<'a> Stored<'a> {
+    /// The primary key as text.
+    pub(crate) fn key(self) -> Result<&'a str, ReencryptError> {
+        get(self.0, 0)
+    }
+
+    /// The value; `None` when it is null.
+    pub(crate) fn value(self) -> Result<Option<&'a [u8]>, ReencryptError> {
+        Ok(get::<Option<Raw<'a>>>(self.0, 1)?.map(|raw| raw.0))
+    }
+
+    /// The columns of the associated data; `None` when one is null.
+    pub(crate) fn aad(self) -> Result<Option<Vec<&'a [u8]>>, ReencryptError> {
+        let columns = (2..self.0.len()).map(|column| Ok(get::<Option<Raw<'a>>>(self.0, column)?.map(|raw| raw.0)));
+        columns.collect()
+    }
+}
+
+/// A column of a row.
+pub(crate) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, ReencryptError> {
+    row.try_get(column).map_err(|_| refused(NOT_AS_ASKED))
+}
+
+fn refused(problem: &str) -> ReencryptError {
+    ReencryptError::DatabaseRefused { problem: problem.to_owned() }
+}
+
+fn value_of(kind: Kind, quoted: &str) -> String {
+    match kind {
+        Kind::Text => format!("t.{quoted}::pg_catalog.text"),
+        Kind::Bytes => format!("t.{quoted}"),
+    }
+}
+
+/// The range behind each bound, and before the first.
+pub(crate) fn ranges(column: &Column, bounds: Vec<String>) -> Vec<Range> {
+    let starts = std::iter::once(None).chain(bounds.iter().cloned().map(Some));
+    let ends = bounds.iter().cloned().map(Some).chain(std::iter::once(None));
+    let range = |(after, through)| Range { column: column.name.clone(), after, through };
+    starts.zip(ends).map(range).collect()
+}

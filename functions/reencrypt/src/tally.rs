@@ -1,0 +1,78 @@
+//! What became of rows.
+
+use std::collections::BTreeMap;
+
+use rotation::keyring::KeyId;
+use serde::Serialize;
+
+/// The most rows that cannot be opened which an answer lists; all are counted.
+const MOST_LISTED: usize = 20;
+
+/// Why a value cannot be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Unreadable {
+    /// No key of the ring opens it.
+    Unknown,
+    /// It is no ciphertext, or the key that it names does not open it.
+    Damaged,
+}
+
+/// A row whose value cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct UnreadableRow {
+    /// Its primary key.
+    key: String,
+    state: Unreadable,
+}
+
+/// Counts of rows.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Tally {
+    /// How many were read.
+    pub(crate) rows: u64,
+    /// Those without a value.
+    pub(crate) nulls: u64,
+    /// Those that were under each key: what a census counts, and what a slice has encrypted again.
+    pub(crate) keys: BTreeMap<KeyId, u64>,
+    pub(crate) unknown: u64,
+    pub(crate) damaged: u64,
+    /// The first of those that cannot be opened.
+    pub(crate) unreadable: Vec<UnreadableRow>,
+}
+
+impl Tally {
+    /// Every key counts, be it zero.
+    pub(crate) fn of(keys: impl IntoIterator<Item = KeyId>) -> Self {
+        Self { keys: keys.into_iter().map(|key| (key, 0)).collect(), ..Self::default() }
+    }
+
+    pub(crate) fn under(&mut self, key: KeyId) {
+        *self.keys.entry(key).or_default() += 1;
+    }
+
+    pub(crate) fn unreadable(&mut self, key: &str, state: Unreadable) {
+        match state {
+            Unreadable::Unknown => self.unknown += 1,
+            Unreadable::Damaged => self.damaged += 1,
+        }
+        if self.unreadable.len() < MOST_LISTED {
+            self.unreadable.push(UnreadableRow { key: key.to_owned(), state });
+        }
+    }
+
+    /// Adds the counts of other rows.
+    pub(crate) fn add(&mut self, other: Self) {
+        let Self { rows, nulls, keys, unknown, damaged, unreadable } = other;
+        self.rows += rows;
+        self.nulls += nulls;
+        self.unknown += unknown;
+        self.damaged += damaged;
+        for (key, rows) in keys {
+            *self.keys.entry(key).or_default() += rows;
+        }
+        let room = MOST_LISTED.saturating_sub(self.unreadable.len());
+        self.unreadable.extend(unreadable.into_iter().take(room));
+    }
+}
