@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod bench;
+mod concurrency;
 mod interop;
 mod keys;
+mod kills;
 mod names;
 mod programs;
 mod refusals;
