@@ -9,12 +9,14 @@ use tokio::time::Instant;
 use crate::settings::Pace;
 
 /// The first batch is small: nothing is known of the rows and of the server yet.
-const FIRST_BATCH: usize = 256;
+const FIRST_BATCH: usize = 64;
 
 /// The pace of one job.
 pub(crate) struct Throttle {
     pace: Pace,
     most: usize,
+    /// Whether nothing is written, so that reading alone tells how large a batch may be.
+    only_reads: bool,
     rows: Cell<usize>,
     free_at: Cell<Instant>,
 }
@@ -25,13 +27,17 @@ impl Throttle {
         // A quarter of a second's rows at once, so that a low rate is not one burst a second.
         let quarter = pace.rows_per_second.map_or(usize::MAX, |rate| (rate as usize / 4).max(1));
         let most = pace.batch_rows.min(quarter);
-        Self { pace, most, rows: Cell::new(FIRST_BATCH.min(most)), free_at: Cell::new(Instant::now()) }
+        Self::new(pace, most, false)
     }
 
     /// For statements that only read.
     pub(crate) fn for_reading(pace: Pace) -> Self {
-        let (most, rows) = (pace.batch_rows, Cell::new(pace.batch_rows));
-        Self { pace: Pace { rows_per_second: None, ..pace }, most, rows, free_at: Cell::new(Instant::now()) }
+        Self::new(Pace { rows_per_second: None, ..pace }, pace.batch_rows, true)
+    }
+
+    fn new(pace: Pace, most: usize, only_reads: bool) -> Self {
+        let (rows, free_at) = (Cell::new(FIRST_BATCH.min(most)), Cell::new(Instant::now()));
+        Self { pace, most, only_reads, rows, free_at }
     }
 
     /// How many rows the next statement should take.
@@ -48,6 +54,20 @@ impl Throttle {
         deadline.pause(begin - now).await;
     }
 
+    /// So many rows were read; `cut_short` when there was no memory for more. What the database has sent beyond them was for
+    /// nothing.
+    pub(crate) fn came(&self, rows: usize, cut_short: bool) {
+        if cut_short {
+            self.rows.set(self.rows.get().min(rows.max(1)));
+        } else if self.only_reads {
+            self.grow();
+        }
+    }
+
+    fn grow(&self) {
+        self.rows.set((self.rows.get() * 2).min(self.most));
+    }
+
     /// A statement of so many rows took so long: the next ones are to take about `batch_time`.
     pub(crate) fn took(&self, rows: usize, time: Duration) {
         let (now, target) = (self.rows.get(), self.pace.batch_time);
@@ -55,7 +75,7 @@ impl Throttle {
             let share = (target.as_secs_f64() / time.as_secs_f64()).max(0.25);
             self.rows.set(((now as f64 * share) as usize).max(1));
         } else if time * 2 < target && rows * 2 > now {
-            self.rows.set((now * 2).min(self.most));
+            self.grow();
         }
     }
 
@@ -98,6 +118,18 @@ mod tests {
         assert_eq!(throttle.rows(), 1);
         throttle.was_in_the_way();
         assert_eq!(throttle.rows(), 1);
+    }
+
+    #[tokio::test]
+    async fn large_rows_make_batches_small() {
+        let (writing, reading) = (Throttle::for_writing(pace()), Throttle::for_reading(pace()));
+        for throttle in [&writing, &reading] {
+            throttle.came(64, false);
+            throttle.came(3, true);
+            assert_eq!(throttle.rows(), 3);
+            throttle.came(3, false);
+        }
+        assert_eq!((writing.rows(), reading.rows()), (3, 6), "the time of an UPDATE decides, where there is one");
     }
 
     #[tokio::test(start_paused = true)]

@@ -46,6 +46,7 @@ pub(crate) async fn read(
             }
             Err(Trouble::Failed(error)) => return Err(error),
         };
+        throttle.came(found.rows.len(), found.cut_short);
         let Some(last) = found.rows.last() else { return Ok(true) };
         let (last, ended) = (Stored(last).key()?.to_owned(), found.rows.len() < wanted && !found.cut_short);
         after = Some(last.clone());

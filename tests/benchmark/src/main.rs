@@ -1,11 +1,12 @@
 //! What a rotation costs, against a function that does nothing: `cargo run --package benchmark`. What a sweep over many
-//! secrets costs: `cargo run --package benchmark -- fleet 10000`.
+//! secrets costs: `cargo run --package benchmark -- fleet 10000`. What re-encryption of rows costs: `… -- rows 1000000`.
 //!
 //! All are release builds, measured in turns in one run, so that the ratio holds where the times do not. The sandbox
 //! is spoken to without TLS; a real connection adds a handshake to the first call of each process.
 #![allow(clippy::print_stdout, reason = "it talks to a terminal")]
 
 mod fleet;
+mod rows;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,8 @@ async fn main() -> Result<(), Failure> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => rotations().await,
         ["fleet", secrets] => fleet::measure(secrets.parse()?).await,
-        _ => Err("usage: cargo run --package benchmark [-- fleet NUMBER]".into()),
+        ["rows", rows] => rows::measure(rows.parse()?).await,
+        _ => Err("usage: cargo run --package benchmark [-- fleet NUMBER | -- rows NUMBER]".into()),
     }
 }
 

@@ -50,6 +50,9 @@ async fn a_request_that_is_not_understood_is_refused_without_repeating_it() {
     assert!(!bench.log().contains("c4nary"));
 }
 
+/// Columns, variables, and a part of the message.
+type Broken = (Value, &'static [(&'static str, &'static str)], &'static str);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_that_cannot_work_is_the_answer_to_every_request() {
     let bench = Bench::with_tokens(&[2, 1], &[]).await;
@@ -60,7 +63,7 @@ async fn a_configuration_that_cannot_work_is_the_answer_to_every_request() {
     };
     let good = json!([bench.tokens_column()]);
     let one = &good[0];
-    let broken: Vec<(Value, &[(&str, &str)], &str)> = vec![
+    let broken: Vec<Broken> = vec![
         (json!([]), &[], "REENCRYPT_COLUMNS"),
         (json!({}), &[], "REENCRYPT_COLUMNS"),
         (json!([one, one]), &[], "stands there twice"),

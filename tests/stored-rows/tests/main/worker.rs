@@ -1,10 +1,11 @@
 //! The main job: ranges are planned, rewritten and counted.
 
 use rotation::keyring::KeyFormat;
+use rotation::rows::RowFormat;
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, FUNCTION, KEY_SECRET, assert_adds_up};
-use crate::keys::{id, opened, ring, token};
+use crate::keys::{id, opened, ring, stored, token};
 
 const OLD: u64 = 1;
 const NEW: u64 = 2;
@@ -215,4 +216,36 @@ async fn a_large_table_is_planned_from_a_sample_of_its_pages() {
         assert!((100_000..200_000).contains(&(end - begin)), "{begin} to {end}");
         begin = end;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_values_do_not_add_up_in_memory() {
+    let large = token(OLD, &"x".repeat(1_000_000), 1);
+    let bench = Bench::with_tokens(&[NEW, OLD], &[(1, Some(large))]).await;
+    bench.run("INSERT INTO {schema}.rows SELECT n, token FROM {schema}.rows, generate_series(2, 24) n").await;
+    let request = json!({ "action": "slice", "range": bench.all() }).to_string();
+    let invocation = bench.sandbox.host().invoke(FUNCTION, request.into()).await.unwrap();
+    let answer: Value = serde_json::from_slice(&invocation.payload).unwrap();
+    assert_eq!(answer["rewrapped"], 24, "{answer}");
+    let memory = invocation.usage.unwrap().max_memory_kb / 1024;
+    println!("{memory} MB for 32 MB of rows");
+    assert!(memory < 100, "{memory} MB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_with_a_null_in_its_associated_data_is_damaged_and_stays() {
+    let bench = Bench::new(KeyFormat::Raw, &[NEW, OLD]).await;
+    bench.run("CREATE TABLE {schema}.rows (id bigint PRIMARY KEY, tenant text, token text)").await;
+    bench.grant("rows", "token").await;
+    let sealed = |aad: &str| String::from_utf8(stored(RowFormat::AesGcm, OLD, b"text", aad.as_bytes(), 1)).unwrap();
+    let insert = format!("INSERT INTO {}.rows VALUES ($1, $2, $3)", bench.schema);
+    bench.sql.execute(&insert, &[&1_i64, &Some("a"), &sealed("1:a,1:1,")]).await.unwrap();
+    bench.sql.execute(&insert, &[&2_i64, &None::<&str>, &sealed("0:,1:2,")]).await.unwrap();
+    bench.sql.execute(&insert, &[&3_i64, &Some(""), &sealed("0:,1:3,")]).await.unwrap();
+    let mut column = bench.tokens_column();
+    (column["format"], column["aad"]) = (json!("aes-gcm"), json!(["tenant", "id"]));
+    bench.register(json!([column]), &[]);
+    let answer = bench.slice().await;
+    assert_eq!((&answer["rewrapped"], &answer["damaged"]), (&json!(2), &json!(1)));
+    assert_eq!(answer["unreadable"], json!([{ "key": "2", "state": "damaged" }]));
 }
