@@ -67,7 +67,7 @@ class Application(http.server.BaseHTTPRequestHandler):
 
 
 class Relay(http.server.BaseHTTPRequestHandler):
-    """The emulator, whose listing tells neither which function rotates a secret nor when it did, nor any time in the past."""
+    """The emulator, which tells neither in a listing which function rotates a secret, nor any time in the past."""
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
@@ -78,11 +78,12 @@ class Relay(http.server.BaseHTTPRequestHandler):
             answer = error
         with answer:
             said = answer.read()
-            if self.headers.get("x-amz-target") == "secretsmanager.ListSecrets" and answer.status == 200:
-                listing = json.loads(said)
-                for secret in listing["SecretList"]:
+            operation = self.headers.get("x-amz-target")
+            if operation in ("secretsmanager.ListSecrets", "secretsmanager.DescribeSecret") and answer.status == 200:
+                told = json.loads(said)
+                for secret in told.get("SecretList", [told]):
                     secret.update(listed.get(secret["Name"], {}))
-                said = json.dumps(listing).encode()
+                said = json.dumps(told).encode()
             self.send_response_only(answer.status)
             for name, value in answer.headers.items():
                 if name.lower() not in ("content-length", "transfer-encoding", "connection"):

@@ -142,12 +142,12 @@ impl Hands {
         format!("http://127.0.0.1:{}", self.application)
     }
 
-    /// Another way to the emulator, with a listing that tells what the emulator's leaves out, see [`Hands::list`].
+    /// Another way to the emulator, which tells of secrets what the emulator leaves out, see [`Hands::list`].
     pub(crate) fn relay(&self) -> String {
         format!("http://127.0.0.1:{}", self.relay)
     }
 
-    /// Has the listing tell which function rotates a secret, and that it was rotated and changed two days ago.
+    /// Has the relay tell which function rotates a secret, and that it was rotated and changed two days ago.
     pub(crate) fn list(&mut self, secret: &str, function_arn: &str) {
         self.ask(&json!({ "list": secret, "function": function_arn }));
     }

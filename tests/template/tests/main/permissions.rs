@@ -2,7 +2,8 @@
 //! the policies of the template. A rotation passes with its function's role; without any one of the role's actions on secrets it fails.
 //!
 //! The emulator knows no `secretsmanager:*` and no `cloudwatch:namespace` condition, and enforces no KMS. The first are put in another way
-//! here, and asserted as they are in `policies.rs`; what is not tried has its reason in SECURITY.md.
+//! here, and asserted as they are in `policies.rs`; what is not tried has its reason in SECURITY.md. Its listing does not tell which function
+//! rotates a secret, nor any time in the past, so that a sweep would find nothing to do: that is told by a relay before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -400,8 +401,12 @@ fn operators_and_the_sweep_have_what_they_need_and_nothing_less() {
                 deployed.prepare(&secret, action);
                 deployed.give(role, &less);
                 let error = deployed.ask(function, &request).expect_err(&format!("{action} without {removed}"));
-                assert!(error.starts_with("AccessDenied: ") && error.contains(&removed), "{action}: {error}");
-                println!("{action} without {removed} ({sid}): AccessDenied");
+                let denied = error.starts_with("AccessDenied: ") && error.contains(&removed);
+                // A version that was not stored has its stage taken away all the same: that it is not there may be told instead.
+                let nothing_stored = need == "secretsmanager:PutSecretValue"
+                    && error.starts_with("SecretNotFound: UpdateSecretVersionStage");
+                assert!(denied || nothing_stored, "{action} without {removed}: {error}");
+                println!("{action} without {removed} ({sid}): {}", error.split(": ").next().unwrap());
             }
         }
         deployed.prepare(&secret, action);
