@@ -99,9 +99,11 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             }
             seen
         } else {
-            let now = self.publish(&seen, &without, &[Mark::Operation], version).await;
-            self.drop_stage(version, &Mark::Operation.on(version)).await?;
-            let now = now?;
+            let published = self.publish(&seen, &without, &[Mark::Operation], version).await;
+            let unmarked = self.drop_stage(version, &Mark::Operation.on(version)).await;
+            // Why nothing was published says more than that there is nothing to unmark.
+            let now = published?;
+            unmarked?;
             // AWSPREVIOUS has come to the version with the old token. When a rotation was faster, it belongs to that.
             self.drop_stage(&seen.current_id, &Stage::Previous).await?;
             now
@@ -260,7 +262,8 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         match self.publish(seen, &value, &[Mark::Compromised], &version).await {
             Ok(now) => Ok(Some(now)),
             Err(error) => {
-                self.drop_stage(&version, &Mark::Compromised.on(&version)).await?;
+                // Where nothing was stored there is nothing to unmark.
+                let _ = self.drop_stage(&version, &Mark::Compromised.on(&version)).await;
                 Err(error)
             }
         }
