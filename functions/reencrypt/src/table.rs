@@ -173,13 +173,14 @@ impl<'a> Source<'a> {
     pub(crate) async fn read_again(&self, session: &Session, keys: &[&str]) -> Result<Vec<Row>, Trouble> {
         let Self { table, key, key_type, read, .. } = self;
         let statement = format!(
-            "SELECT {read} FROM {table} AS t WHERE t.{key} IN (SELECT pg_catalog.unnest($1::pg_catalog.text[])::{key_type})"
+            "SELECT {read} FROM {table} AS t WHERE t.{key} IN (SELECT pg_catalog.unnest($1::pg_catalog.text[])::{key_type}) ORDER BY t.{key}"
         );
         session.query(&statement, &[(&keys, Type::TEXT_ARRAY)]).await
     }
 
-    /// Replaces values that are still as they were read, and tells the keys of those rows. A row that another transaction
-    /// has locked is waited for, or left out when the `busy` ones are to be `skipped`.
+    /// Replaces values that are still as they were read, and tells the keys of those rows. The changes are in the order of their
+    /// keys: between the first and the last of them the database looks, and not in the whole table, to join both. A row that another transaction
+    /// has locked is waited for, or left out.
     pub(crate) async fn write(
         &self,
         session: &Session,
@@ -196,21 +197,36 @@ impl<'a> Source<'a> {
             ),
             Kind::Bytes => ("bytea", Type::BYTEA_ARRAY, format!("t.{value} = v.old")),
         };
+        let between = |row: &str| {
+            format!("{row}.{key} >= $4::pg_catalog.text::{key_type} AND {row}.{key} <= $5::pg_catalog.text::{key_type}")
+        };
         let free = match busy {
             Busy::Wait => String::new(),
             Busy::Skip => format!(
-                " AND t.{key} IN (SELECT l.{key} FROM {table} AS l WHERE l.{key} IN (SELECT pg_catalog.unnest($1::pg_catalog.text[])::{key_type}) FOR NO KEY UPDATE SKIP LOCKED)"
+                " AND t.{key} IN (SELECT l.{key} FROM {table} AS l WHERE {} \
+                 AND l.{key} IN (SELECT pg_catalog.unnest($1::pg_catalog.text[])::{key_type}) FOR NO KEY UPDATE SKIP LOCKED)",
+                between("l")
             ),
         };
         let statement = format!(
             "UPDATE {table} AS t SET {value} = v.new \
              FROM (SELECT pg_catalog.unnest($1::pg_catalog.text[]) AS id, pg_catalog.unnest($2::pg_catalog.{kind}[]) AS old, pg_catalog.unnest($3::pg_catalog.{kind}[]) AS new) AS v \
-             WHERE t.{key} = v.id::{key_type} AND {same}{free} RETURNING v.id"
+             WHERE t.{key} = v.id::{key_type} AND {} AND {same}{free} RETURNING v.id",
+            between("t")
         );
+        let (Some(first), Some(last)) = (changes.first(), changes.last()) else { return Ok(vec![]) };
+        let (first, last) = (first.key, last.key);
         let keys: Vec<&str> = changes.iter().map(|change| change.key).collect();
         let old: Vec<Raw<'_>> = changes.iter().map(|change| Raw(change.old)).collect();
         let new: Vec<Raw<'_>> = changes.iter().map(|change| Raw(&change.new)).collect();
-        session.query(&statement, &[(&keys, Type::TEXT_ARRAY), (&old, array.clone()), (&new, array)]).await
+        let parameters: &[Parameter<'_>] = &[
+            (&keys, Type::TEXT_ARRAY),
+            (&old, array.clone()),
+            (&new, array),
+            (&first, Type::TEXT),
+            (&last, Type::TEXT),
+        ];
+        session.query(&statement, parameters).await
     }
 
     /// The keys that part the table's rows into `slices` of about equal size.
