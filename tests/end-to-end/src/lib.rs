@@ -39,6 +39,8 @@ pub const KEY_SECRET: &str = "shop/production/encryption-key";
 pub const KEY_FIELD: &str = "TOKEN_ENCRYPTION_KEY";
 /// The function for operators.
 pub const OPERATE: &str = "operate";
+/// Every function that is deployed.
+const FUNCTIONS: [&str; 4] = [FUNCTION, KEY_FUNCTION, OPERATE, "reencrypt"];
 /// The admin token of an application whose keyring is rotated.
 pub const ADMIN_TOKEN: &str = "the-admin-token-of-an-application-whose-keys-are-rotated-0123456";
 /// The longest that a rotation may take in real time.
@@ -523,7 +525,12 @@ pub fn build(function: &str) -> Result<PathBuf, Failure> {
     if let Some(executable) = built.get(function) {
         return Ok(executable.clone());
     }
-    let executable = build_with(function, &["--package", function])?;
+    // All of them together, as `cargo verify` does: Cargo chooses the features of what they share by what it is asked to build, and
+    // would compile the SDK anew for each function alone.
+    let alone = [function];
+    let packages: &[&str] = if FUNCTIONS.contains(&function) { &FUNCTIONS } else { &alone };
+    let packages: Vec<&str> = packages.iter().flat_map(|package| ["--package", *package]).collect();
+    let executable = build_with(function, &packages)?;
     built.insert(function.to_owned(), executable.clone());
     Ok(executable)
 }
