@@ -237,7 +237,7 @@ pub async fn prove(
 const REFUSALS_IN_A_ROW: usize = 5;
 
 /// Proves that every instance refuses `token`. No number of refusals outvotes an instance that accepts it: that one has to
-/// refuse it itself, or, where instances have no ids, [`REFUSALS_IN_A_ROW`] answers in a row have to be refusals.
+/// refuse it itself, or, where instances have no ids, five answers in a row have to be refusals.
 ///
 /// # Errors
 /// [`RotationError::TargetAcceptsRevoked`] when it is still accepted when the time is up, and those of [`refresh`].
