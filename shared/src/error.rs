@@ -452,7 +452,8 @@ impl RotationError {
 }
 
 /// The reason at the bottom of the chain, such as "Connection refused": the layers above only repeat that it failed.
-pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+#[must_use]
+pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut deepest = error;
     while let Some(source) = deepest.source() {
         deepest = source;

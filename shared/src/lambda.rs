@@ -109,11 +109,14 @@ impl Invocation {
 /// Serves invocations until Lambda ends the process: `start` makes from the environment what is needed, once, and `handle`
 /// answers with it.
 ///
+/// A wrong configuration is logged at once and is for `handle` to answer every invocation with: a process that ended instead
+/// would show operators nothing but `Runtime.ExitError`.
+///
 /// # Errors
 /// When the Lambda runtime API fails.
 pub async fn serve<S, A, E>(
-    start: impl FnOnce(&Environment, &Function) -> S,
-    handle: impl AsyncFn(&Function, &S, Invocation) -> Result<A, E>,
+    start: impl FnOnce(&Environment) -> Result<S, RotationError>,
+    handle: impl AsyncFn(&Function, &Result<S, RotationError>, Invocation) -> Result<A, E>,
 ) -> Result<(), Error>
 where
     A: Serialize,
@@ -125,7 +128,10 @@ where
         .collect();
     start_logging(&environment);
     let function = Function::start(&environment);
-    let state = start(&environment, &function);
+    let state = start(&environment);
+    if let Some(error) = function.clients.as_ref().err().or(state.as_ref().err()) {
+        tracing::error!(error_type = error.name(), %error, "the configuration is not usable");
+    }
     // On the heap: the compiler lays out a future with all that it holds, and gives up at a certain depth.
     let handler = |event: LambdaEvent<Value>| Box::pin(handle(&function, &state, Invocation::begin(event)));
     lambda_runtime::Runtime::new(service_fn(handler)).run().await
@@ -133,20 +139,11 @@ where
 
 /// Runs a rotation function for the kind of secret that `kind` makes from the environment. Returns when Lambda ends it.
 ///
-/// A wrong configuration is logged at once and is the answer to every invocation, with its own error type: a process
-/// that ended instead would show operators nothing but `Runtime.ExitError`.
-///
 /// # Errors
 /// When the Lambda runtime API fails.
 pub async fn run<K: SecretKind>(kind: impl FnOnce(&Environment) -> Result<K, RotationError>) -> Result<(), Error> {
-    let start = |environment: &Environment, function: &Function| {
-        let rotation = kind(environment);
-        let rotation = rotation.and_then(|kind| Ok((kind, StackPolicy::from_environment(environment, K::SETTINGS)?)));
-        if let Some(error) = function.clients.as_ref().err().or(rotation.as_ref().err()) {
-            tracing::error!(error_type = error.name(), %error, "the configuration is not usable");
-        }
-        rotation
-    };
+    let start =
+        |environment: &Environment| Ok((kind(environment)?, StackPolicy::from_environment(environment, K::SETTINGS)?));
     serve(start, invoke).await
 }
 

@@ -80,16 +80,8 @@ impl Operator {
     /// rotation functions.
     ///
     /// # Errors
-    /// An unusable variable, by name; logged at once, and the answer to every invocation.
-    pub fn start(environment: &Environment, function: &Function) -> Result<Self, RotationError> {
-        let operator = Self::from_environment(environment);
-        if let Some(error) = function.clients().err().as_ref().or(operator.as_ref().err()) {
-            tracing::error!(target: AUDIT, error_type = error.name(), %error, "the configuration is not usable");
-        }
-        operator
-    }
-
-    fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+    /// An unusable variable, by name.
+    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
         let views = Views::default();
         let watched = |target| Watched::new(target, views.clone());
         let keys = || {

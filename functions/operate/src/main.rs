@@ -4,5 +4,5 @@ use operate::Operator;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), rotation::lambda::Error> {
-    rotation::lambda::serve(Operator::start, operate::answer).await
+    rotation::lambda::serve(Operator::from_environment, operate::answer).await
 }

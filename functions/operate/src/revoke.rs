@@ -170,9 +170,12 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// [`RotationError::TargetAcceptsRevoked`], and those of the kind.
     pub async fn finish_revocation(&self, seen: &Seen, rng: &mut StdRng) -> Result<bool, OperateError> {
         let dead = self.dead_by_marks(seen).await?;
+        if dead.tokens.is_empty() {
+            return Ok(false);
+        }
         let last = self.previous(seen).await?.map(|last| self.kind.token(&last.value)).transpose()?.flatten();
         let held = [self.kind.previous_token(&seen.current)?, last];
-        if dead.tokens.is_empty() || dead.tokens.iter().any(|token| held.contains(&Some(token.clone()))) {
+        if dead.tokens.iter().any(|token| held.contains(&Some(token.clone()))) {
             return Ok(false);
         }
         self.prove_dead(seen, &dead.tokens, rng).await?;

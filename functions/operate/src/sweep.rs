@@ -102,10 +102,10 @@ struct Found {
 
 /// What became of a closer look at one secret.
 enum Looked {
-    /// It works, or nobody is asked and the value does not prove itself.
-    Verified {
-        /// Whether that was proven.
-        proven: bool,
+    /// Nothing is wrong with it.
+    Well {
+        /// Whether it was proven to work; nothing when it was not asked, because its rotation is long ago.
+        proven: Option<bool>,
         /// What is to be said of its last rotation.
         told: String,
         /// The overlap is over; it is ended when the secret has not been changed for a while.
@@ -273,9 +273,9 @@ impl Found {
 
     fn add(&mut self, secret: &Described, looked: Looked, mut digest: Option<&mut Digest>) {
         match looked {
-            Looked::Verified { proven, told, postponed } => {
-                let count = if proven { &mut self.verified } else { &mut self.unproven };
-                *count += 1;
+            Looked::Well { proven, told, postponed } => {
+                self.verified += u64::from(proven == Some(true));
+                self.unproven += u64::from(proven == Some(false));
                 self.overlap_expired += u64::from(postponed);
                 digest.iter_mut().for_each(|digest| digest.rotated(secret, &told));
             }
@@ -483,7 +483,7 @@ async fn look_at<K: Operable, S: OperationStore>(desk: &Desk<'_, K, S>, secret: 
         None if K::REVOCABLE => "the old token is not accepted any more".to_owned(),
         None => "what the old keys encrypted stays readable".to_owned(),
     };
-    Looked::Verified { proven: recent && !desk.proofs().is_empty(), told, postponed }
+    Looked::Well { proven: recent.then(|| !desk.proofs().is_empty()), told, postponed }
 }
 
 impl Operator {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use rotation::deadline::Deadline;
-use rotation::error::RotationError;
+use rotation::error::{RotationError, innermost};
 use rotation::secret::SecretText;
 use rotation::store::SecretStore;
 use serde::Deserialize;
@@ -194,11 +194,7 @@ fn trouble(place: &str, error: &tokio_postgres::Error) -> Trouble {
     let unavailable =
         |problem: String| Trouble::Failed(ReencryptError::DatabaseUnavailable { place: place.to_owned(), problem });
     let Some(refused) = error.as_db_error() else {
-        let mut deepest: &dyn std::error::Error = error;
-        while let Some(source) = deepest.source() {
-            deepest = source;
-        }
-        return unavailable(deepest.to_string());
+        return unavailable(innermost(error));
     };
     let code = refused.code();
     let named = || format!("SQLSTATE {}", code.code());

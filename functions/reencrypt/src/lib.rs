@@ -57,14 +57,10 @@ impl Worker {
     /// Reads all variables of [`Settings`].
     ///
     /// # Errors
-    /// An unusable variable, by name; logged at once, and the answer to every invocation.
-    pub fn start(environment: &Environment, function: &Function) -> Result<Self, RotationError> {
-        let worker = Settings::from_environment(environment)
-            .and_then(|settings| Ok(Self { access: Access::new(settings.database.clone())?, settings }));
-        if let Some(error) = function.clients().err().as_ref().or(worker.as_ref().err()) {
-            tracing::error!(target: LOG, error_type = error.name(), %error, "the configuration is not usable");
-        }
-        worker
+    /// An unusable variable, by name.
+    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+        let settings = Settings::from_environment(environment)?;
+        Ok(Self { access: Access::new(settings.database.clone())?, settings })
     }
 }
 

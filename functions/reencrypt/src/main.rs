@@ -4,5 +4,5 @@ use reencrypt::Worker;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), rotation::lambda::Error> {
-    rotation::lambda::serve(Worker::start, reencrypt::answer).await
+    rotation::lambda::serve(Worker::from_environment, reencrypt::answer).await
 }

@@ -18,11 +18,11 @@ use zeroize::Zeroizing;
 use crate::clock::{LearnFromDate, ServiceClock};
 
 /// How long a call waits for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long one attempt of a call may take.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1_500);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long one attempt of a call may take: long enough for a machine that does much else.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a call may take with its second attempt: a request that waits for a reload must not wait for long.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Which Secrets Manager to use, and as whom.
 #[derive(Clone, Debug)]

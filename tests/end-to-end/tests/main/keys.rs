@@ -113,7 +113,8 @@ fn assert_none_unreadable(report: &RecordReport) {
 /// One instance loads its secrets again, as at the end of its cache's time; the others don't.
 async fn refresh_one(scene: &Scene, instance: usize) {
     let url = format!("http://{}/admin/refresh-secrets", scene.instances[instance].address());
-    assert_eq!(request(Method::POST, &url, ADMIN_TOKEN).await.unwrap().0, StatusCode::OK);
+    let (status, answer) = request(Method::POST, &url, ADMIN_TOKEN).await.unwrap();
+    assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&answer));
 }
 
 /// What an operator may be shown of a value: its shape.

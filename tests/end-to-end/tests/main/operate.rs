@@ -130,6 +130,21 @@ async fn doctor_finds_what_is_wrong_and_names_the_command_that_repairs_it() {
     broken(&done(&scene, "doctor").await, "target");
 }
 
+/// A text keyring cannot be staged, though each setting alone is usable.
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_a_policy_that_does_not_fit_the_value() {
+    let scene = with_operator(Plan::key_text(&bare_key(KeyFormat::Fernet, 1), KeyFormat::Fernet)).await;
+    rotate(&scene).await;
+    assert_eq!(done(&scene, "doctor").await["healthy"], true);
+    tag(&scene, "rotation:promotion", "staged").await;
+    let answer = done(&scene, "doctor").await;
+    let findings = answer["findings"].as_array().unwrap();
+    let wrong: Vec<_> = findings.iter().filter(|finding| finding["ok"] == false).collect();
+    let [finding] = wrong[..] else { panic!("{answer:#}") };
+    assert_eq!(finding["check"], "configuration");
+    assert!(finding["detail"].as_str().unwrap().contains("rotation:promotion"), "{finding}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_strict_and_only_what_the_deployment_allows_is_done() {
     let scene = start(json_plan()).await.with_operator(&[("ALLOWED_ACTIONS", "status, verify")]).await.unwrap();
