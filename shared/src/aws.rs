@@ -396,6 +396,16 @@ impl SecretStore for SecretsManager<'_> {
         self.put(secret_id, version, value, &[Stage::Pending], rotation_token).await
     }
 
+    async fn put_private(
+        &self,
+        secret_id: &str,
+        version: &VersionId,
+        value: &SecretText,
+        stages: &[Stage],
+    ) -> Result<Put, StoreError> {
+        self.put(secret_id, version, value, stages, None).await
+    }
+
     async fn move_stage(
         &self,
         secret_id: &str,
@@ -431,16 +441,6 @@ impl OperationStore for SecretsManager<'_> {
                 return Ok(found);
             }
         }
-    }
-
-    async fn put_private(
-        &self,
-        secret_id: &str,
-        version: &VersionId,
-        value: &SecretText,
-        stages: &[Stage],
-    ) -> Result<Put, StoreError> {
-        self.put(secret_id, version, value, stages, None).await
     }
 
     async fn start_rotation(&self, secret_id: &str, version: &VersionId) -> Result<(), StoreError> {

@@ -185,6 +185,20 @@ pub enum RotationError {
         /// Why.
         reason: Box<RotationError>,
     },
+    /// A key could not be put into the archive, or not be read back from it.
+    #[error("the archive of keys, secret {secret}, cannot be used: {reason}")]
+    ArchiveUnavailable {
+        /// The archive.
+        secret: String,
+        /// Why.
+        reason: Box<RotationError>,
+    },
+    /// The value of the archive is not understood, and so it is not written over.
+    #[error("its value is not as a rotation writes it: {problem}")]
+    InvalidArchive {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A version has no value where one is needed.
     #[error(
         "version {version} has no value: if it is AWSPENDING, createSecret did not finish; run rotate-secret again"
@@ -406,6 +420,8 @@ impl RotationError {
             Self::ConsumersUnproven { .. } => "ConsumersUnproven",
             Self::KeyringUnproven { .. } => "KeyringUnproven",
             Self::CredentialUnavailable { .. } => "CredentialUnavailable",
+            Self::ArchiveUnavailable { .. } => "ArchiveUnavailable",
+            Self::InvalidArchive { .. } => "InvalidArchive",
             Self::ValueMissing { .. } => "ValueMissing",
             Self::TimeTooShort { .. } => "TimeTooShort",
             Self::FieldNotChosen => "FieldNotChosen",

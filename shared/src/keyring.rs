@@ -18,7 +18,7 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use rand::CryptoRng;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
@@ -63,6 +63,12 @@ impl FromStr for KeyId {
         let form = text.len() == 8 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         let number = u32::from_str_radix(text, 16).ok().filter(|_| form).ok_or(NotAKeyId)?;
         Ok(Self(number.to_be_bytes()))
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -189,7 +195,7 @@ impl Key {
 }
 
 /// The state of a key in a ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyState {
     /// Encrypts.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use rand::rngs::StdRng;
 use serde_json::{Map, Value};
 
+use crate::archive::ToArchive;
 use crate::deadline::Deadline;
 use crate::document::{Document, FieldName};
 use crate::error::RotationError;
@@ -129,6 +130,14 @@ pub trait SecretKind: Sync {
     /// undone with `old`. If not, a promotion that does not verify stands.
     fn may_be_put_back(&self, _: &Subject<'_>, _old: &Document, _new: &Document) -> bool {
         true
+    }
+
+    /// What of `value` has to be in an archive before the value becomes current.
+    ///
+    /// # Errors
+    /// A value that is not of this kind, or an archive that cannot be named.
+    fn archive(&self, _: &Subject<'_>, _value: &Document) -> Result<Option<ToArchive>, RotationError> {
+        Ok(None)
     }
 
     /// What the report of a promotion says beside the protocol's own words, as members of a JSON object; never a value.

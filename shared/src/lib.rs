@@ -75,6 +75,7 @@
 //! }
 //! ```
 
+pub mod archive;
 pub mod aws;
 pub mod deadline;
 pub mod document;

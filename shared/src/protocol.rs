@@ -254,9 +254,21 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
     /// fails when somebody stored a value in between: PutSecretValue as current would overwrite theirs.
     async fn initialise(&self, rotation: &Rotation<'_>, rng: &mut StdRng) -> Result<Outcome, RotationError> {
         let first = self.kind.first(&rotation.subject(), rng)?;
-        self.put(rotation, &first).await?;
+        let first = match self.put(rotation, &first).await? {
+            Put::Stored => first,
+            Put::Exists => self.parse(rotation, &self.read(rotation, rotation.admitted.version()).await?)?,
+        };
+        self.archive(rotation, &first).await?;
         self.promote(rotation, None).await?;
         Ok(Outcome::Initialised)
+    }
+
+    /// Puts into the archive what has to be there before `value` becomes current.
+    async fn archive(&self, rotation: &Rotation<'_>, value: &Document) -> Result<(), RotationError> {
+        match self.kind.archive(&rotation.subject(), value)? {
+            Some(archive) => archive.keep(self.store, rotation.deadline).await,
+            None => Ok(()),
+        }
     }
 
     async fn put(&self, rotation: &Rotation<'_>, new: &Document) -> Result<Put, RotationError> {
@@ -301,7 +313,11 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             (old, _) => old,
         };
         if let Some(current) = current {
-            let values = Values { old: None, new: &self.parse(rotation, &current)? };
+            let current = self.parse(rotation, &current)?;
+            if let Some(archive) = self.kind.archive(&subject, &current)? {
+                archive.check(self.store, rotation.deadline).await?;
+            }
+            let values = Values { old: None, new: &current };
             self.kind.test(&subject, values, Phase::Configuration, rotation.deadline, rng).await?;
         }
         Ok(Outcome::ConfigurationTested)
@@ -314,7 +330,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         let changed = || RotationError::CurrentChanged { name: rotation.secret.name.clone() };
         let pending = self.read(rotation, rotation.admitted.version()).await?;
         let Some(current_id) = rotation.admitted.current() else {
-            self.parse(rotation, &pending)?;
+            self.archive(rotation, &self.parse(rotation, &pending)?).await?;
             self.promote(rotation, None).await?;
             return Ok(Outcome::FirstValue);
         };
@@ -328,6 +344,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             return Err(changed());
         }
         self.kind.check_succession(&subject, &old, &new, pending.created)?;
+        self.archive(rotation, &new).await?;
 
         let values = Values { old: Some(&old), new: &new };
         self.require_time_to_promote(rotation.deadline)?;

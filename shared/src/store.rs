@@ -80,6 +80,16 @@ pub trait SecretStore: Sync {
         rotation_token: Option<&RotationToken>,
     ) -> impl Future<Output = Result<Put, StoreError>> + Send;
 
+    /// PutSecretValue under stages of one's own, which are neither `AWSCURRENT` nor `AWSPENDING`. Whether that takes
+    /// `AWSPENDING` off the version of an open rotation is not on record: nobody may depend on either.
+    fn put_private(
+        &self,
+        secret_id: &str,
+        version: &VersionId,
+        value: &SecretText,
+        stages: &[Stage],
+    ) -> impl Future<Output = Result<Put, StoreError>> + Send;
+
     /// UpdateSecretVersionStage: `stage` from the version `from` (if it is attached anywhere) to the version `to`.
     /// A `from` that does not hold the stage is an error of kind [`StoreErrorKind::Conflict`], and nothing moved.
     fn move_stage(
@@ -124,16 +134,6 @@ pub struct Page {
 pub trait OperationStore: SecretStore {
     /// ListSecretVersionIds: the versions that carry a stage.
     fn versions(&self, secret_id: &str) -> impl Future<Output = Result<Vec<VersionAge>, StoreError>> + Send;
-
-    /// PutSecretValue under stages of one's own, which are neither `AWSCURRENT` nor `AWSPENDING`. Whether that takes
-    /// `AWSPENDING` off the version of an open rotation is not on record: nobody may depend on either.
-    fn put_private(
-        &self,
-        secret_id: &str,
-        version: &VersionId,
-        value: &SecretText,
-        stages: &[Stage],
-    ) -> impl Future<Output = Result<Put, StoreError>> + Send;
 
     /// RotateSecret to `version`. While another rotation is open the service has that one taken up again instead, and says
     /// so by an error of kind [`StoreErrorKind::Rejected`].

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use rand::RngCore as _;
 use rand::rngs::StdRng;
+use rotation::archive::{ArchiveSettings, ToArchive};
 use rotation::deadline::Deadline;
 use rotation::document::{Document, FieldName};
 use rotation::environment::Environment;
@@ -76,16 +77,19 @@ impl Consumers {
 pub struct EncryptionKey<T = HttpTarget> {
     target: Option<(T, TokenSecret)>,
     consumers: Consumers,
+    archive: Option<ArchiveSettings>,
 }
 
 impl EncryptionKey {
-    /// Reads the target ([`HttpTarget::with_token_from_environment`]), `CONSUMERS_CACHE_TIME` and `CONSUMERS_KEYRING_AWARE`.
+    /// Reads the target ([`HttpTarget::with_token_from_environment`]), `CONSUMERS_CACHE_TIME`, `CONSUMERS_KEYRING_AWARE`, and the
+    /// archive ([`ArchiveSettings::from_environment`]).
     ///
     /// # Errors
     /// An unusable variable, by name.
     pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
         let target = HttpTarget::with_token_from_environment(environment)?;
-        Ok(Self::new(target, Consumers::from_environment(environment)?))
+        let archive = ArchiveSettings::from_environment(environment)?;
+        Ok(Self::new(target, Consumers::from_environment(environment)?).with_archive(archive))
     }
 }
 
@@ -93,7 +97,19 @@ impl<T: Target> EncryptionKey<T> {
     /// With the application `target` and the secret with the token that it wants, or with nobody to ask.
     #[must_use]
     pub fn new(target: Option<(T, TokenSecret)>, consumers: Consumers) -> Self {
-        Self { target, consumers }
+        Self { target, consumers, archive: None }
+    }
+
+    /// The same with an archive of its keys.
+    #[must_use]
+    pub fn with_archive(self, archive: Option<ArchiveSettings>) -> Self {
+        Self { archive, ..self }
+    }
+
+    /// How long consumers keep what they have read.
+    #[must_use]
+    pub fn cache_time(&self) -> Duration {
+        self.consumers.cache_time
     }
 
     /// Whether every instance has to report the keys of a ring before it is promoted, by which their age means nothing.
@@ -360,6 +376,11 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
         // A staged key has encrypted nothing.
         let in_use = std::iter::once(new.primary()).chain(new.secondary());
         in_use.into_iter().all(|key| old.get(key.id()).is_some_and(|held| held.material() == key.material()))
+    }
+
+    fn archive(&self, subject: &Subject<'_>, value: &Document) -> Result<Option<ToArchive>, RotationError> {
+        let Some(settings) = &self.archive else { return Ok(None) };
+        settings.of(subject.name, parse(subject, value)?, vec![]).map(Some)
     }
 
     fn report(&self, subject: &Subject<'_>, old: Option<&Document>, new: &Document) -> Map<String, Value> {

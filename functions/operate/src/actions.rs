@@ -139,12 +139,8 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 return Err(error);
             }
         };
-        let before = Before {
-            version: seen.current_id.clone(),
-            previous: previous.map(|previous| previous.version),
-            value: &seen.current,
-        };
-        self.settle_or_put_back(&now, before, rng).await?;
+        let before = Before { version: seen.current_id.clone(), previous: previous.map(|previous| previous.version) };
+        self.settle_or_put_back(&now, before, Some(&seen.current), rng).await?;
         // Those of earlier rollbacks tell nothing any more.
         self.unmark(&[Mark::RolledBack], &seen.secret).await?;
         self.rolled_back(&now, &seen.current_id, false)
@@ -159,7 +155,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             Some(before) if !self.kind.same_in_use(&seen.policy, &before.value, &seen.current)? => {
                 // An earlier try may have died before it told the application, which knows this value only.
                 let (version, value) = (before.version.clone(), &before.value);
-                self.settle_or_put_back(seen, Before { version, previous: None, value }, rng).await?;
+                self.settle_or_put_back(seen, Before { version, previous: None }, Some(value), rng).await?;
                 self.rolled_back(seen, &before.version, true)
             }
             _ => {
@@ -184,9 +180,16 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     }
 
     /// Brings what is current to the application; when it does not verify, the version before is put back.
-    async fn settle_or_put_back(&self, now: &Seen, before: Before<'_>, rng: &mut StdRng) -> Result<(), OperateError> {
+    /// `old` is what the application may know still.
+    pub(crate) async fn settle_or_put_back(
+        &self,
+        now: &Seen,
+        before: Before,
+        old: Option<&Document>,
+        rng: &mut StdRng,
+    ) -> Result<(), OperateError> {
         let deadline = self.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE);
-        let Err(reason) = self.settle(now, Some(before.value), deadline, rng).await else {
+        let Err(reason) = self.settle(now, old, deadline, rng).await else {
             return Ok(self.drop_stage(&now.current_id, &Mark::Operation.on(&now.current_id)).await?);
         };
         let outcome = match self.put_back(now, &before).await {
@@ -208,7 +211,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     }
 
     /// Moves `AWSCURRENT` back, and the other stages to where they were; `false` when somebody changed the secret since.
-    async fn put_back(&self, now: &Seen, before: &Before<'_>) -> Result<bool, StoreError> {
+    async fn put_back(&self, now: &Seen, before: &Before) -> Result<bool, StoreError> {
         let (failed, secret_id) = (&now.current_id, self.secret_id);
         let moved = self.store.move_stage(secret_id, Stage::Current, Some(failed), Some(&before.version)).await;
         if let Err(error) = moved {
@@ -236,9 +239,8 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     }
 }
 
-/// What was current before an action, with its value, and what was `AWSPREVIOUS` then.
-struct Before<'a> {
-    version: VersionId,
-    previous: Option<VersionId>,
-    value: &'a Document,
+/// What was current before an action, and what was `AWSPREVIOUS` then.
+pub(crate) struct Before {
+    pub(crate) version: VersionId,
+    pub(crate) previous: Option<VersionId>,
 }

@@ -135,6 +135,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                     }
                 }
                 self.check_permissions(&mut findings, &seen).await;
+                self.check_archive(&mut findings, &seen).await;
                 if self.kind.has_target() {
                     match self.verify(&seen, rng).await {
                         Ok(()) => findings.good("target", "the application answers, and the current value is proven"),
@@ -154,6 +155,27 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             }
         }
         Ok(findings)
+    }
+
+    /// Whether the archive of keys can be read. A kind without keys needs none.
+    async fn check_archive(&self, findings: &mut Findings, seen: &Seen) {
+        let Ok(Some(_)) = self.kind.ring(&seen.policy, &seen.current) else { return };
+        match self.kind.archive(&seen.subject(), &seen.current) {
+            Err(error) => findings.bad("archive", error.to_string(), "correct KEY_ARCHIVE_SECRET"),
+            // A stack without one keeps every key in the ring for ever; retire says so.
+            Ok(None) => {}
+            Ok(Some(archive)) => match archive.check(self.store, self.deadline).await {
+                Ok(()) => findings.good("archive", format!("{} can be read", archive.secret)),
+                Err(error) => findings.bad(
+                    "archive",
+                    error.to_string(),
+                    format!(
+                        "give the function's role secretsmanager:DescribeSecret and GetSecretValue on {}, and kms:Decrypt on its key",
+                        archive.secret
+                    ),
+                ),
+            },
+        }
     }
 
     /// Whether the role may write, by two calls that change nothing: the current value once more under its own version, which

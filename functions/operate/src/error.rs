@@ -1,6 +1,6 @@
 //! Why an action was not done: every variant has one stable name, says what to do, and holds no value.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use lambda_runtime::Diagnostic;
 use rotation::error::RotationError;
@@ -126,6 +126,42 @@ pub enum OperateError {
         /// What its log says.
         reason: Option<String>,
     },
+    /// The censuses say nothing of the keyring as it is.
+    #[error("the censuses are of no use: {problem}")]
+    CensusOutdated {
+        /// Why not.
+        problem: String,
+    },
+    /// Whoever still encrypts with an older ring may have done so after the second census.
+    #[error("the second census has to begin {} minutes after the end of the first: count again from {} on", .apart.as_secs().div_ceil(60), format_timestamp(*.from))]
+    CensusesTooClose {
+        /// How far apart they have to be.
+        apart: Duration,
+        /// From when on the second may begin.
+        from: SystemTime,
+    },
+    /// Rows need the keys that might go.
+    #[error("no key can be retired: {problem}")]
+    KeysStillNeeded {
+        /// Which rows.
+        problem: String,
+    },
+    /// A key that left the ring would be lost.
+    #[error(
+        "there is no archive for the keys of secret {name}: set KEY_ARCHIVE_SECRET for this function and for the one that rotates it; nothing was retired"
+    )]
+    NoArchive {
+        /// The secret's name.
+        name: String,
+    },
+    /// The state machine that re-encrypts rows could not be started.
+    #[error("{state_machine} could not be started: {problem}")]
+    NotStarted {
+        /// Its ARN.
+        state_machine: String,
+        /// Why.
+        problem: String,
+    },
     /// What also ends rotations.
     #[error(transparent)]
     Rotation(#[from] RotationError),
@@ -155,6 +191,11 @@ impl OperateError {
             Self::NotConfirmed { .. } => "NotConfirmed",
             Self::NotFinished { .. } => "NotFinished",
             Self::RotationFailed { .. } => "RotationFailed",
+            Self::CensusOutdated { .. } => "CensusOutdated",
+            Self::CensusesTooClose { .. } => "CensusesTooClose",
+            Self::KeysStillNeeded { .. } => "KeysStillNeeded",
+            Self::NoArchive { .. } => "NoArchive",
+            Self::NotStarted { .. } => "NotStarted",
             Self::Rotation(error) => error.name(),
         }
     }

@@ -9,6 +9,7 @@
 //! | `abort` | gives up a rotation that does not come to its end |
 //! | `compromise` | replaces what is known to others |
 //! | `doctor` | finds what keeps rotations from working, with the commands that repair it |
+//! | `retire` | takes keys out of a ring that no row needs any more |
 //! | `sweep` | all secrets, on a schedule: ends overlaps that are over, verifies recent promotions, finds stuck and overdue ones, measures the fleet |
 //!
 //! Every request is recorded in the log under the target `audit`: the action, the secret, the reason, the request id and the
@@ -20,6 +21,7 @@ mod doctor;
 pub mod error;
 pub mod operable;
 pub mod request;
+pub mod retire;
 pub mod revoke;
 pub mod secret;
 mod services;
@@ -33,6 +35,7 @@ use admin_token::AdminToken;
 use encryption_key::{Consumers, EncryptionKey};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rotation::archive::ArchiveSettings;
 use rotation::aws::Clients;
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
@@ -87,7 +90,8 @@ impl Operator {
         let keys = || {
             let target = HttpTarget::with_token_from_environment(environment)?;
             let target = target.map(|(target, token)| (watched(target), token));
-            Ok(EncryptionKey::new(target, Consumers::from_environment(environment)?))
+            let archive = ArchiveSettings::from_environment(environment)?;
+            Ok(EncryptionKey::new(target, Consumers::from_environment(environment)?).with_archive(archive))
         };
         // A stack without keys names no secret with a token; its target is the same.
         let target = match environment.get("TARGET_TOKEN_SECRET") {
@@ -276,6 +280,11 @@ impl Asked<'_> {
             Action::Revoke => desk.revoke(rng).await,
             Action::Abort => desk.abort(operator.abort_after, rng).await,
             Action::Compromise => desk.compromise(request.confirm.as_deref(), rng).await,
+            Action::Retire => match &request.censuses {
+                Some(censuses) => desk.retire(censuses, rng).await,
+                // Such a request does not come here.
+                None => Err(OperateError::CensusOutdated { problem: "there are none".to_owned() }),
+            },
             Action::Doctor => {
                 let mut findings = desk.doctor(secret, rng).await?;
                 operator.services.diagnose(&mut findings, secret, clients, desk.deadline).await;

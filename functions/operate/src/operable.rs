@@ -1,9 +1,10 @@
 //! What an operator can do with a kind of secret, beside what a rotation does.
 
 use std::future::Future;
+use std::time::Duration;
 
 use admin_token::AdminToken;
-use encryption_key::EncryptionKey;
+use encryption_key::{EncryptionKey, LONGEST_INVOCATION};
 use rotation::deadline::Deadline;
 use rotation::document::Document;
 use rotation::error::RotationError;
@@ -74,6 +75,20 @@ pub trait Operable: SecretKind {
     /// # Errors
     /// A value that is not of this kind.
     fn without_previous(&self, value: &Document) -> Result<Document, RotationError>;
+
+    /// The keyring of the value; a token is none.
+    ///
+    /// # Errors
+    /// A value that is not of this kind.
+    fn ring(&self, _: &RotationPolicy, _: &Document) -> Result<Option<Keyring>, RotationError> {
+        Ok(None)
+    }
+
+    /// How far apart two censuses have to be: by then nobody encrypts with an older ring, and no worker that began with one is
+    /// still at work.
+    fn censuses_apart(&self, policy: &RotationPolicy) -> Duration {
+        policy.overlap
+    }
 
     /// Proves that the application refuses `token`; nothing is proven where nobody is asked.
     ///
@@ -219,6 +234,14 @@ impl<T: Target + Send> Operable for EncryptionKey<T> {
 
     fn without_previous(&self, value: &Document) -> Result<Document, RotationError> {
         Ok(value.clone())
+    }
+
+    fn ring(&self, policy: &RotationPolicy, value: &Document) -> Result<Option<Keyring>, RotationError> {
+        ring(policy, value).map(Some)
+    }
+
+    fn censuses_apart(&self, policy: &RotationPolicy) -> Duration {
+        policy.overlap.max(self.cache_time()) + LONGEST_INVOCATION
     }
 
     async fn prove_refused(&self, _: &str, _: &SecretText, _: Deadline) -> Result<(), RotationError> {

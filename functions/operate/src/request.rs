@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::OperateError;
+use crate::retire::Census;
 
 /// The actions, by the names under which they are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -31,13 +32,15 @@ pub enum Action {
     Compromise,
     /// What keeps rotations from working, and the command that repairs it.
     Doctor,
+    /// Keys that no row needs any more leave the ring.
+    Retire,
     /// All secrets: what the schedule asks for.
     Sweep,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Status,
         Self::Verify,
         Self::Rollback,
@@ -45,6 +48,7 @@ impl Action {
         Self::Abort,
         Self::Compromise,
         Self::Doctor,
+        Self::Retire,
         Self::Sweep,
     ];
 
@@ -59,6 +63,7 @@ impl Action {
             Self::Abort => "abort",
             Self::Compromise => "compromise",
             Self::Doctor => "doctor",
+            Self::Retire => "retire",
             Self::Sweep => "sweep",
         }
     }
@@ -66,7 +71,7 @@ impl Action {
     /// Whether it changes something, and so wants to be recorded with a reason.
     #[must_use]
     pub fn changes(self) -> bool {
-        matches!(self, Self::Rollback | Self::Revoke | Self::Abort | Self::Compromise)
+        matches!(self, Self::Rollback | Self::Revoke | Self::Abort | Self::Compromise | Self::Retire)
     }
 }
 
@@ -100,6 +105,8 @@ pub struct Request {
     pub confirm: Option<String>,
     /// Where a sweep goes on that ran out of time.
     pub from: Option<String>,
+    /// What a retirement goes by.
+    pub censuses: Option<[Census; 2]>,
     /// When a schedule asked for the sweep.
     pub scheduled: Option<SystemTime>,
 }
@@ -122,6 +129,7 @@ impl Request {
                 reason: None,
                 confirm: None,
                 from: None,
+                censuses: None,
                 scheduled: event.time.map(SystemTime::from),
             };
             let problem = "expected a Scheduled Event of aws.events: only a schedule starts a sweep".to_owned();
@@ -130,6 +138,7 @@ impl Request {
         let Value::Object(mut members) = event else {
             return Err(invalid("(the event)", "expected a JSON object".to_owned()));
         };
+        let censuses = Census::two(members.remove("censuses"))?;
         let mut text = |member: &'static str| match members.remove(member) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(text)),
@@ -141,7 +150,7 @@ impl Request {
             let unknown: String = unknown.chars().take(64).collect();
             return Err(invalid(
                 &unknown,
-                "is not known; known are action, secret_id, reason, confirm, from".to_owned(),
+                "is not known; known are action, secret_id, reason, confirm, from, censuses".to_owned(),
             ));
         }
         let names = Action::ALL.map(Action::name).join(", ");
@@ -162,6 +171,14 @@ impl Request {
         if confirm.is_some() && action != Action::Compromise {
             return Err(invalid("confirm", "is for a compromise only".to_owned()));
         }
+        match (action, &censuses) {
+            (Action::Retire, None) => {
+                let problem = "expected the two censuses that speak for it, answers of reencrypt";
+                return Err(invalid("censuses", problem.to_owned()));
+            }
+            (Action::Retire, Some(_)) | (_, None) => {}
+            (_, Some(_)) => return Err(invalid("censuses", "is for retire only".to_owned())),
+        }
         if secret_id.len() > 2048 {
             return Err(invalid("secret_id", "expected at most 2048 characters".to_owned()));
         }
@@ -171,7 +188,7 @@ impl Request {
         if reason.as_ref().is_some_and(|reason| reason.chars().count() > LONGEST_REASON) {
             return Err(invalid("reason", format!("expected at most {LONGEST_REASON} characters")));
         }
-        Ok(Self { action, secret_id, reason, confirm, from, scheduled: None })
+        Ok(Self { action, secret_id, reason, confirm, from, censuses, scheduled: None })
     }
 }
 

@@ -329,6 +329,9 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         if bytes > MAX_VALUE_BYTES {
             return Err(RotationError::ValueTooLarge { bytes }.into());
         }
+        if let Some(archive) = self.kind.archive(&seen.subject(), value)? {
+            archive.keep(self.store, self.deadline).await?;
+        }
         let stages: Vec<Stage> = marks.iter().map(|mark| mark.on(version)).collect();
         match self.store.put_private(self.secret_id, version, value.text(), &stages).await? {
             Put::Stored => {}

@@ -6,12 +6,15 @@ use rotation::aws::{Clients, Failure, OperationClients};
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
+use rotation::event::VersionId;
 use rotation::store::Described;
 use rotation::time::format_timestamp;
 use serde_json::{Value, json};
 
 use crate::doctor::Findings;
+use crate::error::OperateError;
 use crate::function_name;
+use crate::secret::digest;
 
 /// The longest that one of these services may take: no action waits for them for long, and none fails for them.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,18 +29,46 @@ pub(crate) struct Services {
     clients: OperationClients,
     topic: Option<String>,
     log_group: String,
+    reencryption: Option<Reencryption>,
+}
+
+/// The state machine that re-encrypts the rows of a keyring.
+#[derive(Debug)]
+pub(crate) struct Reencryption {
+    /// Its ARN (`REENCRYPT_STATE_MACHINE`).
+    state_machine: String,
+    /// The keyring (`REENCRYPT_KEY_SECRET`), by the name or ARN that the worker knows it by.
+    pub(crate) secret: String,
+}
+
+impl Reencryption {
+    fn from_environment(environment: &Environment) -> Result<Option<Self>, RotationError> {
+        const STATE_MACHINE: &str = "REENCRYPT_STATE_MACHINE";
+        const SECRET: &str = "REENCRYPT_KEY_SECRET";
+        environment.refuse_unknown("REENCRYPT_", &[STATE_MACHINE, SECRET])?;
+        match (environment.get(STATE_MACHINE), environment.get(SECRET)) {
+            (None, None) => Ok(None),
+            (Some(_), None) => environment.require(SECRET).map(|_| None),
+            (None, Some(_)) => environment.require(STATE_MACHINE).map(|_| None),
+            (Some(machine), Some(secret)) => {
+                Ok(Some(Self { state_machine: machine.to_owned(), secret: secret.to_owned() }))
+            }
+        }
+    }
 }
 
 impl Services {
-    /// Reads `NOTIFY_TOPIC_ARN` and `LOG_GROUP`, in which `{function}` is the rotation function's name.
+    /// Reads `NOTIFY_TOPIC_ARN`, `LOG_GROUP`, in which `{function}` is the rotation function's name, and, both or neither,
+    /// `REENCRYPT_STATE_MACHINE` and `REENCRYPT_KEY_SECRET`.
     ///
     /// # Errors
-    /// Those of [`OperationClients::from_environment`].
+    /// Those of [`OperationClients::from_environment`], and an unusable variable by name.
     pub(crate) fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
         Ok(Self {
             clients: OperationClients::from_environment(environment)?,
             topic: environment.get("NOTIFY_TOPIC_ARN").map(str::to_owned),
             log_group: environment.get("LOG_GROUP").unwrap_or("/aws/lambda/{function}").to_owned(),
+            reencryption: Reencryption::from_environment(environment)?,
         })
     }
 
@@ -52,6 +83,27 @@ impl Services {
                 json!(problem)
             }
         })
+    }
+
+    /// What re-encrypts rows, if the stack has it.
+    pub(crate) fn reencryption(&self) -> Option<&Reencryption> {
+        self.reencryption.as_ref()
+    }
+
+    /// Starts the re-encryption of the rows of a keyring, once for each version: `false` when it was started before.
+    pub(crate) async fn reencrypt(
+        &self,
+        reencryption: &Reencryption,
+        secret: &Described,
+        version: &VersionId,
+        deadline: Deadline,
+    ) -> Result<bool, OperateError> {
+        let name = execution_name(&secret.name, version);
+        let input = json!({ "secret_id": secret.name, "version": version }).to_string();
+        let start = self.clients.start_execution(&reencryption.state_machine, &name, &input);
+        let started = deadline.within(TIMEOUT, RESERVE).bound(start).await.unwrap_or_else(no_answer);
+        started
+            .map_err(|problem| OperateError::NotStarted { state_machine: reencryption.state_machine.clone(), problem })
     }
 
     /// The last step of a rotation of the secret that failed, by the log of its function.
@@ -109,6 +161,15 @@ impl Services {
             ),
         }
     }
+}
+
+/// The name of the one execution for a version of a secret: of at most 80 characters, and of those that a name may have
+/// (StartExecution, Step Functions API reference).
+fn execution_name(secret: &str, version: &VersionId) -> String {
+    let of_secret = &digest(&[secret])[..12];
+    let version = version.as_str();
+    let usable = version.len() <= 64 && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if usable { format!("{of_secret}-{version}") } else { format!("{of_secret}-{}", digest(&[version])) }
 }
 
 fn no_answer<T>() -> Result<T, String> {

@@ -192,8 +192,56 @@ pub(crate) async fn sweep<S: OperationStore>(
             break next.is_none();
         }
     };
+    let reencryption = reencrypt(operator, store, &mut found, digest.as_mut(), (deadline, reserve)).await;
     let metrics = found.metrics(function, complete);
-    Ok((found.answer(complete, next), metrics, digest))
+    let mut told = found.answer(complete, next);
+    told.extend(reencryption.map(|told| ("reencryption".to_owned(), told)));
+    Ok((told, metrics, digest))
+}
+
+/// Starts the re-encryption of the rows when the ring has keys that they may be under. What it tells of that; nothing when there
+/// is nothing to do.
+async fn reencrypt<S: OperationStore>(
+    operator: &Operator,
+    store: &S,
+    found: &mut Found,
+    digest: Option<&mut Digest>,
+    (deadline, reserve): (Deadline, Duration),
+) -> Option<Value> {
+    let reencryption = operator.services.reencryption().filter(|_| deadline.left() >= reserve)?;
+    let (kind, stack) = (operator.keys.as_ref().ok()?, &operator.stack.for_kind(KEY_SETTINGS));
+    let desk = Desk { kind, store, stack, secret_id: reencryption.secret.as_str(), deadline };
+    let seen = match desk.look().await {
+        Ok(seen) => seen,
+        // What is wrong with the secret is told of where it is looked at; one without a value has no rows.
+        Err(error) => {
+            tracing::warn!(target: AUDIT, secret = reencryption.secret, error_type = error.name(), %error, "whether rows are to be re-encrypted is not known");
+            return None;
+        }
+    };
+    let old_keys = kind.ring(&seen.policy, &seen.current).ok().flatten().map_or(0, |ring| ring.secondary().len());
+    if old_keys == 0 || open_rotation(&seen.secret).is_some() {
+        return None;
+    }
+    let started = operator.services.reencrypt(reencryption, &seen.secret, &seen.current_id, deadline).await;
+    match started {
+        Ok(started) => {
+            if started {
+                let (secret, version) = (&seen.secret.name, &seen.current_id);
+                let request_id = found.request_id.as_str();
+                tracing::info!(target: AUDIT, request_id, secret, action = "reencrypt", %version, result = "begun", "operation");
+            }
+            Some(json!({
+                "secret": seen.secret.name, "version": seen.current_id, "oldKeys": old_keys, "started": started,
+            }))
+        }
+        Err(error) => {
+            let told = json!({ "secret": seen.secret.name, "problem": error.to_string() });
+            found.failed += 1;
+            found.tell_problem(&seen.secret, "rows are not re-encrypted", &error, digest);
+            Some(told)
+        }
+    }
 }
 
 /// One page of the listing; when the service throttles it, once more after a while.
@@ -294,14 +342,18 @@ impl Found {
                 self.old_token_accepted +=
                     u64::from(error == OperateError::Rotation(RotationError::TargetAcceptsRevoked));
                 let what = if overlap { "overlap not ended" } else { "does not verify" };
-                tracing::error!(target: AUDIT, secret = secret.name, error_type = error.name(), %error, "{what}");
-                if self.problems.len() < NAMED {
-                    let problem = json!({ "secret": secret.name, "error": error.name(), "message": error.to_string() });
-                    self.problems.push(problem);
-                }
-                digest.iter_mut().for_each(|digest| digest.problem(secret, what, &error));
+                self.tell_problem(secret, what, &error, digest);
             }
         }
+    }
+
+    fn tell_problem(&mut self, secret: &Described, what: &str, error: &OperateError, mut digest: Option<&mut Digest>) {
+        tracing::error!(target: AUDIT, secret = secret.name, error_type = error.name(), %error, "{what}");
+        if self.problems.len() < NAMED {
+            let problem = json!({ "secret": secret.name, "error": error.name(), "message": error.to_string() });
+            self.problems.push(problem);
+        }
+        digest.iter_mut().for_each(|digest| digest.problem(secret, what, error));
     }
 
     /// The fleet's metrics, each under the function's name: one account may have several stacks, and the heartbeat of one must not
@@ -423,7 +475,9 @@ async fn look<S: OperationStore>(
 fn is_throttled(error: &RotationError) -> bool {
     match error {
         RotationError::Store(error) => error.kind == StoreErrorKind::Throttled,
-        RotationError::CredentialUnavailable { reason, .. } => is_throttled(reason),
+        RotationError::CredentialUnavailable { reason, .. } | RotationError::ArchiveUnavailable { reason, .. } => {
+            is_throttled(reason)
+        }
         _ => false,
     }
 }

@@ -1,4 +1,4 @@
-//! What only operators need of AWS: notifications through SNS, and what the rotation functions logged.
+//! What only operators need of AWS: notifications through SNS, what the rotation functions logged, and the start of state machines.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,6 +24,7 @@ const NEWEST_FIRST_SINCE: Duration = Duration::from_secs(1_704_067_200);
 pub struct OperationClients {
     sns: aws_sdk_sns::Client,
     logs: aws_sdk_cloudwatchlogs::Client,
+    state_machines: aws_sdk_sfn::Client,
 }
 
 /// A step of a rotation that failed, as the rotation function logged it.
@@ -43,7 +44,7 @@ pub struct Failure {
 
 impl OperationClients {
     /// Makes the clients from the variables that [`super::Clients::from_environment`] reads, with the overrides
-    /// `AWS_ENDPOINT_URL_SNS`, `AWS_ENDPOINT_URL_CLOUDWATCH_LOGS` and `AWS_ENDPOINT_URL`. Nothing is sent.
+    /// `AWS_ENDPOINT_URL_SNS`, `AWS_ENDPOINT_URL_CLOUDWATCH_LOGS`, `AWS_ENDPOINT_URL_SFN` and `AWS_ENDPOINT_URL`. Nothing is sent.
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
@@ -51,7 +52,28 @@ impl OperationClients {
         let common = Common::from_environment(environment)?;
         let sns = common.config(environment, "AWS_ENDPOINT_URL_SNS")?;
         let logs = common.config(environment, "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS")?;
-        Ok(Self { sns: aws_sdk_sns::Client::new(&sns), logs: aws_sdk_cloudwatchlogs::Client::new(&logs) })
+        let state_machines = common.config(environment, "AWS_ENDPOINT_URL_SFN")?;
+        Ok(Self {
+            sns: aws_sdk_sns::Client::new(&sns),
+            logs: aws_sdk_cloudwatchlogs::Client::new(&logs),
+            state_machines: aws_sdk_sfn::Client::new(&state_machines),
+        })
+    }
+
+    /// Starts an execution of a state machine, once under each name: `false` when there is one under this name already, at work
+    /// or ended in the last 90 days. Bound it with [`crate::deadline::Deadline::bound`].
+    ///
+    /// # Errors
+    /// The service's words, or why there was no answer.
+    pub async fn start_execution(&self, state_machine: &str, name: &str, input: &str) -> Result<bool, String> {
+        let call = self.state_machines.start_execution().state_machine_arn(state_machine).name(name).input(input);
+        match call.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_execution_already_exists()) => {
+                Ok(false)
+            }
+            Err(error) => Err(reason(&error)),
+        }
     }
 
     /// Publishes a message to a topic, with what [`subject`] makes of `title`. A call that is tried again may arrive

@@ -322,7 +322,7 @@ impl UrlPattern {
 }
 
 /// Puts the name and its parts into a pattern; `None` when a place has no part, or the part may not stand there.
-fn fill(pattern: &str, name: &str, allow: impl Fn(&str) -> Option<String>) -> Option<String> {
+pub(crate) fn fill(pattern: &str, name: &str, allow: impl Fn(&str) -> Option<String>) -> Option<String> {
     let mut parts = pattern.split('{');
     let mut text = parts.next()?.to_owned();
     for part in parts {

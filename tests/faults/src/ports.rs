@@ -192,6 +192,30 @@ impl<M: Model> SecretStore for Store<M> {
         .await
     }
 
+    async fn put_private(
+        &self,
+        _: &str,
+        version: &VersionId,
+        value: &SecretText,
+        stages: &[Stage],
+    ) -> Result<Put, StoreError> {
+        let value: Arc<str> = value.expose().into();
+        self.call(Call::PutPrivate, |world| {
+            let mut state = world.changed();
+            let abandons = world.scenario.private_put == PrivatePut::Abandons;
+            match state.put_private(version, value, stages, abandons, world.now()) {
+                Ok(()) => {
+                    world.commit(&self.caller.actor(), state);
+                    world.note(|| format!("    {stages:?} on {version:?}"));
+                    Ok(Put::Stored)
+                }
+                Err(Refusal::Exists) => Ok(Put::Exists),
+                Err(Refusal::Conflict) => Err(StoreErrorKind::Rejected),
+            }
+        })
+        .await
+    }
+
     async fn move_stage(
         &self,
         _: &str,
@@ -245,30 +269,6 @@ impl<M: Model> OperationStore for Store<M> {
                 created: Some(of.created),
             };
             Ok(staged.map(age).collect())
-        })
-        .await
-    }
-
-    async fn put_private(
-        &self,
-        _: &str,
-        version: &VersionId,
-        value: &SecretText,
-        stages: &[Stage],
-    ) -> Result<Put, StoreError> {
-        let value: Arc<str> = value.expose().into();
-        self.call(Call::PutPrivate, |world| {
-            let mut state = world.changed();
-            let abandons = world.scenario.private_put == PrivatePut::Abandons;
-            match state.put_private(version, value, stages, abandons, world.now()) {
-                Ok(()) => {
-                    world.commit(&self.caller.actor(), state);
-                    world.note(|| format!("    {stages:?} on {version:?}"));
-                    Ok(Put::Stored)
-                }
-                Err(Refusal::Exists) => Ok(Put::Exists),
-                Err(Refusal::Conflict) => Err(StoreErrorKind::Rejected),
-            }
         })
         .await
     }

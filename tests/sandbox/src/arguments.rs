@@ -37,6 +37,7 @@ Control API, on the same port:
   DELETE /_sandbox/calls           count from here
   GET    /_sandbox/metrics         what PutMetricData was given
   GET    /_sandbox/notifications   what was published to SNS topics
+  GET    /_sandbox/executions      the executions of state machines that were started
   GET    /_sandbox/logs/FUNCTION   what the function logged; FilterLogEvents searches it
                                    in the log group /aws/lambda/FUNCTION
   GET    /_sandbox/faults          the rules, and how often each matched

@@ -20,6 +20,7 @@ use crate::faults::FaultRule;
 use crate::scheduler;
 use crate::sns::Sns;
 use crate::state::Shared;
+use crate::state_machines::StateMachines;
 
 #[derive(Clone)]
 pub(crate) struct Control {
@@ -27,6 +28,7 @@ pub(crate) struct Control {
     pub(crate) host: LambdaHost,
     pub(crate) cloudwatch: CloudWatch,
     pub(crate) sns: Sns,
+    pub(crate) state_machines: StateMachines,
 }
 
 const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
@@ -38,6 +40,7 @@ pub(crate) fn router(control: Control) -> Router {
         .route("/_sandbox/calls", get(calls).delete(reset_calls))
         .route("/_sandbox/metrics", get(metrics))
         .route("/_sandbox/notifications", get(notifications))
+        .route("/_sandbox/executions", get(executions))
         .route("/_sandbox/faults", get(faults).post(add_fault).delete(clear_faults))
         .route("/_sandbox/faults/{id}", axum::routing::delete(remove_fault))
         .route("/_sandbox/logs/{function}", get(logs))
@@ -115,6 +118,10 @@ async fn metrics(State(control): State<Control>) -> Response {
 
 async fn notifications(State(control): State<Control>) -> Response {
     answer(&json!(control.sns.notifications()))
+}
+
+async fn executions(State(control): State<Control>) -> Response {
+    answer(&json!(control.state_machines.executions()))
 }
 
 async fn faults(State(control): State<Control>) -> Response {

@@ -1,5 +1,5 @@
 //! An AWS for one machine, in one process: Secrets Manager with the rotation service that no emulator has, Lambda for
-//! native binaries, CloudWatch metrics and logs, SNS, a clock that can be moved, and faults on demand.
+//! native binaries, CloudWatch metrics and logs, SNS, the start of state machines, a clock that can be moved, and faults on demand.
 //!
 //! One port on 127.0.0.1 serves the AWS CLI, the SDKs and a control API under `/_sandbox/`. Region us-east-1, account
 //! 000000000000; signatures are not checked, and permissions are not enforced.
@@ -38,6 +38,7 @@ mod server;
 mod settings;
 mod sns;
 mod state;
+mod state_machines;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -60,12 +61,14 @@ pub use crate::faults::{Fault, FaultRule, Faults, Moment};
 pub use crate::invoker::{Answer, InvokeFailure, Invoker, Invoking};
 pub use crate::settings::{ConfigurationTest, PrivatePut, Settings};
 pub use crate::sns::Notification;
+pub use crate::state_machines::Execution;
 
 use crate::control::Control;
 use crate::host::Host;
 use crate::server::Server;
 use crate::sns::Sns;
 use crate::state::Shared;
+use crate::state_machines::StateMachines;
 
 /// The region of everything in the sandbox.
 pub const REGION: &str = lambda_host::REGION;
@@ -79,6 +82,7 @@ pub struct Sandbox {
     host: LambdaHost,
     cloudwatch: CloudWatch,
     sns: Sns,
+    state_machines: StateMachines,
     address: SocketAddr,
 }
 
@@ -110,21 +114,28 @@ impl Sandbox {
         let host = LambdaHost::with_log_clock(now());
         let cloudwatch = CloudWatch::new(now());
         let sns = Sns::default();
+        let state_machines = StateMachines::default();
         let invoker = settings.invoker.clone().unwrap_or_else(|| Arc::new(Host(host.clone())));
         let shared = Arc::new(Shared::new(settings, invoker, clock)?);
-        let control =
-            Control { shared: shared.clone(), host: host.clone(), cloudwatch: cloudwatch.clone(), sns: sns.clone() };
+        let control = Control {
+            shared: shared.clone(),
+            host: host.clone(),
+            cloudwatch: cloudwatch.clone(),
+            sns: sns.clone(),
+            state_machines: state_machines.clone(),
+        };
         let router = host.router().merge(control::router(control));
         let server = Server {
             shared: shared.clone(),
             cloudwatch: cloudwatch.clone(),
             host: host.clone(),
             sns: sns.clone(),
+            state_machines: state_machines.clone(),
             router,
         };
         shared.spawn(server.run(listener));
         shared.spawn(scheduler::keep(shared.clone()));
-        Ok(Self { shared, host, cloudwatch, sns, address })
+        Ok(Self { shared, host, cloudwatch, sns, state_machines, address })
     }
 
     /// `http://127.0.0.1:port`, for `AWS_ENDPOINT_URL`.
@@ -188,6 +199,11 @@ impl Sandbox {
     /// What was published to SNS topics, oldest first.
     pub fn notifications(&self) -> Vec<Notification> {
         self.sns.notifications()
+    }
+
+    /// The executions of state machines that were started, oldest first.
+    pub fn executions(&self) -> Vec<Execution> {
+        self.state_machines.executions()
     }
 
     /// Faults to inject.

@@ -26,11 +26,13 @@ use crate::secrets_manager;
 use crate::secrets_manager::error::{ApiError, ApiResult};
 use crate::sns::Sns;
 use crate::state::Shared;
+use crate::state_machines::StateMachines;
 
 /// Larger than any request that the services accept; Lambda takes 6 MB.
 const MAX_BODY: usize = 16 << 20;
 const SECRETS_MANAGER: &str = "secretsmanager.";
 const LOGS: &str = "Logs_20140328.";
+const STATE_MACHINES: &str = "AWSStepFunctions.";
 
 /// The connection is closed without an answer.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,7 @@ pub(crate) struct Server {
     pub(crate) cloudwatch: CloudWatch,
     pub(crate) host: LambdaHost,
     pub(crate) sns: Sns,
+    pub(crate) state_machines: StateMachines,
     /// The Lambda API and the control API.
     pub(crate) router: axum::Router,
 }
@@ -89,6 +92,9 @@ impl Server {
             self.json_service(operation, &parts, call).await?
         } else if let Some(operation) = target(&parts, LOGS) {
             self.json_service(operation, &parts, |_| logs::call(&self.host, operation, &body)).await?
+        } else if let Some(operation) = target(&parts, STATE_MACHINES) {
+            let call = |_| self.state_machines.call(operation, &body, self.shared.clock.now());
+            self.json_service(operation, &parts, call).await?
         } else if Sns::accepts(&parts) {
             self.sns(&parts, &body).await?
         } else if CloudWatch::accepts(&parts) {

@@ -12,6 +12,7 @@ use crate::keys::{bare_key, declared, key_secret};
 use crate::support::*;
 
 mod changes;
+mod retire;
 mod sweep;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);

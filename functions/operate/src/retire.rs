@@ -1,0 +1,264 @@
+//! `retire` takes keys out of a keyring that no stored row needs any more.
+//!
+//! What it believes is two censuses of all rows, as the function `reencrypt` answers them: of the ring as it is now, complete, with
+//! no row under the key and none that cannot be opened, and so far apart that whoever still encrypted with an older ring at the
+//! first one has stopped, and what it wrote was counted by the second.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use rand::rngs::StdRng;
+use rotation::event::VersionId;
+use rotation::keyring::{Key, KeyId, Keyring};
+use rotation::store::OperationStore;
+use rotation::time::{format_timestamp, parse_timestamp};
+use rotation::versions::Stage;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::actions::{Answer, Before, answer};
+use crate::error::OperateError;
+use crate::operable::Operable;
+use crate::request::Action;
+use crate::secret::{Desk, Mark, Marked, Seen, new_version};
+
+/// The service tells whole seconds: what has just been may lie in the future by one.
+const CLOCK: Duration = Duration::from_secs(2);
+
+/// What a census of all columns counted: the answer of the function `reencrypt`, of which only this is looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Census {
+    /// The keyring's name.
+    secret: String,
+    /// The version of the ring that the rows were opened with.
+    version: String,
+    /// When it began and ended, by the service's clock.
+    began: Time,
+    ended: Time,
+    columns: Vec<Counted>,
+    /// Where it goes on, when it is not complete.
+    next: Option<Value>,
+}
+
+/// The rows of one column.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct Counted {
+    table: String,
+    column: String,
+    /// Rows by the key that opens them.
+    keys: BTreeMap<KeyId, u64>,
+    /// Rows that no key of the ring opens, and rows whose value is no ciphertext or not intact.
+    unknown: u64,
+    damaged: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+struct Time(SystemTime);
+
+impl TryFrom<String> for Time {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        parse_timestamp(&text).map(Self).ok_or("expected a time such as 2026-11-24T00:00:00Z")
+    }
+}
+
+impl Census {
+    /// Reads the two censuses of a request.
+    ///
+    /// # Errors
+    /// [`OperateError::InvalidRequest`].
+    pub(crate) fn two(value: Option<Value>) -> Result<Option<[Self; 2]>, OperateError> {
+        let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
+        serde_json::from_value(value).map(Some).map_err(|error| OperateError::InvalidRequest {
+            member: "censuses".to_owned(),
+            problem: format!("expected two answers of reencrypt to {{\"action\":\"census\"}}, as they are: {error}"),
+        })
+    }
+
+    fn require_complete_of(&self, name: &str, which: &str) -> Result<(), OperateError> {
+        let outdated = |problem: &str| Err(OperateError::CensusOutdated { problem: format!("the {which} {problem}") });
+        if self.secret != name {
+            return outdated(&format!("is of secret {}", self.secret));
+        }
+        if self.next.is_some() || self.columns.is_empty() {
+            return outdated("is not complete: invoke reencrypt with its `next`, until that is null");
+        }
+        if self.ended < self.began {
+            return outdated("ends before it begins");
+        }
+        Ok(())
+    }
+
+    /// Rows of this key that were counted; `None` when some column was counted without it.
+    fn rows(&self, key: KeyId) -> Option<u64> {
+        self.columns.iter().map(|column| column.keys.get(&key)).sum()
+    }
+}
+
+/// What speaks for taking keys out, checked as far as that takes no ring.
+struct Evidence<'a> {
+    version: VersionId,
+    censuses: &'a [Census; 2],
+}
+
+impl<'a> Evidence<'a> {
+    fn of(censuses: &'a [Census; 2], seen: &Seen, apart: Duration) -> Result<Self, OperateError> {
+        let [first, second] = censuses;
+        first.require_complete_of(&seen.secret.name, "first")?;
+        second.require_complete_of(&seen.secret.name, "second")?;
+        if first.version != second.version {
+            let problem = format!("they are of different versions, {} and {}", first.version, second.version);
+            return Err(OperateError::CensusOutdated { problem });
+        }
+        let from = first.ended.0 + apart;
+        if second.began.0 < from {
+            return Err(OperateError::CensusesTooClose { apart, from });
+        }
+        if second.ended.0 > seen.secret.as_of + CLOCK {
+            let problem = format!("the second ends in the future, at {}", format_timestamp(second.ended.0));
+            return Err(OperateError::CensusOutdated { problem });
+        }
+        for Counted { table, column, unknown, damaged, .. } in censuses.iter().flat_map(|census| &census.columns) {
+            if unknown + damaged > 0 {
+                let problem = format!(
+                    "{} rows of {table}.{column} cannot be opened ({unknown} with no key of the ring, {damaged} are damaged), and may need any key: the census lists them",
+                    unknown + damaged
+                );
+                return Err(OperateError::KeysStillNeeded { problem });
+            }
+        }
+        Ok(Self { version: VersionId::new(first.version.clone()), censuses })
+    }
+
+    /// How many rows need the key; `None` when a census did not count it.
+    fn rows(&self, key: KeyId) -> Option<u64> {
+        let [first, second] = self.censuses;
+        Some(first.rows(key)?.max(second.rows(key)?))
+    }
+
+    /// The secondary keys that no row needs.
+    fn unneeded(&self, ring: &Keyring) -> BTreeSet<KeyId> {
+        ring.secondary().iter().map(Key::id).filter(|key| self.rows(*key) == Some(0)).collect()
+    }
+}
+
+/// The ring without these keys.
+fn without(ring: &Keyring, keys: &BTreeSet<KeyId>) -> Result<Keyring, OperateError> {
+    let ring = keys.iter().try_fold(ring.clone(), |ring, key| ring.retire(*key));
+    Ok(ring.map_err(rotation::error::RotationError::from)?)
+}
+
+impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
+    /// Takes the secondary keys out of the ring that no row needs, by two censuses. They stay in the archive. Where an earlier try
+    /// died, or another request was faster, the application is told and asked once more.
+    ///
+    /// # Errors
+    /// [`OperateError::NotForThisKind`], [`OperateError::RotationOpen`], [`OperateError::CensusOutdated`],
+    /// [`OperateError::CensusesTooClose`], [`OperateError::KeysStillNeeded`], [`OperateError::NoArchive`],
+    /// [`OperateError::DidNotVerify`].
+    pub async fn retire(&self, censuses: &[Census; 2], rng: &mut StdRng) -> Result<Answer, OperateError> {
+        let seen = self.look().await?;
+        let Some(ring) = self.kind.ring(&seen.policy, &seen.current)? else {
+            let instead = "only a keyring holds old keys; an old token is ended by revoke";
+            return Err(OperateError::NotForThisKind { action: Action::Retire, instead });
+        };
+        seen.require_no_open_rotation()?;
+        let evidence = Evidence::of(censuses, &seen, self.kind.censuses_apart(&seen.policy))?;
+        if evidence.version != seen.current_id {
+            return self.retire_again(&seen, &ring, &evidence, rng).await;
+        }
+        let unneeded = evidence.unneeded(&ring);
+        if unneeded.is_empty() {
+            return nothing_to_retire(&ring, &evidence);
+        }
+        let next = without(&ring, &unneeded)?;
+        let value = seen.policy.key_format.wire().write(&seen.current, &next)?;
+        let archive = self.kind.archive(&seen.subject(), &value)?;
+        let mut archive = archive.ok_or_else(|| OperateError::NoArchive { name: seen.secret.name.clone() })?;
+        archive.retired = ring.secondary().iter().filter(|key| unneeded.contains(&key.id())).cloned().collect();
+        self.require_time()?;
+        archive.keep(self.store, self.deadline).await?;
+
+        let version = new_version(rng);
+        let published = self.publish(&seen, &value, &[Mark::Operation], &version).await;
+        let unmarked = self.drop_stage(&version, &Mark::Operation.on(&version)).await;
+        // Why nothing was published says more than that there is nothing to unmark.
+        let now = published?;
+        unmarked?;
+        let before = Before {
+            version: seen.current_id.clone(),
+            previous: seen.secret.versions.holder(&Stage::Previous).cloned(),
+        };
+        // Against nothing: the old ring has keys that this one is without.
+        self.settle_or_put_back(&now, before, None, rng).await?;
+        Ok(self.retired(&now, &seen.current_id, &unneeded, &next, &evidence, Some(archive.secret)))
+    }
+
+    /// The censuses are of another version. Either they are of no use any more, or this is what came of them.
+    async fn retire_again(
+        &self,
+        seen: &Seen,
+        ring: &Keyring,
+        evidence: &Evidence<'_>,
+        rng: &mut StdRng,
+    ) -> Result<Answer, OperateError> {
+        let outdated = || OperateError::CensusOutdated {
+            problem: format!(
+                "they are of version {}, and {} is current: count again",
+                evidence.version, seen.current_id
+            ),
+        };
+        let Some(Marked { version, value }) = self.previous(seen).await? else { return Err(outdated()) };
+        let Some(before) = self.kind.ring(&seen.policy, &value)? else { return Err(outdated()) };
+        let unneeded = evidence.unneeded(&before);
+        if version != evidence.version || unneeded.is_empty() || without(&before, &unneeded)? != *ring {
+            return Err(outdated());
+        }
+        self.settle(seen, None, self.deadline, rng).await?;
+        let mut told = self.retired(seen, &version, &unneeded, ring, evidence, None);
+        told.insert("already".to_owned(), json!(true));
+        Ok(told)
+    }
+
+    fn retired(
+        &self,
+        now: &Seen,
+        replaced: &VersionId,
+        keys: &BTreeSet<KeyId>,
+        ring: &Keyring,
+        evidence: &Evidence<'_>,
+        archive: Option<String>,
+    ) -> Answer {
+        let by = self.proofs();
+        let mut told = answer([
+            ("version", json!(now.current_id)),
+            ("replaced", json!(replaced)),
+            ("retired", json!(keys)),
+            ("kept", kept(ring, evidence)),
+            ("verified", json!(!by.is_empty())),
+            ("by", json!(by)),
+        ]);
+        told.extend(archive.map(|archive| ("archive".to_owned(), json!(archive))));
+        told
+    }
+}
+
+/// The secondary keys that stay, and the rows that need them.
+fn kept(ring: &Keyring, evidence: &Evidence<'_>) -> Value {
+    ring.secondary().iter().map(|key| json!({ "key": key.id(), "rows": evidence.rows(key.id()) })).collect()
+}
+
+fn nothing_to_retire(ring: &Keyring, evidence: &Evidence<'_>) -> Result<Answer, OperateError> {
+    if ring.secondary().is_empty() {
+        let because = "the ring has no secondary key";
+        return Ok(answer([("retired", json!([])), ("because", json!(because)), ("kept", json!([]))]));
+    }
+    let needed = ring.secondary().iter().map(|key| match evidence.rows(key.id()) {
+        Some(rows) => format!("{rows} rows are under key {}", key.id()),
+        None => format!("rows under key {} were not counted", key.id()),
+    });
+    Err(OperateError::KeysStillNeeded { problem: needed.collect::<Vec<_>>().join(", ") })
+}

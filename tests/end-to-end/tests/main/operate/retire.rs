@@ -1,0 +1,248 @@
+//! Keys that no row needs any more leave the ring, and the sweep that has rows re-encrypted.
+
+use rotation::keyring::Keyring;
+use rotation::time::format_timestamp;
+use sandbox::{Fault, FaultRule, Moment};
+
+use super::*;
+use crate::archive::{ARCHIVE, archived, ring_at, with_archive};
+
+const GAP: Duration = Duration::from_secs(24 * 60 * 60 + 15 * 60);
+
+/// A ring with a primary, a staged and a secondary key, whose archive has them all.
+async fn with_old_key(format: KeyFormat) -> Scene {
+    let scene = with_archive(keys(format)).await.with_operator(&[]).await.unwrap();
+    rotate(&scene).await;
+    rotate(&scene).await;
+    scene
+}
+
+async fn ring(scene: &Scene) -> Keyring {
+    ring_at(scene, KeyFormat::Raw, "AWSCURRENT").await.unwrap()
+}
+
+/// What `reencrypt` answers to a census of the ring as it is, of `rows` rows under the oldest key, at this moment.
+async fn census(scene: &Scene, format: KeyFormat, rows: u64) -> Value {
+    let ring = ring_at(scene, format, "AWSCURRENT").await.unwrap();
+    let oldest = ring.secondary().last().map(|key| key.id());
+    let keys = ring.keys().map(|(_, key)| {
+        let number = if Some(key.id()) == oldest {
+            rows
+        } else if key.id() == ring.primary().id() {
+            100
+        } else {
+            0
+        };
+        (key.id().to_string(), json!(number))
+    });
+    let column = json!({
+        "schema": "public", "table": "connections", "column": "token", "rows": 100 + rows, "nulls": 0,
+        "keys": Value::Object(keys.collect()), "unknown": 0, "damaged": 0, "unreadable": [],
+    });
+    let now = format_timestamp(scene.sandbox.now());
+    json!({
+        "action": "census", "secret": scene.secret(), "version": current(scene).await.unwrap().0,
+        "primaryKey": ring.primary().id(), "began": now, "ended": now, "columns": [column],
+        "onOldKeys": rows, "unknown": 0, "damaged": 0, "superseded": false, "next": null, "durationMs": 12,
+    })
+}
+
+fn request(scene: &Scene, censuses: &[Value]) -> Value {
+    json!({ "action": "retire", "secret_id": scene.secret(), "reason": "a test", "censuses": censuses })
+}
+
+async fn two_censuses(scene: &Scene, format: KeyFormat) -> [Value; 2] {
+    let first = census(scene, format, 0).await;
+    scene.sandbox.advance(GAP + Duration::from_secs(1)).await.unwrap();
+    [first, census(scene, format, 0).await]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_no_row_needs_leaves_the_ring_by_two_censuses_and_stays_in_the_archive() {
+    for format in [KeyFormat::Raw, KeyFormat::Fernet, KeyFormat::Tink] {
+        let scene = with_old_key(format).await;
+        let before = ring_at(&scene, format, "AWSCURRENT").await.unwrap();
+        let old = before.secondary()[0].id().to_string();
+        let censuses = two_censuses(&scene, format).await;
+        let calls = changes::calls(&scene);
+        let answer = ask(&scene, request(&scene, &censuses)).await;
+        println!("{} calls", changes::calls(&scene) - calls);
+        let answer = answer.unwrap_or_else(|error| panic!("{error:?}\n{}", operator_log(&scene)));
+        println!("{answer:#}");
+        assert_eq!(
+            (&answer["retired"], &answer["kept"], &answer["verified"]),
+            (&json!([old]), &json!([]), &json!(true))
+        );
+        assert_eq!(answer["archive"], ARCHIVE);
+        let after = ring_at(&scene, format, "AWSCURRENT").await.unwrap();
+        assert_eq!(after, before.clone().retire(before.secondary()[0].id()).unwrap());
+        assert!(archived(&scene).await.contains(&(old.clone(), true)), "{format}");
+        for health in scene.health().await.unwrap() {
+            assert!(!health["key_ids"].as_array().unwrap().contains(&json!(old)), "every instance has dropped it");
+        }
+        // Once more, as after a death: it is done.
+        let again = ask(&scene, request(&scene, &censuses)).await.unwrap();
+        assert_eq!((&again["already"], &again["retired"]), (&json!(true), &json!([old])));
+        // The next rotation goes on from there.
+        rotate(&scene).await;
+        let value = scene.value("AWSCURRENT").await.unwrap().unwrap();
+        assert!(value.starts_with("{\r\n  \"DATABASE_URL\""), "what else is in the secret stays");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_rows_need_or_may_need_stays_and_the_refusal_says_what_needs_it() {
+    let scene = with_old_key(KeyFormat::Raw).await;
+    let before = current(&scene).await;
+    let old = ring(&scene).await.secondary()[0].id().to_string();
+    let first = census(&scene, KeyFormat::Raw, 0).await;
+    let too_soon = census(&scene, KeyFormat::Raw, 0).await;
+    scene.sandbox.advance(GAP + Duration::from_secs(1)).await.unwrap();
+    let second = census(&scene, KeyFormat::Raw, 0).await;
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut census = second.clone();
+        change(&mut census);
+        census
+    };
+    let cases = [
+        (vec![first.clone(), too_soon], "CensusesTooClose", "1455 minutes after"),
+        (vec![second.clone(), second.clone()], "CensusesTooClose", "from 20"),
+        (vec![first.clone()], "InvalidRequest", "two answers"),
+        (vec![first.clone(), json!({ "columns": [] })], "InvalidRequest", "missing field"),
+        (vec![first.clone(), census(&scene, KeyFormat::Raw, 3).await], "KeysStillNeeded", "3 rows are under key"),
+        (
+            vec![first.clone(), changed(&|c| c["columns"][0]["unknown"] = json!(1))],
+            "KeysStillNeeded",
+            "connections.token",
+        ),
+        (vec![first.clone(), changed(&|c| c["columns"][0]["damaged"] = json!(2))], "KeysStillNeeded", "2 are damaged"),
+        (
+            vec![
+                first.clone(),
+                changed(&|c| {
+                    c["columns"][0]["keys"].as_object_mut().unwrap().remove(&old);
+                }),
+            ],
+            "KeysStillNeeded",
+            "were not counted",
+        ),
+        (
+            vec![first.clone(), changed(&|c| c["next"] = json!({ "action": "census" }))],
+            "CensusOutdated",
+            "not complete",
+        ),
+        (vec![first.clone(), changed(&|c| c["columns"] = json!([]))], "CensusOutdated", "not complete"),
+        (vec![first.clone(), changed(&|c| c["secret"] = json!("shop/other"))], "CensusOutdated", "shop/other"),
+        (vec![first.clone(), changed(&|c| c["version"] = json!("another"))], "CensusOutdated", "different versions"),
+        (vec![first.clone(), changed(&|c| c["ended"] = json!("2999-01-01T00:00:00Z"))], "CensusOutdated", "future"),
+    ];
+    for (censuses, error_type, says) in cases {
+        let error = ask(&scene, request(&scene, &censuses)).await.unwrap_err();
+        assert_eq!(error.error_type, error_type, "{}", error.message);
+        assert!(error.message.contains(says), "{says}: {}", error.message);
+        assert_eq!(current(&scene).await, before, "{says}");
+    }
+
+    // A ring that has changed since was not counted.
+    let edit = scene.value("AWSCURRENT").await.unwrap().unwrap().replace("postgres", "postgresql");
+    scene.client.put_secret_value().secret_id(scene.secret()).secret_string(edit).send().await.unwrap();
+    let error = ask(&scene, request(&scene, &[first.clone(), second.clone()])).await.unwrap_err();
+    assert_eq!(error.error_type, "CensusOutdated", "{}", error.message);
+    assert!(ring(&scene).await.get(old.parse().unwrap()).is_some());
+
+    // Nor is anything retired while a rotation is open.
+    let hold = hold_before(&scene, sandbox::Step::Set, 2_000);
+    begin_until(&scene, hold).await;
+    let error = ask(&scene, request(&scene, &[first, second])).await.unwrap_err();
+    assert_eq!(error.error_type, "RotationOpen");
+    assert!(end(&scene).await.is_success());
+    // A token has no old keys.
+    let token = with_operator(json_plan()).await;
+    rotate(&token).await;
+    let censuses = [json!({}), json!({})];
+    assert_eq!(ask(&token, request(&token, &censuses)).await.unwrap_err().error_type, "InvalidRequest");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_retired_without_an_archive() {
+    let scene = with_operator(keys(KeyFormat::Raw)).await;
+    rotate(&scene).await;
+    rotate(&scene).await;
+    let before = current(&scene).await;
+    let censuses = two_censuses(&scene, KeyFormat::Raw).await;
+    assert_eq!(ask(&scene, request(&scene, &censuses)).await.unwrap_err().error_type, "NoArchive");
+    assert_eq!(current(&scene).await, before);
+}
+
+/// The operator's function is killed at every call that changes something: the key is in the archive, and the same request ends
+/// it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retirement_that_is_killed_anywhere_loses_no_key_and_is_ended_by_the_same_request() {
+    for operation in ["PutSecretValue", "UpdateSecretVersionStage"] {
+        for (when, call) in [(Moment::Before, 1), (Moment::After, 1), (Moment::Before, 2), (Moment::After, 2)] {
+            let scene = with_old_key(KeyFormat::Raw).await;
+            let before = ring(&scene).await;
+            let censuses = two_censuses(&scene, KeyFormat::Raw).await;
+            let kill = FaultRule::on(operation, Fault::KillFunction { function: OPERATE.to_owned(), when });
+            let rule = scene.sandbox.faults().add(kill.from_caller(OPERATE).nth(call).times(1));
+            let died = ask(&scene, request(&scene, &censuses)).await;
+            assert!(died.is_err() && matched(&scene, rule) >= call, "{operation} {when:?} {call}: {died:?}");
+            let held: Vec<_> = archived(&scene).await.into_iter().map(|(key, _)| key).collect();
+            assert!(before.keys().all(|(_, key)| held.contains(&key.id().to_string())));
+            let done = ask(&scene, request(&scene, &censuses)).await;
+            let done = done.unwrap_or_else(|error| panic!("{operation} {when:?} {call}: {error:?}"));
+            assert_eq!(done["retired"], json!([before.secondary()[0].id()]));
+            assert!(ring(&scene).await.secondary().is_empty());
+            rotate(&scene).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retirement_that_the_application_does_not_follow_is_put_back() {
+    let mut plan = keys(KeyFormat::Raw);
+    plan.environment.push(("TARGET_TIMEOUT", "1s".to_owned()));
+    let scene = with_archive(plan).await.with_operator(&[]).await.unwrap();
+    rotate(&scene).await;
+    rotate(&scene).await;
+    let before = current(&scene).await;
+    let censuses = two_censuses(&scene, KeyFormat::Raw).await;
+    // A request of its own to each instance: without one, nothing is proven.
+    assert!(scene.balancer.remove(scene.instances[1].address()));
+    let error = ask(&scene, request(&scene, &censuses)).await.unwrap_err();
+    assert_eq!(error.error_type, "DidNotVerify", "{}", error.message);
+    assert_eq!(current(&scene).await, before);
+    scene.balancer.add(scene.instances[1].address());
+    assert!(ask(&scene, request(&scene, &censuses)).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_has_rows_re_encrypted_once_for_each_version_with_old_keys() {
+    const MACHINE: &str = "arn:aws:states:us-east-1:000000000000:stateMachine:reencryption";
+    let variables = [("REENCRYPT_STATE_MACHINE", MACHINE), ("REENCRYPT_KEY_SECRET", end_to_end::KEY_SECRET)];
+    let scene = with_archive(keys(KeyFormat::Raw)).await.with_operator(&variables).await.unwrap();
+    let sweep = async || ask(&scene, json!({ "action": "sweep" })).await.unwrap();
+    rotate(&scene).await;
+    assert!(sweep().await.get("reencryption").is_none(), "a staged key has encrypted nothing");
+    rotate(&scene).await;
+    let first = sweep().await;
+    assert_eq!((&first["reencryption"]["started"], &first["reencryption"]["oldKeys"]), (&json!(true), &json!(1)));
+    sweep().await;
+    let [execution] = &scene.sandbox.executions()[..] else { panic!("{:?}", scene.sandbox.executions()) };
+    let version = current(&scene).await.unwrap().0;
+    assert_eq!(execution.state_machine_arn, MACHINE);
+    assert!(execution.name.ends_with(&format!("-{version}")), "{}", execution.name);
+    let input: Value = serde_json::from_str(&execution.input).unwrap();
+    assert_eq!(input, json!({ "secret_id": end_to_end::KEY_SECRET, "version": version }));
+    rotate(&scene).await;
+    sweep().await;
+    assert_eq!(scene.sandbox.executions().len(), 2, "another version has another one");
+    // What cannot be started is told.
+    rotate(&scene).await;
+    scene
+        .sandbox
+        .faults()
+        .add(FaultRule::on("StartExecution", Fault::InternalServiceError).from_caller(OPERATE).times(50));
+    let failed = sweep().await;
+    assert_eq!(failed["problems"][0]["error"], "NotStarted", "{failed:#}");
+}
