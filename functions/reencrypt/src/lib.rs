@@ -7,8 +7,8 @@
 //! | `slice` | encrypts the rows of one range again that are not under the primary key |
 //! | `census` | counts rows by key, of one range or of all columns |
 //!
-//! An answer to `slice` and `census` has a member `next`: the request that goes on, when time was up, or null. Which columns there
-//! are, in which format, and where the database is, says the function's environment, never the event. The function reads
+//! An answer to `slice` and `census` has a member `next`: the request that goes on, when time was up, or null. A census of all columns
+//! brings along what it has counted. Which columns there are, in which format, and where the database is, says the function's environment, never the event. The function reads
 //! the keyring and writes no secret.
 
 mod census;
@@ -32,16 +32,20 @@ use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::lambda::{Function, Invocation};
+use rotation::store::SecretStore;
+use rotation::telemetry::{Datum, Unit};
+use rotation::time::format_timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::database::{Access, Session, User};
 use crate::error::ReencryptError;
-use crate::request::{Range, Request};
+use crate::request::{Range, Request, Resumed};
 use crate::ring::Ring;
 use crate::settings::Settings;
 use crate::slice::Slice;
 use crate::table::Source;
+use crate::tally::Columns;
 
 /// What the log calls this function's lines: at the level of the project's own.
 const LOG: &str = "rotation::reencrypt";
@@ -95,6 +99,7 @@ pub async fn answer(
                 version = answer["version"].as_str(),
                 rows = number("rows"),
                 rewrapped = number("rewrapped"),
+                on_old_keys = number("onOldKeys"),
                 unknown = number("unknown"),
                 damaged = number("damaged"),
                 overtaken = number("overtaken"),
@@ -103,12 +108,34 @@ pub async fn answer(
                 duration_ms,
                 "done"
             );
+            function.publish(metrics(function.name(), &answer), invocation.end).await;
             Ok(answer)
         }
         Err(error) => {
             tracing::error!(target: LOG, request_id, action, error_type = error.name(), %error, duration_ms, "failed");
             Err(error)
         }
+    }
+}
+
+/// The metrics of an answer: after a slice what it has done, after a census of all columns what it has found. A census by a ring that is
+/// not the current one any more would say that rows are unreadable which the next one opens.
+fn metrics(function: &str, answer: &Value) -> Vec<Datum> {
+    let datum = |name, rows: u64| {
+        #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^52 rows")]
+        let value = rows as f64;
+        Datum { name, dimensions: vec![("Function", function.to_owned())], value, unit: Unit::Count }
+    };
+    let number = |member: &str| answer[member].as_u64();
+    if let Some(rewrapped) = number("rewrapped") {
+        return vec![datum("RowsRewrapped", rewrapped)];
+    }
+    match number("onOldKeys") {
+        Some(on_old_keys) if answer["next"].is_null() && answer["superseded"] == false => {
+            let unreadable = number("unknown").unwrap_or_default() + number("damaged").unwrap_or_default();
+            vec![datum("RowsOnOldKey", on_old_keys), datum("RowsUnreadable", unreadable)]
+        }
+        _ => vec![],
     }
 }
 
@@ -128,17 +155,17 @@ async fn perform(
         Request::Plan { slices } => job.plan(&user, *slices).await?,
         Request::Slice { range } => job.slice(&user, range).await?,
         Request::Census { range: Some(range), .. } => job.census(&user, range).await?,
-        Request::Census { range: None, from } => job.census_of_all(&user, from.as_ref()).await?,
+        Request::Census { range: None, resumed } => job.census_of_all(&user, &store, resumed.as_ref()).await?,
     };
     let unknown = told.get("unknown").and_then(Value::as_u64).unwrap_or_default();
-    if unknown > 0 {
+    if unknown > 0 && !told.contains_key("superseded") {
         // What no key opens may be under a key that came into the ring a moment ago.
-        told.insert("superseded".to_owned(), job.ring.is_superseded(&worker.settings, &store).await?.into());
+        told.insert("superseded".to_owned(), job.ring.since(&worker.settings, &store).await?.superseded.into());
     }
     told.insert("action".to_owned(), request.action().into());
     told.insert("secret".to_owned(), job.ring.secret.into());
-    told.insert("version".to_owned(), job.ring.version.as_str().into());
-    told.insert("primaryKey".to_owned(), json!(job.ring.primary));
+    told.entry("version").or_insert_with(|| job.ring.version.as_str().into());
+    told.entry("primaryKey").or_insert_with(|| json!(job.ring.primary));
     Ok(told)
 }
 
@@ -192,39 +219,71 @@ impl Job<'_> {
         let source = Source::find(&session, column).await?;
         let pace = self.worker.settings.pace;
         let (tally, next) = census::count(&source, &session, range, &self.ring.ciphers, pace, self.stop()).await?;
-        let next = next.map(|range| Request::Census { range: Some(range), from: None });
+        let next = next.map(|range| Request::Census { range: Some(range), resumed: None });
         Ok(fields(&tally)?.into_iter().chain(members([("range", told(range)?), ("next", told(&next)?)])).collect())
     }
 
-    /// Counts column by column, as far as the time goes.
-    async fn census_of_all(&self, user: &User, from: Option<&Range>) -> Result<Answer, ReencryptError> {
+    /// Counts column by column, as far as the time goes. The last answer is the whole of it: what was counted before came back with
+    /// the request.
+    async fn census_of_all(
+        &self,
+        user: &User,
+        store: &impl SecretStore,
+        resumed: Option<&Resumed>,
+    ) -> Result<Answer, ReencryptError> {
         let settings = &self.worker.settings;
-        let first = match from {
-            None => 0,
-            Some(from) => {
-                let column = from.configured(settings)?;
-                settings.columns.iter().position(|other| other == column).unwrap_or_default()
-            }
-        };
+        let first = resumed.map(|resumed| resumed.position(settings)).transpose()?.unwrap_or_default();
+        let began = resumed.map_or_else(|| format_timestamp(self.ring.as_of), |resumed| resumed.began.clone());
+        let mut columns = Columns(resumed.map(|resumed| resumed.counted.clone()).unwrap_or_default());
+        if let Some(Resumed { version, .. }) = resumed.filter(|resumed| resumed.version != self.ring.version.as_str()) {
+            // What was the primary key then is not known here, and counts by two rings do not add up.
+            let mut told = counts(&columns, &began)?;
+            told.extend(members([("ended", format_timestamp(self.ring.as_of).into()), ("superseded", true.into())]));
+            let unknown = ["primaryKey", "onOldKeys", "next"].map(|member| (member, Value::Null));
+            told.extend(members(unknown).into_iter().chain(members([("version", version.as_str().into())])));
+            return Ok(told);
+        }
         let (session, stop) = (self.session(user).await?, self.stop());
-        let (mut counted, mut unknown, mut next) = (vec![], 0, None);
+        let mut rest = None;
         for (number, column) in settings.columns.iter().enumerate().skip(first) {
-            let begin = from.filter(|_| number == first).cloned();
+            let begin = resumed.filter(|_| number == first).map(|resumed| resumed.from.clone());
             let range = begin.unwrap_or_else(|| Range { column: column.name.clone(), after: None, through: None });
             let source = Source::find(&session, column).await?;
-            let (tally, rest) =
+            let (tally, left) =
                 census::count(&source, &session, &range, &self.ring.ciphers, settings.pace, stop).await?;
-            unknown += tally.unknown;
-            let mut of_column = fields(&tally)?;
-            of_column.extend(fields(&range.column)?);
-            counted.push(Value::Object(of_column));
-            if let Some(rest) = rest {
-                next = Some(Request::Census { range: None, from: Some(rest) });
+            columns.add(&column.name, tally);
+            if left.is_some() {
+                rest = left;
                 break;
             }
         }
-        Ok(members([("columns", counted.into()), ("unknown", unknown.into()), ("next", told(&next)?)]))
+        let mut told = counts(&columns, &began)?;
+        told.insert("onOldKeys".to_owned(), columns.sum(|tally| tally.not_under(self.ring.primary)).into());
+        let next = rest.map(|from| {
+            let version = self.ring.version.as_str().to_owned();
+            Request::Census { range: None, resumed: Some(Resumed { from, counted: columns.0, began, version }) }
+        });
+        let (ended, superseded) = match &next {
+            // Whoever goes on sees it then.
+            Some(_) => (Value::Null, false),
+            None => {
+                let since = self.ring.since(settings, store).await?;
+                (format_timestamp(since.as_of).into(), since.superseded)
+            }
+        };
+        told.extend(members([("ended", ended), ("superseded", superseded.into()), ("next", self::told(&next)?)]));
+        Ok(told)
     }
+}
+
+/// What a census of all columns has counted.
+fn counts(columns: &Columns, began: &str) -> Result<Answer, ReencryptError> {
+    Ok(members([
+        ("columns", told(&columns.0)?),
+        ("unknown", columns.sum(|tally| tally.unknown).into()),
+        ("damaged", columns.sum(|tally| tally.damaged).into()),
+        ("began", began.into()),
+    ]))
 }
 
 fn members<const N: usize>(members: [(&str, Value); N]) -> Answer {

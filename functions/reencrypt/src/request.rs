@@ -1,10 +1,12 @@
 //! What the function is asked to do.
 
+use rotation::time::parse_timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::ReencryptError;
 use crate::settings::{Column, ColumnName, Settings};
+use crate::tally::Counted;
 
 /// The most slices that a plan makes of one table: their ranges fit into an answer.
 pub const MOST_SLICES: u64 = 1000;
@@ -20,6 +22,19 @@ pub struct Range {
     pub after: Option<String>,
     /// Up to this key, with it; `None` means to the last.
     pub through: Option<String>,
+}
+
+/// What a census of all columns has counted until it ran out of time, and where it goes on: a member `next` that came back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Resumed {
+    /// The rows that are left of a column.
+    pub(crate) from: Range,
+    /// The counts of the columns up to that one.
+    pub(crate) counted: Vec<Counted>,
+    /// When the census began.
+    pub(crate) began: String,
+    /// The version of the ring that it counts by.
+    pub(crate) version: String,
 }
 
 /// A request, checked.
@@ -42,8 +57,8 @@ pub enum Request {
         #[serde(skip_serializing_if = "Option::is_none")]
         range: Option<Range>,
         /// Where a census of all columns goes on that ran out of time.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        from: Option<Range>,
+        #[serde(flatten)]
+        resumed: Option<Resumed>,
     },
 }
 
@@ -86,11 +101,11 @@ impl Request {
                 Self::Slice { range: range.ok_or_else(|| invalid("range", "expected a range of a plan"))? }
             }
             Some("census") => {
-                let (range, from) = (range("range", &mut members)?, range("from", &mut members)?);
-                if range.is_some() && from.is_some() {
+                let (range, resumed) = (range("range", &mut members)?, resumed(&mut members)?);
+                if range.is_some() && resumed.is_some() {
                     return Err(invalid("from", "is for a census of all columns: leave range out"));
                 }
-                Self::Census { range, from }
+                Self::Census { range, resumed }
             }
             _ => return Err(invalid("action", "expected plan, slice or census")),
         };
@@ -99,7 +114,7 @@ impl Request {
         }
         Err(invalid(
             "(the event)",
-            "has a member that is not known; known are action, slices (plan), range (slice, census), from (census)",
+            "has a member that is not known; known are action, slices (plan), range (slice, census), and from, counted, began and version (census)",
         ))
     }
 }
@@ -126,6 +141,41 @@ fn range(member: &'static str, members: &mut Map<String, Value>) -> Result<Optio
         return Ok(Some(range));
     }
     Err(invalid(member, "has a member that is not known; known are schema, table, column, after and through"))
+}
+
+fn resumed(members: &mut Map<String, Value>) -> Result<Option<Resumed>, ReencryptError> {
+    let from = range("from", members)?;
+    let mut given = |member: &str| members.remove(member).filter(|value| !value.is_null());
+    match (from, given("counted"), given("began"), given("version")) {
+        (None, None, None, None) => Ok(None),
+        (Some(from), Some(counted), Some(Value::String(began)), Some(Value::String(version))) => {
+            let counted = serde_json::from_value(counted)
+                .map_err(|_| invalid("counted", "expected the counts of columns, as the census answered them"))?;
+            if parse_timestamp(&began).is_none() {
+                return Err(invalid("began", "expected a time such as 2026-12-24T18:00:00Z"));
+            }
+            Ok(Some(Resumed { from, counted, began, version }))
+        }
+        // A census that began in the middle would be no evidence, and look like it.
+        _ => Err(invalid("from", "goes with counted, began and version: send the member next as it was answered")),
+    }
+}
+
+impl Resumed {
+    /// Where the census goes on: the place of that column among those of the configuration.
+    ///
+    /// # Errors
+    /// [`ReencryptError::InvalidRequest`] when the stack has no such column, or its columns are not those that were counted.
+    pub(crate) fn position(&self, settings: &Settings) -> Result<usize, ReencryptError> {
+        let column = self.from.configured(settings)?;
+        let position = settings.columns.iter().position(|other| other == column).unwrap_or_default();
+        let counted = self.counted.iter().map(|counted| &counted.column);
+        if counted.eq(settings.columns[..=position].iter().map(|column| &column.name)) {
+            return Ok(position);
+        }
+        let problem = "does not hold the columns of REENCRYPT_COLUMNS up to that of from: begin another census";
+        Err(invalid("counted", problem))
+    }
 }
 
 impl Range {

@@ -1,5 +1,7 @@
 //! The keyring that rows are opened with.
 
+use std::time::SystemTime;
+
 use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::keyring::{Ciphers, KeyId};
@@ -15,6 +17,16 @@ pub(crate) struct Ring {
     pub(crate) version: VersionId,
     pub(crate) primary: KeyId,
     pub(crate) ciphers: Ciphers,
+    /// When it was the current one, by the service's time.
+    pub(crate) as_of: SystemTime,
+}
+
+/// What has become of a ring.
+pub(crate) struct Since {
+    /// Now, by the service's time.
+    pub(crate) as_of: SystemTime,
+    /// Whether another version has become current.
+    pub(crate) superseded: bool,
 }
 
 impl Ring {
@@ -42,17 +54,14 @@ impl Ring {
         let ciphers = wire.ciphers(&wire.document(value.text, policy.field.as_ref())?)?;
         let primary = ciphers.iter().next().map(|(primary, _)| primary);
         let primary = primary.ok_or(RotationError::EmptyValue)?;
-        Ok(Self { secret: described.name, version, primary, ciphers })
+        Ok(Self { secret: described.name, version, primary, ciphers, as_of: described.as_of })
     }
 
-    /// Whether another version has become current since.
-    pub(crate) async fn is_superseded(
-        &self,
-        settings: &Settings,
-        store: &impl SecretStore,
-    ) -> Result<bool, ReencryptError> {
+    /// Looks at the secret again.
+    pub(crate) async fn since(&self, settings: &Settings, store: &impl SecretStore) -> Result<Since, ReencryptError> {
         let described = store.describe(&settings.key_secret).await?;
-        Ok(described.versions.holder(&Stage::Current) != Some(&self.version))
+        let superseded = described.versions.holder(&Stage::Current) != Some(&self.version);
+        Ok(Since { as_of: described.as_of, superseded })
     }
 }
 

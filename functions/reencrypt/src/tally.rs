@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use rotation::keyring::KeyId;
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::settings::ColumnName;
 
 /// The most rows that cannot be opened which an answer lists; all are counted.
 const MOST_LISTED: usize = 20;
 
 /// Why a value cannot be opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Unreadable {
     /// No key of the ring opens it.
@@ -19,7 +22,7 @@ pub(crate) enum Unreadable {
 }
 
 /// A row whose value cannot be opened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UnreadableRow {
     /// Its primary key.
     key: String,
@@ -27,7 +30,7 @@ pub(crate) struct UnreadableRow {
 }
 
 /// Counts of rows.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Tally {
     /// How many were read.
@@ -35,6 +38,7 @@ pub(crate) struct Tally {
     /// Those without a value.
     pub(crate) nulls: u64,
     /// Those that were under each key: what a census counts, and what a slice has encrypted again.
+    #[serde(deserialize_with = "by_key")]
     pub(crate) keys: BTreeMap<KeyId, u64>,
     pub(crate) unknown: u64,
     pub(crate) damaged: u64,
@@ -46,6 +50,11 @@ impl Tally {
     /// Every key counts, be it zero.
     pub(crate) fn of(keys: impl IntoIterator<Item = KeyId>) -> Self {
         Self { keys: keys.into_iter().map(|key| (key, 0)).collect(), ..Self::default() }
+    }
+
+    /// Rows that are under another key than this one.
+    pub(crate) fn not_under(&self, primary: KeyId) -> u64 {
+        self.keys.iter().filter(|(key, _)| **key != primary).map(|(_, rows)| *rows).sum()
     }
 
     pub(crate) fn under(&mut self, key: KeyId) {
@@ -74,5 +83,40 @@ impl Tally {
         }
         let room = MOST_LISTED.saturating_sub(self.unreadable.len());
         self.unreadable.extend(unreadable.into_iter().take(room));
+    }
+}
+
+fn by_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<KeyId, u64>, D::Error> {
+    let keys = BTreeMap::<String, u64>::deserialize(deserializer)?;
+    keys.into_iter().map(|(key, rows)| Ok((key.parse().map_err(D::Error::custom)?, rows))).collect()
+}
+
+/// What a census of all columns has counted of one of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counted {
+    #[serde(flatten)]
+    pub(crate) column: ColumnName,
+    #[serde(flatten)]
+    pub(crate) tally: Tally,
+}
+
+/// The counts of all columns so far.
+#[derive(Debug, Default)]
+pub(crate) struct Columns(pub(crate) Vec<Counted>);
+
+impl Columns {
+    /// Adds what was counted of a column. All of them together list no more rows than one does: an answer is the input of the next
+    /// request, and of a state machine, and keys of tables may be long.
+    pub(crate) fn add(&mut self, column: &ColumnName, mut tally: Tally) {
+        let listed: usize = self.0.iter().map(|counted| counted.tally.unreadable.len()).sum();
+        tally.unreadable.truncate(MOST_LISTED.saturating_sub(listed));
+        match self.0.iter_mut().find(|counted| counted.column == *column) {
+            Some(counted) => counted.tally.add(tally),
+            None => self.0.push(Counted { column: column.clone(), tally }),
+        }
+    }
+
+    pub(crate) fn sum(&self, of: impl Fn(&Tally) -> u64) -> u64 {
+        self.0.iter().map(|counted| of(&counted.tally)).sum()
     }
 }

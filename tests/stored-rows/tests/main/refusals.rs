@@ -17,6 +17,21 @@ async fn a_request_that_is_not_understood_is_refused_without_repeating_it() {
         range[member] = value;
         range
     };
+    let counted = |member: &str, value: Value| {
+        let mut counted = bench.all();
+        let counts = json!({ "rows": 1, "nulls": 1, "keys": {}, "unknown": 0, "damaged": 0, "unreadable": [] });
+        counted.as_object_mut().unwrap().extend(counts.as_object().unwrap().clone());
+        counted[member] = value;
+        counted
+    };
+    let resumed = |member: &str, value: Value| {
+        let mut request = json!({
+            "action": "census", "from": bench.all(), "counted": [counted("rows", json!(1))],
+            "began": "2026-11-25T00:00:00Z", "version": "v"
+        });
+        request[member] = value;
+        request
+    };
     let requests = [
         (json!(null), "(the event)"),
         (json!([CANARY]), "(the event)"),
@@ -40,6 +55,18 @@ async fn a_request_that_is_not_understood_is_refused_without_repeating_it() {
         (json!({ "action": "slice", "range": bench.all(), "from": bench.all() }), "(the event)"),
         (json!({ "action": "census", "range": bench.all(), "from": bench.all() }), "from"),
         (json!({ "action": "census", "host": CANARY }), "(the event)"),
+        (json!({ "action": "census", "from": bench.all() }), "from"),
+        (json!({ "action": "census", "counted": [] }), "from"),
+        (resumed("from", Value::Null), "from"),
+        (resumed("version", json!(1)), "from"),
+        (resumed("range", bench.all()), "from"),
+        (resumed("began", json!(CANARY)), "began"),
+        (resumed("counted", json!(CANARY)), "counted"),
+        (resumed("counted", json!([])), "counted"),
+        (resumed("counted", json!([counted("table", json!(CANARY))])), "counted"),
+        (resumed("counted", json!([counted("rows", json!(-1))])), "counted"),
+        (resumed("counted", json!([counted("keys", json!({ CANARY: 1 }))])), "counted"),
+        (resumed("counted", json!([counted("rows", json!(1)), counted("rows", json!(1))])), "counted"),
     ];
     for (request, member) in requests {
         let (kind, message) = bench.refusal(request.clone()).await;
