@@ -35,7 +35,8 @@ pub struct Census {
     version: String,
     /// When it began and ended, by the service's clock.
     began: Time,
-    ended: Time,
+    /// Null when it is not complete.
+    ended: Option<Time>,
     columns: Vec<Counted>,
     /// Where it goes on, when it is not complete.
     next: Option<Value>,
@@ -78,18 +79,17 @@ impl Census {
         })
     }
 
-    fn require_complete_of(&self, name: &str, which: &str) -> Result<(), OperateError> {
+    /// When it ended, if it is a complete one of this secret.
+    fn require_complete_of(&self, name: &str, which: &str) -> Result<SystemTime, OperateError> {
         let outdated = |problem: &str| Err(OperateError::CensusOutdated { problem: format!("the {which} {problem}") });
         if self.secret != name {
             return outdated(&format!("is of secret {}", self.secret));
         }
-        if self.next.is_some() || self.columns.is_empty() {
-            return outdated("is not complete: invoke reencrypt with its `next`, until that is null");
+        match self.ended {
+            Some(ended) if ended < self.began => outdated("ends before it begins"),
+            Some(Time(ended)) if self.next.is_none() && !self.columns.is_empty() => Ok(ended),
+            _ => outdated("is not complete: invoke reencrypt with its `next`, until that is null"),
         }
-        if self.ended < self.began {
-            return outdated("ends before it begins");
-        }
-        Ok(())
     }
 
     /// Rows of this key that were counted; `None` when some column was counted without it.
@@ -107,18 +107,18 @@ struct Evidence<'a> {
 impl<'a> Evidence<'a> {
     fn of(censuses: &'a [Census; 2], seen: &Seen, apart: Duration) -> Result<Self, OperateError> {
         let [first, second] = censuses;
-        first.require_complete_of(&seen.secret.name, "first")?;
-        second.require_complete_of(&seen.secret.name, "second")?;
+        let first_ended = first.require_complete_of(&seen.secret.name, "first")?;
+        let second_ended = second.require_complete_of(&seen.secret.name, "second")?;
         if first.version != second.version {
             let problem = format!("they are of different versions, {} and {}", first.version, second.version);
             return Err(OperateError::CensusOutdated { problem });
         }
-        let from = first.ended.0 + apart;
+        let from = first_ended + apart;
         if second.began.0 < from {
             return Err(OperateError::CensusesTooClose { apart, from });
         }
-        if second.ended.0 > seen.secret.as_of + CLOCK {
-            let problem = format!("the second ends in the future, at {}", format_timestamp(second.ended.0));
+        if second_ended > seen.secret.as_of + CLOCK {
+            let problem = format!("the second ends in the future, at {}", format_timestamp(second_ended));
             return Err(OperateError::CensusOutdated { problem });
         }
         for Counted { table, column, unknown, damaged, .. } in censuses.iter().flat_map(|census| &census.columns) {
