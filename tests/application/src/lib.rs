@@ -14,6 +14,7 @@
 //! - [`cache`]: what was read, kept for an hour, whatever it is used for;
 //! - [`tokens`]: what of it authorises a request;
 //! - [`keyring`]: what of it encrypts and decrypts;
+//! - [`database`]: where records are, in memory or in PostgreSQL;
 //! - [`records`]: the records and their endpoints;
 //! - [`instance`]: the admin API and the server.
 //!
@@ -21,6 +22,7 @@
 
 pub mod cache;
 pub mod clock;
+pub mod database;
 pub mod instance;
 pub mod keyring;
 pub mod load;
@@ -32,11 +34,12 @@ pub mod tokens;
 
 pub use cache::{CacheSettings, Cached, SecretCache};
 pub use clock::{Clock, ServiceClock};
+pub use database::{Database, DatabaseError, Record};
 pub use instance::{Instance, InstanceSettings, TOKEN_HEADER};
 pub use keyring::{KeyFormat, KeyMode, Keyring};
 pub use load::{Connections, Load, LoadReport, LoadSettings, RefusalWindow, TokenSource};
 pub use load_balancer::LoadBalancer;
 pub use record_load::{RecordLoad, RecordLoadSettings, RecordReport};
-pub use records::{Database, KeySettings};
+pub use records::{KeySettings, PROVIDER_HEADER};
 pub use secrets::{LoadError, SecretReference, ServiceSettings, SettingsError};
 pub use tokens::{AdminTokens, Mode, Token};

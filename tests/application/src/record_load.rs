@@ -1,4 +1,5 @@
-//! Clients that keep writing records and reading them back, and count what the application could not read.
+//! Clients that keep writing records, reading them back and replacing what is in them, and count what the application could not
+//! read and what it lost.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -6,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use http::request::Builder;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client as HttpClient;
@@ -17,11 +19,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::database::{Database, DatabaseError};
 use crate::load::{Connections, REQUEST_TIMEOUT, http_client};
-use crate::records::Database;
+use crate::records::PROVIDER_HEADER;
 
 /// The longest record that is written.
 const MAX_BYTES: usize = 256;
+/// Whose tokens the records are.
+const PROVIDERS: [&str; 3] = ["github", "google", "slack"];
 
 /// What to write and read.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +36,8 @@ pub struct RecordLoadSettings {
     pub address: SocketAddr,
     /// Rounds that may be under way at the same time.
     pub workers: NonZeroU32,
-    /// Rounds per second, over all workers: each writes a record, and reads that one and an earlier one of its worker.
+    /// Rounds per second, over all workers: each writes a record and reads it, and reads an earlier one of its worker and replaces
+    /// what is in it, as an application does that uses a refresh token and is given another one.
     pub rate: NonZeroU32,
     /// Decides what is written, and which earlier record is read.
     pub seed: u64,
@@ -42,13 +48,17 @@ pub struct RecordLoadSettings {
 pub struct RecordReport {
     /// Records written.
     pub written: u64,
-    /// Records read, with the plaintext that was written.
+    /// Records whose plaintext was replaced.
+    pub refreshed: u64,
+    /// Records read, with the plaintext that was written last.
     pub read: u64,
-    /// Records that the application can't decrypt, or gave back with another plaintext.
+    /// Records that the application can't decrypt, or gave back with a plaintext that was never in them.
     pub unreadable: u64,
+    /// Records that the application gave back with a plaintext that had been replaced: an update was lost.
+    pub lost: u64,
     /// Anything else: no connection, no answer in time, another status.
     pub failed: u64,
-    /// What the first unreadable record or failure was.
+    /// What the first unreadable record, lost update or failure was.
     pub first_failure: Option<String>,
 }
 
@@ -56,7 +66,8 @@ pub struct RecordReport {
 pub struct RecordLoad {
     report: Arc<Mutex<RecordReport>>,
     stop: watch::Sender<bool>,
-    workers: JoinSet<()>,
+    workers: JoinSet<Vec<Written>>,
+    requests: Requests,
 }
 
 impl RecordLoad {
@@ -77,7 +88,7 @@ impl RecordLoad {
             // The workers take turns, each with its share of the rate.
             workers.spawn(worker.run(pause * number, pause * settings.workers.get(), stopping.clone()));
         }
-        Self { report, stop, workers }
+        Self { report, stop, workers, requests }
     }
 
     /// What came of the requests so far.
@@ -87,28 +98,45 @@ impl RecordLoad {
 
     /// Begins no more rounds, waits for those under way, and reports.
     pub async fn stop(self) -> RecordReport {
+        self.finish(&[]).await
+    }
+
+    /// The same, and before it reports, it reads every record that it has written through each of these addresses.
+    pub async fn finish(self, addresses: &[SocketAddr]) -> RecordReport {
         self.stop.send_replace(true);
-        self.workers.join_all().await;
+        let records = self.workers.join_all().await.concat();
+        for address in addresses {
+            let requests = Requests { address: *address, ..self.requests.clone() };
+            for record in &records {
+                let outcome = requests.read(&record.id, Some(&record.texts)).await;
+                lock(&self.report).count(outcome);
+            }
+        }
         lock(&self.report).clone()
     }
 
     /// Reads every record of the database through this address, that of one instance or of a load balancer.
     ///
     /// What was written is not known here: a record counts as read when it could be decrypted.
-    pub async fn read_all(address: SocketAddr, database: &Database) -> RecordReport {
+    ///
+    /// # Errors
+    /// When the database does not tell the ids.
+    pub async fn read_all(address: SocketAddr, database: &Database) -> Result<RecordReport, DatabaseError> {
         let requests = Requests::new(address);
         let mut report = RecordReport::default();
-        for id in database.ids() {
+        for id in database.ids().await? {
             report.count(requests.read(&id, None).await);
         }
-        report
+        Ok(report)
     }
 }
 
 enum Outcome {
     Written,
+    Refreshed,
     Read,
     Unreadable(String),
+    Lost(String),
     Failed(String),
 }
 
@@ -116,8 +144,10 @@ impl RecordReport {
     fn count(&mut self, outcome: Outcome) {
         let (counter, reason) = match outcome {
             Outcome::Written => (&mut self.written, None),
+            Outcome::Refreshed => (&mut self.refreshed, None),
             Outcome::Read => (&mut self.read, None),
             Outcome::Unreadable(reason) => (&mut self.unreadable, Some(reason)),
+            Outcome::Lost(reason) => (&mut self.lost, Some(reason)),
             Outcome::Failed(reason) => (&mut self.failed, Some(reason)),
         };
         *counter += 1;
@@ -127,22 +157,30 @@ impl RecordReport {
     }
 }
 
+/// A record that was written.
+#[derive(Clone)]
+struct Written {
+    id: String,
+    /// Everything that was ever in it, the last at the end.
+    texts: Vec<Vec<u8>>,
+}
+
 struct Worker {
     requests: Requests,
     rng: StdRng,
-    /// Ids and plaintexts of what this worker has written.
-    records: Vec<(String, Vec<u8>)>,
+    /// What this worker has written. Nobody else writes these records, so that it knows what is in them.
+    records: Vec<Written>,
     report: Arc<Mutex<RecordReport>>,
 }
 
 impl Worker {
-    async fn run(mut self, start: Duration, period: Duration, mut stopping: watch::Receiver<bool>) {
+    async fn run(mut self, start: Duration, period: Duration, mut stopping: watch::Receiver<bool>) -> Vec<Written> {
         let mut turns = tokio::time::interval_at(tokio::time::Instant::now() + start, period);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                _ = stopping.wait_for(|stop| *stop) => return,
+                _ = stopping.wait_for(|stop| *stop) => return self.records,
                 _ = turns.tick() => {}
             }
             self.round().await;
@@ -150,20 +188,44 @@ impl Worker {
     }
 
     async fn round(&mut self) {
-        let mut plaintext = vec![0; self.rng.random_range(0..=MAX_BYTES)];
-        self.rng.fill_bytes(&mut plaintext);
         let earlier = (!self.records.is_empty()).then(|| self.rng.random_range(0..self.records.len()));
-        match self.requests.write(&plaintext).await {
+        let (provider, text) = (PROVIDERS[self.rng.random_range(0..PROVIDERS.len())], self.text());
+        match self.requests.write(provider, &text).await {
             Ok(id) => {
                 self.count(Outcome::Written);
-                self.count(self.requests.read(&id, Some(&plaintext)).await);
-                self.records.push((id, plaintext));
+                let record = Written { id, texts: vec![text] };
+                self.count(self.requests.read(&record.id, Some(&record.texts)).await);
+                self.records.push(record);
             }
             Err(reason) => self.count(Outcome::Failed(reason)),
         }
-        if let Some((id, plaintext)) = earlier.and_then(|index| self.records.get(index)) {
-            self.count(self.requests.read(id, Some(plaintext)).await);
+        if let Some(index) = earlier {
+            self.refresh(index).await;
         }
+    }
+
+    /// Reads an earlier record and, if it could be used, replaces what is in it.
+    async fn refresh(&mut self, index: usize) {
+        let text = self.text();
+        let Some(record) = self.records.get_mut(index) else { return };
+        let read = self.requests.read(&record.id, Some(&record.texts)).await;
+        let usable = matches!(read, Outcome::Read);
+        lock(&self.report).count(read);
+        if usable {
+            let outcome = match self.requests.rewrite(&record.id, &text).await {
+                Ok(()) => Outcome::Refreshed,
+                Err(reason) => Outcome::Failed(reason),
+            };
+            // Without an answer it may have been replaced or not; it was a failure, and what is there then is no further one.
+            record.texts.push(text);
+            lock(&self.report).count(outcome);
+        }
+    }
+
+    fn text(&mut self) -> Vec<u8> {
+        let mut text = vec![0; self.rng.random_range(0..=MAX_BYTES)];
+        self.rng.fill_bytes(&mut text);
+        text
     }
 
     fn count(&self, outcome: Outcome) {
@@ -184,8 +246,9 @@ impl Requests {
     }
 
     /// Writes a record and gives back its id, or what went wrong.
-    async fn write(&self, plaintext: &[u8]) -> Result<String, String> {
-        let (status, body) = self.send(Method::POST, "/records", plaintext.to_vec()).await?;
+    async fn write(&self, provider: &str, plaintext: &[u8]) -> Result<String, String> {
+        let request = Request::builder().method(Method::POST).header(PROVIDER_HEADER, provider);
+        let (status, body) = self.send(request, "/records", plaintext.to_vec()).await?;
         if status != StatusCode::CREATED {
             return Err(format!("writing: {status}"));
         }
@@ -193,14 +256,25 @@ impl Requests {
         answer["id"].as_str().map(str::to_owned).ok_or_else(|| "writing: no id in the answer".to_owned())
     }
 
-    /// Reads a record; another plaintext than the expected one, if that is known, counts as unreadable.
-    async fn read(&self, id: &str, expected: Option<&[u8]>) -> Outcome {
-        let (status, body) = match self.send(Method::GET, &format!("/records/{id}"), vec![]).await {
+    /// Replaces what is in a record.
+    async fn rewrite(&self, id: &str, plaintext: &[u8]) -> Result<(), String> {
+        let request = Request::builder().method(Method::PUT);
+        let (status, _) = self.send(request, &format!("/records/{id}"), plaintext.to_vec()).await?;
+        if status == StatusCode::NO_CONTENT { Ok(()) } else { Err(format!("rewriting record {id}: {status}")) }
+    }
+
+    /// Reads a record whose plaintexts so far are these, if they are known.
+    async fn read(&self, id: &str, texts: Option<&[Vec<u8>]>) -> Outcome {
+        let request = Request::builder().method(Method::GET);
+        let (status, body) = match self.send(request, &format!("/records/{id}"), vec![]).await {
             Ok(answer) => answer,
             Err(reason) => return Outcome::Failed(reason),
         };
         match status {
-            StatusCode::OK if expected.is_none_or(|expected| expected == body) => Outcome::Read,
+            StatusCode::OK if texts.is_none_or(|texts| texts.last().is_some_and(|text| *text == body)) => Outcome::Read,
+            StatusCode::OK if texts.is_some_and(|texts| texts.iter().any(|text| *text == body)) => {
+                Outcome::Lost(format!("record {id}: a plaintext that was replaced"))
+            }
             StatusCode::OK => Outcome::Unreadable(format!("record {id}: another plaintext")),
             StatusCode::INTERNAL_SERVER_ERROR if is_unreadable(&body) => {
                 Outcome::Unreadable(format!("record {id}: unreadable"))
@@ -209,8 +283,8 @@ impl Requests {
         }
     }
 
-    async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), String> {
-        let request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+    async fn send(&self, request: Builder, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), String> {
+        let request = request.uri(format!("http://{}{path}", self.address));
         let request = request.body(Body::from(body)).map_err(|error| error.to_string())?;
         let answer = async {
             let answer = self.client.request(request).await.map_err(|error| error.to_string())?;

@@ -1,15 +1,13 @@
 //! What the application encrypts: records, such as the OAuth tokens of its users, kept in a database by their ciphertext.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_sdk_secretsmanager::Client;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::cache::{CacheSettings, Cached, SecretCache};
 use crate::clock::Clock;
+use crate::database::{Database, DatabaseError, Record};
 use crate::instance::{error, method_not_allowed};
 use crate::keyring::{KeyFormat, KeyMode, Keyring, TooLong};
 use crate::secrets::{LoadError, SecretReader, SecretReference};
@@ -26,38 +25,8 @@ use crate::tokens::rfc3339;
 /// The longest record.
 const MAX_RECORD_BYTES: usize = 64 * 1024;
 
-/// A table of encrypted records in memory. The clones share it, as instances share a database.
-#[derive(Clone, Default)]
-pub struct Database(Arc<Mutex<BTreeMap<String, String>>>);
-
-impl Database {
-    /// Stores a ciphertext under a new id.
-    pub fn insert(&self, ciphertext: String) -> String {
-        let id = uuid::Uuid::new_v4().to_string();
-        self.table().insert(id.clone(), ciphertext);
-        id
-    }
-
-    /// The ciphertext of a record.
-    pub fn get(&self, id: &str) -> Option<String> {
-        self.table().get(id).cloned()
-    }
-
-    /// The ids of all records.
-    pub fn ids(&self) -> Vec<String> {
-        self.table().keys().cloned().collect()
-    }
-
-    fn table(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Database {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Database").field("records", &self.table().len()).finish_non_exhaustive()
-    }
-}
+/// The header that names the provider of a record.
+pub const PROVIDER_HEADER: HeaderName = HeaderName::from_static("x-provider");
 
 /// What an instance needs to know to keep records.
 #[derive(Clone, Debug)]
@@ -138,22 +107,37 @@ impl Records {
         }
     }
 
-    async fn write(&self, plaintext: &[u8]) -> Result<String, RecordError> {
-        let keyring = self.keyring().await.ok_or(RecordError::NoKeyring)?;
-        let ciphertext = keyring.value.encrypt(plaintext, (self.clock)(), &mut rand::rng())?;
-        Ok(self.database.insert(ciphertext))
+    async fn write(&self, provider: &str, plaintext: &[u8]) -> Result<String, RecordError> {
+        let ciphertext = self.encrypt(plaintext).await?;
+        Ok(self.database.insert(Record { provider: provider.to_owned(), ciphertext }).await?)
     }
 
-    async fn read(&self, id: &str) -> Result<Zeroizing<Vec<u8>>, RecordError> {
-        let ciphertext = self.database.get(id).ok_or(RecordError::NotFound)?;
+    /// Replaces what is in a record, as after a provider has given out another token.
+    async fn rewrite(&self, id: &str, plaintext: &[u8]) -> Result<(), RecordError> {
+        let ciphertext = self.encrypt(plaintext).await?;
+        if self.database.replace(id, ciphertext).await? { Ok(()) } else { Err(RecordError::NotFound) }
+    }
+
+    async fn encrypt(&self, plaintext: &[u8]) -> Result<String, RecordError> {
         let keyring = self.keyring().await.ok_or(RecordError::NoKeyring)?;
-        if let Some(plaintext) = keyring.value.decrypt(&ciphertext) {
+        Ok(keyring.value.encrypt(plaintext, (self.clock)(), &mut rand::rng())?)
+    }
+
+    /// The provider of a record, and what is in it.
+    async fn read(&self, id: &str) -> Result<(String, Zeroizing<Vec<u8>>), RecordError> {
+        let Record { provider, ciphertext } = self.database.get(id).await?.ok_or(RecordError::NotFound)?;
+        Ok((provider, self.decrypt(id, &ciphertext).await?))
+    }
+
+    async fn decrypt(&self, id: &str, ciphertext: &str) -> Result<Zeroizing<Vec<u8>>, RecordError> {
+        let keyring = self.keyring().await.ok_or(RecordError::NoKeyring)?;
+        if let Some(plaintext) = keyring.value.decrypt(ciphertext) {
             return Ok(plaintext);
         }
         if self.reload_on_unknown_key && !self.is_frozen() {
             // Its failure is logged where it happens.
             if let Ok(loaded) = self.keyring.refresh_when_due().await
-                && let Some(plaintext) = loaded.value.decrypt(&ciphertext)
+                && let Some(plaintext) = loaded.value.decrypt(ciphertext)
             {
                 return Ok(plaintext);
             }
@@ -178,6 +162,16 @@ enum RecordError {
     TooLarge,
     Unreadable,
     NoKeyring,
+    NoDatabase,
+    UnreadableBody(StatusCode),
+}
+
+impl From<DatabaseError> for RecordError {
+    fn from(error: DatabaseError) -> Self {
+        // The driver's own words name statements and constraints, and could quote a value: its class is enough.
+        tracing::error!(sqlstate = error.state(), "the database failed");
+        Self::NoDatabase
+    }
 }
 
 impl From<TooLong> for RecordError {
@@ -193,6 +187,8 @@ impl IntoResponse for RecordError {
             Self::TooLarge => error(StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::Unreadable => error(StatusCode::INTERNAL_SERVER_ERROR, "unreadable"),
             Self::NoKeyring => error(StatusCode::SERVICE_UNAVAILABLE, "no_keyring"),
+            Self::UnreadableBody(status) => error(status, "unreadable_body"),
+            Self::NoDatabase => error(StatusCode::SERVICE_UNAVAILABLE, "no_database"),
         }
     }
 }
@@ -201,29 +197,39 @@ impl IntoResponse for RecordError {
 pub(crate) fn router(records: Arc<Records>) -> Router {
     Router::new()
         .route("/records", post(write))
-        .route("/records/{id}", get(read))
+        .route("/records/{id}", get(read).put(rewrite))
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_RECORD_BYTES))
         .with_state(records)
 }
 
-async fn write(State(records): State<Arc<Records>>, body: Result<Bytes, BytesRejection>) -> Response {
-    let plaintext = match body {
-        Ok(plaintext) => plaintext,
-        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            return RecordError::TooLarge.into_response();
-        }
-        Err(rejection) => return error(rejection.status(), "unreadable_body"),
-    };
-    match records.write(&plaintext).await {
-        Ok(id) => (StatusCode::CREATED, Json(json!({ "id": id }))).into_response(),
-        Err(error) => error.into_response(),
-    }
+async fn write(
+    State(records): State<Arc<Records>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, RecordError> {
+    let provider = headers.get(PROVIDER_HEADER).and_then(|provider| provider.to_str().ok()).unwrap_or_default();
+    let id = records.write(provider, &plaintext(body)?).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "id": id }))).into_response())
 }
 
-async fn read(State(records): State<Arc<Records>>, Path(id): Path<String>) -> Response {
-    match records.read(&id).await {
-        Ok(mut plaintext) => std::mem::take(&mut *plaintext).into_response(),
-        Err(error) => error.into_response(),
-    }
+async fn rewrite(
+    State(records): State<Arc<Records>>,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, RecordError> {
+    records.rewrite(&id, &plaintext(body)?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn read(State(records): State<Arc<Records>>, Path(id): Path<String>) -> Result<Response, RecordError> {
+    let (provider, mut plaintext) = records.read(&id).await?;
+    Ok(([(PROVIDER_HEADER, provider)], std::mem::take(&mut *plaintext)).into_response())
+}
+
+fn plaintext(body: Result<Bytes, BytesRejection>) -> Result<Bytes, RecordError> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => RecordError::TooLarge,
+        status => RecordError::UnreadableBody(status),
+    })
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use application::{
     CacheSettings, Clock, Database, Instance, InstanceSettings, KeyFormat, KeyMode, KeySettings, LoadBalancer,
-    RecordLoad, RecordLoadSettings, RecordReport, SecretReference,
+    PROVIDER_HEADER, Record, RecordLoad, RecordLoadSettings, RecordReport, SecretReference,
 };
 use axum::http::{Method, StatusCode};
 use base64::Engine as _;
@@ -57,6 +57,12 @@ async fn written(address: SocketAddr, plaintext: &[u8]) -> String {
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
+/// Puts a record into the database past the application.
+async fn stored(database: &Database, ciphertext: &str) -> String {
+    let record = Record { provider: "github".to_owned(), ciphertext: ciphertext.to_owned() };
+    database.insert(record).await.unwrap()
+}
+
 async fn health(instance: &Instance) -> Value {
     get(instance, "/admin/secrets/health", TOKEN).await.json()
 }
@@ -74,12 +80,12 @@ async fn what_one_instance_writes_another_reads_in_every_format() {
             assert_eq!(answer.status, 200, "{format}");
             assert_eq!(answer.bytes, plaintext);
             assert_eq!(answer.headers["x-instance-id"], "b");
-            let stored = database.get(&id).unwrap();
+            let stored = database.get(&id).await.unwrap().unwrap().ciphertext;
             let decoded = STANDARD.decode(&stored).unwrap_or_else(|_| stored.clone().into());
             assert!(plaintext.len() < 4 || !decoded.windows(plaintext.len()).any(|window| window == plaintext));
         }
-        assert_eq!(database.ids().len(), 4);
-        let all = RecordLoad::read_all(b.address(), &database).await;
+        assert_eq!(database.ids().await.unwrap().len(), 4);
+        let all = RecordLoad::read_all(b.address(), &database).await.unwrap();
         assert_eq!(all, RecordReport { read: 4, ..RecordReport::default() });
     }
 }
@@ -90,7 +96,7 @@ async fn records_are_answered_with_what_is_wrong_and_who_answers() {
     let database = Database::default();
     let instance = fake.instance(with_keys("a", keys(KeyFormat::Raw, &database))).await;
     let address = instance.address();
-    let unreadable = database.insert("no ciphertext".to_owned());
+    let unreadable = stored(&database, "no ciphertext").await;
     for (method, path, body, status, error) in [
         (Method::GET, "/records/none", vec![], 404, "not_found"),
         (Method::GET, &format!("/records/{unreadable}"), vec![], 500, "unreadable"),
@@ -104,7 +110,31 @@ async fn records_are_answered_with_what_is_wrong_and_who_answers() {
         assert_eq!(answer.json(), json!({ "error": error }), "{method} {path}");
         assert_eq!(answer.headers["x-instance-id"], "a", "{method} {path}");
     }
-    assert_eq!(database.ids(), [unreadable]);
+    assert_eq!(database.ids().await.unwrap(), [unreadable]);
+}
+
+#[tokio::test]
+async fn what_is_in_a_record_is_replaced_and_its_provider_stays() {
+    let fake = fake(&raw(1, None, &[])).await;
+    let database = Database::default();
+    let a = fake.instance(with_keys("a", keys(KeyFormat::Raw, &database))).await;
+    let b = fake.instance(with_keys("b", keys(KeyFormat::Raw, &database))).await;
+    let id = stored(&database, "under no key").await;
+    let path = format!("/records/{id}");
+    let answer = send_body(a.address(), Method::PUT, &path, None, b"the next token").await;
+    assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+    let answer = read_record(b.address(), &id).await;
+    assert_eq!(
+        (answer.text.as_str(), &answer.headers[PROVIDER_HEADER]),
+        ("the next token", &"github".parse().unwrap())
+    );
+    for (path, body, status, error) in
+        [("/records/none", vec![], 404, "not_found"), (&path, vec![7; 64 * 1024 + 1], 413, "too_large")]
+    {
+        let answer = send_body(a.address(), Method::PUT, path, None, &body).await;
+        assert_eq!((answer.status, answer.json()), (status, json!({ "error": error })));
+    }
+    assert_eq!(read_record(b.address(), &id).await.text, "the next token", "what was refused has replaced nothing");
 }
 
 #[tokio::test]
@@ -112,7 +142,7 @@ async fn an_instance_starts_before_the_keyring_has_a_value_and_takes_the_first_o
     let fake = FakeSecretsManager::with_current(TOKEN).await;
     let database = Database::default();
     let instance = fake.instance(with_keys("a", keys(KeyFormat::Raw, &database))).await;
-    let record = database.insert("ciphertext".to_owned());
+    let record = stored(&database, "ciphertext").await;
     for answer in [write_record(instance.address(), b"x").await, read_record(instance.address(), &record).await] {
         assert_eq!(answer.status, 503);
         assert_eq!(answer.json(), json!({ "error": "no_keyring" }));
@@ -258,7 +288,7 @@ async fn a_record_that_no_key_opens_makes_an_instance_reload_only_if_it_is_set_t
     let refused = read_record(keeps.address(), &record).await;
     assert_eq!((refused.status, refused.text.as_str()), (500, r#"{"error":"unreadable"}"#));
     assert!(fake.keyring().take_calls().is_empty());
-    assert_eq!(RecordLoad::read_all(keeps.address(), &database).await.unreadable, 1);
+    assert_eq!(RecordLoad::read_all(keeps.address(), &database).await.unwrap().unreadable, 1);
 
     assert_eq!(read_record(reloads.address(), &record).await.text, "x");
     assert_eq!(fake.keyring().take_calls(), ["AWSPENDING", "AWSCURRENT"]);
@@ -277,7 +307,7 @@ async fn unreadable_records_cost_one_reload_per_interval_shared_by_all() {
     let address = instance.address();
     let mut reads = tokio::task::JoinSet::new();
     for number in 0..20 {
-        let id = database.insert(format!("unreadable {number}"));
+        let id = stored(&database, &format!("unreadable {number}")).await;
         reads.spawn(async move { read_record(address, &id).await.status });
     }
     assert_eq!(read_record(address, &good).await.text, "x");
@@ -360,13 +390,16 @@ async fn no_record_is_unreadable_while_a_staged_key_becomes_primary_instance_by_
                 more(&load, 5).await;
             }
         }
-        let report = load.stop().await;
+        let report = load.finish(&[a.address()]).await;
         assert!(report.written >= 90, "{format} {report:?}");
-        assert_eq!((report.unreadable, report.failed, report.first_failure.as_ref()), (0, 0, None), "{format}");
-        // Each round reads two records, except the first one of each worker.
-        assert_eq!(report.read, 2 * report.written - 4, "{format}");
+        let wrong = (report.unreadable, report.lost, report.failed);
+        assert_eq!((wrong, report.first_failure.as_ref()), ((0, 0, 0), None), "{format}");
+        // Each round reads two records and replaces what is in the second, except the first one of each worker. At last every
+        // record was read once more.
+        assert_eq!(report.refreshed, report.written - 4, "{format}");
+        assert_eq!(report.read, 3 * report.written - 4, "{format}");
         for instance in [&a, &b] {
-            let all = RecordLoad::read_all(instance.address(), &database).await;
+            let all = RecordLoad::read_all(instance.address(), &database).await.unwrap();
             assert_eq!(all, RecordReport { read: report.written, ..RecordReport::default() }, "{format}");
         }
     }
@@ -391,6 +424,7 @@ async fn a_load_sees_the_records_that_become_unreadable_when_the_only_key_is_rep
     assert!(report.first_failure.as_ref().unwrap().ends_with(": unreadable"), "{report:?}");
     let (all_a, all_b) =
         (RecordLoad::read_all(a.address(), &database).await, RecordLoad::read_all(b.address(), &database).await);
+    let (all_a, all_b) = (all_a.unwrap(), all_b.unwrap());
     assert!(all_a.unreadable > 0 && all_b.unreadable > 0, "{all_a:?} {all_b:?}");
     // Each record was written under one of the two keys.
     assert_eq!(all_a.unreadable + all_b.unreadable, report.written);
@@ -422,6 +456,41 @@ async fn a_load_counts_another_plaintext_as_unreadable_and_a_lost_record_as_fail
 }
 
 #[tokio::test]
+async fn a_load_counts_an_update_that_was_lost_as_lost_while_it_works_and_at_its_end() {
+    use axum::Router;
+    use axum::body::Bytes;
+    use axum::extract::Path;
+    use axum::routing::{get, post};
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    // An application that says it has replaced what is in a record, and has not.
+    let records: Arc<Mutex<BTreeMap<usize, Bytes>>> = Arc::default();
+    let stored = Arc::clone(&records);
+    let write = post(move |body: Bytes| async move {
+        let mut stored = stored.lock().unwrap();
+        let id = stored.len();
+        stored.insert(id, body);
+        (StatusCode::CREATED, json!({ "id": id.to_string() }).to_string())
+    });
+    let read = get(move |Path(id): Path<usize>| async move { records.lock().unwrap()[&id].clone() });
+    let application =
+        Router::new().route("/records", write).route("/records/{id}", read.put(|| async { StatusCode::NO_CONTENT }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move { axum::serve(listener, application).await.unwrap() });
+    let load = load(address, 7);
+    more(&load, 40).await;
+    let before = load.report();
+    let report = load.finish(&[address]).await;
+    assert!(before.lost > 0 && report.refreshed > 0, "{before:?}");
+    assert!(report.lost > before.lost, "{report:?}");
+    assert_eq!((report.unreadable, report.failed), (0, 0), "{report:?}");
+    assert!(report.first_failure.unwrap().ends_with("a plaintext that was replaced"));
+    server.abort();
+}
+
+#[tokio::test]
 async fn a_load_that_finds_nobody_counts_failures_and_says_the_first() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let load = load(closed, 7);
@@ -436,14 +505,14 @@ async fn a_load_that_finds_nobody_counts_failures_and_says_the_first() {
     assert_eq!((report.written, report.read, report.unreadable), (0, 0, 0));
     assert!(report.first_failure.is_some());
     let database = Database::default();
-    database.insert("x".to_owned());
-    assert_eq!(RecordLoad::read_all(closed, &database).await.failed, 1);
+    stored(&database, "x").await;
+    assert_eq!(RecordLoad::read_all(closed, &database).await.unwrap().failed, 1);
 }
 
 #[tokio::test]
 async fn settings_with_a_database_show_no_record_in_debug() {
     let database = Database::default();
-    database.insert("ciphertext-of-a-record".to_owned());
+    stored(&database, "ciphertext-of-a-record").await;
     let shown = format!("{:?}", with_keys("a", keys(KeyFormat::Raw, &database)));
     assert!(shown.contains(KEYRING));
     assert!(!shown.contains("ciphertext-of-a-record"), "{shown}");

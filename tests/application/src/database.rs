@@ -1,0 +1,179 @@
+//! Where the application keeps its records: in memory, or in a table of PostgreSQL, as what it is about needs it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_postgres::{Client, Config, NoTls};
+use uuid::Uuid;
+
+/// The table of records in PostgreSQL: a user's connection to a provider, with the refresh token that the provider gave out, encrypted.
+pub const TABLE: &str =
+    "CREATE TABLE connections (id uuid PRIMARY KEY, provider text NOT NULL, refresh_token text NOT NULL)";
+
+/// A record as it is stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Who gave out what is encrypted.
+    pub provider: String,
+    /// The encrypted token.
+    pub ciphertext: String,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Record").field("provider", &self.provider).finish_non_exhaustive()
+    }
+}
+
+/// Encrypted records. The clones share them, as instances share a database.
+#[derive(Clone)]
+pub enum Database {
+    /// In memory.
+    Memory(Memory),
+    /// In PostgreSQL.
+    Postgres(Arc<Postgres>),
+}
+
+impl Default for Database {
+    /// An empty one in memory.
+    fn default() -> Self {
+        Self::Memory(Memory::default())
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Memory(_) => "Memory",
+            Self::Postgres(_) => "Postgres",
+        })
+    }
+}
+
+/// Why a database did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the database failed")]
+pub struct DatabaseError(#[from] tokio_postgres::Error);
+
+impl DatabaseError {
+    /// What class of error it is, if the database said so.
+    pub(crate) fn state(&self) -> Option<&str> {
+        self.0.code().map(tokio_postgres::error::SqlState::code)
+    }
+}
+
+impl Database {
+    /// A database in PostgreSQL, whose [`TABLE`] is there. The connection is not encrypted: the server is on this machine.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn connect(config: Config) -> Result<Self, DatabaseError> {
+        let client = tokio::sync::Mutex::new(Arc::new(session(&config).await?));
+        Ok(Self::Postgres(Arc::new(Postgres { config, client })))
+    }
+
+    /// Stores a record under a new id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn insert(&self, record: Record) -> Result<String, DatabaseError> {
+        let id = Uuid::new_v4().to_string();
+        match self {
+            Self::Memory(memory) => {
+                memory.table().insert(id.clone(), record);
+            }
+            Self::Postgres(postgres) => {
+                let insert = "INSERT INTO connections VALUES ($1::text::uuid, $2, $3)";
+                postgres.client().await?.execute(insert, &[&id, &record.provider, &record.ciphertext]).await?;
+            }
+        }
+        Ok(id)
+    }
+
+    /// A record; `None` when there is none of this id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn get(&self, id: &str) -> Result<Option<Record>, DatabaseError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.table().get(id).cloned()),
+            Self::Postgres(_) if Uuid::parse_str(id).is_err() => Ok(None),
+            Self::Postgres(postgres) => {
+                let select = "SELECT provider, refresh_token FROM connections WHERE id = $1::text::uuid";
+                let row = postgres.client().await?.query_opt(select, &[&id]).await?;
+                let record = row.map(|row| Ok(Record { provider: row.try_get(0)?, ciphertext: row.try_get(1)? }));
+                record.transpose()
+            }
+        }
+    }
+
+    /// Puts another ciphertext in the place of a record's; whether there is such a record.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn replace(&self, id: &str, ciphertext: String) -> Result<bool, DatabaseError> {
+        match self {
+            Self::Memory(memory) => {
+                let replaced = memory.table().get_mut(id).map(|record| record.ciphertext = ciphertext);
+                Ok(replaced.is_some())
+            }
+            Self::Postgres(_) if Uuid::parse_str(id).is_err() => Ok(false),
+            Self::Postgres(postgres) => {
+                let update = "UPDATE connections SET refresh_token = $2 WHERE id = $1::text::uuid";
+                Ok(postgres.client().await?.execute(update, &[&id, &ciphertext]).await? > 0)
+            }
+        }
+    }
+
+    /// The ids of all records.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn ids(&self) -> Result<Vec<String>, DatabaseError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.table().keys().cloned().collect()),
+            Self::Postgres(postgres) => {
+                let rows = postgres.client().await?.query("SELECT id::text FROM connections", &[]).await?;
+                rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+            }
+        }
+    }
+}
+
+/// A table in memory.
+#[derive(Clone, Default)]
+pub struct Memory(Arc<Mutex<BTreeMap<String, Record>>>);
+
+impl Memory {
+    fn table(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A table in PostgreSQL.
+pub struct Postgres {
+    config: Config,
+    client: tokio::sync::Mutex<Arc<Client>>,
+}
+
+impl Postgres {
+    /// The session, or a new one in the place of one that has ended.
+    async fn client(&self) -> Result<Arc<Client>, DatabaseError> {
+        let mut client = self.client.lock().await;
+        if client.is_closed() {
+            *client = Arc::new(session(&self.config).await?);
+        }
+        Ok(Arc::clone(&client))
+    }
+}
+
+async fn session(config: &Config) -> Result<Client, DatabaseError> {
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::warn!(%error, "the session with the database ended");
+        }
+    });
+    Ok(client)
+}

