@@ -305,7 +305,7 @@ fn not_after(last: Step) -> impl Iterator<Item = Step> {
 
 /// The errors with which a call can fail without effect, or after an effect that the function does not hear of. The SDK
 /// tries again by itself: a move whose answer was lost is refused the second time.
-fn plausible_failures(gate: &Gate) -> &'static [StoreErrorKind] {
+pub(crate) fn plausible_failures(gate: &Gate) -> &'static [StoreErrorKind] {
     use StoreErrorKind::{Conflict, Service, Throttled, Unreachable};
     match (gate.call, gate.side) {
         (Call::Move, Side::After) => &[Unreachable, Service, Throttled, Conflict],

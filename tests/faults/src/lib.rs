@@ -17,8 +17,10 @@
 //! | [`schedule`] | what can happen at a gate |
 //! | [`run`] | the rotation service with its retries, the operators, and the scheduler |
 //! | [`families`] | the schedules, exhaustively, and the random search |
+//! | [`histories`] | rows that are stored under a keyring, and what happens to them beside rotations and operations, by chance |
 
 pub mod families;
+pub mod histories;
 mod invariants;
 pub mod model;
 pub mod operations;

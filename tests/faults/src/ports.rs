@@ -60,7 +60,7 @@ impl<M: Model> Caller<M> {
             (Task::Step(_), Some(version)) => {
                 Actor::Function { version: version.clone(), admitted_at: self.admitted_at, tags }
             }
-            (Task::Step(_), None) => Actor::Service,
+            (Task::Step(_) | Task::Worker(_), _) => Actor::Service,
         }
     }
 
@@ -78,7 +78,7 @@ pub(crate) struct Store<M: Model> {
 }
 
 impl<M: Model> Store<M> {
-    async fn call<T: Send>(
+    pub(crate) async fn call<T: Send>(
         &self,
         call: Call,
         effect: impl FnOnce(&mut Inner<M>) -> Result<T, StoreErrorKind> + Send,
@@ -115,6 +115,8 @@ fn operation(call: Call) -> &'static str {
         Call::Rotate => "RotateSecret",
         Call::Refresh => "refresh",
         Call::Verify => "verify",
+        Call::ReadRow => "SELECT",
+        Call::WriteRow => "UPDATE",
     }
 }
 

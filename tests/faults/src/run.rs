@@ -1,5 +1,7 @@
 //! One schedule, to the end: the rotation service with its retries, the operators, and their invocations, polled by hand.
 
+mod rows;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -19,11 +21,13 @@ use rotation::versions::Stage;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
+use crate::histories::Event;
+use crate::model::keyring::{self, Keyring};
 use crate::model::{Model, Refusal};
 use crate::operations::{self, ABORT_AFTER, Operator, TIMEOUT};
 use crate::ports::{Caller, SimulatedTarget, Store};
 use crate::scenario::{Balancer, RotationService, Scenario, Staleness};
-use crate::schedule::{Action, Adversary, Call, Gate, Operation, Side, Task, Until, Work};
+use crate::schedule::{Action, Adversary, Call, Gate, Operation, Script, Side, Task, Until, Work};
 use crate::tested::Tested;
 use crate::world::{Tags, World};
 
@@ -75,6 +79,17 @@ pub struct Violation {
     pub trace: Vec<String>,
 }
 
+/// How a history of stored rows came to its end without a broken promise.
+#[derive(Clone, Debug)]
+pub struct Lived {
+    /// What the operations answered: the name of the error, if it was one.
+    pub answers: Vec<(Operation, Option<&'static str>)>,
+    /// The names of all errors that steps and operations ended with.
+    pub errors: BTreeSet<&'static str>,
+    /// What happened to rows.
+    pub seen: keyring::rows::Seen,
+}
+
 /// Runs schedules one after another, on one thread, in virtual time.
 #[derive(Debug)]
 pub struct Simulator {
@@ -103,27 +118,7 @@ impl Simulator {
     ) -> Result<Ended, Violation> {
         self.runtime.block_on(tokio::task::unconstrained(async {
             let world = Arc::new(World::new(*scenario, traced));
-            let mut service = Service {
-                world: Arc::clone(&world),
-                adversary,
-                invocations: 0,
-                gates: vec![],
-                held_up: vec![],
-                background: vec![],
-                first_has_died: false,
-                begun: vec![],
-                answers: vec![],
-                alone: true,
-                untold: false,
-                duplicate_ended_early: false,
-                disturbed: scenario.staleness != Staleness::None || scenario.balancer == Balancer::InTurn,
-                rollback_finished: false,
-                faults: 0,
-                duplicates: 0,
-                rotations: 0,
-                refusals: BTreeMap::new(),
-                errors: BTreeSet::new(),
-            };
+            let mut service = Service::new(Arc::clone(&world), adversary);
             let ended = service.whole_history().await;
             let mut inner = world.lock();
             match (ended, inner.violation.take()) {
@@ -136,6 +131,28 @@ impl Simulator {
                     rotations: service.rotations,
                     errors: service.errors,
                 }),
+                (Err(promise), None) | (_, Some(promise)) => Err(Violation { promise, trace: inner.take_trace() }),
+            }
+        }))
+    }
+}
+
+impl Simulator {
+    /// Lets a history of stored rows happen. Deterministic, as schedules are.
+    ///
+    /// # Errors
+    /// The first promise that did not hold.
+    pub fn live(&self, scenario: &Scenario<Keyring>, events: &[Event], traced: bool) -> Result<Lived, Violation> {
+        self.runtime.block_on(tokio::task::unconstrained(async {
+            let world = Arc::new(World::new(*scenario, traced));
+            let mut nobody = Script::new([]);
+            let mut service = Service::new(Arc::clone(&world), &mut nobody);
+            let ended = service.history(events).await;
+            let mut inner = world.lock();
+            match (ended, inner.violation.take()) {
+                (Ok(()), None) => {
+                    Ok(Lived { answers: service.answers, errors: service.errors, seen: keyring::rows::seen(&inner) })
+                }
                 (Err(promise), None) | (_, Some(promise)) => Err(Violation { promise, trace: inner.take_trace() }),
             }
         }))
@@ -256,6 +273,33 @@ struct Service<'a, M: Model> {
     /// The errors of the last rotation that no fault explains, and what to think of each, at its strictest.
     refusals: BTreeMap<&'static str, Refusal>,
     errors: BTreeSet<&'static str>,
+}
+
+impl<'a, M: Model> Service<'a, M> {
+    fn new(world: Arc<World<M>>, adversary: &'a mut dyn Adversary) -> Self {
+        let Scenario { staleness, balancer, .. } = world.lock().scenario;
+        Self {
+            world,
+            adversary,
+            invocations: 0,
+            gates: vec![],
+            held_up: vec![],
+            background: vec![],
+            first_has_died: false,
+            begun: vec![],
+            answers: vec![],
+            alone: true,
+            untold: false,
+            duplicate_ended_early: false,
+            disturbed: staleness != Staleness::None || balancer == Balancer::InTurn,
+            rollback_finished: false,
+            faults: 0,
+            duplicates: 0,
+            rotations: 0,
+            refusals: BTreeMap::new(),
+            errors: BTreeSet::new(),
+        }
+    }
 }
 
 impl<M: Model> Service<'_, M> {

@@ -109,6 +109,10 @@ pub enum Sabotage {
     SucceedsEarly,
     /// Of a token that some instance refuses the kind believes that all do.
     RefusalsOutvote,
+    /// A worker writes a row whatever has become of it since it was read: no compare-and-swap.
+    RewrapsWhateverIsThere,
+    /// A worker goes on with the ring of its beginning for hours.
+    OutlivesItsTimeout,
 }
 
 /// One combination of all these.

@@ -26,6 +26,17 @@ pub enum Task {
     Step(Step),
     /// What an operator asked for.
     Operation(Operation),
+    /// Work on the rows that are stored under a keyring.
+    Worker(Worker),
+}
+
+/// Who works on rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worker {
+    /// Encrypts them again under the primary key.
+    Rewrap,
+    /// Counts them by key.
+    Census,
 }
 
 impl Task {
@@ -34,7 +45,7 @@ impl Task {
     pub fn step(self) -> Option<Step> {
         match self {
             Self::Step(step) => Some(step),
-            Self::Operation(_) => None,
+            Self::Operation(_) | Self::Worker(_) => None,
         }
     }
 }
@@ -44,6 +55,8 @@ impl fmt::Display for Task {
         match self {
             Self::Step(step) => write!(f, "{step}"),
             Self::Operation(operation) => write!(f, "{operation}"),
+            Self::Worker(Worker::Rewrap) => f.write_str("rewrap"),
+            Self::Worker(Worker::Census) => f.write_str("census"),
         }
     }
 }
@@ -111,6 +124,10 @@ pub enum Call {
     PutPrivate,
     /// RotateSecret.
     Rotate,
+    /// A row is read.
+    ReadRow,
+    /// A row is written, if it still is as it was read.
+    WriteRow,
 }
 
 impl Call {

@@ -356,7 +356,7 @@ impl<M: Model> Inner<M> {
         self.check_clients();
     }
 
-    fn check_clients(&mut self) {
+    pub(crate) fn check_clients(&mut self) {
         if self.scenario.model.cache_age().is_some_and(|age| age.is_zero()) {
             let state = self.state();
             self.load_all(&state);
@@ -404,7 +404,7 @@ impl<M: Model> Inner<M> {
     }
 
     /// What the caches do by themselves as time passes, one after another, before anything else happens.
-    fn load_what_is_old(&mut self) {
+    pub(crate) fn load_what_is_old(&mut self) {
         let Some(age) = self.scenario.model.cache_age().filter(|age| !age.is_zero()) else { return };
         let (now, state) = (self.now(), self.state());
         let mut due: Vec<_> = (0..self.instances.len()).map(|number| (self.loaded_at[number] + age, number)).collect();

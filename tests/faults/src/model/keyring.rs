@@ -1,6 +1,8 @@
 //! Encryption keys: the application encrypts records with the primary key that it holds, all the time, and has to decrypt all
 //! of them for ever.
 
+pub mod rows;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -115,6 +117,9 @@ impl fmt::Display for Keyring {
 pub struct Held {
     keys: BTreeSet<KeyId>,
     primary: Option<KeyId>,
+    /// The values that they are from.
+    current: Option<Arc<str>>,
+    pending: Option<Arc<str>>,
 }
 
 /// What became of keys.
@@ -130,6 +135,8 @@ pub struct Memory {
     at_once: BTreeMap<KeyId, SystemTime>,
     /// Those that an operator has marked.
     compromised: BTreeSet<KeyId>,
+    /// What is stored under them.
+    table: rows::Table,
 }
 
 impl Keyring {
@@ -357,8 +364,9 @@ impl Model for Keyring {
     }
 
     fn loaded(self, state: &State) -> Option<Held> {
-        let ring = self.ring(state.value_at(&Stage::Current)?)?;
-        let primary = ring.primary().id();
+        let current = state.value_at(&Stage::Current)?;
+        let ring = self.ring(current)?;
+        let (primary, mut held_pending) = (ring.primary().id(), None);
         let mut keys: BTreeSet<_> = match self.application {
             Application::NameOnly => [primary].into(),
             _ => ring.keys().map(|(_, key)| key.id()).collect(),
@@ -367,8 +375,9 @@ impl Model for Keyring {
             && let Some(pending) = state.value_at(&Stage::Pending)
         {
             keys.extend(self.ids(pending));
+            held_pending = Some(Arc::clone(pending));
         }
-        Some(Held { keys, primary: Some(primary) })
+        Some(Held { keys, primary: Some(primary), current: Some(Arc::clone(current)), pending: held_pending })
     }
 
     fn accepts(self, _: &Held, token: &str, _: SystemTime) -> bool {
@@ -485,7 +494,8 @@ impl Model for Keyring {
                 invariant_known_before_it_encrypts(world, primary)?;
             }
         }
-        invariant_every_record_is_readable(world)
+        invariant_every_record_is_readable(world)?;
+        rows::invariant_every_row_is_readable(world)
     }
 
     /// Who is told works with the ring.

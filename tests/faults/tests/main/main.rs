@@ -9,6 +9,7 @@
 
 mod keyring;
 mod operations;
+mod rows;
 mod support;
 mod third;
 mod token;

@@ -15,10 +15,10 @@ use faults::scenario::Scenario;
 use faults::schedule::{Call, Operation, Script, Side};
 
 /// Does pieces of work on all processors; the first finding ends it.
-fn in_parallel<W: Send, T: Send>(
+pub(crate) fn in_parallel<W: Send, T: Send, E: Send>(
     work: Vec<W>,
-    each: impl Fn(&Simulator, &W) -> Result<T, Box<Found>> + Sync,
-) -> Result<Vec<(W, T)>, Box<Found>> {
+    each: impl Fn(&Simulator, &W) -> Result<T, E> + Sync,
+) -> Result<Vec<(W, T)>, E> {
     let work = Mutex::new(work);
     let done = Mutex::new(Ok(vec![]));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -99,7 +99,8 @@ pub(crate) fn long_random_histories_operated<M: Model>(rounds: u64, all: &[Scena
     })
 }
 
-fn random_histories(rounds: u64, run: impl Fn(&Simulator, u64) -> Result<Explored, Box<Found>> + Sync) -> Explored {
+/// The seeds of so many histories, unless the environment names others; the first one last.
+pub(crate) fn seeds(rounds: u64) -> Vec<u64> {
     let setting = |name| {
         #[allow(clippy::disallowed_methods, reason = "for whoever replays or extends the search")]
         let value = std::env::var(name);
@@ -107,8 +108,13 @@ fn random_histories(rounds: u64, run: impl Fn(&Simulator, u64) -> Result<Explore
     };
     let first = setting("FAULTS_SEED").unwrap_or(1);
     let rounds = setting("FAULTS_ROUNDS").unwrap_or(rounds);
+    (first..first + rounds).rev().collect()
+}
+
+fn random_histories(rounds: u64, run: impl Fn(&Simulator, u64) -> Result<Explored, Box<Found>> + Sync) -> Explored {
     let begun = Instant::now();
-    let seeds: Vec<u64> = (first..first + rounds).rev().collect();
+    let seeds = seeds(rounds);
+    let first = seeds.last().copied().unwrap_or_default();
     let results = in_parallel(seeds, |simulator, seed| {
         run(simulator, *seed).inspect_err(|_| summary(&format!("to replay: FAULTS_SEED={seed} FAULTS_ROUNDS=1")))
     });

@@ -1,0 +1,260 @@
+//! Histories of stored rows, by chance: rotations, operations, workers and censuses that run beside one another, die, and come late;
+//! an application of several instances, each with a ring as old as its cache, that writes; people, and time.
+
+use std::fmt;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use rotation::policy::Promotion;
+use rotation::store::StoreErrorKind;
+
+use crate::model::Model as _;
+use crate::model::keyring::{ADDS_SECONDARY, Application, Keyring, rows};
+use crate::run::{Lived, Simulator, Violation};
+use crate::scenario::{RotationService, Scenario, Staleness, Start};
+use crate::schedule::{Edit, Operation, Worker};
+
+/// More than anything has, unless it waits for ever.
+const TO_THE_END: usize = 500;
+
+/// What begins, and goes on beside what is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// RotateSecret.
+    Rotation,
+    /// An operator asks for something.
+    Operation(Operation),
+    /// Work on rows.
+    Worker(Worker),
+}
+
+/// What happens. Of those that are under way the newest has the number 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An instance writes a row.
+    Write {
+        /// Which instance.
+        instance: usize,
+        /// Which row.
+        row: u32,
+    },
+    /// The column that a row's value is bound to changes, or changes back.
+    GiveAway(u32),
+    /// An instance loads the secret.
+    Load(usize),
+    /// A person stores a value of their own.
+    Edit(Edit),
+    /// Time passes.
+    Wait(Duration),
+    /// Something begins.
+    Start(Job),
+    /// One that is under way goes on for so many gates.
+    Go {
+        /// Which.
+        process: usize,
+        /// How many.
+        gates: usize,
+    },
+    /// The call at which one stands fails, or its answer is lost.
+    Fail {
+        /// Which.
+        process: usize,
+        /// With what.
+        kind: StoreErrorKind,
+    },
+    /// One of them dies; the service begins a rotation again.
+    Die(usize),
+}
+
+/// A history in which a promise did not hold.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What it ran against.
+    pub scenario: String,
+    /// What happened.
+    pub events: Vec<Event>,
+    /// The promise, and the trace.
+    pub violation: Violation,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\nscenario: {}\nhistory: {:?}", self.violation.promise, self.scenario, self.events)?;
+        self.violation.trace.iter().try_for_each(|line| writeln!(f, "  {line}"))
+    }
+}
+
+/// The scenario of a history, from its seed.
+#[must_use]
+pub fn scenario_of(seed: u64) -> Scenario<Keyring> {
+    let mut rng = StdRng::seed_from_u64(!seed);
+    let quiet = |scenario: &Scenario<Keyring>| {
+        let undisturbed =
+            (scenario.defect, scenario.staleness, scenario.start) == (None, Staleness::None, Start::InUse);
+        undisturbed && scenario.model.application != Application::NameOnly
+    };
+    let all: Vec<_> = Keyring::scenarios().into_iter().filter(quiet).collect();
+    let silent = Keyring::scenario(Promotion::Staged, Application::Silent);
+    let scenario = if rng.random_bool(0.5) { silent } else { *all.choose(&mut rng).unwrap_or(&silent) };
+    let scenario = match rng.random_range(0..4) {
+        0 => scenario.with_staleness(Staleness::Lag(Duration::from_millis(rng.random_range(1..1500)))),
+        _ => scenario,
+    };
+    let scenario = if rng.random_bool(0.3) { scenario.with_service(RotationService::InTurns) } else { scenario };
+    if rng.random_bool(0.5) { scenario.leaving_rotations() } else { scenario }
+}
+
+/// What happens in the history of a seed.
+#[must_use]
+pub fn events_of(seed: u64, scenario: &Scenario<Keyring>) -> Vec<Event> {
+    let mut chance = Chance { rng: StdRng::seed_from_u64(seed), model: scenario.model, events: vec![] };
+    for _ in 0..chance.rng.random_range(3..12) {
+        chance.episode();
+    }
+    chance.events
+}
+
+/// Runs a history.
+///
+/// # Errors
+/// The history in which a promise did not hold, made as short as possible, with its trace.
+pub fn run_history(simulator: &Simulator, scenario: &Scenario<Keyring>, events: &[Event]) -> Result<Lived, Box<Found>> {
+    simulator.live(scenario, events, false).map_err(|_| shortest(simulator, scenario, events.to_vec()))
+}
+
+/// Leaves out of a history what is not needed for a promise to be broken.
+fn shortest(simulator: &Simulator, scenario: &Scenario<Keyring>, mut events: Vec<Event>) -> Box<Found> {
+    let mut length = events.len().div_ceil(2);
+    while length > 0 {
+        let mut from = 0;
+        while from < events.len() {
+            let mut shorter = events.clone();
+            shorter.drain(from..(from + length).min(events.len()));
+            if simulator.live(scenario, &shorter, false).is_err() {
+                events = shorter;
+            } else {
+                from += length;
+            }
+        }
+        length /= 2;
+    }
+    let undetermined = || Violation { promise: "the run is not deterministic".to_owned(), trace: vec![] };
+    let violation = simulator.live(scenario, &events, true).err().unwrap_or_else(undetermined);
+    Box::new(Found { scenario: scenario.to_string(), events, violation })
+}
+
+struct Chance {
+    rng: StdRng,
+    model: Keyring,
+    events: Vec<Event>,
+}
+
+impl Chance {
+    /// Something that makes sense, with anything in between.
+    fn episode(&mut self) {
+        let work = |worker| Event::Start(Job::Worker(worker));
+        match self.rng.random_range(0..10) {
+            0..3 => self.begin(Job::Rotation),
+            3 => self.begin_operation(),
+            4..6 => self.begin(Job::Worker(Worker::Rewrap)),
+            _ => {
+                if self.rng.random_bool(0.8) {
+                    self.then(work(Worker::Rewrap));
+                    self.goes_on();
+                }
+                for _ in 0..2 {
+                    self.then(work(Worker::Census));
+                    self.goes_on();
+                    if self.rng.random_bool(0.8) {
+                        let pause = self.pause();
+                        self.then(Event::Wait(pause));
+                    }
+                }
+            }
+        }
+        if self.rng.random_bool(0.6) {
+            let pause = self.pause();
+            self.then(Event::Wait(pause));
+        }
+    }
+
+    fn begin_operation(&mut self) {
+        let all = [Operation::Rollback, Operation::Rollback, Operation::Compromise, Operation::Abort];
+        let operation = *all.choose(&mut self.rng).unwrap_or(&Operation::Rollback);
+        self.begin(Job::Operation(operation));
+    }
+
+    fn begin(&mut self, job: Job) {
+        self.then(Event::Start(job));
+        self.goes_on();
+    }
+
+    /// What was begun last goes on: to its end, or with something in between, or to be taken up later.
+    fn goes_on(&mut self) {
+        let is_worker = matches!(self.events.last(), Some(Event::Start(Job::Worker(_))));
+        if is_worker && self.rng.random_bool(0.4) {
+            // The application writes what the worker has in hand.
+            for _ in 0..self.rng.random_range(1..8) {
+                let gates = self.rng.random_range(1..5);
+                let write = self.write();
+                self.events.extend([Event::Go { process: 0, gates }, write]);
+            }
+        }
+        for _ in 0..2 {
+            if self.rng.random_bool(0.3) {
+                let gates = self.rng.random_range(1..30);
+                self.then(Event::Go { process: 0, gates });
+            }
+        }
+        if self.rng.random_bool(0.85) {
+            self.then(Event::Go { process: 0, gates: TO_THE_END });
+        }
+    }
+
+    fn write(&mut self) -> Event {
+        let instance = self.rng.random_range(0..self.model.instances());
+        Event::Write { instance, row: self.rng.random_range(0..rows::ROWS) }
+    }
+
+    fn then(&mut self, event: Event) {
+        while self.rng.random_bool(0.25) {
+            let between = self.anything();
+            self.events.push(between);
+        }
+        self.events.push(event);
+    }
+
+    fn anything(&mut self) -> Event {
+        let process = self.rng.random_range(0..3);
+        match self.rng.random_range(0..100) {
+            0..40 => self.write(),
+            40..50 => Event::Load(self.rng.random_range(0..self.model.instances())),
+            50..62 => Event::Wait(self.pause()),
+            62..78 => Event::Go { process, gates: self.rng.random_range(1..60) },
+            78..83 => Event::Die(process),
+            83..90 => {
+                use StoreErrorKind::{Conflict, Service, Throttled, Unreachable};
+                let kind = *[Unreachable, Service, Throttled, Conflict].choose(&mut self.rng).unwrap_or(&Service);
+                Event::Fail { process, kind }
+            }
+            90..92 => Event::GiveAway(self.rng.random_range(0..rows::ROWS)),
+            92..94 => Event::Edit(if self.rng.random_bool(0.5) { Edit::OtherMember } else { ADDS_SECONDARY }),
+            94..97 => Event::Start(Job::Worker(Worker::Rewrap)),
+            97..99 => Event::Start(Job::Rotation),
+            _ => Event::Start(Job::Worker(Worker::Census)),
+        }
+    }
+
+    /// Seconds, or about as long as invocations and caches live, or days.
+    fn pause(&mut self) -> Duration {
+        let minutes = match self.rng.random_range(0..10) {
+            0..2 => self.rng.random_range(0.05..1.0),
+            2..4 => self.rng.random_range(1.0..20.0),
+            4..8 => self.rng.random_range(20.0..180.0),
+            _ => self.rng.random_range(180.0..6000.0),
+        };
+        Duration::from_secs_f64(60.0 * minutes)
+    }
+}

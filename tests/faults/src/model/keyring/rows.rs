@@ -1,0 +1,370 @@
+//! The rows that an application stores under its keyring, and who works on them: instances, which write under the primary key
+//! that they hold and read with all the keys that they hold; workers, which encrypt rows again; censuses, which count them.
+//!
+//! A map stands in the place of PostgreSQL: a worker's write takes effect only on the value that it has read. Keys, ciphers and the
+//! forms of rows are the real ones.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use encryption_key::LONGEST_INVOCATION;
+use operate::error::OperateError;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rotation::error::RotationError;
+use rotation::event::VersionId;
+use rotation::keyring::{Ciphers, KeyFormat, KeyId};
+use rotation::rows::aad::associated_data;
+use rotation::rows::{Encoding, Opened, Rewrapped, RowCodec, RowFormat};
+use rotation::store::{SecretStore as _, StoreErrorKind};
+use rotation::time::format_timestamp;
+use rotation::versions::Stage;
+use serde_json::{Value, json};
+
+use super::{Keyring, must_know};
+use crate::invariants::{Checked, require};
+use crate::ports::Store;
+use crate::scenario::Sabotage;
+use crate::schedule::Call;
+use crate::world::Inner;
+
+/// How many rows there are at most.
+pub const ROWS: u32 = 4;
+
+const SECRET: &str = "shop/secret";
+/// How often a worker looks again at a row that was written in between.
+const MOST_LOOKS: usize = 3;
+
+/// The application's table, and what has to be remembered of those who work on it.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    rows: BTreeMap<u32, Row>,
+    /// How often a value was stored.
+    stored: u64,
+    /// By the value of a keyring.
+    readers: HashMap<Arc<str>, Reader>,
+    /// By invocation: the primary key of the ring that a worker works with, and until when it lives.
+    workers: BTreeMap<u32, (KeyId, SystemTime)>,
+    /// What censuses have answered.
+    pub(crate) censuses: Vec<Value>,
+    pub(crate) seen: Seen,
+}
+
+/// What has happened to rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// Writes by the application.
+    pub written: u64,
+    /// Rows that a worker brought under its primary key.
+    pub rewrapped: u64,
+    /// Rows that were written while a worker had them in hand.
+    pub overtaken: u64,
+    /// Censuses that came to their end.
+    pub censuses: u64,
+}
+
+impl Seen {
+    /// Adds what happened elsewhere.
+    pub fn add(&mut self, other: Self) {
+        let Self { written, rewrapped, overtaken, censuses } = other;
+        self.written += written;
+        self.rewrapped += rewrapped;
+        self.overtaken += overtaken;
+        self.censuses += censuses;
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    stored: Vec<u8>,
+    /// The number of what is stored: no two values have the same.
+    number: u64,
+    /// The key that it is under.
+    key: KeyId,
+    /// What the application wrote last.
+    text: Vec<u8>,
+    /// The column that the value is bound to, as it is and as it was when the value was made. While they differ, nobody can open the
+    /// value, and it needs its key none the less.
+    owner: u8,
+    bound_to: u8,
+}
+
+/// The keys of one ring at work, and what they made of the values that were looked at before.
+#[derive(Debug)]
+struct Reader {
+    ciphers: Ciphers,
+    opened: HashMap<u64, Option<Vec<u8>>>,
+}
+
+impl Keyring {
+    fn row_format(self) -> RowFormat {
+        match self.format {
+            KeyFormat::Raw => RowFormat::AesGcm,
+            KeyFormat::Fernet => RowFormat::Fernet,
+            KeyFormat::Tink => RowFormat::Tink,
+        }
+    }
+
+    fn ciphers(self, value: &str) -> Option<Ciphers> {
+        self.format.wire().ciphers(&self.document(value)?).ok()
+    }
+
+    fn codec(self, ciphers: &Ciphers) -> RowCodec<'_> {
+        RowCodec::new(self.row_format(), Encoding::Binary, ciphers)
+    }
+
+    fn aad(self, id: u32, owner: u8) -> Vec<u8> {
+        let columns = [id.to_string(), owner.to_string()];
+        let columns: Vec<&[u8]> = columns.iter().map(String::as_bytes).collect();
+        if self.row_format().takes_aad() { associated_data(&columns) } else { vec![] }
+    }
+
+    /// The value of a row with this text under the primary key.
+    fn sealed(self, ciphers: &Ciphers, text: &[u8], aad: &[u8], now: SystemTime, number: u64) -> Option<Vec<u8>> {
+        let (_, cipher) = ciphers.iter().next()?;
+        let rng = &mut StdRng::seed_from_u64(number);
+        match self.row_format() {
+            RowFormat::Fernet => cipher.seal(text, now, rng),
+            _ => cipher.seal_bytes(text, aad, 0, rng),
+        }
+    }
+}
+
+impl Row {
+    fn is_whole(&self, model: Keyring) -> bool {
+        self.owner == self.bound_to || !model.row_format().takes_aad()
+    }
+}
+
+impl Table {
+    /// Does something with the keys of a value.
+    fn reader(&mut self, model: Keyring, value: &Arc<str>) -> Option<&mut Reader> {
+        if !self.readers.contains_key(value) {
+            let reader = Reader { ciphers: model.ciphers(value)?, opened: HashMap::new() };
+            self.readers.insert(Arc::clone(value), reader);
+        }
+        self.readers.get_mut(value)
+    }
+
+    /// What a row that is whole tells whoever holds the keys of a value.
+    fn open(&mut self, model: Keyring, value: &Arc<str>, id: u32, row: &Row) -> Option<Vec<u8>> {
+        let reader = self.reader(model, value)?;
+        let codec = model.codec(&reader.ciphers);
+        let opened = reader.opened.entry(row.number).or_insert_with(|| {
+            match codec.open(&row.stored, &model.aad(id, row.bound_to)) {
+                Opened::Under(_, text) => Some(text.to_vec()),
+                Opened::Unknown | Opened::Damaged => None,
+            }
+        });
+        opened.clone()
+    }
+
+    /// The keys that rows are under, and with which somebody may write one.
+    pub(super) fn needed(&self, now: SystemTime) -> BTreeSet<KeyId> {
+        let working = self.workers.values().filter(|(_, until)| now < *until).map(|(primary, _)| *primary);
+        self.rows.values().map(|row| row.key).chain(working).collect()
+    }
+}
+
+/// An instance writes a row under the primary key that it holds.
+pub(crate) fn write(world: &mut Inner<Keyring>, instance: usize, id: u32) {
+    world.load_what_is_old();
+    let (model, now) = (world.scenario.model, world.now());
+    let Some(held) = world.instances.get(instance).cloned() else { return };
+    let (Some(value), Some(key)) = (held.current, held.primary) else { return };
+    let table = &mut world.memory.table;
+    (table.stored, table.seen.written) = (table.stored + 1, table.seen.written + 1);
+    let (number, text) = (table.stored, format!("text {}", table.seen.written).into_bytes());
+    let owner = table.rows.get(&id).map_or(0, |row| row.owner);
+    let Some(reader) = table.reader(model, &value) else { return };
+    let Some(stored) = model.sealed(&reader.ciphers, &text, &model.aad(id, owner), now, number) else { return };
+    table.rows.insert(id, Row { stored, number, key, text, owner, bound_to: owner });
+    world.note(|| format!("instance {instance} writes row {id} under {key}"));
+    world.check_clients();
+}
+
+/// Somebody changes the column that a row's value is bound to, or changes it back.
+pub(crate) fn give_away(world: &mut Inner<Keyring>, id: u32) {
+    if let Some(row) = world.memory.table.rows.get_mut(&id) {
+        row.owner ^= 1;
+        let owner = row.owner;
+        world.note(|| format!("row {id} belongs to {owner}"));
+        world.check_clients();
+    }
+}
+
+/// Every row is bound to the columns that stand beside it.
+pub(crate) fn put_in_order(world: &mut Inner<Keyring>) {
+    world.memory.table.rows.values_mut().for_each(|row| row.owner = row.bound_to);
+    world.check_clients();
+}
+
+/// Every row tells what the application wrote last, to whoever holds the current ring, and to every instance with what it holds. The
+/// current ring has every key that a row is under, or under which somebody may write one.
+pub(super) fn invariant_every_row_is_readable(world: &mut Inner<Keyring>) -> Checked {
+    let (model, now) = (world.scenario.model, world.now());
+    let state = world.state();
+    let Some(current) = state.value_at(&Stage::Current) else { return Ok(()) };
+    let lost = world.memory.table.needed(now).into_iter().find(|id| !world.memory.current.contains(id));
+    if let Some(id) = lost {
+        return Err(format!(
+            "key {id} is not in the current keyring, and a row is under it, or a worker writes with it"
+        ));
+    }
+    let rows = world.memory.table.rows.clone();
+    for (id, row) in rows.iter().filter(|(_, row)| row.is_whole(model)) {
+        let table = &mut world.memory.table;
+        let read = table.open(model, current, *id, row);
+        require(read.is_some(), || format!("row {id} cannot be read with the current keyring"))?;
+        require(read.as_ref() == Some(&row.text), || format!("row {id} has lost what the application wrote last"))?;
+        for number in 0..world.instances.len() {
+            let held = world.instances[number].clone();
+            let table = &mut world.memory.table;
+            let read = [held.current, held.pending].iter().flatten().find_map(|ring| table.open(model, ring, *id, row));
+            require(read.is_some() || !must_know(world, number, row.key), || {
+                format!("instance {number} cannot read row {id}, which is under {}", row.key)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// What a worker or a census works with, from its beginning to its end.
+struct Ring {
+    version: VersionId,
+    as_of: SystemTime,
+    ciphers: Ciphers,
+    primary: KeyId,
+}
+
+impl Ring {
+    async fn read(model: Keyring, store: &Store<Keyring>) -> Result<Self, RotationError> {
+        let described = store.describe(SECRET).await?;
+        let version = described.versions.holder(&Stage::Current).cloned().ok_or(RotationError::EmptyValue)?;
+        let missing = || RotationError::ValueMissing { version: version.clone() };
+        let value = store.get(SECRET, &version).await?.ok_or_else(missing)?;
+        let wire = model.format.wire();
+        let document = model.document(value.text.expose()).ok_or_else(missing)?;
+        let (primary, ciphers) = (wire.parse(&document)?.primary().id(), wire.ciphers(&document)?);
+        Ok(Self { version, as_of: described.as_of, ciphers, primary })
+    }
+}
+
+/// After a worker that nothing disturbed.
+pub(crate) fn require_all_under_the_primary_key(world: &Inner<Keyring>) -> Checked {
+    let state = world.state();
+    let ring = state.value_at(&Stage::Current).and_then(|current| world.scenario.model.ring(current));
+    let primary = ring.map(|ring| ring.primary().id());
+    let left = world.memory.table.rows.iter().find(|(_, row)| Some(row.key) != primary);
+    left.map_or(Ok(()), |(id, row)| Err(format!("row {id} was to be under {primary:?}, and is under {}", row.key)))
+}
+
+/// What has happened to rows in a world.
+pub(crate) fn seen(world: &Inner<Keyring>) -> Seen {
+    world.memory.table.seen
+}
+
+/// Takes a worker off the list of the living, however it ends.
+struct Alive<'a>(&'a Store<Keyring>);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        let caller = &self.0.caller;
+        caller.world.lock().memory.table.workers.remove(&caller.invocation);
+    }
+}
+
+/// A worker encrypts every row again that is not under the primary key of the ring that it reads at its beginning.
+pub(crate) async fn rewrap(store: Store<Keyring>) -> Result<String, OperateError> {
+    let caller = &store.caller;
+    let (model, sabotage, began) = {
+        let world = caller.world.lock();
+        (world.scenario.model, world.scenario.sabotage, world.now())
+    };
+    let until = match sabotage {
+        Sabotage::OutlivesItsTimeout => began + 100 * LONGEST_INVOCATION,
+        _ => began + LONGEST_INVOCATION,
+    };
+    let ring = Ring::read(model, &store).await?;
+    let _alive = Alive(&store);
+    caller.world.lock().memory.table.workers.insert(caller.invocation, (ring.primary, until));
+    let (codec, mut rewrapped) = (model.codec(&ring.ciphers), 0);
+    let mut rng = StdRng::seed_from_u64(u64::from(caller.invocation) << 40);
+    let in_time = |world: &Inner<Keyring>| if world.now() < until { Ok(()) } else { Err(StoreErrorKind::Unreachable) };
+    for id in 0..ROWS {
+        for _ in 0..MOST_LOOKS {
+            let read = store.call(Call::ReadRow, |world| {
+                in_time(world)?;
+                Ok(world.memory.table.rows.get(&id).cloned())
+            });
+            let Some(row) = read.await.map_err(RotationError::from)? else { break };
+            let aad = model.aad(id, row.owner);
+            let Rewrapped::Anew { stored, .. } = codec.rewrap(&row.stored, &aad, &mut rng) else { break };
+            let written = store.call(Call::WriteRow, |world| {
+                in_time(world)?;
+                let table = &mut world.memory.table;
+                let Some(now) = table.rows.get_mut(&id) else { return Ok(false) };
+                let same = now.stored == row.stored || sabotage == Sabotage::RewrapsWhateverIsThere;
+                if same {
+                    table.stored += 1;
+                    table.seen.rewrapped += 1;
+                    (now.stored, now.number, now.key, now.bound_to) = (stored, table.stored, ring.primary, row.owner);
+                    world.note(|| format!("    row {id} is under {} now", ring.primary));
+                    world.check_clients();
+                } else {
+                    table.seen.overtaken += 1;
+                }
+                Ok(same)
+            });
+            if written.await.map_err(RotationError::from)? {
+                rewrapped += 1;
+                break;
+            }
+        }
+    }
+    Ok(format!("{rewrapped} rows rewrapped"))
+}
+
+/// A census counts rows by key, one after another, while others write. Half of them it counts in another invocation, which reads the ring
+/// anew: with another one the census is worth nothing.
+pub(crate) async fn census(store: Store<Keyring>) -> Result<String, OperateError> {
+    let caller = &store.caller;
+    let model = caller.world.lock().scenario.model;
+    let ring = Ring::read(model, &store).await?;
+    let (codec, mut superseded) = (model.codec(&ring.ciphers), false);
+    let mut keys: BTreeMap<String, u64> = ring.ciphers.iter().map(|(id, _)| (id.to_string(), 0)).collect();
+    let (mut rows, mut old, mut unknown, mut damaged) = (0, 0, 0, 0);
+    for id in 0..ROWS {
+        if id == ROWS / 2 {
+            superseded = Ring::read(model, &store).await?.version != ring.version;
+        }
+        let read = store.call(Call::ReadRow, |world| Ok(world.memory.table.rows.get(&id).cloned()));
+        let Some(row) = read.await.map_err(RotationError::from)? else { continue };
+        rows += 1;
+        match codec.open(&row.stored, &model.aad(id, row.owner)) {
+            Opened::Under(key, _) => {
+                old += u64::from(key != ring.primary);
+                *keys.entry(key.to_string()).or_default() += 1;
+            }
+            Opened::Unknown => unknown += 1,
+            Opened::Damaged => damaged += 1,
+        }
+    }
+    let ended = store.describe(SECRET).await.map_err(RotationError::from)?.as_of;
+    let column = json!({
+        "schema": "public", "table": "connections", "column": "token", "rows": rows, "nulls": 0, "keys": keys,
+        "unknown": unknown, "damaged": damaged, "unreadable": [],
+    });
+    let answer = json!({
+        "action": "census", "secret": SECRET, "version": ring.version.as_str(), "primaryKey": ring.primary,
+        "began": format_timestamp(ring.as_of), "ended": format_timestamp(ended), "columns": [column],
+        "onOldKeys": old, "unknown": unknown, "damaged": damaged, "superseded": superseded, "next": null,
+    });
+    let told = format!("{old} of {rows} rows on old keys, {unknown} unknown, superseded: {superseded}");
+    let mut world = caller.world.lock();
+    world.memory.table.censuses.push(answer);
+    world.memory.table.seen.censuses += 1;
+    drop(world);
+    Ok(told)
+}
