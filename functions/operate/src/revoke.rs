@@ -257,7 +257,10 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// Says of the current value that it is known to others, in the value itself where there is a place for it: from that a
     /// rotation makes fresh keys at once, whatever the policy is. What is current then, if that is another version.
     async fn mark_as_compromised(&self, seen: &Seen, rng: &mut StdRng) -> Result<Option<Seen>, OperateError> {
-        let Some(value) = self.kind.marked(&seen.subject(), &seen.current)? else {
+        let marked = self.kind.marked(&seen.subject(), &seen.current)?;
+        // A rehearsal: where no rotation can follow, nothing is marked, and the refusal says what to change first.
+        self.kind.create(&seen.subject(), marked.as_ref().unwrap_or(&seen.current), rng)?;
+        let Some(value) = marked else {
             self.mark(Mark::Compromised, &seen.current_id).await?;
             return Ok(None);
         };

@@ -373,6 +373,25 @@ async fn compromise_of_a_keyring_replaces_both_keys_marks_them_and_leaves_them_r
 }
 
 /// A text has no place for dates; the mark on the version says it then.
+/// With verify=after and no declaration no application can know a fresh key in time. A ring that was marked all the same could be
+/// rotated by nothing any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compromise_that_no_rotation_can_follow_is_refused_before_anything_is_marked() {
+    let mut plan = keys(KeyFormat::Raw);
+    plan.tags.push(("rotation:verify", "after"));
+    let scene = with_operator(plan).await;
+    rotate(&scene).await;
+    let before = current(&scene).await;
+    let error = refused(&scene, "compromise").await;
+    assert_eq!(error.error_type, "ConsumersUnproven");
+    assert!(error.message.contains("rotation:verify=before"), "{}", error.message);
+    assert_eq!(current(&scene).await, before);
+    assert_eq!(marks(&scene).await, [""; 0]);
+    rotate(&scene).await;
+    tag(&scene, "rotation:verify", "before").await;
+    assert_eq!(done(&scene, "compromise").await["secret"], scene.secret());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compromised_key_of_a_text_secret_does_not_become_primary_again() {
     let format = KeyFormat::Fernet;
