@@ -308,7 +308,7 @@ async fn an_application_that_reads_only_the_one_key_is_never_broken() {
     assert_readable(&scene).await;
 }
 
-fn failed(outcome: sandbox::RotationOutcome) -> sandbox::StepError {
+pub(crate) fn failed(outcome: sandbox::RotationOutcome) -> sandbox::StepError {
     match outcome {
         sandbox::RotationOutcome::Failed { error, .. } => error,
         outcome => panic!("the rotation ended otherwise: {outcome:?}"),

@@ -7,8 +7,9 @@ use end_to_end::{ADMIN_TOKEN, FUNCTION, KEY_FIELD, Plan, SECRET, Scene};
 use sandbox::{Fault, FaultRule, Step};
 use serde_json::{Value, json};
 
+use crate::archive::{ARCHIVE, with_archive};
 use crate::aws_cli::Cli;
-use crate::keys::{bare_key, declared, key_bytes, key_secret, parsed, rotate_while_the_application_breaks};
+use crate::keys::{bare_key, declared, failed, key_bytes, key_secret, parsed, rotate_while_the_application_breaks};
 use crate::support::*;
 
 /// The ways in which a text may be written: as it is, in hexadecimal, and in base64 wherever it stands in what is encoded.
@@ -282,7 +283,7 @@ async fn rotations_of_a_keyring_show_no_key_at_any_log_level() {
     for format in [KeyFormat::Raw, KeyFormat::Fernet, KeyFormat::Tink] {
         let mut plan = Plan::key_json(&key_secret(&bare_key(format, 1)), format);
         plan.environment = vec![("RUST_LOG", "trace".to_owned()), ("AWS_LAMBDA_LOG_FORMAT", "JSON".to_owned())];
-        let scene = start(once(plan)).await;
+        let scene = with_archive(once(plan)).await;
         let mut printed = String::new();
         for level in ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"] {
             scene.sandbox.host().set_environment(scene.function(), "AWS_LAMBDA_LOG_LEVEL", level).unwrap();
@@ -290,6 +291,21 @@ async fn rotations_of_a_keyring_show_no_key_at_any_log_level() {
         }
         tag(&scene, "rotation:promotion", "immediate").await;
         let version = rotate(&scene).await;
+        // Archives that are not one: with a key where none belongs.
+        let held = scene.client.get_secret_value().secret_id(ARCHIVE).send().await.unwrap().secret_string.unwrap();
+        for (from, to) in [
+            ("\"archived\":\"", "\"archived\":\"x"),
+            ("\"id\":\"", "\"id\":\"f"),
+            ("\"key\":", "\"note\":"),
+            ("]}", ""),
+        ] {
+            let broken = held.replacen(from, to, 1);
+            scene.client.put_secret_value().secret_id(ARCHIVE).secret_string(broken).send().await.unwrap();
+            let began = printed.contains("ArchiveUnavailable");
+            let error = if began { failed(take_up(&scene).await) } else { fail_to_rotate(&scene).await };
+            assert_eq!(error.error_type, "ArchiveUnavailable");
+            printed += &format!("{error:?}");
+        }
         let event = json!({ "Step": "finishSecret", "SecretId": scene.secret(), "ClientRequestToken": version });
         let tail = scene.sandbox.host().invoke(scene.function(), event.to_string().into()).await.unwrap();
         printed += &tail.log_tail;
