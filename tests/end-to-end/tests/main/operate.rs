@@ -7,6 +7,7 @@ use end_to_end::{ADMIN_TOKEN, OPERATE, Plan, SECRET, Scene};
 use sandbox::StepError;
 use serde_json::{Value, json};
 
+use crate::archive::with_archive;
 use crate::aws_cli::Cli;
 use crate::keys::{bare_key, declared, key_secret};
 use crate::support::*;
@@ -175,7 +176,7 @@ async fn requests_are_strict_and_only_what_the_deployment_allows_is_done() {
 async fn every_operation_is_recorded_with_its_reason_at_any_log_level_and_shows_no_value() {
     for plan in [json_plan(), text_plan(), keys(KeyFormat::Raw)] {
         let revocable = plan.keys.is_none();
-        let scene = start(plan).await;
+        let scene = if revocable { start(plan).await } else { with_archive(plan).await };
         let scene = scene.with_operator(&[("AWS_LAMBDA_LOG_LEVEL", "TRACE"), ("RUST_LOG", "trace")]).await.unwrap();
         let mut values = scene.secret_values().await.unwrap();
         rotate(&scene).await;
@@ -192,6 +193,13 @@ async fn every_operation_is_recorded_with_its_reason_at_any_log_level_and_shows_
             values.extend(scene.secret_values().await.unwrap());
         }
         shown += &format!("{:?}", refused(&scene, "rollback").await);
+        if !revocable {
+            let censuses = retire::two_censuses(&scene, KeyFormat::Raw).await;
+            let answer = ask(&scene, retire::request(&scene, &censuses)).await;
+            assert!(answer.is_ok(), "{answer:?}");
+            shown += &format!("{answer:?}");
+            assert_eq!(retire::audited(&operator_log(&scene)), 2, "before it begins, and when it is done");
+        }
         scene.sandbox.host().set_environment(OPERATE, "AWS_LAMBDA_LOG_LEVEL", "ERROR").unwrap();
         done(&scene, "verify").await;
         let log = operator_log(&scene);

@@ -5,7 +5,7 @@ use rotation::time::format_timestamp;
 use sandbox::{Fault, FaultRule, Moment};
 
 use super::*;
-use crate::archive::{ARCHIVE, archived, ring_at, with_archive};
+use crate::archive::{ARCHIVE, archived, ring_at};
 
 const GAP: Duration = Duration::from_secs(24 * 60 * 60 + 15 * 60);
 
@@ -47,11 +47,16 @@ async fn census(scene: &Scene, format: KeyFormat, rows: u64) -> Value {
     })
 }
 
-fn request(scene: &Scene, censuses: &[Value]) -> Value {
+/// The lines of the audit record that tell of a retirement.
+pub(super) fn audited(log: &str) -> usize {
+    log.lines().filter(|line| line.contains("\"audit\"") && line.contains("\"action\":\"retire\"")).count()
+}
+
+pub(super) fn request(scene: &Scene, censuses: &[Value]) -> Value {
     json!({ "action": "retire", "secret_id": scene.secret(), "reason": "a test", "censuses": censuses })
 }
 
-async fn two_censuses(scene: &Scene, format: KeyFormat) -> [Value; 2] {
+pub(super) async fn two_censuses(scene: &Scene, format: KeyFormat) -> [Value; 2] {
     let first = census(scene, format, 0).await;
     scene.sandbox.advance(GAP + Duration::from_secs(1)).await.unwrap();
     [first, census(scene, format, 0).await]
