@@ -8,8 +8,8 @@
 //! | `census` | counts rows by key, of one range or of all columns |
 //!
 //! An answer to `slice` and `census` has a member `next`: the request that goes on, when time was up, or null. A census of all columns
-//! brings along what it has counted. Which columns there are, in which format, and where the database is, says the function's environment, never the event. The function reads
-//! the keyring and writes no secret.
+//! brings along what it has counted. Which columns there are, in which format, and where the database is, says the function's
+//! environment, never the event. The function reads the keyring and writes no secret.
 
 mod census;
 mod database;

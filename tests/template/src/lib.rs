@@ -340,6 +340,7 @@ impl<'a> Resolver<'a> {
             ("AWS::Serverless::Function", None) => named("FunctionName")?,
             ("AWS::Serverless::Function", _) => arn("lambda", format!("function:{}", named("FunctionName")?)),
             ("AWS::Logs::LogGroup", None) => named("LogGroupName")?,
+            ("AWS::Logs::LogGroup", Some(_)) => arn("logs", format!("log-group:{}:*", named("LogGroupName")?)),
             ("AWS::SNS::Topic", None) => arn("sns", named("TopicName")?),
             ("AWS::KMS::Key", Some(_)) => arn("kms", format!("key/{name}")),
             ("AWS::IAM::Role", Some(_)) => format!("arn:aws:iam::{ACCOUNT}:role/{name}"),

@@ -40,7 +40,7 @@ fn build() -> BTreeMap<&'static str, PathBuf> {
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{log}");
     println!("sam build: {:.0} s", started.elapsed().as_secs_f64());
-    ["AdminTokenFunction", "EncryptionKeyFunction", "OperateFunction", "SweepFunction"]
+    ["AdminTokenFunction", "EncryptionKeyFunction", "OperateFunction", "SweepFunction", "ReencryptFunction"]
         .map(|name| (name, folder.join(name)))
         .into()
 }

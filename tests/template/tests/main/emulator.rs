@@ -14,15 +14,20 @@ use template::root;
 pub(crate) struct Emulator {
     process: Child,
     endpoint: String,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 impl Emulator {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With further variables.
+    pub(crate) fn start_with(variables: &[(&str, &str)]) -> Self {
         // Between the choice of a port and its use somebody else may take it.
         let mut said = vec![];
         for _ in 0..3 {
-            match Self::start_on(free_port()) {
+            match Self::start_on(free_port(), variables) {
                 Ok(emulator) => return emulator,
                 Err(error) => said.push(error),
             }
@@ -30,7 +35,7 @@ impl Emulator {
         panic!("ministack does not start: {said:?}");
     }
 
-    fn start_on(port: u16) -> Result<Self, String> {
+    fn start_on(port: u16, variables: &[(&str, &str)]) -> Result<Self, String> {
         let program = root().join("target/emulator-tools/bin/ministack");
         assert!(program.is_file(), "ministack is missing: `cargo verify` installs it into target/emulator-tools");
         let home = tempfile::tempdir().unwrap();
@@ -43,13 +48,14 @@ impl Emulator {
             ("AUTH", "true"),
             ("IOT_MQTT_ENABLED", "0"),
         ]);
+        command.envs(variables.iter().copied());
         command.env("GATEWAY_PORT", port.to_string()).env("HOME", home.path()).env("TMPDIR", home.path());
         // A group of its own, so that the functions which it runs can be ended with it.
         let log = home.path().join("ministack.log");
         command.current_dir(home.path()).stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         command.stderr(std::fs::File::create(&log).unwrap());
         let process = command.spawn().expect("setpriv, of util-linux, starts ministack");
-        let mut emulator = Self { process, endpoint: format!("http://127.0.0.1:{port}"), _home: home };
+        let mut emulator = Self { process, endpoint: format!("http://127.0.0.1:{port}"), home };
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let ready = is_ministack(port);
@@ -69,6 +75,11 @@ impl Emulator {
 
     pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// The folder that it works in, and unpacks functions into.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
     }
 }
 
@@ -228,6 +239,6 @@ fn a_port_that_is_taken_is_an_error_and_nobody_else_is_taken_for_the_emulator() 
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}");
         }
     });
-    let refused = Emulator::start_on(port).err().expect("it is taken for ministack");
+    let refused = Emulator::start_on(port, &[]).err().expect("it is taken for ministack");
     assert!(!refused.contains("it does not listen"), "{refused}");
 }

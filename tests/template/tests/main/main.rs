@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod build;
+mod definition;
 mod emulator;
 mod metrics;
 mod network;
 mod permissions;
 mod policies;
+mod reencryption;
 mod settings;
 mod support;
 mod tools;

@@ -47,6 +47,12 @@ fn published() -> BTreeSet<Metric> {
     let one = Regex::new(r#"\bdatum\(\s*"(\w+)""#).unwrap();
     found.extend(one.captures_iter(&operate).map(|one| metric(&one[1], &["Function"])));
     assert!(found.len() >= before + 5, "operate publishes in another way than this test reads: {found:?}");
+    // And so does reencrypt.
+    let reencrypt = std::fs::read_to_string(root().join("functions/reencrypt/src/lib.rs")).unwrap();
+    assert!(reencrypt.contains("dimensions: vec![(\"Function\", function.to_owned())]"));
+    let rows: Vec<Metric> = one.captures_iter(&reencrypt).map(|one| metric(&one[1], &["Function"])).collect();
+    assert_eq!(rows.len(), 3, "reencrypt publishes in another way than this test reads: {rows:?}");
+    found.extend(rows);
     found
 }
 
@@ -112,6 +118,13 @@ fn every_metric_that_an_alarm_or_the_dashboard_names_is_published_and_the_revers
             "AWS/Lambda" if ["Errors", "Throttles", "Duration"].contains(&metric.0.as_str()) => {
                 assert_eq!(metric.1, ["FunctionName"], "{metric:?}");
             }
+            // Step Functions' own, by the ARN of the state machine (Step Functions, metrics in CloudWatch).
+            "AWS/States"
+                if ["Started", "Succeeded", "Failed", "TimedOut", "Aborted"]
+                    .contains(&metric.0.trim_start_matches("Executions")) =>
+            {
+                assert_eq!(metric.1, ["StateMachineArn"], "{metric:?}");
+            }
             _ if filters.contains(&(namespace.clone(), metric.clone())) => {}
             _ => unknown.push((namespace, metric)),
         }
@@ -124,7 +137,7 @@ fn every_metric_that_an_alarm_or_the_dashboard_names_is_published_and_the_revers
 }
 
 /// The alarms that there are, in the order of the README's runbook.
-const ALARMS: [&str; 12] = [
+const ALARMS: [&str; 15] = [
     "rotation-failed",
     "rotation-overdue",
     "rotation-stuck",
@@ -135,6 +148,9 @@ const ALARMS: [&str; 12] = [
     "function-errors",
     "function-throttles",
     "function-slow",
+    "reencryption-failed",
+    "rows-unreadable",
+    "rows-stalled",
     "unusual-reads",
     "denied-reads",
 ];
@@ -153,8 +169,8 @@ fn every_alarm_tells_somebody_and_has_its_part_of_the_runbook() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let expected: BTreeSet<&str> = ALARMS.into_iter().collect();
     assert_eq!(alarms(&most()).keys().map(String::as_str).collect::<BTreeSet<_>>(), expected);
-    // Who reads is seen only with a trail.
-    assert_eq!(alarms(&least()).len(), ALARMS.len() - 2);
+    // Who reads is seen only with a trail, and rows are re-encrypted only where there are columns.
+    assert_eq!(alarms(&least()).len(), ALARMS.len() - 5);
     for (name, alarm) in alarms(&most()) {
         assert_eq!(
             texts(&alarm["AlarmActions"]),
@@ -213,8 +229,20 @@ fn the_costs_in_the_readme_are_those_of_the_stack() {
     let (metrics, count) = (by_trail.iter().sum::<usize>(), by_trail.len());
     assert_eq!(arithmetic, format!("2 metrics × 0.30, {metrics} metrics in {count} alarms × 0.10"));
     assert!(near(sum, 0.60 + metrics as f64 * 0.10));
+    let by_columns: Vec<usize> = alarms(&most())
+        .iter()
+        .filter(|(name, _)| name.starts_with("rows-") || *name == "reencryption-failed")
+        .map(|(_, alarm)| billed(alarm))
+        .collect();
+    let (arithmetic, sum) = row("with `ReencryptColumns`");
+    let (metrics, count) = (by_columns.iter().sum::<usize>(), by_columns.len());
+    let rows_published = published().into_iter().filter(|(name, _)| name.starts_with("Rows")).count();
+    let expected = format!("{rows_published} metrics × 0.30, {metrics} metrics in {count} alarms × 0.10");
+    assert!(arithmetic.starts_with(&expected), "{arithmetic}: {expected}");
+    assert!(sum >= rows_published as f64 * 0.30 + metrics as f64 * 0.10, "{sum}");
+    let others = ["Rotation", "Rows", "OverlapShortened"];
     let sweeps =
-        published().into_iter().filter(|(name, _)| !name.starts_with("Rotation") && name != "OverlapShortened").count();
+        published().into_iter().filter(|(name, _)| !others.iter().any(|other| name.starts_with(other))).count();
     let (arithmetic, sum) = row("per stack: metrics");
     assert!(arithmetic.starts_with(&format!("{sweeps} that the sweep publishes every hour × 0.30;")), "{arithmetic}");
     assert!(near(sum, sweeps as f64 * 0.30));
@@ -320,7 +348,7 @@ fn the_dashboard_asks_the_audit_log_for_what_the_functions_write() {
         assert!(query.contains(field) && (sources.contains(&format!("{field} = ")) || field == "secret"), "{field}");
     }
     let shown = widgets.iter().find(|widget| widget["type"] == "alarm").unwrap();
-    assert_eq!(items(&shown["properties"]["alarms"]).len(), ALARMS.len() - 2);
+    assert_eq!(items(&shown["properties"]["alarms"]).len(), ALARMS.len() - 5);
 }
 
 #[test]

@@ -239,7 +239,7 @@ impl Deployed {
 }
 
 /// The policy without the conditions that the emulator does not know.
-fn without_conditions(mut policy: Value) -> Value {
+pub(crate) fn without_conditions(mut policy: Value) -> Value {
     for statement in policy["Statement"].as_array_mut().unwrap() {
         let conditions = statement["Condition"].to_string();
         if conditions.contains("secretsmanager:resource/") || conditions.contains("cloudwatch:namespace") {
@@ -259,7 +259,7 @@ fn role_of(function: &Value) -> String {
 }
 
 /// Each action on secrets that a policy allows, with the statement that does, and the policy without it.
-fn without_each(policy: &Value) -> Vec<(String, String, Value)> {
+pub(crate) fn without_each(policy: &Value) -> Vec<(String, String, Value)> {
     let mut found = vec![];
     for (index, statement) in items(&policy["Statement"]).into_iter().enumerate() {
         let actions = texts(&statement["Action"]);
@@ -448,7 +448,8 @@ fn every_permission_of_a_function_is_listed_with_its_reason() {
     let stack = most();
     let policies = policies(&stack);
     let mut granted = BTreeSet::new();
-    for role in ["AdminTokenRole", "EncryptionKeyRole", "OperateRole", "SweepRole"] {
+    for role in ["AdminTokenRole", "EncryptionKeyRole", "OperateRole", "SweepRole", "ReencryptRole", "StateMachineRole"]
+    {
         for statement in items(&policies[role]["Statement"]).into_iter().filter(|one| one["Effect"] == "Allow") {
             granted.extend(texts(&statement["Action"]).into_iter().map(|action| (role.to_owned(), action.to_owned())));
         }

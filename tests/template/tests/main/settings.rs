@@ -49,8 +49,9 @@ pub(crate) fn rust_sources(folder: &Path, into: &mut String) {
 /// The sources of what is deployed.
 pub(crate) fn deployed_sources() -> String {
     let mut sources = String::new();
-    for folder in ["shared/src", "functions/admin-token/src", "functions/encryption-key/src", "functions/operate/src"] {
-        rust_sources(&root().join(folder), &mut sources);
+    rust_sources(&root().join("shared/src"), &mut sources);
+    for function in ["admin-token", "encryption-key", "operate", "reencrypt"] {
+        rust_sources(&root().join("functions").join(function).join("src"), &mut sources);
     }
     sources
 }
@@ -100,6 +101,64 @@ fn the_rotation_functions_accept_their_variables() {
             }
         }
     }
+}
+
+#[test]
+fn the_worker_accepts_its_variables() {
+    let stack = most();
+    let variables = variables(stack.of_type("AWS::Serverless::Function")["ReencryptFunction"]);
+    let environment: Environment = variables.into_iter().collect();
+    let settings = reencrypt::settings::Settings::from_environment(&environment).unwrap();
+    assert_eq!(settings.columns[0].name.table, "connections");
+    // With the parameters' own defaults it has the code's.
+    let pace = |json: &str| {
+        let needed = [
+            ("REENCRYPT_COLUMNS", json),
+            ("REENCRYPT_KEY_SECRET", "key"),
+            ("DATABASE_SECRET", "database"),
+            ("DATABASE_HOST", "127.0.0.1"),
+            ("DATABASE_NAME", "shop"),
+        ];
+        let needed = needed.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment: Environment = needed.collect();
+        reencrypt::settings::Settings::from_environment(&environment).unwrap()
+    };
+    let mut defaults = pace(r#"[{"table":"t","column":"c","format":"fernet"}]"#);
+    assert_eq!(settings.database.port, defaults.database.port);
+    defaults.pace.rows_per_second = Some(2000);
+    assert_eq!(settings.pace, defaults.pace);
+}
+
+#[test]
+fn without_columns_there_is_nothing_of_re_encryption_and_columns_need_a_database() {
+    let least = least();
+    assert_eq!(least.of_type("AWS::Serverless::Function").len(), 4);
+    assert!(least.of_type("AWS::Serverless::StateMachine").is_empty());
+    assert!(!least.of_type("AWS::IAM::Role").keys().any(|name| name.starts_with("Re") || name.starts_with("State")));
+    let columns = r#"[{"table":"t","column":"c","format":"fernet"}]"#;
+    let database = [
+        ("DatabaseSecretArn", "arn:aws:secretsmanager:us-east-1:000000000000:secret:shop/staging/database-AbCdEf"),
+        ("DatabaseHost", "database.example.com"),
+        ("DatabaseName", "shop"),
+    ];
+    for missing in 0..database.len() {
+        let mut parameters = LEAST.to_vec();
+        parameters.push(("ReencryptColumns", columns));
+        parameters.extend(database.iter().enumerate().filter(|(index, _)| *index != missing).map(|(_, one)| *one));
+        let refused = templates().resolve(&parameters, &BTreeMap::new()).err().unwrap();
+        assert!(
+            refused.contains("ReencryptColumns needs DatabaseSecretArn, DatabaseHost and DatabaseName"),
+            "{refused}"
+        );
+    }
+    let mut parameters = LEAST.to_vec();
+    parameters.push(("ReencryptColumns", columns));
+    parameters.extend(database);
+    let stack = templates().resolve(&parameters, &BTreeMap::new()).unwrap();
+    assert_eq!(stack.of_type("AWS::Serverless::Function").len(), 5);
+    let worker = stack.of_type("AWS::Serverless::Function")["ReencryptFunction"];
+    assert_eq!((&worker["Timeout"], &worker["MemorySize"]), (&json!(900), &json!("128")));
+    assert!(worker["Layers"].is_null() && worker["Environment"]["Variables"]["DATABASE_CA_FILE"].is_null());
 }
 
 #[test]
@@ -308,6 +367,7 @@ fn names_are_not_longer_than_what_they_name_may_be_called() {
     let mut named = 0;
     for (kind, property, limit) in [
         ("AWS::Serverless::Function", "FunctionName", 64),
+        ("AWS::Serverless::StateMachine", "Name", 80),
         ("AWS::IAM::Role", "RoleName", 64),
         ("AWS::S3::Bucket", "BucketName", 63),
         ("AWS::CloudWatch::Alarm", "AlarmName", 255),

@@ -11,7 +11,7 @@ pub(crate) const LEAST: [(&str, &str); 4] =
     [("Application", "shop"), ("Environment", "staging"), ("Owner", "platform"), ("CostCentre", "platform")];
 
 /// Everything that is optional.
-pub(crate) const MOST: [(&str, &str); 27] = [
+pub(crate) const MOST: [(&str, &str); 34] = [
     ("Application", "shop"),
     ("Environment", "production"),
     ("Owner", "platform"),
@@ -24,6 +24,13 @@ pub(crate) const MOST: [(&str, &str); 27] = [
     ("TargetRefreshUrl", "https://{1}.{2}.example.com/admin/refresh"),
     ("TargetInstances", "2"),
     ("TargetTimeout", "30s"),
+    ("ReencryptColumns", r#"[{"table":"connections","column":"token","format":"aes-gcm","aad":["id"]}]"#),
+    ("DatabaseSecretArn", "arn:aws:secretsmanager:us-east-1:000000000000:secret:shop/production/database-AbCdEf"),
+    ("DatabaseHost", "database.example.com"),
+    ("DatabaseName", "shop"),
+    ("DatabaseCaFile", "/opt/rds.pem"),
+    ("DatabaseCaLayerArn", "arn:aws:lambda:us-east-1:000000000000:layer:rds:1"),
+    ("ReencryptRowsPerSecond", "2000"),
     ("SweepTag", "service=shop"),
     ("AlarmEmail", "platform@example.com"),
     ("CloudTrailLogGroup", "trail"),

@@ -1,0 +1,153 @@
+//! The definition of the state machine, by the rules of the Amazon States Language that the emulator does not enforce.
+
+use std::collections::BTreeSet;
+
+use regex_lite::Regex;
+use serde_json::{Map, Value};
+use template::{MAIN, root};
+
+use crate::support::*;
+
+const PATH: &str = "infra/reencryption.asl.json";
+
+pub(crate) fn definition() -> String {
+    std::fs::read_to_string(root().join(PATH)).unwrap()
+}
+
+/// Every list of states: that of the machine, and those of its maps.
+fn machines(definition: &Value) -> Vec<&Value> {
+    let states = definition["States"].as_object().unwrap().values();
+    let maps = states.filter(|state| state["Type"] == "Map").flat_map(|state| machines(&state["ItemProcessor"]));
+    std::iter::once(definition).chain(maps).collect()
+}
+
+fn states(definition: &Value) -> Vec<(&String, &Map<String, Value>)> {
+    machines(definition)
+        .into_iter()
+        .flat_map(|machine| machine["States"].as_object().unwrap())
+        .map(|(name, state)| (name, state.as_object().unwrap()))
+        .collect()
+}
+
+/// Where a state goes to.
+fn next(state: &Map<String, Value>) -> Vec<String> {
+    let choices = state.get("Choices").map(items).unwrap_or_default();
+    let caught = state.get("Catch").map(items).unwrap_or_default();
+    let further = choices.into_iter().chain(caught).map(|rule| &rule["Next"]);
+    let own = ["Next", "Default"].into_iter().filter_map(|field| state.get(field));
+    own.chain(further).map(|name| name.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_state_is_there_and_can_be_reached_and_ends() {
+    let definition: Value = serde_json::from_str(&definition()).unwrap();
+    for machine in machines(&definition) {
+        let states = machine["States"].as_object().unwrap();
+        let mut reached = BTreeSet::new();
+        let mut open = vec![machine["StartAt"].as_str().unwrap().to_owned()];
+        while let Some(name) = open.pop() {
+            let state = states.get(&name).unwrap_or_else(|| panic!("there is no state {name}"));
+            let state = state.as_object().unwrap();
+            let further = next(state);
+            let ends = state.get("End").is_some_and(|end| end == true)
+                || ["Succeed", "Fail"].contains(&state["Type"].as_str().unwrap());
+            assert_ne!(further.is_empty(), !ends, "{name} goes on or ends");
+            assert!(state["Type"] != "Choice" || state.contains_key("Default"), "{name} may know no way on");
+            if reached.insert(name) {
+                open.extend(further);
+            }
+        }
+        assert_eq!(reached, states.keys().cloned().collect(), "states that nothing leads to");
+    }
+}
+
+#[test]
+fn states_have_only_the_fields_that_states_of_jsonata_may_have() {
+    let definition: Value = serde_json::from_str(&definition()).unwrap();
+    assert_eq!(definition["QueryLanguage"], "JSONata");
+    for (name, state) in states(&definition) {
+        let own: &[&str] = match state["Type"].as_str().unwrap() {
+            "Task" => &["Resource", "Arguments", "Output", "Assign", "TimeoutSeconds", "Retry", "Catch", "Next"],
+            "Map" => &["Items", "ItemSelector", "ItemProcessor", "MaxConcurrency", "Output", "Next"],
+            "Choice" => &["Choices", "Default"],
+            "Wait" => &["Seconds", "Output", "Next"],
+            "Pass" => &["Output", "Assign", "Next", "End"],
+            "Succeed" => &["Output"],
+            "Fail" => &["Error", "Cause"],
+            other => panic!("{name}: {other}"),
+        };
+        for field in state.keys() {
+            assert!(["Type", "Comment"].contains(&field.as_str()) || own.contains(&field.as_str()), "{name}: {field}");
+        }
+        for rule in state.get("Choices").map(items).unwrap_or_default() {
+            let rule = rule.as_object().unwrap();
+            assert!(rule.contains_key("Condition") && rule.contains_key("Next"), "{name}: {rule:?}");
+            let known = ["Condition", "Next", "Assign", "Output"];
+            assert!(rule.keys().all(|field| known.contains(&field.as_str())), "{name}: {rule:?}");
+        }
+    }
+    // What begins an expression ends it, and nothing stands around it: otherwise it would be a text.
+    for text in Regex::new(r#""([^"]*(?:\{%|%\})[^"]*)""#).unwrap().captures_iter(&self::definition()) {
+        assert!(text[1].starts_with("{%") && text[1].ends_with("%}"), "{}", &text[1]);
+    }
+}
+
+#[test]
+fn a_task_ends_in_time_and_is_repeated_with_pauses_that_grow_and_scatter() {
+    let definition: Value = serde_json::from_str(&definition()).unwrap();
+    let tasks: Vec<_> = states(&definition).into_iter().filter(|(_, state)| state["Type"] == "Task").collect();
+    assert!(tasks.len() >= 5, "{}", tasks.len());
+    for (name, state) in tasks {
+        // Without it a task whose answer is lost waits for years. Lambda's longest invocation is 900 s.
+        let timeout = state["TimeoutSeconds"].as_u64().unwrap();
+        assert!(timeout <= 960 && (timeout > 900 || name.starts_with("Tell")), "{name}: {timeout}");
+        let retriers = items(&state["Retry"]);
+        let last = retriers.last().unwrap();
+        assert_eq!(texts(&last["ErrorEquals"]), ["States.ALL"], "{name}");
+        assert_eq!((&last["BackoffRate"], &last["JitterStrategy"]), (&2.into(), &"FULL".into()), "{name}");
+        assert!(last["MaxAttempts"].as_u64().unwrap() >= 4 && last["MaxDelaySeconds"].is_u64(), "{name}");
+        for before in &retriers[..retriers.len() - 1] {
+            assert_eq!(before["MaxAttempts"], 0, "{name}: what does not change by itself is not repeated");
+        }
+    }
+    assert!(definition["TimeoutSeconds"].as_u64().unwrap() <= 31_536_000);
+}
+
+#[test]
+fn what_the_definition_leaves_open_the_template_fills_in() {
+    let definition = definition();
+    let place = Regex::new(r"\$\{(\w+)\}").unwrap();
+    let places: BTreeSet<String> = place.captures_iter(&definition).map(|found| found[1].to_owned()).collect();
+    let most = most();
+    let machine = most.of_type("AWS::Serverless::StateMachine")["Reencryption"];
+    let filled = machine["DefinitionSubstitutions"].as_object().unwrap();
+    assert_eq!(places, filled.keys().cloned().collect());
+    assert_eq!(machine["DefinitionUri"], PATH);
+    assert_eq!((&machine["Tracing"]["Enabled"], &machine["Logging"]["Level"]), (&true.into(), &"ALL".into()));
+    // Primary keys of rows do not go to the log.
+    assert_eq!(machine["Logging"]["IncludeExecutionData"], false);
+    assert_eq!(machine["Role"], "arn:aws:iam::000000000000:role/StateMachineRole");
+    // The name that roles, alarms and the sweep are told is its own.
+    let arn = "arn:aws:states:us-east-1:000000000000:stateMachine:shop-production-reencryption";
+    assert!(arn.ends_with(&format!(":{}", machine["Name"].as_str().unwrap())));
+    assert_eq!(most.outputs["ReencryptionArn"], arn);
+    let alarm = most.of_type("AWS::CloudWatch::Alarm")["ReencryptionFailedAlarm"];
+    assert_eq!(alarm["Metrics"][1]["MetricStat"]["Metric"]["Dimensions"][0]["Value"], arn);
+    // By default the censuses are as far apart as retiring a key asks for: the overlap, and the longest invocation.
+    let defaults = &templates().written(MAIN)["Parameters"];
+    assert_eq!(
+        (&defaults["Overlap"]["Default"], &defaults["ConsumersCacheTime"]["Default"]),
+        (&"24h".into(), &"1h".into())
+    );
+    assert_eq!(defaults["ReencryptCensusWaitSeconds"]["Default"], 24 * 3600 + 15 * 60);
+}
+
+#[test]
+fn a_slice_that_fails_does_not_end_the_others() {
+    let definition: Value = serde_json::from_str(&definition()).unwrap();
+    let map = &definition["States"]["Rewrap"];
+    assert_eq!(map["ItemProcessor"]["ProcessorConfig"]["Mode"], "INLINE");
+    assert_eq!(map["MaxConcurrency"], "{% ${Concurrency} %}");
+    let caught = items(&map["ItemProcessor"]["States"]["Slice"]["Catch"]);
+    assert_eq!(texts(&caught[0]["ErrorEquals"]), ["States.ALL"]);
+}
