@@ -114,6 +114,24 @@ fn a_task_ends_in_time_and_is_repeated_with_pauses_that_grow_and_scatter() {
 }
 
 #[test]
+fn errors_that_the_definition_names_are_errors_of_the_functions() {
+    let mut sources = String::new();
+    for folder in ["shared/src", "functions/reencrypt/src", "functions/operate/src"] {
+        crate::settings::rust_sources(&root().join(folder), &mut sources);
+    }
+    let definition: Value = serde_json::from_str(&definition()).unwrap();
+    let mut named = 0;
+    for (name, state) in states(&definition) {
+        let rules = ["Retry", "Catch"].into_iter().flat_map(|field| state.get(field).map(items).unwrap_or_default());
+        for error in rules.flat_map(|rule| texts(&rule["ErrorEquals"])).filter(|error| *error != "States.ALL") {
+            assert!(sources.contains(&format!("\"{error}\"")), "{name}: nothing fails with {error}");
+            named += 1;
+        }
+    }
+    assert!(named > 10, "{named}");
+}
+
+#[test]
 fn what_the_definition_leaves_open_the_template_fills_in() {
     let definition = definition();
     let place = Regex::new(r"\$\{(\w+)\}").unwrap();

@@ -122,22 +122,8 @@ impl Deployed {
         self.stack.of_type("AWS::Serverless::Function")[function]["FunctionName"].as_str().unwrap().to_owned()
     }
 
-    /// The policy of a role, with what the emulator cannot judge put in another way: "secrets that this function rotates" becomes
-    /// the names of those secrets. The namespace of metrics is left out.
     fn policy(&self, role: &str) -> Value {
-        let mut policy = policies(&self.stack)[role].clone();
-        for statement in policy["Statement"].as_array_mut().unwrap() {
-            let condition = &statement["Condition"]["ArnEquals"]["secretsmanager:resource/AllowRotationLambdaArn"];
-            let functions: Vec<String> = texts(condition).into_iter().map(str::to_owned).collect();
-            if !functions.is_empty() {
-                let kinds =
-                    functions.iter().map(|arn| arn.rsplit(&PREFIX.replace('/', "-")).next().unwrap().to_owned());
-                let secrets =
-                    kinds.map(|kind| format!("arn:aws:secretsmanager:us-east-1:000000000000:secret:{PREFIX}{kind}-*"));
-                statement["Resource"] = secrets.collect::<Vec<_>>().into();
-            }
-        }
-        without_conditions(policy)
+        policy_of(&self.stack, role)
     }
 
     fn give(&mut self, role: &str, policy: &Value) {
@@ -238,8 +224,25 @@ impl Deployed {
     }
 }
 
+/// The policy of a role, with what the emulator cannot judge put in another way: "secrets that this function rotates" becomes
+/// the names of those secrets. The namespace of metrics is left out.
+pub(crate) fn policy_of(stack: &Stack, role: &str) -> Value {
+    let mut policy = policies(stack)[role].clone();
+    for statement in policy["Statement"].as_array_mut().unwrap() {
+        let condition = &statement["Condition"]["ArnEquals"]["secretsmanager:resource/AllowRotationLambdaArn"];
+        let functions: Vec<String> = texts(condition).into_iter().map(str::to_owned).collect();
+        if !functions.is_empty() {
+            let kinds = functions.iter().map(|arn| arn.rsplit(&PREFIX.replace('/', "-")).next().unwrap().to_owned());
+            let secrets =
+                kinds.map(|kind| format!("arn:aws:secretsmanager:us-east-1:000000000000:secret:{PREFIX}{kind}-*"));
+            statement["Resource"] = secrets.collect::<Vec<_>>().into();
+        }
+    }
+    without_conditions(policy)
+}
+
 /// The policy without the conditions that the emulator does not know.
-pub(crate) fn without_conditions(mut policy: Value) -> Value {
+fn without_conditions(mut policy: Value) -> Value {
     for statement in policy["Statement"].as_array_mut().unwrap() {
         let conditions = statement["Condition"].to_string();
         if conditions.contains("secretsmanager:resource/") || conditions.contains("cloudwatch:namespace") {

@@ -136,6 +136,11 @@ fn a_value_is_read_or_written_only_where_a_function_of_the_stack_rotates_it() {
                     assert_eq!(statement["Resource"], format!("{prefix}{secret}-AbCdEf"));
                     continue;
                 }
+                if statement["Sid"] == "KeyArchive" {
+                    // One secret, which nothing rotates.
+                    assert_eq!(statement["Resource"], format!("{prefix}key-archive-AbCdEf"));
+                    continue;
+                }
                 let by = &statement["Condition"]["ArnEquals"]["secretsmanager:resource/AllowRotationLambdaArn"];
                 let function =
                     |kind: &str| format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:shop-{environment}-{kind}");
@@ -397,6 +402,24 @@ fn the_secrets_key_serves_nothing_but_secrets_manager() {
             assert_eq!(statement["Principal"]["AWS"], format!("arn:aws:iam::{ACCOUNT}:root"), "{name}");
         }
     }
+}
+
+#[test]
+fn the_archive_of_keys_has_a_key_that_nobody_else_may_use() {
+    let stack = most();
+    let archive = stack.of_type("AWS::SecretsManager::Secret")["KeyArchiveSecret"];
+    let key = "arn:aws:kms:us-east-1:000000000000:key/KeyArchiveKey";
+    assert_eq!(archive["KmsKeyId"], key);
+    let may: BTreeSet<String> = policies(&stack)
+        .into_iter()
+        .filter(|(_, document)| {
+            let allowed = statements(document).into_iter().filter(|statement| allows(statement));
+            allowed.flat_map(|statement| texts(&statement["Resource"])).any(|resource| resource == key)
+        })
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(may, ["BreakGlassRole", "EncryptionKeyRole", "OperateRole", "SweepRole"].map(str::to_owned).into());
+    assert!(!least().of_type("AWS::SecretsManager::Secret").contains_key("KeyArchiveSecret"));
 }
 
 #[test]
