@@ -70,7 +70,7 @@ fn states_have_only_the_fields_that_states_of_jsonata_may_have() {
             "Task" => &["Resource", "Arguments", "Output", "Assign", "TimeoutSeconds", "Retry", "Catch", "Next"],
             "Map" => &["Items", "ItemSelector", "ItemProcessor", "MaxConcurrency", "Output", "Next"],
             "Choice" => &["Choices", "Default"],
-            "Wait" => &["Seconds", "Output", "Next"],
+            "Wait" => &["Seconds", "Output", "Assign", "Next"],
             "Pass" => &["Output", "Assign", "Next", "End"],
             "Succeed" => &["Output"],
             "Fail" => &["Error", "Cause"],
