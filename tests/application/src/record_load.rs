@@ -39,6 +39,8 @@ pub struct RecordLoadSettings {
     /// Rounds per second, over all workers: each writes a record and reads it, and reads an earlier one of its worker and replaces
     /// what is in it, as an application does that uses a refresh token and is given another one.
     pub rate: NonZeroU32,
+    /// Records that each worker writes, as fast as it can, before its rounds begin.
+    pub first: u32,
     /// Decides what is written, and which earlier record is read.
     pub seed: u64,
 }
@@ -86,7 +88,8 @@ impl RecordLoad {
                 report: Arc::clone(&report),
             };
             // The workers take turns, each with its share of the rate.
-            workers.spawn(worker.run(pause * number, pause * settings.workers.get(), stopping.clone()));
+            let (start, period) = (pause * number, pause * settings.workers.get());
+            workers.spawn(worker.run(settings.first, start, period, stopping.clone()));
         }
         Self { report, stop, workers, requests }
     }
@@ -174,7 +177,19 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self, start: Duration, period: Duration, mut stopping: watch::Receiver<bool>) -> Vec<Written> {
+    async fn run(
+        mut self,
+        first: u32,
+        start: Duration,
+        period: Duration,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Vec<Written> {
+        for _ in 0..first {
+            if *stopping.borrow() {
+                return self.records;
+            }
+            self.write().await;
+        }
         let mut turns = tokio::time::interval_at(tokio::time::Instant::now() + start, period);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -189,6 +204,14 @@ impl Worker {
 
     async fn round(&mut self) {
         let earlier = (!self.records.is_empty()).then(|| self.rng.random_range(0..self.records.len()));
+        self.write().await;
+        if let Some(index) = earlier {
+            self.refresh(index).await;
+        }
+    }
+
+    /// Writes a record, and reads it.
+    async fn write(&mut self) {
         let (provider, text) = (PROVIDERS[self.rng.random_range(0..PROVIDERS.len())], self.text());
         match self.requests.write(provider, &text).await {
             Ok(id) => {
@@ -198,9 +221,6 @@ impl Worker {
                 self.records.push(record);
             }
             Err(reason) => self.count(Outcome::Failed(reason)),
-        }
-        if let Some(index) = earlier {
-            self.refresh(index).await;
         }
     }
 

@@ -350,7 +350,7 @@ async fn a_keyring_is_cached_for_its_own_age_and_then_read_again() {
 fn load(address: SocketAddr, seed: u64) -> RecordLoad {
     println!("seed {seed}");
     let workers = NonZeroU32::new(4).unwrap();
-    RecordLoad::start(RecordLoadSettings { address, workers, rate: NonZeroU32::new(200).unwrap(), seed })
+    RecordLoad::start(RecordLoadSettings { address, workers, rate: NonZeroU32::new(200).unwrap(), first: 0, seed })
 }
 
 /// Waits until the load has written so many more records.

@@ -111,7 +111,7 @@ fn aws_tag(key: &str, value: &str) -> aws_sdk_secretsmanager::types::Tag {
     aws_sdk_secretsmanager::types::Tag::builder().key(key).value(value).build()
 }
 
-fn succeeded(outcome: &RotationOutcome) -> Result<(), Failure> {
+pub(crate) fn succeeded(outcome: &RotationOutcome) -> Result<(), Failure> {
     check(outcome.is_success(), "the rotation succeeds")
 }
 
@@ -123,7 +123,7 @@ async fn ring(scene: &Scene) -> Result<Keyring, Failure> {
 }
 
 /// Prints the ring by its key ids, and checks that both instances hold it when they report what they hold.
-async fn show(out: &Output, scene: &Scene) -> Result<Keyring, Failure> {
+pub(crate) async fn show(out: &Output, scene: &Scene) -> Result<Keyring, Failure> {
     let ring = ring(scene).await?;
     let ids = |wanted: KeyState| -> Vec<String> {
         ring.keys().filter(|(state, _)| *state == wanted).map(|(_, key)| key.id().to_string()).collect()

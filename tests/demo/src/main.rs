@@ -1,18 +1,20 @@
 //! `cargo demo`: an admin token and an encryption key are rotated, on demand, on schedule, by a function that is killed half
-//! way, and at once after a compromise, while two instances of an application work under load; then an incident. Every claim
-//! that is printed was checked; the first that does not hold ends the demo with exit status 1.
+//! way, and at once after a compromise, while two instances of an application work under load; rows in PostgreSQL follow the key; then
+//! an incident. Every claim that is printed was checked; the first that does not hold ends the demo with exit status 1.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
 
 mod incident;
 mod keys;
+mod rows;
 mod stage;
 mod tokens;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime};
 
 use end_to_end::{FUNCTION, Failure, KEY_FUNCTION, OPERATE, Scene, build_with};
+use stored_rows::connections::REENCRYPT;
 
 use crate::stage::Output;
 
@@ -42,10 +44,13 @@ async fn main() -> ExitCode {
 }
 
 async fn perform(out: &Output) -> Result<(), Failure> {
+    let installing = out.clone();
+    tokio::task::spawn_blocking(move || install(&installing)).await??;
     out.line("Building the functions (once), starting a sandbox and two instances of an application …");
-    let [admin_token, encryption_key, operate] = tokio::task::spawn_blocking(build).await??;
+    let [admin_token, encryption_key, operate, reencrypt] = tokio::task::spawn_blocking(build).await??;
     tokens::perform(out, admin_token.clone()).await?;
-    keys::perform(out, encryption_key).await?;
+    keys::perform(out, encryption_key.clone()).await?;
+    rows::perform(out, [encryption_key, operate.clone(), reencrypt]).await?;
     incident::perform(out, admin_token, operate).await?;
     out.line(NEXT);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -56,12 +61,26 @@ async fn perform(out: &Output) -> Result<(), Failure> {
 }
 
 /// The functions, built together with this program, so that all use the same builds of what they have in common.
-fn build() -> Result<[PathBuf; 3], Failure> {
-    let functions = [FUNCTION, KEY_FUNCTION, OPERATE];
+fn build() -> Result<[PathBuf; 4], Failure> {
+    let functions = [FUNCTION, KEY_FUNCTION, OPERATE, REENCRYPT];
     let packages: Vec<_> =
         functions.into_iter().chain([env!("CARGO_PKG_NAME")]).flat_map(|p| ["--package", p]).collect();
-    let [token, key, operate] = functions.map(|function| build_with(function, &packages));
-    Ok([token?, key?, operate?])
+    let [token, key, operate, reencrypt] = functions.map(|function| build_with(function, &packages));
+    Ok([token?, key?, operate?, reencrypt?])
+}
+
+/// Brings PostgreSQL, unless it was brought before.
+fn install(out: &Output) -> Result<(), Failure> {
+    tools::POSTGRES.install(|what, mut command: Command| {
+        out.line(&format!("Installing {what} …"));
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{what}: {command:?}: {status}")),
+            Err(error) => Err(format!("{what}: {command:?}: {error}")),
+        }
+    })?;
+    Ok(())
 }
 
 const NEXT: &str = "

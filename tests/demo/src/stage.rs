@@ -32,11 +32,18 @@ impl Output {
 pub(crate) struct Viewer {
     events: broadcast::Receiver<Event>,
     out: Output,
+    /// What the ARNs have in them of the secrets whose events are printed.
+    only: String,
 }
 
 impl Viewer {
     pub(crate) fn new(sandbox: &Sandbox, out: Output) -> Self {
-        Self { events: sandbox.subscribe(), out }
+        Self { events: sandbox.subscribe(), out, only: String::new() }
+    }
+
+    /// Prints the events of this secret only.
+    pub(crate) fn only(self, secret: &str) -> Self {
+        Self { only: format!(":secret:{secret}-"), ..self }
     }
 
     /// Does `work`, and prints what happens meanwhile.
@@ -56,7 +63,7 @@ impl Viewer {
     }
 
     fn print(&self, event: &Event) {
-        if let Some(line) = describe(event) {
+        if let Some(line) = describe(event).filter(|_| event.secret_arn.contains(&self.only)) {
             self.out.line(&line);
         }
     }

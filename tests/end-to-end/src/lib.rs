@@ -420,9 +420,15 @@ impl Scene {
     /// A load of records that are written and read through the address of all instances.
     #[must_use]
     pub fn records(&self, rate: u32, seed: u64) -> RecordLoad {
+        self.more_records(0, rate, seed)
+    }
+
+    /// The same load, whose four workers write so many records each before they begin.
+    #[must_use]
+    pub fn more_records(&self, first: u32, rate: u32, seed: u64) -> RecordLoad {
         let one = std::num::NonZeroU32::MIN;
         let (workers, rate) = (one.saturating_add(3), one.saturating_add(rate.saturating_sub(1)));
-        RecordLoad::start(RecordLoadSettings { address: self.balancer.address(), workers, rate, seed })
+        RecordLoad::start(RecordLoadSettings { address: self.balancer.address(), workers, rate, first, seed })
     }
 
     /// Reads every record that was ever written through every instance, and sums up.

@@ -54,8 +54,8 @@ impl Postgres {
     /// # Errors
     /// When the wheel is missing, or the server does not start.
     pub fn start(settings: &[&str]) -> Result<Self, Failure> {
-        // Not removed here but by the keeper, which survives this process.
-        let folder = tempfile::Builder::new().prefix("stored-rows-").tempdir()?.keep();
+        let temporary = tempfile::Builder::new().prefix("stored-rows-").tempdir()?;
+        let folder = temporary.path().to_path_buf();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
         let as_root = fs::metadata(&folder)?.uid() == 0;
         let data = folder.join("data");
@@ -87,6 +87,8 @@ impl Postgres {
         keeper.args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]);
         keeper.args(settings.iter().flat_map(|setting| ["-c", setting]));
         let keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        // From now on the keeper removes it, which survives this process.
+        let _ = temporary.keep();
         let server = Self { port, programs, folder, keeper };
         server.wait_until_ready()?;
         Ok(server)

@@ -1,11 +1,10 @@
 //! The sample application keeps writing, reading and replacing tokens in PostgreSQL while their key is rotated and the rows follow:
-//! every row can be read by every instance at every moment, no token is lost, and at last the old key is needed by none.
+//! every row can be read by every instance at every moment, no token is lost, and at last the old key is retired.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use application::{KeyFormat, RecordLoad, RecordReport};
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use end_to_end::{ADMIN_TOKEN, KEY_FIELD, Plan, Scene, request};
 use http::Method;
 use rotation::document::FieldName;
@@ -19,14 +18,19 @@ use crate::bench::server;
 use crate::keys;
 
 const MINUTE: Duration = Duration::from_secs(60);
+const ARCHIVE: &str = "shop/production/key-archive";
+/// At least a day and a quarter of an hour.
+const APART: Duration = Duration::from_secs(25 * 60 * 60);
 
 /// A ring of one key in a JSON secret, two instances whose records are in PostgreSQL, and the function.
 async fn scene(format: KeyFormat, change: impl FnOnce(&mut Plan)) -> Scene {
     let connections = Connections::create(server()).await.unwrap();
     let value = json!({ KEY_FIELD: keys::ring(wire(format), &[1]), "port": 8080 }).to_string();
     let mut plan = Plan { database: Some(connections.application()), ..Plan::key_json(&value, format) };
+    plan.environment.push(("KEY_ARCHIVE_SECRET", ARCHIVE.to_owned()));
     change(&mut plan);
-    let scene = Scene::start(plan).await.unwrap();
+    let scene = Scene::start(plan).await.unwrap().with_operator(&[]).await.unwrap();
+    scene.client.create_secret().name(ARCHIVE).send().await.unwrap();
     let executable = end_to_end::build(stored_rows::connections::REENCRYPT).unwrap();
     connections.register(&scene, executable, format, &[("REENCRYPT_BATCH_ROWS", "20")]).await.unwrap();
     scene
@@ -69,16 +73,18 @@ fn assert_nothing_wrong(report: &RecordReport) {
 
 /// Does `work`, while every instance reads every row again and again.
 async fn while_everything_is_read<T>(scene: &Scene, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
+    let done = Cell::new(false);
     let reading = async {
-        loop {
+        while !done.get() {
             assert_nothing_wrong(&scene.read_everywhere().await.unwrap());
         }
     };
-    tokio::select! {
-        done = &mut work => done,
-        () = reading => unreachable!(),
-    }
+    let working = async {
+        let result = work.await;
+        done.set(true);
+        result
+    };
+    tokio::join!(reading, working).1
 }
 
 async fn refresh(scene: &Scene, instance: usize) {
@@ -87,31 +93,33 @@ async fn refresh(scene: &Scene, instance: usize) {
     assert!(status.is_success(), "{}", String::from_utf8_lossy(&answer));
 }
 
-/// A secret with the primary key of this ring and no other, as it is when the others are retired.
-fn only_primary(format: KeyFormat, ring: &Keyring) -> String {
-    let (key, number) = (ring.primary().material().expose(), ring.primary().id().number());
-    let text = match format {
-        KeyFormat::Raw => STANDARD.encode(key),
-        KeyFormat::Fernet => URL_SAFE.encode(key),
-        KeyFormat::Tink => {
-            let message = STANDARD.encode([&[0x1a, 32][..], key].concat());
-            let data = json!({ "typeUrl": "type.googleapis.com/google.crypto.tink.AesGcmKey", "value": message, "keyMaterialType": "SYMMETRIC" });
-            let entry = json!({ "keyData": data, "status": "ENABLED", "keyId": number, "outputPrefixType": "TINK" });
-            json!({ "primaryKeyId": number, "key": [entry] }).to_string()
-        }
-    };
-    json!({ KEY_FIELD: text }).to_string()
-}
-
-/// The other keys are gone, every instance knows it, and reads what is stored.
-async fn assert_readable_without_other_keys(scene: &Scene, format: KeyFormat, load: &RecordLoad) {
-    let value = only_primary(format, &ring(scene, format).await);
-    scene.client.put_secret_value().secret_id(scene.secret()).secret_string(value).send().await.unwrap();
+/// The time passes that two censuses have to be apart, and every instance loads its secrets again.
+async fn a_day_later(scene: &Scene) {
+    scene.sandbox.advance(APART).await.unwrap();
     for instance in 0..scene.instances.len() {
         refresh(scene, instance).await;
     }
+}
+
+async fn retire(scene: &Scene, censuses: &[Value; 2]) -> Result<Value, Value> {
+    let request = json!({ "action": "retire", "secret_id": scene.secret(), "reason": "a test", "censuses": censuses });
+    scene.operate(&request).await.unwrap()
+}
+
+/// The old key leaves the ring, which every instance has read, and they read what is stored and what is written from now on.
+async fn assert_retired_and_readable(scene: &Scene, format: KeyFormat, censuses: &[Value; 2], load: &RecordLoad) {
+    let before = ring(scene, format).await;
+    let [old] = before.secondary() else { panic!("not one old key: {before:?}") };
+    let answer = while_everything_is_read(scene, retire(scene, censuses)).await.unwrap();
+    assert_eq!((&answer["retired"], &answer["kept"]), (&json!([old.id()]), &json!([])), "{answer}");
+    for instance in 0..scene.instances.len() {
+        refresh(scene, instance).await;
+    }
+    let left: Vec<_> = ring(scene, format).await.keys().map(|(_, key)| key.id()).collect();
+    assert_eq!(left.len(), 2, "the primary and the staged key");
     for health in scene.health().await.unwrap() {
-        assert_eq!(health["key_ids"].as_array().map(Vec::len), Some(1), "{health}");
+        let held = health["key_ids"].as_array().unwrap();
+        assert!(held.len() == left.len() && left.iter().all(|id| held.contains(&json!(id))), "{health}");
     }
     more(load, 20).await;
     assert_nothing_wrong(&scene.read_everywhere().await.unwrap());
@@ -125,7 +133,8 @@ fn under(census: &Value, ring: &Keyring) -> (u64, u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_follow_a_rotated_key_under_load_and_then_no_instance_needs_the_old_one_in_every_format() {
+async fn rows_follow_a_rotated_key_under_load_and_then_the_old_one_is_retired_and_missed_by_no_instance_in_every_format()
+ {
     for format in [KeyFormat::Raw, KeyFormat::Fernet, KeyFormat::Tink] {
         let scene = scene(format, |_| ()).await;
         let load = scene.records(60, 1);
@@ -146,11 +155,15 @@ async fn rows_follow_a_rotated_key_under_load_and_then_no_instance_needs_the_old
         };
         let done = while_everything_is_read(&scene, work).await;
         assert!(load.report().refreshed > refreshed, "no token was replaced meanwhile");
-        let (primary, left) = under(&census(&scene).await.unwrap(), &ring);
+        let first = census(&scene).await.unwrap();
+        let (primary, left) = under(&first, &ring);
         println!("{format}: {before} rows under the old key, {primary} and {left} after {done:?}");
         assert!(before > 0 && done.rewrapped > 0 && done.invocations >= 4, "{before} {done:?}");
         assert_eq!(left, 0);
-        assert_readable_without_other_keys(&scene, format, &load).await;
+        a_day_later(&scene).await;
+        let censuses = [first, census(&scene).await.unwrap()];
+        assert_eq!(under(&censuses[1], &ring).1, 0);
+        assert_retired_and_readable(&scene, format, &censuses, &load).await;
         let report = load.finish(&scene.addresses()).await;
         assert_nothing_wrong(&report);
         println!("{format}: {report:?}");
@@ -158,8 +171,8 @@ async fn rows_follow_a_rotated_key_under_load_and_then_no_instance_needs_the_old
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_with_an_hour_old_ring_writes_under_the_old_key_after_the_rows_and_only_a_later_census_is_of_zero()
-{
+async fn an_instance_with_an_hour_old_ring_writes_under_the_old_key_after_the_rows_and_the_key_stays_until_later_censuses_are_of_zero()
+ {
     let format = KeyFormat::Raw;
     // Nobody is asked: each instance learns of a ring when its cache ends.
     let scene = scene(format, |plan| {
@@ -184,7 +197,8 @@ async fn an_instance_with_an_hour_old_ring_writes_under_the_old_key_after_the_ro
     let done = while_everything_is_read(&scene, rewrap(&scene, 4)).await.unwrap();
     assert!(done.rewrapped > 0);
     more(&load, 20).await;
-    let (_, stale) = under(&census(&scene).await.unwrap(), &ring);
+    let early = census(&scene).await.unwrap();
+    let (_, stale) = under(&early, &ring);
     assert!(stale > 0, "the instance that has not read the ring again writes under the old key");
     assert_nothing_wrong(&scene.read_everywhere().await.unwrap());
 
@@ -194,11 +208,16 @@ async fn an_instance_with_an_hour_old_ring_writes_under_the_old_key_after_the_ro
     refresh(&scene, 1).await;
     let done = while_everything_is_read(&scene, rewrap(&scene, 4)).await.unwrap();
     assert!(done.rewrapped >= stale, "{done:?}, {stale}");
-    for _ in 0..2 {
-        assert_eq!(under(&census(&scene).await.unwrap(), &ring).1, 0);
-        more(&load, 20).await;
-    }
-    assert_readable_without_other_keys(&scene, format, &load).await;
+    more(&load, 20).await;
+    let first = census(&scene).await.unwrap();
+    assert_eq!(under(&first, &ring).1, 0);
+    let refused = retire(&scene, &[first.clone(), first.clone()]).await.unwrap_err();
+    assert_eq!(refused["errorType"], "CensusesTooClose", "{refused}");
+    a_day_later(&scene).await;
+    let second = census(&scene).await.unwrap();
+    let refused = retire(&scene, &[early, second.clone()]).await.unwrap_err();
+    assert_eq!(refused["errorType"], "KeysStillNeeded", "{refused}");
+    assert_retired_and_readable(&scene, format, &[first, second], &load).await;
     let report = load.finish(&scene.addresses()).await;
     assert_nothing_wrong(&report);
     println!("{stale} rows by the stale instance; {report:?}");
