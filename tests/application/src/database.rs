@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
 use uuid::Uuid;
 
@@ -53,22 +55,34 @@ impl fmt::Debug for Database {
 
 /// Why a database did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
-#[error("the database failed")]
-pub struct DatabaseError(#[from] tokio_postgres::Error);
+pub enum DatabaseError {
+    /// It cannot be reached, or refuses.
+    #[error("the database failed")]
+    Failed(#[from] tokio_postgres::Error),
+    /// A session with it would cross a network in clear text.
+    #[error("the database is not on this machine, and the session would not be encrypted")]
+    Remote,
+}
 
 impl DatabaseError {
     /// What class of error it is, if the database said so.
     pub(crate) fn state(&self) -> Option<&str> {
-        self.0.code().map(tokio_postgres::error::SqlState::code)
+        match self {
+            Self::Failed(error) => error.code().map(tokio_postgres::error::SqlState::code),
+            Self::Remote => None,
+        }
     }
 }
 
 impl Database {
-    /// A database in PostgreSQL, whose [`TABLE`] is there. The connection is not encrypted: the server is on this machine.
+    /// A database in PostgreSQL on this machine, whose [`TABLE`] is there. The session is not encrypted.
     ///
     /// # Errors
-    /// When it cannot be reached.
+    /// When it is elsewhere, or cannot be reached.
     pub async fn connect(config: Config) -> Result<Self, DatabaseError> {
+        if !is_local(&config) {
+            return Err(DatabaseError::Remote);
+        }
         let client = tokio::sync::Mutex::new(Arc::new(session(&config).await?));
         Ok(Self::Postgres(Arc::new(Postgres { config, client })))
     }
@@ -166,6 +180,14 @@ impl Postgres {
         }
         Ok(Arc::clone(&client))
     }
+}
+
+fn is_local(config: &Config) -> bool {
+    let local = |host: &Host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => name.parse::<IpAddr>().map_or(name == "localhost", |address| address.is_loopback()),
+    };
+    config.get_hosts().iter().all(local) && config.get_hostaddrs().iter().all(IpAddr::is_loopback)
 }
 
 async fn session(config: &Config) -> Result<Client, DatabaseError> {

@@ -32,6 +32,8 @@ Every setting is a variable of the environment, or a flag before it: SECRET_ID=x
   KEYRING_FORMAT         raw (default), fernet or tink
   KEYRING_MODE           keyring (default), or name-only: one key, of the format raw
   KEYRING_CACHE_SECONDS  how long the keyring is kept (default: 3600)
+  DATABASE_URL           postgres://… of a database on this machine with the table `connections` of the records; without it
+                         they are in memory
   PORT                   port on 127.0.0.1; 0 (default) takes a free one and prints it
   INSTANCE_ID            name in the answers' instance header (default: a random one)
   INSTANCE_HEADER        name of that header (default: x-instance-id)
@@ -42,7 +44,7 @@ AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_END
 AWS_ENDPOINT_URL_SECRETS_MANAGER are taken from the environment.";
 
 /// The settings that can be flags.
-const SETTINGS: [&str; 14] = [
+const SETTINGS: [&str; 15] = [
     "SECRET_ID",
     "FIELD",
     "MODE",
@@ -52,12 +54,17 @@ const SETTINGS: [&str; 14] = [
     "KEYRING_FORMAT",
     "KEYRING_MODE",
     "KEYRING_CACHE_SECONDS",
+    "DATABASE_URL",
     "PORT",
     "INSTANCE_ID",
     "INSTANCE_HEADER",
     "CACHE_SECONDS",
     "LOG_LEVEL",
 ];
+
+/// Those that mean nothing without `KEYRING_SECRET_ID`.
+const KEYRING_SETTINGS: [&str; 5] =
+    ["KEYRING_FIELD", "KEYRING_FORMAT", "KEYRING_MODE", "KEYRING_CACHE_SECONDS", "DATABASE_URL"];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -84,7 +91,7 @@ async fn run(arguments: Vec<String>) -> Result<(), Box<dyn Error>> {
         .init();
     let service = ServiceSettings::from_environment(variable)?;
     let clock = ServiceClock::default();
-    let instance = Instance::start(settings.instance()?, service.client(&clock), clock.clock()).await?;
+    let instance = Instance::start(settings.instance().await?, service.client(&clock), clock.clock()).await?;
     println!("listening on http://{}", instance.address());
     std::io::stdout().flush()?;
 
@@ -141,7 +148,7 @@ impl Settings {
         self.text(name).map_or(Ok(default), |value| value.parse().map_err(|error| format!("{name}={value}: {error}")))
     }
 
-    fn instance(&self) -> Result<InstanceSettings, String> {
+    async fn instance(&self) -> Result<InstanceSettings, String> {
         let secret = SecretReference {
             id: self.text("SECRET_ID").ok_or("SECRET_ID is not set; --help lists the settings")?,
             field: self.text("FIELD"),
@@ -154,18 +161,18 @@ impl Settings {
         settings.address = SocketAddr::from(([127, 0, 0, 1], self.parsed("PORT", 0)?));
         settings.instance_header = self.parsed::<HeaderName>("INSTANCE_HEADER", settings.instance_header)?;
         settings.cache.max_age = Duration::from_secs(self.parsed("CACHE_SECONDS", settings.cache.max_age.as_secs())?);
-        settings.keys = self.keys()?;
+        settings.keys = self.keys().await?;
         Ok(settings)
     }
 
-    fn keys(&self) -> Result<Option<KeySettings>, String> {
+    async fn keys(&self) -> Result<Option<KeySettings>, String> {
         let Some(id) = self.text("KEYRING_SECRET_ID") else {
-            let alone = SETTINGS.into_iter().find(|name| name.starts_with("KEYRING_") && self.text(name).is_some());
+            let alone = KEYRING_SETTINGS.into_iter().find(|name| self.text(name).is_some());
             return alone.map_or(Ok(None), |name| Err(format!("{name} is set, and KEYRING_SECRET_ID is not")));
         };
         let secret = SecretReference { id, field: self.text("KEYRING_FIELD") };
         let format = self.parsed("KEYRING_FORMAT", KeyFormat::Raw)?;
-        let mut keys = KeySettings::new(secret, format, Database::default());
+        let mut keys = KeySettings::new(secret, format, self.database().await?);
         keys.mode = self.parsed("KEYRING_MODE", keys.mode)?;
         if keys.mode == KeyMode::NameOnly && format != KeyFormat::Raw {
             return Err(format!("KEYRING_MODE={}: only with KEYRING_FORMAT=raw", keys.mode));
@@ -173,5 +180,12 @@ impl Settings {
         let max_age = keys.cache.max_age.as_secs();
         keys.cache.max_age = Duration::from_secs(self.parsed("KEYRING_CACHE_SECONDS", max_age)?);
         Ok(Some(keys))
+    }
+
+    /// What is wrong with it is not quoted: it may hold a password.
+    async fn database(&self) -> Result<Database, String> {
+        let Some(url) = self.text("DATABASE_URL") else { return Ok(Database::default()) };
+        let config = url.parse().map_err(|_| "DATABASE_URL is no connection string")?;
+        Database::connect(config).await.map_err(|error| format!("DATABASE_URL: {error}"))
     }
 }

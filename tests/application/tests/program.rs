@@ -133,13 +133,38 @@ async fn the_program_keeps_records_under_the_keyring_that_its_settings_name() {
     .unwrap();
 }
 
+#[tokio::test]
+async fn the_program_keeps_its_records_in_the_postgresql_that_its_settings_name_and_finds_them_there_again() {
+    let server = stored_rows::Postgres::start(&[]).unwrap();
+    let sql = server.connect().await.unwrap();
+    sql.batch_execute(application::database::TABLE).await.unwrap();
+    let fake = FakeSecretsManager::with_current("one").await;
+    fake.keyring().put("k1", &keys::ring(KeyFormat::Raw, 1, None, &[]), &["AWSCURRENT"]);
+    let (user, password) = (stored_rows::SUPERUSER, stored_rows::PASSWORD);
+    let url = format!("postgres://{user}:{password}@127.0.0.1:{}/postgres", server.port());
+    let start = async || {
+        let mut command = against(&fake);
+        command.env("KEYRING_SECRET_ID", KEYRING).env("KEYRING_FIELD", "KEYS").env("DATABASE_URL", &url);
+        Program::start(command.args(["--log-level", "trace"])).await
+    };
+    let program = start().await;
+    let id = write_record(program.address, b"a refresh token").await.json()["id"].as_str().unwrap().to_owned();
+    let mut logs = program.end().await;
+    let stored: String = sql.query_one("SELECT refresh_token FROM connections", &[]).await.unwrap().get(0);
+    assert_eq!(STANDARD.decode(stored).unwrap().len(), 12 + b"a refresh token".len() + 16);
+    let program = start().await;
+    assert_eq!(read_record(program.address, &id).await.text, "a refresh token");
+    logs += &program.end().await;
+    assert!(!logs.contains(password) && !logs.contains("a refresh token"), "{logs}");
+}
+
 /// Arguments, variables, and how the error begins.
 type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
 
 #[tokio::test]
 async fn wrong_settings_end_the_program_with_what_to_fix() {
     let fake = FakeSecretsManager::with_current("one").await;
-    let cases: [Case; 12] = [
+    let cases: [Case; 15] = [
         (&["--mode", "any"], &[], "MODE=any: the mode is all-stages or current-only"),
         (&["--port", "70000"], &[], "PORT=70000: "),
         (&["--colour", "red"], &[], "unknown argument --colour; --help lists the settings"),
@@ -161,6 +186,17 @@ async fn wrong_settings_end_the_program_with_what_to_fix() {
         ),
         (&["--keyring-secret-id", KEYRING], &[("KEYRING_CACHE_SECONDS", "x")], "KEYRING_CACHE_SECONDS=x: "),
         (&["--keyring-field", "KEYS"], &[], "KEYRING_FIELD is set, and KEYRING_SECRET_ID is not"),
+        (&["--database-url", "postgres://localhost"], &[], "DATABASE_URL is set, and KEYRING_SECRET_ID is not"),
+        (
+            &["--keyring-secret-id", KEYRING, "--database-url", "postgres://shop:password-Pp7Xx1@db.example.com/shop"],
+            &[],
+            "DATABASE_URL: the database is not on this machine, and the session would not be encrypted",
+        ),
+        (
+            &["--keyring-secret-id", KEYRING],
+            &[("DATABASE_URL", "password-Pp7Xx1")],
+            "DATABASE_URL is no connection string",
+        ),
         (&[], &[("CACHE_SECONDS", "an hour")], "CACHE_SECONDS=an hour: "),
         (&[], &[("SECRET_ID", "")], "SECRET_ID is not set"),
         (&[], &[("AWS_ENDPOINT_URL", "http://example.com")], "AWS_ENDPOINT_URL must be an https:// URL"),
