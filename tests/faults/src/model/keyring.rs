@@ -465,6 +465,16 @@ impl Model for Keyring {
         if operation == Operation::Abort { Ok(()) } else { Self::judge_success(world) }
     }
 
+    /// Where nobody can prove a key that is new, a compromise is refused before anything is marked.
+    fn operation_refusal(world: &Inner<Self>, operation: Operation, error: &str) -> Refusal {
+        let model = world.scenario.model;
+        let unprovable = matches!(model.application, Application::NameOnly | Application::CurrentOnly);
+        match (operation, error) {
+            (Operation::Compromise, "ConsumersUnproven") if unprovable && !model.is_declared() => Refusal::ForGood,
+            _ => Refusal::Wrong,
+        }
+    }
+
     fn remember(world: &mut Inner<Self>, change: &Change<'_>) -> Checked {
         let model = world.scenario.model;
         let Some(new) = change.new.and_then(|new| model.ring(new)) else {
