@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::OperateError;
 use crate::operable::Operable;
-use crate::secret::{Desk, Mark, Seen, is_half_rolled_back, new_version, open_rotation};
+use crate::secret::{Desk, Mark, Seen, is_half_rolled_back, new_version, open_rotation, put_back, put_back_at};
 
 /// What an action answers, as members of a JSON object.
 pub type Answer = Map<String, Value>;
@@ -192,7 +192,9 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         let Err(reason) = self.settle(now, old, deadline, rng).await else {
             return Ok(self.drop_stage(&now.current_id, &Mark::Operation.on(&now.current_id)).await?);
         };
-        let outcome = match self.put_back(now, &before).await {
+        // Of a keyring, others may have loaded the one that is put away, and encrypt with its primary key.
+        let in_use_meanwhile = old.is_some() && !matches!(self.kind.ring(&now.policy, &now.current), Ok(None));
+        let outcome = match self.put_back(now, &before, in_use_meanwhile).await {
             Ok(false) => "the secret was changed since, and that change stands".to_owned(),
             Ok(true) => {
                 if let Ok(restored) = self.look().await {
@@ -211,8 +213,14 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     }
 
     /// Moves `AWSCURRENT` back, and the other stages to where they were; `false` when somebody changed the secret since.
-    async fn put_back(&self, now: &Seen, before: &Before) -> Result<bool, StoreError> {
+    /// With a stage that tells when, if a retirement has to know.
+    async fn put_back(&self, now: &Seen, before: &Before, tells_when: bool) -> Result<bool, StoreError> {
         let (failed, secret_id) = (&now.current_id, self.secret_id);
+        if tells_when {
+            // Beforehand: who dies after the move has told it.
+            let stage = put_back_at(now.secret.as_of);
+            self.store.move_stage(secret_id, stage, None, Some(&before.version)).await?;
+        }
         let moved = self.store.move_stage(secret_id, Stage::Current, Some(failed), Some(&before.version)).await;
         if let Err(error) = moved {
             if !may_have_moved(&error) {
@@ -234,6 +242,14 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         }
         for mark in [Mark::RolledBack, Mark::Operation] {
             self.drop_stage(failed, &mark.on(failed)).await?;
+        }
+        if tells_when {
+            // The last time says all.
+            for (version, stage, at) in put_back(&now.secret.versions) {
+                if at < now.secret.as_of {
+                    self.drop_stage(version, stage).await?;
+                }
+            }
         }
         Ok(true)
     }

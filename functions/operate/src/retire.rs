@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use encryption_key::LONGEST_INVOCATION;
 use rand::rngs::StdRng;
 use rotation::event::VersionId;
 use rotation::keyring::{Key, KeyId, Keyring};
@@ -20,7 +21,7 @@ use crate::actions::{Answer, Before, answer};
 use crate::error::OperateError;
 use crate::operable::Operable;
 use crate::request::Action;
-use crate::secret::{Desk, Mark, Marked, Seen, new_version};
+use crate::secret::{Desk, Mark, Marked, Seen, new_version, put_back};
 
 /// The service tells whole seconds: what has just been may lie in the future by one.
 const CLOCK: Duration = Duration::from_secs(2);
@@ -40,6 +41,9 @@ pub struct Census {
     columns: Vec<Counted>,
     /// Where it goes on, when it is not complete.
     next: Option<Value>,
+    /// Whether another version became current meanwhile: the counting was given up there.
+    #[serde(default)]
+    superseded: bool,
 }
 
 /// The rows of one column.
@@ -85,6 +89,9 @@ impl Census {
         if self.secret != name {
             return outdated(&format!("is of secret {}", self.secret));
         }
+        if self.superseded {
+            return outdated("was overtaken by another version of the ring: count again");
+        }
         match self.ended {
             Some(ended) if ended < self.began => outdated("ends before it begins"),
             Some(Time(ended)) if self.next.is_none() && !self.columns.is_empty() => Ok(ended),
@@ -101,6 +108,8 @@ impl Census {
 /// What speaks for taking keys out, checked as far as that takes no ring.
 struct Evidence<'a> {
     version: VersionId,
+    /// How far apart the censuses have to be.
+    apart: Duration,
     censuses: &'a [Census; 2],
 }
 
@@ -130,7 +139,25 @@ impl<'a> Evidence<'a> {
                 return Err(OperateError::KeysStillNeeded { problem });
             }
         }
-        Ok(Self { version: VersionId::new(first.version.clone()), censuses })
+        Ok(Self { version: VersionId::new(first.version.clone()), apart, censuses })
+    }
+
+    /// A version can become current again: a rollback that does not verify is put back. Who loaded the ring in between encrypts with
+    /// an older key, and the version does not tell.
+    fn require_no_other_ring_since(&self, seen: &Seen) -> Result<(), OperateError> {
+        let [_, second] = self.censuses;
+        let Some(at) = put_back(&seen.secret.versions).map(|(_, _, at)| at).max() else { return Ok(()) };
+        // The move came as long after that as an invocation lives, at most.
+        let from = at + LONGEST_INVOCATION + self.apart;
+        if second.began.0 >= from {
+            return Ok(());
+        }
+        let problem = format!(
+            "a rollback was put back at {}, whose ring may be in use: the second has to begin from {} on",
+            format_timestamp(at),
+            format_timestamp(from)
+        );
+        Err(OperateError::CensusOutdated { problem })
     }
 
     /// How many rows need the key; `None` when a census did not count it.
@@ -170,6 +197,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         if evidence.version != seen.current_id {
             return self.retire_again(&seen, &ring, &evidence, rng).await;
         }
+        evidence.require_no_other_ring_since(&seen)?;
         let unneeded = evidence.unneeded(&ring);
         if unneeded.is_empty() {
             return nothing_to_retire(&ring, &evidence);

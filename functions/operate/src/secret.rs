@@ -1,6 +1,6 @@
 //! One secret that is operated on: what was seen of it, and what all actions do with it.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -68,6 +68,24 @@ impl Mark {
     pub fn holders(self, versions: &Versions) -> impl Iterator<Item = &VersionId> {
         versions.all().filter(move |(_, stage)| self.is(stage)).map(|(version, _)| version)
     }
+}
+
+/// How the stage begins that tells when a keyring was put back: the Unix time follows. The version that is current again is the same as
+/// before, and tells nobody that others may have loaded another ring meanwhile.
+const PUT_BACK: &str = "ROTATION-PUT-BACK-";
+
+/// The stage of a keyring that is put back by an action which looked at the secret at `now`.
+pub(crate) fn put_back_at(now: SystemTime) -> Stage {
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Stage::Other(format!("{PUT_BACK}{seconds}"))
+}
+
+/// Every time at which a keyring was put back, by the version with that stage.
+pub(crate) fn put_back(versions: &Versions) -> impl Iterator<Item = (&VersionId, &Stage, SystemTime)> {
+    versions.all().filter_map(|(version, stage)| {
+        let seconds = stage.as_str().strip_prefix(PUT_BACK)?.parse().ok()?;
+        Some((version, stage, UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?))
+    })
 }
 
 /// The first 32 hexadecimal digits of SHA-256 (FIPS 180-4) over the parts, each followed by a zero byte.
