@@ -103,7 +103,7 @@ pub fn scenario_of(seed: u64) -> Scenario<Keyring> {
         _ => scenario,
     };
     let scenario = if rng.random_bool(0.3) { scenario.with_service(RotationService::InTurns) } else { scenario };
-    if rng.random_bool(0.5) { scenario.leaving_rotations() } else { scenario }
+    Keyring::archived(if rng.random_bool(0.5) { scenario.leaving_rotations() } else { scenario })
 }
 
 /// What happens in the history of a seed.
@@ -154,30 +154,53 @@ struct Chance {
 impl Chance {
     /// Something that makes sense, with anything in between.
     fn episode(&mut self) {
-        let work = |worker| Event::Start(Job::Worker(worker));
         match self.rng.random_range(0..10) {
-            0..3 => self.begin(Job::Rotation),
+            0..3 => {
+                if self.rng.random_bool(0.2) {
+                    // A worker has the ring in hand that is about to be replaced.
+                    let gates = self.rng.random_range(5..15);
+                    let worker = Event::Start(Job::Worker(Worker::Rewrap));
+                    self.events.extend([worker, Event::Go { process: 0, gates }]);
+                }
+                self.begin(Job::Rotation);
+            }
             3 => self.begin_operation(),
             4..6 => self.begin(Job::Worker(Worker::Rewrap)),
             _ => {
                 if self.rng.random_bool(0.8) {
-                    self.then(work(Worker::Rewrap));
-                    self.goes_on();
+                    self.begin(Job::Worker(Worker::Rewrap));
                 }
-                for _ in 0..2 {
-                    self.then(work(Worker::Census));
-                    self.goes_on();
-                    if self.rng.random_bool(0.8) {
-                        let pause = self.pause();
-                        self.then(Event::Wait(pause));
-                    }
+                if self.rng.random_bool(0.8) {
+                    self.begin(Job::Worker(Worker::Census));
+                    let enough = Duration::from_secs(60 * self.rng.random_range(76..100));
+                    let pause = if self.rng.random_bool(0.8) { enough } else { self.pause() };
+                    self.then(Event::Wait(pause));
                 }
+                if self.rng.random_bool(0.15) {
+                    self.rolls_back_for_a_moment();
+                }
+                self.begin(Job::Worker(Worker::Census));
+                self.begin(Job::Operation(Operation::Retire));
             }
         }
         if self.rng.random_bool(0.6) {
             let pause = self.pause();
             self.then(Event::Wait(pause));
         }
+    }
+
+    /// A rollback that may be put back because the application takes its time; a worker may have its ring in hand.
+    fn rolls_back_for_a_moment(&mut self) {
+        let rollback = Event::Start(Job::Operation(Operation::Rollback));
+        let (moved, asks) = (self.rng.random_range(16..32), self.rng.random_range(0..12));
+        self.events.extend([rollback, Event::Go { process: 0, gates: moved }]);
+        let process = usize::from(self.rng.random_bool(0.7));
+        if process == 1 {
+            let worker = Event::Start(Job::Worker(Worker::Rewrap));
+            self.events.extend([worker, Event::Go { process: 0, gates: self.rng.random_range(4..9) }]);
+        }
+        self.events.extend([Event::Go { process, gates: asks }, Event::Wait(Duration::from_secs(10))]);
+        self.events.push(Event::Go { process, gates: TO_THE_END });
     }
 
     fn begin_operation(&mut self) {
@@ -242,7 +265,8 @@ impl Chance {
             90..92 => Event::GiveAway(self.rng.random_range(0..rows::ROWS)),
             92..94 => Event::Edit(if self.rng.random_bool(0.5) { Edit::OtherMember } else { ADDS_SECONDARY }),
             94..97 => Event::Start(Job::Worker(Worker::Rewrap)),
-            97..99 => Event::Start(Job::Rotation),
+            97 => Event::Start(Job::Rotation),
+            98 => Event::Start(Job::Operation(Operation::Retire)),
             _ => Event::Start(Job::Worker(Worker::Census)),
         }
     }

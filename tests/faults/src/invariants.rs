@@ -176,12 +176,12 @@ fn invariant_an_operation_touches_what_it_is_for(
         let (from, to) = (before.holder(&stage), after.holder(&stage));
         (from != to).then_some((from, to))
     };
+    let puts_back = matches!(operation, Operation::Rollback | Operation::Retire);
     let current = moved(Stage::Current);
     if let Some((from, to)) = current {
         let is_own = |id| after.versions.get(id).is_some_and(|version| version.author == Author::Operation);
         let made = to.is_some_and(|to| is_own(to) && !promises.replaced.contains_key(to));
-        let put_back =
-            operation == Operation::Rollback && to.is_some() && from.and_then(|from| promises.replaced.get(from)) == to;
+        let put_back = puts_back && to.is_some() && from.and_then(|from| promises.replaced.get(from)) == to;
         require((made && operation != Operation::Abort) || put_back, || {
             format!("AWSCURRENT was moved from {from:?} to {to:?} by {operation}")
         })?;
@@ -197,9 +197,8 @@ fn invariant_an_operation_touches_what_it_is_for(
     }
     if let Some((from, to)) = moved(Stage::Previous) {
         let by_itself = current.is_some_and(|(replaced, _)| to == replaced);
-        let restored =
-            operation == Operation::Rollback && from.is_some_and(|from| promises.replaced.contains_key(from));
-        let taken_off = operation != Operation::Rollback && to.is_none();
+        let restored = puts_back && from.is_some_and(|from| promises.replaced.contains_key(from));
+        let taken_off = !puts_back && to.is_none();
         require(by_itself || restored || taken_off, || {
             format!("AWSPREVIOUS was moved from {from:?} to {to:?} by {operation}")
         })?;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use operate::error::OperateError;
+use operate::retire::Census;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rotation::document::Document;
@@ -31,6 +32,8 @@ use crate::world::Inner;
 pub(crate) const CREDENTIAL: &str = "token-of-the-operator";
 /// The secret that holds it.
 pub(crate) const CREDENTIAL_SECRET: &str = "shop/operator-token";
+/// The secret in which keys are archived.
+pub(crate) const ARCHIVE_SECRET: &str = "shop/secret-archive";
 
 /// What the value looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +120,11 @@ pub trait Model: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 's
     fn operate(self, _: Operator<Self>) -> Operating {
         let error = OperateError::NotManaged { name: String::new(), function: None };
         Box::pin(std::future::ready(Err(error)))
+    }
+
+    /// By which censuses keys are retired.
+    fn censuses(_: &Inner<Self>) -> Option<[Census; 2]> {
+        None
     }
 
     /// The token, or the primary key, that is in use by the value.

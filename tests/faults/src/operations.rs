@@ -55,11 +55,16 @@ impl<M: Model> Operator<M> {
         let store = Store { caller, deadline };
         let secret_id = "shop/secret";
         let desk = Desk { kind: &kind, store: &store, stack: &stack, secret_id, deadline };
+        let censuses = M::censuses(&store.caller.world.lock());
         let answer = match operation {
             Operation::Abort => desk.abort(ABORT_AFTER, &mut rng).await,
             Operation::Rollback => desk.rollback(&mut rng).await,
             Operation::Revoke => desk.revoke(&mut rng).await,
             Operation::Compromise => desk.compromise(Some(secret_id), &mut rng).await,
+            Operation::Retire => match censuses {
+                Some(censuses) => desk.retire(&censuses, &mut rng).await,
+                None => return Err(OperateError::CensusOutdated { problem: "nobody has counted".to_owned() }),
+            },
         };
         answer.map(drop)
     }
@@ -206,6 +211,7 @@ pub(crate) fn judge<M: Model>(world: &mut Inner<M>, intent: &Intent, alone: bool
         }
         Operation::Revoke => forgets(&[Mark::Revoked, Mark::PreviousRevoked])?,
         Operation::Compromise => forgets(&[Mark::Revoked, Mark::PreviousRevoked, Mark::Compromised])?,
+        Operation::Retire => {}
     }
     M::judge_operation(world, intent.operation)
 }

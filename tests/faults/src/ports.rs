@@ -14,7 +14,7 @@ use rotation::store::{
 use rotation::target::{Answer, Operation, Target, TargetSettings, Verdict};
 use rotation::versions::{Stage, Versions};
 
-use crate::model::{CREDENTIAL, CREDENTIAL_SECRET, Model};
+use crate::model::{ARCHIVE_SECRET, CREDENTIAL, CREDENTIAL_SECRET, Model};
 use crate::operations::{self, Intent};
 use crate::scenario::{PrivatePut, Sabotage};
 use crate::schedule::{Call, Gate, Side, Task};
@@ -124,7 +124,8 @@ impl<M: Model> SecretStore for Store<M> {
     async fn describe(&self, secret_id: &str) -> Result<Described, StoreError> {
         let name = secret_id.to_owned();
         self.call(Call::Describe, move |world| {
-            let (last_changed, seen) = world.read();
+            let is_archive = name == ARCHIVE_SECRET;
+            let (last_changed, seen) = if is_archive { world.read_archive() } else { world.read() };
             self.caller.looks(world);
             world.tags.clone_into(&mut self.caller.tags.lock().unwrap_or_else(PoisonError::into_inner));
             // The service's clock is the header `Date`, which has whole seconds.
@@ -146,9 +147,9 @@ impl<M: Model> SecretStore for Store<M> {
         .await
     }
 
-    async fn get(&self, _: &str, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
+    async fn get(&self, secret_id: &str, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
         self.call(Call::Get, |world| {
-            let (_, seen) = world.read();
+            let (_, seen) = if secret_id == ARCHIVE_SECRET { world.read_archive() } else { world.read() };
             let Some(found) = seen.versions.get(version) else { return Ok(None) };
             let hidden = world.scenario.sabotage == Sabotage::HidesAges;
             let youngest = seen.versions.values().map(|version| version.created).max();
@@ -196,13 +197,21 @@ impl<M: Model> SecretStore for Store<M> {
 
     async fn put_private(
         &self,
-        _: &str,
+        secret_id: &str,
         version: &VersionId,
         value: &SecretText,
         stages: &[Stage],
     ) -> Result<Put, StoreError> {
         let value: Arc<str> = value.expose().into();
         self.call(Call::PutPrivate, |world| {
+            if secret_id == ARCHIVE_SECRET {
+                let put = |archive: &mut State, now| archive.put_private(version, value, stages, false, now);
+                return match world.change_archive(put) {
+                    Ok(()) => Ok(Put::Stored),
+                    Err(Refusal::Exists) => Ok(Put::Exists),
+                    Err(Refusal::Conflict) => Err(StoreErrorKind::Rejected),
+                };
+            }
             let mut state = world.changed();
             let abandons = world.scenario.private_put == PrivatePut::Abandons;
             match state.put_private(version, value, stages, abandons, world.now()) {
@@ -220,12 +229,16 @@ impl<M: Model> SecretStore for Store<M> {
 
     async fn move_stage(
         &self,
-        _: &str,
+        secret_id: &str,
         stage: Stage,
         from: Option<&VersionId>,
         to: Option<&VersionId>,
     ) -> Result<(), StoreError> {
         self.call(Call::Move, |world| {
+            if secret_id == ARCHIVE_SECRET {
+                let moved = world.change_archive(|archive, _| archive.move_stage(stage, from, to));
+                return moved.map_err(|_| StoreErrorKind::Conflict);
+            }
             let mut state = world.changed();
             let rolls_back = stage == Stage::Current && from.is_some() && from == self.caller.version.as_ref();
             let from = match world.scenario.sabotage {
@@ -233,6 +246,7 @@ impl<M: Model> SecretStore for Store<M> {
                 Sabotage::KeepsPending if stage == Stage::Pending => return Ok(()),
                 Sabotage::OnlyPretendsToRollBack if rolls_back => return Ok(()),
                 Sabotage::ForgetsRevoked if to.is_some_and(|to| is_of_revocation(&stage, to)) => return Ok(()),
+                Sabotage::ForgetsPutBack if stage.as_str().starts_with("ROTATION-PUT-BACK-") => return Ok(()),
                 _ => from.cloned(),
             };
             state.move_stage(stage.clone(), from.as_ref(), to).map_err(|_| StoreErrorKind::Conflict)?;

@@ -113,6 +113,16 @@ pub enum Sabotage {
     RewrapsWhateverIsThere,
     /// A worker goes on with the ring of its beginning for hours.
     OutlivesItsTimeout,
+    /// A keyring that was put back does not tell when.
+    ForgetsPutBack,
+    /// Keys become primary that are in no archive.
+    ArchivesNothing,
+    /// Keys are retired after one census: the first is the second one, dated back.
+    CountsOnce,
+    /// Keys are retired after two censuses that follow each other closely: the first is dated back.
+    CountsTooSoon,
+    /// Keys are retired though rows cannot be opened.
+    IgnoresUnknown,
 }
 
 /// One combination of all these.

@@ -72,10 +72,12 @@ pub enum Operation {
     Revoke,
     /// What is current is known to others, and is replaced at once.
     Compromise,
+    /// Keys that no row needs any more leave the ring.
+    Retire,
 }
 
 impl Operation {
-    /// All of them.
+    /// All but [`Retire`](Self::Retire), which goes by rows.
     pub const ALL: [Self; 4] = [Self::Abort, Self::Rollback, Self::Revoke, Self::Compromise];
 }
 
@@ -86,6 +88,7 @@ impl fmt::Display for Operation {
             Self::Rollback => "rollback",
             Self::Revoke => "revoke",
             Self::Compromise => "compromise",
+            Self::Retire => "retire",
         })
     }
 }

@@ -5,9 +5,11 @@ use std::time::{Duration, SystemTime};
 use operate::error::OperateError;
 use operate::operable::Operable;
 use rand::rngs::StdRng;
+use rotation::archive::ToArchive;
 use rotation::deadline::Deadline;
 use rotation::document::{Document, FieldName};
 use rotation::error::RotationError;
+use rotation::keyring::Keyring;
 use rotation::kind::{Phase, SecretKind, SecretReference, Subject, Values};
 use rotation::policy::{RotationPolicy, Setting};
 use rotation::secret::SecretText;
@@ -65,6 +67,13 @@ impl<M: Model, K: SecretKind> SecretKind for Tested<M, K> {
 
     fn may_be_put_back(&self, subject: &Subject<'_>, old: &Document, new: &Document) -> bool {
         self.sabotage == Sabotage::AlwaysPutsBack || self.kind.may_be_put_back(subject, old, new)
+    }
+
+    fn archive(&self, subject: &Subject<'_>, value: &Document) -> Result<Option<ToArchive>, RotationError> {
+        if self.sabotage == Sabotage::ArchivesNothing {
+            return Ok(None);
+        }
+        self.kind.archive(subject, value)
     }
 
     fn report(&self, subject: &Subject<'_>, old: Option<&Document>, new: &Document) -> Map<String, Value> {
@@ -137,6 +146,14 @@ impl<M: Model, K: Operable> Operable for Tested<M, K> {
 
     fn without_previous(&self, value: &Document) -> Result<Document, RotationError> {
         self.kind.without_previous(value)
+    }
+
+    fn ring(&self, policy: &RotationPolicy, value: &Document) -> Result<Option<Keyring>, RotationError> {
+        self.kind.ring(policy, value)
+    }
+
+    fn censuses_apart(&self, policy: &RotationPolicy) -> Duration {
+        self.kind.censuses_apart(policy)
     }
 
     async fn prove_refused(&self, name: &str, token: &SecretText, deadline: Deadline) -> Result<(), RotationError> {

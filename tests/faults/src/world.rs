@@ -57,6 +57,8 @@ pub struct Inner<M: Model> {
     looking_back: Option<SystemTime>,
     /// Every state that the secret was in, with the time from which on it was.
     history: Vec<(SystemTime, Arc<State>)>,
+    /// The same of the secret in which keys are archived.
+    archive: Vec<(SystemTime, Arc<State>)>,
     reads: usize,
     pub(crate) instances: Vec<M::Instance>,
     /// What the instances held at first.
@@ -107,6 +109,7 @@ impl<M: Model> World<M> {
             skew: Duration::ZERO,
             looking_back: None,
             history: vec![(start, Arc::new(state))],
+            archive: vec![(start, Arc::new(State::default()))],
             reads: 0,
             held_at_first: instances.clone(),
             instances,
@@ -292,7 +295,7 @@ impl<M: Model> Inner<M> {
                 let last = self.history.len() - 1;
                 self.history[last.saturating_sub(back)].clone()
             }
-            Staleness::Lag(lag) | Staleness::LagEverywhere(lag) => self.as_of(lag),
+            Staleness::Lag(lag) | Staleness::LagEverywhere(lag) => self.as_of(&self.history, lag),
             Staleness::Once { .. } | Staleness::None | Staleness::NeverRotated | Staleness::RotatedBefore => {
                 self.history[self.history.len() - 1].clone()
             }
@@ -314,10 +317,35 @@ impl<M: Model> Inner<M> {
         self.rotated.iter().rev().nth(back).copied()
     }
 
-    fn as_of(&self, lag: Duration) -> (SystemTime, Arc<State>) {
+    fn as_of(&self, history: &[(SystemTime, Arc<State>)], lag: Duration) -> (SystemTime, Arc<State>) {
         let then = self.now() - lag;
-        let seen = self.history.iter().rev().find(|(since, _)| *since <= then);
-        seen.unwrap_or(&self.history[0]).clone()
+        let seen = history.iter().rev().find(|(since, _)| *since <= then);
+        seen.unwrap_or(&history[0]).clone()
+    }
+
+    /// What a read of the archive by a function sees, and since when it was so.
+    pub(crate) fn read_archive(&mut self) -> (SystemTime, Arc<State>) {
+        self.skew += CALL;
+        match self.scenario.staleness {
+            Staleness::Lag(lag) | Staleness::LagEverywhere(lag) => self.as_of(&self.archive, lag),
+            _ => self.archive[self.archive.len() - 1].clone(),
+        }
+    }
+
+    /// The archive as it is.
+    pub(crate) fn archive(&self) -> &Arc<State> {
+        &self.archive[self.archive.len() - 1].1
+    }
+
+    /// Changes the archive by the rules of the service.
+    pub(crate) fn change_archive<T>(&mut self, change: impl FnOnce(&mut State, SystemTime) -> T) -> T {
+        let (_, mut state) = (self.changed(), State::clone(self.archive()));
+        let changed = change(&mut state, self.now());
+        if *self.archive().as_ref() != state {
+            self.archive.push((self.now(), Arc::new(state)));
+            self.check_clients();
+        }
+        changed
     }
 
     /// RotateSecret to this version. A rotation that is not complete is taken up again instead. A version that was rotated to
@@ -444,7 +472,7 @@ impl<M: Model> Inner<M> {
     pub(crate) fn load(&mut self, instance: usize) {
         self.load_what_is_old();
         let state = match self.scenario.staleness {
-            Staleness::LagEverywhere(lag) => self.as_of(lag).1,
+            Staleness::LagEverywhere(lag) => self.as_of(&self.history, lag).1,
             _ => self.state(),
         };
         self.load_from(instance, &state);

@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use encryption_key::{Consumers, EncryptionKey, LONGEST_INVOCATION, MAX_PENDING_AGE};
+use operate::retire::Census;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use rotation::archive::{ArchiveSettings, DEFAULT_RETENTION};
 use rotation::document::{Document, FieldName};
 use rotation::error::RotationError;
 use rotation::event::VersionId;
@@ -41,7 +43,7 @@ pub const EMERGENCY: Action = Action::Tag(PROMOTION_TAG, Some("immediate"));
 /// Takes that back.
 pub const NO_EMERGENCY: Action = Action::Tag(PROMOTION_TAG, None);
 /// How long every application keeps what it has read, at most.
-const CACHE_TIME: Duration = Duration::from_secs(60 * 60);
+pub const CACHE_TIME: Duration = Duration::from_secs(60 * 60);
 /// By so much the function's clock may be behind: it has whole seconds, and is read when an invocation begins.
 const CLOCK_BEHIND: Duration = Duration::from_secs(2);
 
@@ -100,14 +102,19 @@ pub struct Keyring {
     pub promotion: Promotion,
     /// Who uses it.
     pub application: Application,
+    /// Whether its keys are archived, and rows are stored under them.
+    pub archived: bool,
     /// What is broken in the kind on purpose.
     pub broken: Option<Broken>,
 }
 
 impl fmt::Display for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { shape, format, promotion, application, broken } = self;
+        let Self { shape, format, promotion, application, archived, broken } = self;
         write!(f, "{shape:?} {format:?} {promotion:?}, application {application:?}")?;
+        if *archived {
+            write!(f, ", keys archived")?;
+        }
         broken.iter().try_for_each(|broken| write!(f, ", kind {broken:?}"))
     }
 }
@@ -144,7 +151,13 @@ impl Keyring {
     #[must_use]
     pub fn scenario(promotion: Promotion, application: Application) -> Scenario<Self> {
         let (shape, format) = (Shape::Json, KeyFormat::Raw);
-        Scenario::new(Self { shape, format, promotion, application, broken: None })
+        Scenario::new(Self { shape, format, promotion, application, archived: false, broken: None })
+    }
+
+    /// The same with an archive of its keys, by which they can be retired.
+    #[must_use]
+    pub fn archived(scenario: Scenario<Self>) -> Scenario<Self> {
+        Scenario { model: Self { archived: true, ..scenario.model }, ..scenario }
     }
 
     /// The same in another format.
@@ -313,7 +326,14 @@ impl Model for Keyring {
             (Promotion::Staged, _) => "staged",
         };
         let verify = if self.application == Application::CurrentOnly { "after" } else { "before" };
-        vec![("ROTATION_KEY_FORMAT", format), ("ROTATION_PROMOTION", promotion), ("ROTATION_VERIFY", verify)]
+        // Censuses are no farther apart than they have to be.
+        let overlap = if self.archived { "1h" } else { "24h" };
+        vec![
+            ("ROTATION_KEY_FORMAT", format),
+            ("ROTATION_PROMOTION", promotion),
+            ("ROTATION_VERIFY", verify),
+            ("ROTATION_OVERLAP", overlap),
+        ]
     }
 
     fn kind<T: Target + Send>(self, target: Option<T>) -> EncryptionKey<T> {
@@ -323,7 +343,8 @@ impl Model for Keyring {
             Some(Broken::HoldsBack) => 3 * CACHE_TIME,
             _ => CACHE_TIME,
         };
-        EncryptionKey::new(target, Consumers { cache_time, keyring_aware: self.is_declared() })
+        let archive = self.archived.then(|| ArchiveSettings::new("{name}-archive".to_owned(), DEFAULT_RETENTION));
+        EncryptionKey::new(target, Consumers { cache_time, keyring_aware: self.is_declared() }).with_archive(archive)
     }
 
     fn initial(self, number: u64, created: SystemTime) -> String {
@@ -415,6 +436,10 @@ impl Model for Keyring {
         Box::pin(operator.perform(kind))
     }
 
+    fn censuses(world: &Inner<Self>) -> Option<[Census; 2]> {
+        rows::censuses(world)
+    }
+
     fn in_use(self, value: &Arc<str>) -> Option<Name> {
         Some(name(self.ring(value)?.primary()))
     }
@@ -440,10 +465,15 @@ impl Model for Keyring {
         let Some((is, was)) = self.ring(new).zip(self.ring(old)) else { return false };
         let staged = is.staged().map(Key::id) == was.staged().map(Key::id);
         let reinstated = is.primary().id() != was.primary().id() && was.get(is.primary().id()).is_some();
+        if operation == Operation::Retire {
+            let kept = was.secondary().iter().filter(|key| is.get(key.id()).is_some());
+            let same = is.primary() == was.primary() && is.staged() == was.staged();
+            return same && is.secondary().iter().eq(kept);
+        }
         let made = match operation {
             Operation::Rollback => reinstated,
             Operation::Compromise => is.primary().id() == was.primary().id(),
-            Operation::Abort | Operation::Revoke => false,
+            Operation::Abort | Operation::Revoke | Operation::Retire => false,
         };
         made && staged && is.keys().count() == was.keys().count() && is.holds_all_of(&was)
     }
@@ -481,6 +511,12 @@ impl Model for Keyring {
             return Err("no keyring is current".to_owned());
         };
         let promoted = matches!(change.moved, Moved::Promoted { .. });
+        if change.moved == Moved::Operated(Operation::Retire) {
+            rows::invariant_retired_keys_are_not_needed(world, &new)?;
+        }
+        if !matches!(change.moved, Moved::ByHand) {
+            rows::invariant_what_becomes_primary_is_archived(world, &new)?;
+        }
         let old = change.old.filter(|_| promoted).and_then(|old| model.ring(old));
         let memory = &mut world.memory;
         invariant_no_key_is_lost(memory, change.moved, &new)?;

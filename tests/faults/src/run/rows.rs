@@ -1,6 +1,7 @@
 //! A history of rotations, operations, workers and censuses that run beside one another, while the application reads and writes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use encryption_key::LONGEST_INVOCATION;
 use rotation::deadline::Deadline;
@@ -9,9 +10,12 @@ use rotation::versions::Stage;
 use super::{Invocation, Progress, Rotated, Rotating, Service};
 use crate::histories::{Event, Job};
 use crate::model::Refusal;
-use crate::model::keyring::{Keyring, rows};
+use crate::model::keyring::{ADDS_SECONDARY, CACHE_TIME, Keyring, rows};
 use crate::ports::Store;
-use crate::schedule::{Task, Worker};
+use crate::schedule::{Operation, Task, Worker};
+
+/// By so much: the consumers' cache time, the longest invocation, and the service's clock, which has whole seconds.
+const CENSUSES_APART: Duration = Duration::from_secs(76 * 60);
 
 /// What runs beside others.
 enum Process {
@@ -57,7 +61,13 @@ impl Service<'_, Keyring> {
             Event::Write { instance, row } => rows::write(&mut self.world.lock(), instance, row),
             Event::GiveAway(row) => rows::give_away(&mut self.world.lock(), row),
             Event::Load(instance) => self.world.reload_one(instance),
-            Event::Edit(edit) => self.world.edit(edit),
+            Event::Edit(edit) => {
+                self.world.edit(edit);
+                if edit == ADDS_SECONDARY {
+                    // Who adds a key by hand does nothing with it before every cache has it.
+                    self.pass(2 * CACHE_TIME).await;
+                }
+            }
             Event::Wait(time) => self.pass(time).await,
             Event::Start(job) => {
                 let process = self.start(job);
@@ -141,26 +151,35 @@ impl Service<'_, Keyring> {
         Ok(())
     }
 
-    /// Whatever happened: the secret can be rotated, every row can be brought under the primary key, and every other key be retired.
+    /// Whatever happened: the secret can be rotated, every row can be brought under the primary key, and every older key be retired.
     async fn settles(&mut self) -> Result<(), String> {
         self.world.lock().note(|| "! nothing disturbs any more".to_owned());
         self.world.end_staleness();
         rows::put_in_order(&mut self.world.lock());
-        self.rotates_on().await?;
+        if !self.rotates_on().await? {
+            // Such an application can never be rotated so.
+            return Ok(());
+        }
         self.be_patient().await?;
         self.alone(Job::Worker(Worker::Rewrap)).await?;
-        rows::require_all_under_the_primary_key(&self.world.lock())
+        rows::require_all_under_the_primary_key(&self.world.lock())?;
+        rows::forget_censuses(&mut self.world.lock());
+        self.alone(Job::Worker(Worker::Census)).await?;
+        self.pass(CENSUSES_APART).await;
+        self.alone(Job::Worker(Worker::Census)).await?;
+        self.alone(Job::Operation(Operation::Retire)).await?;
+        rows::require_no_old_key(&self.world.lock())
     }
 
-    async fn rotates_on(&mut self) -> Result<(), String> {
+    async fn rotates_on(&mut self) -> Result<bool, String> {
         for _ in 0..4 {
             let next = self.world.rotate_secret();
             let rotated = self.rotate_alone(&next).await?;
             if rotated == Rotated::Done && self.world.lock().state().is_at(&next, &Stage::Current) {
-                return Ok(());
+                return Ok(true);
             }
             if self.refusal() == Refusal::ForGood {
-                return Ok(());
+                return Ok(false);
             }
             self.be_patient().await?;
         }

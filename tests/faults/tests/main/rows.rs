@@ -1,23 +1,28 @@
 //! Stored rows: no row is ever unreadable, and no key is dropped while it is needed.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use faults::histories::{Found, events_of, run_history, scenario_of};
+use faults::histories::{Event, Found, Job, events_of, run_history, scenario_of};
 use faults::model::keyring::rows::Seen;
-use faults::model::keyring::{Broken, Keyring};
+use faults::model::keyring::{Application, Broken, Keyring};
 use faults::run::Simulator;
 use faults::scenario::{Sabotage, Scenario};
+use faults::schedule::{Operation, Worker};
+use rotation::policy::Promotion;
 
 use crate::support::{in_parallel, seeds, summary};
 
+/// What a key is that left the ring too early.
+const NEEDED: &str = "left the ring, and a row is under it, or somebody writes with it";
+
 /// A broken one has to be caught in so many histories.
-const MOST_TO_CATCH: u64 = 2_000;
+const MOST_TO_CATCH: u64 = 1_000;
 
 #[test]
 fn no_row_is_ever_unreadable_in_long_random_histories() {
     let begun = Instant::now();
-    let lived = in_parallel(seeds(2_000), |simulator, seed| {
+    let lived = in_parallel(seeds(6_000), |simulator, seed| {
         let scenario = scenario_of(*seed);
         run_history(simulator, &scenario, &events_of(*seed, &scenario))
             .inspect_err(|_| summary(&format!("to replay: FAULTS_SEED={seed} FAULTS_ROUNDS=1")))
@@ -58,4 +63,57 @@ fn caught_a_rewrap_without_compare_and_swap() {
 #[test]
 fn caught_a_promotion_before_the_cache_time() {
     caught(|scenario| Keyring::broken(scenario, Broken::IgnoresAge), "an instance does not know it yet");
+}
+
+#[test]
+fn caught_a_worker_that_outlives_its_timeout() {
+    caught(|scenario| scenario.sabotaged(Sabotage::OutlivesItsTimeout), NEEDED);
+}
+
+#[test]
+fn caught_a_retirement_after_one_census() {
+    caught(|scenario| scenario.sabotaged(Sabotage::CountsOnce), NEEDED);
+}
+
+#[test]
+fn caught_a_retirement_after_censuses_that_are_too_close() {
+    caught(|scenario| scenario.sabotaged(Sabotage::CountsTooSoon), NEEDED);
+}
+
+#[test]
+fn caught_a_retirement_that_ignores_rows_that_cannot_be_opened() {
+    caught(|scenario| scenario.sabotaged(Sabotage::IgnoresUnknown), NEEDED);
+}
+
+#[test]
+fn caught_a_key_that_becomes_primary_and_is_in_no_archive() {
+    caught(|scenario| scenario.sabotaged(Sabotage::ArchivesNothing), "which is not in the archive");
+}
+
+/// A rollback that does not verify is put back: the version that was counted is current again. Meanwhile a worker has taken the ring of
+/// the rollback in hand, whose primary key is one that no row needed.
+#[test]
+fn no_key_is_retired_that_a_rollback_has_made_primary_for_a_moment() {
+    use Event::{Go, Start, Wait, Write};
+    let simulator = Simulator::new().unwrap();
+    let scenario = Keyring::archived(Keyring::scenario(Promotion::Staged, Application::Told)).leaving_rotations();
+    let (hours, all) = (Duration::from_secs(2 * 60 * 60), Go { process: 0, gates: 100 });
+    let (rewrap, census) = (Start(Job::Worker(Worker::Rewrap)), Start(Job::Worker(Worker::Census)));
+    let history = |moved, asks| {
+        let rotated = [Write { instance: 0, row: 1 }, Start(Job::Rotation), all, Wait(hours)];
+        let counted = [rewrap, all, census, all, Wait(hours)];
+        let rolled_back = [Start(Job::Operation(Operation::Rollback)), Go { process: 0, gates: moved }];
+        let in_hand = [rewrap, Go { process: 0, gates: 5 }];
+        let put_back = [Go { process: 1, gates: asks }, Wait(Duration::from_secs(10)), Go { process: 1, gates: 100 }];
+        let retired = [census, all, Start(Job::Operation(Operation::Retire)), all];
+        [&rotated[..], &counted, &rolled_back, &in_hand, &put_back, &retired].concat()
+    };
+    let (mut put_back, mut caught) = (0, 0);
+    for events in (14..24).flat_map(|moved| (0..12).map(move |asks| history(moved, asks))) {
+        let lived = run_history(&simulator, &scenario, &events).unwrap_or_else(|found| panic!("{found}"));
+        put_back += usize::from(lived.answers.contains(&(Operation::Rollback, Some("DidNotVerify"))));
+        let broken = simulator.live(&scenario.sabotaged(Sabotage::ForgetsPutBack), &events, false);
+        caught += usize::from(broken.is_err_and(|violation| violation.promise.contains(NEEDED)));
+    }
+    assert!(put_back > 10 && caught > 0, "{put_back} rollbacks were put back, and {caught} broken retirements caught");
 }

@@ -6,19 +6,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use encryption_key::LONGEST_INVOCATION;
 use operate::error::OperateError;
+use operate::retire::Census;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rotation::archive::Archive;
 use rotation::error::RotationError;
 use rotation::event::VersionId;
-use rotation::keyring::{Ciphers, KeyFormat, KeyId};
+use rotation::keyring::{Ciphers, KeyFormat, KeyId, Keyring as Ring};
 use rotation::rows::aad::associated_data;
 use rotation::rows::{Encoding, Opened, Rewrapped, RowCodec, RowFormat};
+use rotation::secret::SecretText;
 use rotation::store::{SecretStore as _, StoreErrorKind};
-use rotation::time::format_timestamp;
+use rotation::time::{format_timestamp, parse_timestamp};
 use rotation::versions::Stage;
 use serde_json::{Value, json};
 
@@ -48,6 +51,10 @@ pub(crate) struct Table {
     workers: BTreeMap<u32, (KeyId, SystemTime)>,
     /// What censuses have answered.
     pub(crate) censuses: Vec<Value>,
+    /// The keys that have left the ring.
+    retired: BTreeSet<KeyId>,
+    /// The archive that was looked at last, and the keys in it.
+    archived: Option<(Arc<str>, BTreeSet<KeyId>)>,
     pub(crate) seen: Seen,
 }
 
@@ -62,16 +69,19 @@ pub struct Seen {
     pub overtaken: u64,
     /// Censuses that came to their end.
     pub censuses: u64,
+    /// Keys that left the ring.
+    pub retired: u64,
 }
 
 impl Seen {
     /// Adds what happened elsewhere.
     pub fn add(&mut self, other: Self) {
-        let Self { written, rewrapped, overtaken, censuses } = other;
+        let Self { written, rewrapped, overtaken, censuses, retired } = other;
         self.written += written;
         self.rewrapped += rewrapped;
         self.overtaken += overtaken;
         self.censuses += censuses;
+        self.retired += retired;
     }
 }
 
@@ -200,12 +210,89 @@ pub(crate) fn put_in_order(world: &mut Inner<Keyring>) {
     world.check_clients();
 }
 
+/// The keys in the archive.
+fn archived(world: &mut Inner<Keyring>) -> Result<BTreeSet<KeyId>, String> {
+    let archive = Arc::clone(world.archive());
+    let Some(value) = archive.value_at(&Stage::Current) else { return Ok(BTreeSet::new()) };
+    match &world.memory.table.archived {
+        Some((known, keys)) if Arc::ptr_eq(known, value) => Ok(keys.clone()),
+        _ => {
+            let archive = Archive::parse(&SecretText::new(value.to_string()))?;
+            let keys: BTreeSet<KeyId> = archive.keys().iter().map(|held| held.material.id()).collect();
+            world.memory.table.archived = Some((Arc::clone(value), keys.clone()));
+            Ok(keys)
+        }
+    }
+}
+
+/// What leaves the ring is in the archive, and nothing that is stored or that somebody may still store is under it.
+pub(super) fn invariant_retired_keys_are_not_needed(world: &mut Inner<Keyring>, new: &Ring) -> Checked {
+    let (now, archived) = (world.now(), archived(world)?);
+    let gone: BTreeSet<KeyId> = world.memory.current.iter().copied().filter(|id| new.get(*id).is_none()).collect();
+    let mut needed = world.memory.table.needed(now);
+    needed.extend(world.instances.iter().filter_map(|held| held.primary));
+    require(needed.is_disjoint(&gone), || {
+        let still: Vec<String> = needed.intersection(&gone).map(ToString::to_string).collect();
+        format!("{} left the ring, and a row is under it, or somebody writes with it", still.join(", "))
+    })?;
+    require(gone.is_subset(&archived), || "a key left the ring, and is not in the archive".to_owned())?;
+    let memory = &mut world.memory;
+    memory.table.seen.retired += gone.len() as u64;
+    memory.used = &memory.used - &gone;
+    memory.current = &memory.current - &gone;
+    memory.table.retired.extend(gone);
+    Ok(())
+}
+
+/// Before anything is encrypted with a key, the archive has it; and of a ring with an archive, all keys.
+pub(super) fn invariant_what_becomes_primary_is_archived(world: &mut Inner<Keyring>, new: &Ring) -> Checked {
+    if !world.scenario.model.archived {
+        return Ok(());
+    }
+    let archived = archived(world)?;
+    let missing = new.keys().map(|(_, key)| key.id()).find(|id| !archived.contains(id));
+    missing.map_or(Ok(()), |id| Err(format!("a ring became current with key {id}, which is not in the archive")))
+}
+
+/// By which censuses keys are retired: the last one, and the first of the same version.
+pub(super) fn censuses(world: &Inner<Keyring>) -> Option<[Census; 2]> {
+    let all = &world.memory.table.censuses;
+    let mut second = all.last()?.clone();
+    let mut first = all.iter().find(|census| census["version"] == second["version"])?.clone();
+    let sabotage = world.scenario.sabotage;
+    if sabotage == Sabotage::CountsOnce {
+        first = second.clone();
+    }
+    if matches!(sabotage, Sabotage::CountsOnce | Sabotage::CountsTooSoon) {
+        let long_ago = second["began"].as_str().and_then(parse_timestamp)? - Duration::from_secs(100 * 24 * 60 * 60);
+        (first["began"], first["ended"]) = (format_timestamp(long_ago).into(), format_timestamp(long_ago).into());
+    }
+    if sabotage == Sabotage::IgnoresUnknown {
+        for census in [&mut first, &mut second] {
+            for counted in ["unknown", "damaged"] {
+                census["columns"][0][counted] = 0.into();
+            }
+        }
+    }
+    Some([serde_json::from_value(first).ok()?, serde_json::from_value(second).ok()?])
+}
+
+/// Nobody has counted anything.
+pub(crate) fn forget_censuses(world: &mut Inner<Keyring>) {
+    world.memory.table.censuses.clear();
+}
+
 /// Every row tells what the application wrote last, to whoever holds the current ring, and to every instance with what it holds. The
 /// current ring has every key that a row is under, or under which somebody may write one.
 pub(super) fn invariant_every_row_is_readable(world: &mut Inner<Keyring>) -> Checked {
     let (model, now) = (world.scenario.model, world.now());
     let state = world.state();
     let Some(current) = state.value_at(&Stage::Current) else { return Ok(()) };
+    if world.scenario.model.archived {
+        let kept = archived(world)?;
+        let lost = world.memory.table.retired.iter().find(|id| !kept.contains(id));
+        require(lost.is_none(), || format!("key {lost:?} has left the ring, and is no longer in the archive"))?;
+    }
     let lost = world.memory.table.needed(now).into_iter().find(|id| !world.memory.current.contains(id));
     if let Some(id) = lost {
         return Err(format!(
@@ -231,14 +318,14 @@ pub(super) fn invariant_every_row_is_readable(world: &mut Inner<Keyring>) -> Che
 }
 
 /// What a worker or a census works with, from its beginning to its end.
-struct Ring {
+struct Working {
     version: VersionId,
     as_of: SystemTime,
     ciphers: Ciphers,
     primary: KeyId,
 }
 
-impl Ring {
+impl Working {
     async fn read(model: Keyring, store: &Store<Keyring>) -> Result<Self, RotationError> {
         let described = store.describe(SECRET).await?;
         let version = described.versions.holder(&Stage::Current).cloned().ok_or(RotationError::EmptyValue)?;
@@ -258,6 +345,14 @@ pub(crate) fn require_all_under_the_primary_key(world: &Inner<Keyring>) -> Check
     let primary = ring.map(|ring| ring.primary().id());
     let left = world.memory.table.rows.iter().find(|(_, row)| Some(row.key) != primary);
     left.map_or(Ok(()), |(id, row)| Err(format!("row {id} was to be under {primary:?}, and is under {}", row.key)))
+}
+
+/// After a retirement that nothing stood against.
+pub(crate) fn require_no_old_key(world: &Inner<Keyring>) -> Checked {
+    let state = world.state();
+    let ring = state.value_at(&Stage::Current).and_then(|current| world.scenario.model.ring(current));
+    let old = ring.iter().flat_map(|ring| ring.secondary()).next();
+    old.map_or(Ok(()), |key| Err(format!("no row needs key {}, and it is in the ring", key.id())))
 }
 
 /// What has happened to rows in a world.
@@ -286,7 +381,7 @@ pub(crate) async fn rewrap(store: Store<Keyring>) -> Result<String, OperateError
         Sabotage::OutlivesItsTimeout => began + 100 * LONGEST_INVOCATION,
         _ => began + LONGEST_INVOCATION,
     };
-    let ring = Ring::read(model, &store).await?;
+    let ring = Working::read(model, &store).await?;
     let _alive = Alive(&store);
     caller.world.lock().memory.table.workers.insert(caller.invocation, (ring.primary, until));
     let (codec, mut rewrapped) = (model.codec(&ring.ciphers), 0);
@@ -327,17 +422,20 @@ pub(crate) async fn rewrap(store: Store<Keyring>) -> Result<String, OperateError
 }
 
 /// A census counts rows by key, one after another, while others write. Half of them it counts in another invocation, which reads the ring
-/// anew: with another one the census is worth nothing.
+/// anew, and ends the census when that is another one.
 pub(crate) async fn census(store: Store<Keyring>) -> Result<String, OperateError> {
     let caller = &store.caller;
     let model = caller.world.lock().scenario.model;
-    let ring = Ring::read(model, &store).await?;
+    let ring = Working::read(model, &store).await?;
     let (codec, mut superseded) = (model.codec(&ring.ciphers), false);
     let mut keys: BTreeMap<String, u64> = ring.ciphers.iter().map(|(id, _)| (id.to_string(), 0)).collect();
     let (mut rows, mut old, mut unknown, mut damaged) = (0, 0, 0, 0);
     for id in 0..ROWS {
         if id == ROWS / 2 {
-            superseded = Ring::read(model, &store).await?.version != ring.version;
+            superseded = Working::read(model, &store).await?.version != ring.version;
+            if superseded {
+                break;
+            }
         }
         let read = store.call(Call::ReadRow, |world| Ok(world.memory.table.rows.get(&id).cloned()));
         let Some(row) = read.await.map_err(RotationError::from)? else { continue };
@@ -351,7 +449,9 @@ pub(crate) async fn census(store: Store<Keyring>) -> Result<String, OperateError
             Opened::Damaged => damaged += 1,
         }
     }
-    let ended = store.describe(SECRET).await.map_err(RotationError::from)?.as_of;
+    let described = store.describe(SECRET).await.map_err(RotationError::from)?;
+    superseded |= described.versions.holder(&Stage::Current) != Some(&ring.version);
+    let ended = described.as_of;
     let column = json!({
         "schema": "public", "table": "connections", "column": "token", "rows": rows, "nulls": 0, "keys": keys,
         "unknown": unknown, "damaged": damaged, "unreadable": [],
