@@ -136,14 +136,15 @@ impl ToArchive {
     /// [`RotationError::ArchiveUnavailable`] says why it could not be read or written.
     pub async fn keep<S: SecretStore>(&self, store: &S, deadline: Deadline) -> Result<(), RotationError> {
         let unavailable = |reason| self.unavailable(reason);
-        let mut pauses = PAUSES.into_iter();
+        let (mut pauses, mut read_back) = (PAUSES.into_iter(), false);
         loop {
             let (described, held) = self.read(store, deadline).await.map_err(unavailable)?;
             let Some(next) = held.with(self, described.as_of) else { return Ok(()) };
             match (self.write(store, &described, &next).await, pauses.next()) {
-                // What is there now is read back.
-                (Ok(()), Some(_)) => {}
-                (Ok(()), None) => return Err(unavailable(RotationError::CurrentChanged { name: described.name })),
+                // What is there now is read back, and again when a read still shows what was there before.
+                (Ok(()), _) if !read_back => read_back = true,
+                (Ok(()), Some(pause)) if deadline.pause(pause).await => {}
+                (Ok(()), _) => return Err(unavailable(RotationError::CurrentChanged { name: described.name })),
                 // Somebody else was faster, or the answer was lost.
                 (Err(RotationError::Store(error)), Some(pause))
                     if may_have_moved(&error) && deadline.pause(pause).await => {}
