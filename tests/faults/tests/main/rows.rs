@@ -22,7 +22,7 @@ const MOST_TO_CATCH: u64 = 1_000;
 #[test]
 fn no_row_is_ever_unreadable_in_long_random_histories() {
     let begun = Instant::now();
-    let lived = in_parallel(seeds(6_000), |simulator, seed| {
+    let lived = in_parallel(seeds(5_000), |simulator, seed| {
         let scenario = scenario_of(*seed);
         run_history(simulator, &scenario, &events_of(*seed, &scenario))
             .inspect_err(|_| summary(&format!("to replay: FAULTS_SEED={seed} FAULTS_ROUNDS=1")))
@@ -36,9 +36,12 @@ fn no_row_is_ever_unreadable_in_long_random_histories() {
         }
     }
     summary(&format!("histories of rows: {} in {:?}: {seen:?}; answers {answers:?}", lived.len(), begun.elapsed()));
-    let Seen { rewrapped, overtaken, .. } = seen;
+    let Seen { rewrapped, overtaken, retired, .. } = seen;
     // Who replays one history does not meet them all.
-    assert!(lived.len() < 1_000 || (rewrapped > 1_000 && overtaken > 10), "the histories have become harmless");
+    assert!(
+        lived.len() < 1_000 || (rewrapped > 1_000 && overtaken > 10 && retired > 1_000),
+        "the histories have become harmless"
+    );
 }
 
 /// Looks for a history in which the broken one breaks the promise. In the same history the sound one keeps it.
