@@ -7,7 +7,7 @@ use encryption_key::LONGEST_INVOCATION;
 use rotation::deadline::Deadline;
 use rotation::versions::Stage;
 
-use super::{Invocation, Progress, Rotated, Rotating, Service};
+use super::{BETWEEN_ATTEMPTS, Invocation, Progress, Rotated, Rotating, Service};
 use crate::histories::{Event, Job};
 use crate::model::Refusal;
 use crate::model::keyring::{ADDS_SECONDARY, CACHE_TIME, Keyring, rows};
@@ -70,6 +70,10 @@ impl Service<'_, Keyring> {
             }
             Event::Wait(time) => self.pass(time).await,
             Event::Start(job) => {
+                if matches!(job, Job::Operation(_)) {
+                    // Nobody asks for something in the moment in which reads may still show what was there before.
+                    self.pass(BETWEEN_ATTEMPTS).await;
+                }
                 let process = self.start(job);
                 processes.push(process);
             }
