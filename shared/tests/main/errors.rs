@@ -117,6 +117,16 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             E::CredentialUnavailable { secret: "shop/token".to_owned(), reason: Box::new(E::EmptyValue) },
             "the credential for the target could not be read from secret shop/token: the current value is empty",
         ),
+        (
+            "ArchiveUnavailable",
+            E::ArchiveUnavailable { secret: "shop/key-archive".to_owned(), reason: Box::new(E::EmptyValue) },
+            "the archive of keys, secret shop/key-archive, cannot be used: the current value is empty",
+        ),
+        (
+            "InvalidArchive",
+            E::InvalidArchive { problem: "entry 2: expected times as RFC 3339".to_owned() },
+            "not as a rotation writes it: entry 2: expected times as RFC 3339",
+        ),
         ("ValueMissing", E::ValueMissing { version: version() }, "run rotate-secret again"),
         (
             "TimeTooShort",
