@@ -77,9 +77,12 @@ impl Census {
     /// [`OperateError::InvalidRequest`].
     pub(crate) fn two(value: Option<Value>) -> Result<Option<[Self; 2]>, OperateError> {
         let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
-        serde_json::from_value(value).map(Some).map_err(|error| OperateError::InvalidRequest {
-            member: "censuses".to_owned(),
-            problem: format!("expected two answers of reencrypt to {{\"action\":\"census\"}}, as they are: {error}"),
+        serde_json::from_value(value).map(Some).map_err(|error| {
+            // Serde's other words quote what it read.
+            let told = Some(error.to_string()).filter(|told| told.starts_with("missing field"));
+            let told = told.unwrap_or_else(|| "a member of one is of another form".to_owned());
+            let expected = "expected two answers of reencrypt to {\"action\":\"census\"}, as they are";
+            OperateError::InvalidRequest { member: "censuses".to_owned(), problem: format!("{expected}: {told}") }
         })
     }
 

@@ -141,6 +141,15 @@ async fn a_key_that_rows_need_or_may_need_stays_and_the_refusal_says_what_needs_
         (vec![first.clone(), changed(&|c| c["version"] = json!("another"))], "CensusOutdated", "different versions"),
         (vec![first.clone(), changed(&|c| c["ended"] = json!("2999-01-01T00:00:00Z"))], "CensusOutdated", "future"),
     ];
+    // What does not belong there is not repeated: the error is in logs, and in the history of the state machine.
+    for (member, misplaced) in
+        [("secret", json!(["hunter2"])), ("columns", json!("hunter2")), ("began", json!("hunter2"))]
+    {
+        let error = ask(&scene, request(&scene, &[changed(&|c| c[member] = misplaced.clone()), second.clone()])).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.error_type, "InvalidRequest", "{member}");
+        assert!(!error.message.contains("hunter2"), "{member}: {}", error.message);
+    }
     for (censuses, error_type, says) in cases {
         let error = ask(&scene, request(&scene, &censuses)).await.unwrap_err();
         assert_eq!(error.error_type, error_type, "{}", error.message);
