@@ -16,19 +16,18 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::deadline::Deadline;
 use crate::document::MAX_VALUE_BYTES;
 use crate::environment::{Environment, invalid};
 use crate::error::RotationError;
-use crate::event::VersionId;
+use crate::event::{VersionId, digest};
 use crate::keyring::{Key, KeyId, KeyMaterial, Keyring};
 use crate::protocol::{may_have_moved, read_version};
 use crate::secret::SecretText;
 use crate::store::{Described, Put, SecretStore, StoreErrorKind};
-use crate::target::http::fill;
+use crate::target::http::secret_of;
 use crate::time::{format_timestamp, parse_timestamp};
 use crate::versions::Stage;
 
@@ -91,17 +90,8 @@ impl ArchiveSettings {
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] when the name has no part for a place, or the keyring would be its own archive.
     pub fn secret(&self, name: &str) -> Result<String, RotationError> {
-        let secret = fill(&self.pattern, name, |part| Some(part.to_owned()));
-        match secret {
-            Some(secret) if secret == name => Err(invalid(SECRET, "is the keyring itself: name another secret")),
-            Some(secret) => Ok(secret),
-            None => {
-                let problem = format!(
-                    "has a place without a part in the secret's name {name}; places are {{name}} and {{1}} to {{9}}"
-                );
-                Err(invalid(SECRET, &problem))
-            }
-        }
+        let secret = secret_of(SECRET, &self.pattern, name)?;
+        if secret == name { Err(invalid(SECRET, "is the keyring itself: name another secret")) } else { Ok(secret) }
     }
 }
 
@@ -305,11 +295,7 @@ impl Archive {
             let id: KeyId = held.material.id();
             format!("{id} {retired}")
         });
-        let mut hash = Sha256::new();
-        for part in [from.map(ToString::to_string).unwrap_or_default(), format_timestamp(now)].into_iter().chain(ids) {
-            hash.update(part.as_bytes());
-            hash.update([0]);
-        }
-        VersionId::new(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>())
+        let made_from = [from.map(ToString::to_string).unwrap_or_default(), format_timestamp(now)];
+        VersionId::new(digest(made_from.into_iter().chain(ids)))
     }
 }

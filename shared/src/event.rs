@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::error::RotationError;
 use crate::secret::SecretText;
@@ -62,6 +63,17 @@ impl VersionId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The first 32 hexadecimal digits of SHA-256 (FIPS 180-4) over the parts, each followed by a zero byte: a name for what they
+/// tell together.
+pub fn digest<T: AsRef<str>>(parts: impl IntoIterator<Item = T>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_ref());
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl fmt::Display for VersionId {

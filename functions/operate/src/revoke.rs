@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rotation::error::RotationError;
-use rotation::event::VersionId;
+use rotation::event::{VersionId, digest};
 use rotation::kind::{Phase, Values};
 use rotation::protocol::ROLLBACK_RESERVE;
 use rotation::secret::SecretText;
@@ -22,7 +22,7 @@ use crate::actions::{Answer, answer};
 use crate::error::OperateError;
 use crate::operable::Operable;
 use crate::request::Action;
-use crate::secret::{Desk, LOOK_PAUSES, Mark, Marked, Seen, digest, new_version, open_rotation};
+use crate::secret::{Desk, LOOK_PAUSES, Mark, Marked, Seen, new_version, open_rotation};
 
 /// A compromise that is asked for again within this time of the version that it made is the same one. Later it is another:
 /// what is current by then is replaced as well, which is the safe side.
@@ -369,7 +369,7 @@ fn has_succeeded(seen: &Seen) -> bool {
 
 /// By this the id of a version begins that replaces a compromised one.
 fn replacing(version: &VersionId) -> String {
-    digest(&["rotation.replaces.v1", version.as_str()])
+    digest(["rotation.replaces.v1", version.as_str()])
 }
 
 fn replaces(version: &VersionId, compromised: &VersionId) -> bool {

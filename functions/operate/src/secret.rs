@@ -7,14 +7,13 @@ use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
 use rotation::document::{Document, MAX_VALUE_BYTES};
 use rotation::error::RotationError;
-use rotation::event::{Step, VersionId};
+use rotation::event::{Step, VersionId, digest};
 use rotation::kind::{Phase, Subject, Values};
 use rotation::policy::{RotationPolicy, StackPolicy};
 use rotation::protocol::{ROLLBACK_RESERVE, current_after_move, may_have_moved, read_credential, read_version};
 use rotation::secret::SecretText;
 use rotation::store::{Described, OperationStore, Put, StoreError, StoreErrorKind};
 use rotation::versions::{Admission, Admitted, Stage, Versions};
-use sha2::{Digest as _, Sha256};
 
 use crate::error::OperateError;
 use crate::operable::Operable;
@@ -55,7 +54,7 @@ impl Mark {
     /// The version stage that marks this version.
     #[must_use]
     pub fn on(self, version: &VersionId) -> Stage {
-        Stage::Other(format!("{}-{}", self.name(), &digest(&[version.as_str()])[..8]))
+        Stage::Other(format!("{}-{}", self.name(), &digest([version.as_str()])[..8]))
     }
 
     /// Whether the stage is this mark.
@@ -86,16 +85,6 @@ pub(crate) fn put_back(versions: &Versions) -> impl Iterator<Item = (&VersionId,
         let seconds = stage.as_str().strip_prefix(PUT_BACK)?.parse().ok()?;
         Some((version, stage, UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?))
     })
-}
-
-/// The first 32 hexadecimal digits of SHA-256 (FIPS 180-4) over the parts, each followed by a zero byte.
-pub(crate) fn digest(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The action that died half way, by the marks that it left on the secret. A compromise revokes as well.

@@ -6,7 +6,7 @@ use rotation::aws::{Clients, Failure, OperationClients};
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
-use rotation::event::VersionId;
+use rotation::event::{VersionId, digest};
 use rotation::store::Described;
 use rotation::time::format_timestamp;
 use serde_json::{Value, json};
@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use crate::doctor::Findings;
 use crate::error::OperateError;
 use crate::function_name;
-use crate::secret::digest;
 
 /// The longest that one of these services may take: no action waits for them for long, and none fails for them.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -166,10 +165,10 @@ impl Services {
 /// The name of the one execution for a version of a secret: of at most 80 characters, and of those that a name may have
 /// (StartExecution, Step Functions API reference).
 fn execution_name(secret: &str, version: &VersionId) -> String {
-    let of_secret = &digest(&[secret])[..12];
+    let of_secret = &digest([secret])[..12];
     let version = version.as_str();
     let usable = version.len() <= 64 && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if usable { format!("{of_secret}-{version}") } else { format!("{of_secret}-{}", digest(&[version])) }
+    if usable { format!("{of_secret}-{version}") } else { format!("{of_secret}-{}", digest([version])) }
 }
 
 fn no_answer<T>() -> Result<T, String> {

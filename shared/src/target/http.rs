@@ -251,15 +251,7 @@ impl TokenSecret {
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] when the name has no part for a place.
     pub fn of(&self, name: &str) -> Result<SecretReference, RotationError> {
-        let id = fill(&self.pattern, name, |part| Some(part.to_owned()));
-        let id = id.ok_or_else(|| {
-            invalid(
-                TOKEN_SECRET,
-                &format!(
-                    "has a place without a part in the secret's name {name}; places are {{name}} and {{1}} to {{9}}"
-                ),
-            )
-        })?;
+        let id = secret_of(TOKEN_SECRET, &self.pattern, name)?;
         Ok(SecretReference { id, field: self.field.clone() })
     }
 }
@@ -321,8 +313,15 @@ impl UrlPattern {
     }
 }
 
+/// The secret that a variable names, by a pattern with places for the name of another.
+pub(crate) fn secret_of(variable: &str, pattern: &str, name: &str) -> Result<String, RotationError> {
+    let places = "places are {name} and {1} to {9}";
+    let problem = || format!("has a place without a part in the secret's name {name}; {places}");
+    fill(pattern, name, |part| Some(part.to_owned())).ok_or_else(|| invalid(variable, &problem()))
+}
+
 /// Puts the name and its parts into a pattern; `None` when a place has no part, or the part may not stand there.
-pub(crate) fn fill(pattern: &str, name: &str, allow: impl Fn(&str) -> Option<String>) -> Option<String> {
+fn fill(pattern: &str, name: &str, allow: impl Fn(&str) -> Option<String>) -> Option<String> {
     let mut parts = pattern.split('{');
     let mut text = parts.next()?.to_owned();
     for part in parts {
