@@ -106,6 +106,12 @@ impl<T: Target> EncryptionKey<T> {
         Self { archive, ..self }
     }
 
+    /// The same with another way to the application.
+    pub fn map_target<U>(self, way: impl FnOnce(T) -> U) -> EncryptionKey<U> {
+        let Self { target, consumers, archive } = self;
+        EncryptionKey { target: target.map(|(target, token)| (way(target), token)), consumers, archive }
+    }
+
     /// How long consumers keep what they have read.
     #[must_use]
     pub fn cache_time(&self) -> Duration {

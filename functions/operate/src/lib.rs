@@ -32,10 +32,9 @@ pub mod watched;
 use std::time::Duration;
 
 use admin_token::AdminToken;
-use encryption_key::{Consumers, EncryptionKey};
+use encryption_key::EncryptionKey;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rotation::archive::ArchiveSettings;
 use rotation::aws::Clients;
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
@@ -87,12 +86,6 @@ impl Operator {
     pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
         let views = Views::default();
         let watched = |target| Watched::new(target, views.clone());
-        let keys = || {
-            let target = HttpTarget::with_token_from_environment(environment)?;
-            let target = target.map(|(target, token)| (watched(target), token));
-            let archive = ArchiveSettings::from_environment(environment)?;
-            Ok(EncryptionKey::new(target, Consumers::from_environment(environment)?).with_archive(archive))
-        };
         // A stack without keys names no secret with a token; its target is the same.
         let target = match environment.get("TARGET_TOKEN_SECRET") {
             Some(_) => HttpTarget::with_token_from_environment(environment)?.map(|(target, _)| target),
@@ -106,7 +99,7 @@ impl Operator {
             services: Services::from_environment(environment)?,
             stack: StackPolicy::from_environment(environment, &[TOKEN_SETTINGS, KEY_SETTINGS].concat())?,
             token: AdminToken::new(target.map(watched)),
-            keys: keys(),
+            keys: EncryptionKey::from_environment(environment).map(|keys| keys.map_target(watched)),
             views,
         })
     }

@@ -45,14 +45,11 @@ impl Reencryption {
         const STATE_MACHINE: &str = "REENCRYPT_STATE_MACHINE";
         const SECRET: &str = "REENCRYPT_KEY_SECRET";
         environment.refuse_unknown("REENCRYPT_", &[STATE_MACHINE, SECRET])?;
-        match (environment.get(STATE_MACHINE), environment.get(SECRET)) {
-            (None, None) => Ok(None),
-            (Some(_), None) => environment.require(SECRET).map(|_| None),
-            (None, Some(_)) => environment.require(STATE_MACHINE).map(|_| None),
-            (Some(machine), Some(secret)) => {
-                Ok(Some(Self { state_machine: machine.to_owned(), secret: secret.to_owned() }))
-            }
+        if environment.get(STATE_MACHINE).is_none() && environment.get(SECRET).is_none() {
+            return Ok(None);
         }
+        let named = |variable| environment.require(variable).map(str::to_owned);
+        Ok(Some(Self { state_machine: named(STATE_MACHINE)?, secret: named(SECRET)? }))
     }
 }
 

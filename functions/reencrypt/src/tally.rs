@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use rotation::keyring::KeyId;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::settings::ColumnName;
 
@@ -38,7 +37,6 @@ pub(crate) struct Tally {
     /// Those without a value.
     pub(crate) nulls: u64,
     /// Those that were under each key: what a census counts, and what a slice has encrypted again.
-    #[serde(deserialize_with = "by_key")]
     pub(crate) keys: BTreeMap<KeyId, u64>,
     pub(crate) unknown: u64,
     pub(crate) damaged: u64,
@@ -84,11 +82,6 @@ impl Tally {
         let room = MOST_LISTED.saturating_sub(self.unreadable.len());
         self.unreadable.extend(unreadable.into_iter().take(room));
     }
-}
-
-fn by_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<KeyId, u64>, D::Error> {
-    let keys = BTreeMap::<String, u64>::deserialize(deserializer)?;
-    keys.into_iter().map(|(key, rows)| Ok((key.parse().map_err(D::Error::custom)?, rows))).collect()
 }
 
 /// What a census of all columns has counted of one of them.
