@@ -10,12 +10,15 @@
 //!
 //! How the bytes stand in a column says an [`Encoding`]. What else is authenticated with them says [`aad`].
 //!
-//! A Tink ciphertext with a prefix names its key, and a Fernet token is signed. The others name none: their keys are tried in
-//! the order of the ring, the primary first. So [`Opened::Damaged`] is certain, but a damaged value of a format that names no key
-//! looks like one under a key that is not in the ring: both are [`Opened::Unknown`].
+//! A Tink ciphertext with a prefix names its key, and a Fernet token is signed. The others name none: the key that opened the value
+//! before is tried first, and then those of the ring in their order, the primary first. So [`Opened::Damaged`] is certain, but a
+//! damaged value of a format that names no key looks like one under a key that is not in the ring: both are [`Opened::Unknown`].
 
 pub mod aad;
 pub mod encoding;
+
+use std::cell::Cell;
+use std::iter;
 
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
@@ -107,13 +110,15 @@ pub struct RowCodec<'a> {
     format: RowFormat,
     encoding: Encoding,
     ciphers: &'a Ciphers,
+    /// The place in the ring of the key that opened the value before: the next one is most likely under it as well.
+    last: Cell<usize>,
 }
 
 impl<'a> RowCodec<'a> {
     /// A codec for the keys of a ring in the format that [`RowFormat::ring`] tells, the primary first.
     #[must_use]
     pub fn new(format: RowFormat, encoding: Encoding, ciphers: &'a Ciphers) -> Self {
-        Self { format, encoding, ciphers }
+        Self { format, encoding, ciphers, last: Cell::new(0) }
     }
 
     /// Decrypts a stored value, bound to this associated data.
@@ -152,10 +157,13 @@ impl<'a> RowCodec<'a> {
         if !self.format.fits(bytes) {
             return Opened::Damaged;
         }
-        if let Some((id, plaintext)) =
-            self.ciphers.iter().find_map(|(id, cipher)| Some((id, cipher.open_bytes(bytes, aad)?)))
-        {
-            return Opened::Under(id, plaintext);
+        let places = iter::once(self.last.get()).chain(0..);
+        let ring = places.map_while(|place| Some((place, self.ciphers.iter().nth(place)?)));
+        for (place, (id, cipher)) in ring {
+            if let Some(plaintext) = cipher.open_bytes(bytes, aad) {
+                self.last.set(place);
+                return Opened::Under(id, plaintext);
+            }
         }
         let named = self.ciphers.iter().any(|(_, cipher)| cipher.is_named_by(bytes));
         if named { Opened::Damaged } else { Opened::Unknown }

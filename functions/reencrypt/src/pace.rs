@@ -19,6 +19,7 @@ pub(crate) struct Throttle {
     only_reads: bool,
     rows: Cell<usize>,
     free_at: Cell<Instant>,
+    ended_at: Cell<Instant>,
 }
 
 impl Throttle {
@@ -36,8 +37,9 @@ impl Throttle {
     }
 
     fn new(pace: Pace, most: usize, only_reads: bool) -> Self {
-        let (rows, free_at) = (Cell::new(FIRST_BATCH.min(most)), Cell::new(Instant::now()));
-        Self { pace, most, only_reads, rows, free_at }
+        let now = Instant::now();
+        let rows = Cell::new(FIRST_BATCH.min(most));
+        Self { pace, most, only_reads, rows, free_at: Cell::new(now), ended_at: Cell::new(now) }
     }
 
     /// How many rows the next statement should take.
@@ -68,8 +70,15 @@ impl Throttle {
         self.rows.set((self.rows.get() * 2).min(self.most));
     }
 
+    /// A statement of so many rows, sent at `began`, has ended. It may have waited for the one before it.
+    pub(crate) fn ended(&self, rows: usize, began: Instant) {
+        let now = Instant::now();
+        let before = self.ended_at.replace(now);
+        self.took(rows, now - before.max(began));
+    }
+
     /// A statement of so many rows took so long: the next ones are to take about `batch_time`.
-    pub(crate) fn took(&self, rows: usize, time: Duration) {
+    fn took(&self, rows: usize, time: Duration) {
         let (now, target) = (self.rows.get(), self.pace.batch_time);
         if time > target {
             let share = (target.as_secs_f64() / time.as_secs_f64()).max(0.25);

@@ -1,13 +1,15 @@
 //! The rows of a range, encrypted again under the primary key.
 //!
 //! Three stages work at once, so that neither the database nor this process waits for the other: one reads the next batch, one
-//! decrypts and encrypts, one writes. A batch is one `UPDATE` that replaces only values which are still as they were read. What the
-//! application wrote in between stays, and is looked at again. The rows are the only record of how far the work is: to kill this
+//! decrypts and encrypts, one writes. A batch is one `UPDATE` of only those rows which nobody has written since they were read. What
+//! the application wrote in between stays, and is looked at again. The rows are the only record of how far the work is: to kill this
 //! process at any moment loses nothing.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
@@ -30,6 +32,8 @@ use crate::tally::{Tally, Unreadable};
 
 /// After so many rows the connections get a turn: everything runs on one thread.
 pub(crate) const SHARE: usize = 32;
+/// Batches that are sent to the database at once: it finds the next one waiting when it has written one.
+const AT_ONCE: usize = 2;
 /// More rows that were not written than these are looked at again before the range goes on.
 const MOST_AGAIN: usize = 10_000;
 /// How often rows that others have locked are tried again.
@@ -107,11 +111,12 @@ impl Slice<'_> {
         rng: &mut StdRng,
     ) -> Result<(Sliced, Option<String>), ReencryptError> {
         let (mut sliced, mut again, mut last) = (Sliced::new(), Again::default(), None);
-        while let Some(Work { batch, anew }) = works.recv().await {
-            if !anew.is_empty() {
-                self.write(throttle, &batch.rows, anew, &mut sliced, &mut again).await?;
-            }
-            last = Some(batch.last);
+        let works = stream::poll_fn(|context| works.poll_recv(context));
+        let mut written = pin!(works.map(|work| self.write(throttle, work)).buffered(AT_ONCE));
+        while let Some((of_batch, not_written, key)) = written.try_next().await? {
+            sliced = sliced.and(of_batch);
+            again.0.extend(not_written.0);
+            last = Some(key);
             if again.0.len() >= MOST_AGAIN {
                 self.look_again(codec, throttle, &mut sliced, &mut again, rng).await?;
             }
@@ -120,32 +125,32 @@ impl Slice<'_> {
         Ok((sliced, last))
     }
 
-    /// Writes one batch.
+    /// Writes one batch: the counts, the rows that were not written, and the key of the last row.
     async fn write(
         &self,
         throttle: &Throttle,
-        rows: &[Row],
-        anew: Vec<Anew>,
-        sliced: &mut Sliced,
-        again: &mut Again,
-    ) -> Result<(), ReencryptError> {
-        let (changes, from) = changes(rows, anew)?;
+        Work { batch, anew }: Work,
+    ) -> Result<(Sliced, Again, String), ReencryptError> {
+        let (mut sliced, mut again) = (Sliced::new(), Again::default());
+        let (changes, from) = changes(&batch.rows, anew)?;
+        if changes.is_empty() {
+            return Ok((sliced, again, batch.last));
+        }
         throttle.admit(changes.len(), self.stop).await;
         let began = Instant::now();
         match self.source.write(&self.writing, &changes, Busy::Wait).await {
             Ok(written) => {
-                throttle.took(changes.len(), began.elapsed());
-                let before = again.0.len();
-                sliced.note(&changes, &from, &written, again)?;
-                sliced.overtaken += (again.0.len() - before) as u64;
-                Ok(())
+                throttle.ended(changes.len(), began);
+                sliced.note(&changes, &from, &written, &mut again)?;
+                sliced.overtaken += again.0.len() as u64;
             }
             Err(Trouble::Busy(_)) => {
                 throttle.was_in_the_way();
-                self.write_free(&changes, &from, sliced, again).await
+                self.write_free(&changes, &from, &mut sliced, &mut again).await?;
             }
-            Err(Trouble::Failed(error)) => Err(error),
+            Err(Trouble::Failed(error)) => return Err(error),
         }
+        Ok((sliced, again, batch.last))
     }
 
     /// Writes the rows that nobody has locked.
@@ -258,7 +263,7 @@ fn changes(rows: &[Row], anew: Vec<Anew>) -> Result<(Vec<Change<'_>>, Vec<KeyId>
     let mut keys = Vec::with_capacity(anew.len());
     for Anew { row, from, stored } in anew {
         let row = Stored(&rows[row]);
-        changes.push(Change { key: row.key()?, old: row.value()?.unwrap_or_default(), new: stored });
+        changes.push(Change { key: row.key()?, version: row.version()?, new: stored });
         keys.push(from);
     }
     Ok((changes, keys))

@@ -132,7 +132,7 @@ impl<'a> Source<'a> {
         if key_name == name.column {
             return Err(unusable("is the table's primary key".to_owned()));
         }
-        let mut read = vec![format!("t.{key}::pg_catalog.text"), value_of(kind, &value)];
+        let mut read = vec![format!("t.{key}::pg_catalog.text"), "t.xmin".to_owned(), value_of(kind, &value)];
         for column in &column.aad {
             let (quoted, kind, _) = attribute(column).await?;
             read.push(value_of(if kind == "bytes" { Kind::Bytes } else { Kind::Text }, &quoted));
@@ -178,8 +178,8 @@ impl<'a> Source<'a> {
         session.query(&statement, &[(&keys, Type::TEXT_ARRAY)]).await
     }
 
-    /// Replaces values that are still as they were read, and tells the keys of those rows. The changes are in the order of their
-    /// keys: between the first and the last of them the database looks, and not in the whole table, to join both. A row that another transaction
+    /// Replaces the values of rows that nobody has written since they were read, and tells the keys of those rows. Whoever writes a
+    /// row makes a new version of it, with the id of another transaction. The changes are in the order of their keys: between the first and the last of them the database looks, and not in the whole table, to join both. A row that another transaction
     /// has locked is waited for, or left out.
     pub(crate) async fn write(
         &self,
@@ -188,14 +188,9 @@ impl<'a> Source<'a> {
         busy: Busy,
     ) -> Result<Vec<Row>, Trouble> {
         let Self { table, value, key, key_type, .. } = self;
-        let (kind, array, same) = match self.kind {
-            // Equal byte by byte, whatever the column's type and collation take for equal.
-            Kind::Text => (
-                "text",
-                Type::TEXT_ARRAY,
-                format!("t.{value}::pg_catalog.text COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) v.old"),
-            ),
-            Kind::Bytes => ("bytea", Type::BYTEA_ARRAY, format!("t.{value} = v.old")),
+        let (kind, array) = match self.kind {
+            Kind::Text => ("text", Type::TEXT_ARRAY),
+            Kind::Bytes => ("bytea", Type::BYTEA_ARRAY),
         };
         let between = |row: &str| {
             format!("{row}.{key} >= $4::pg_catalog.text::{key_type} AND {row}.{key} <= $5::pg_catalog.text::{key_type}")
@@ -210,18 +205,18 @@ impl<'a> Source<'a> {
         };
         let statement = format!(
             "UPDATE {table} AS t SET {value} = v.new \
-             FROM (SELECT pg_catalog.unnest($1::pg_catalog.text[]) AS id, pg_catalog.unnest($2::pg_catalog.{kind}[]) AS old, pg_catalog.unnest($3::pg_catalog.{kind}[]) AS new) AS v \
-             WHERE t.{key} = v.id::{key_type} AND {} AND {same}{free} RETURNING v.id",
+             FROM (SELECT pg_catalog.unnest($1::pg_catalog.text[]) AS id, pg_catalog.unnest($2::pg_catalog.xid[]) AS version, pg_catalog.unnest($3::pg_catalog.{kind}[]) AS new) AS v \
+             WHERE t.{key} = v.id::{key_type} AND {} AND t.xmin OPERATOR(pg_catalog.=) v.version{free} RETURNING v.id",
             between("t")
         );
         let (Some(first), Some(last)) = (changes.first(), changes.last()) else { return Ok(vec![]) };
         let (first, last) = (first.key, last.key);
         let keys: Vec<&str> = changes.iter().map(|change| change.key).collect();
-        let old: Vec<Raw<'_>> = changes.iter().map(|change| Raw(change.old)).collect();
+        let versions: Vec<Raw<'_>> = changes.iter().map(|change| Raw(change.version)).collect();
         let new: Vec<Raw<'_>> = changes.iter().map(|change| Raw(&change.new)).collect();
         let parameters: &[Parameter<'_>] = &[
             (&keys, Type::TEXT_ARRAY),
-            (&old, array.clone()),
+            (&versions, Type::XID_ARRAY),
             (&new, array),
             (&first, Type::TEXT),
             (&last, Type::TEXT),
@@ -283,11 +278,11 @@ pub(crate) enum Busy {
     Skip,
 }
 
-/// A value that is to replace another.
+/// A value that is to replace the one of a version of a row.
 #[derive(Debug)]
 pub(crate) struct Change<'a> {
     pub(crate) key: &'a str,
-    pub(crate) old: &'a [u8],
+    pub(crate) version: &'a [u8],
     pub(crate) new: Vec<u8>,
 }
 
@@ -301,14 +296,19 @@ impl<'a> Stored<'a> {
         get(self.0, 0)
     }
 
+    /// Which version of the row this is.
+    pub(crate) fn version(self) -> Result<&'a [u8], ReencryptError> {
+        Ok(get::<Raw<'a>>(self.0, 1)?.0)
+    }
+
     /// The value; `None` when it is null.
     pub(crate) fn value(self) -> Result<Option<&'a [u8]>, ReencryptError> {
-        Ok(get::<Option<Raw<'a>>>(self.0, 1)?.map(|raw| raw.0))
+        Ok(get::<Option<Raw<'a>>>(self.0, 2)?.map(|raw| raw.0))
     }
 
     /// The columns of the associated data; `None` when one is null.
     pub(crate) fn aad(self) -> Result<Option<Vec<&'a [u8]>>, ReencryptError> {
-        let columns = (2..self.0.len()).map(|column| Ok(get::<Option<Raw<'a>>>(self.0, column)?.map(|raw| raw.0)));
+        let columns = (3..self.0.len()).map(|column| Ok(get::<Option<Raw<'a>>>(self.0, column)?.map(|raw| raw.0)));
         columns.collect()
     }
 }

@@ -125,11 +125,16 @@ impl Cipher for FernetCipher {
         }
         let mut iv = [0; IV_BYTES];
         rng.fill_bytes(&mut iv);
-        let mut token = [&[VERSION][..], &seconds.to_be_bytes(), &iv].concat();
-        // Padding takes 1 to 16 bytes.
-        let mut text = Zeroizing::new([plaintext, &[0; BLOCK_BYTES]].concat());
         let encryptor = cbc::Encryptor::<Aes128>::new_from_slices(self.encryption_key(), &iv).ok()?;
-        token.extend_from_slice(encryptor.encrypt_padded::<Pkcs7>(&mut text, plaintext.len()).ok()?);
+        // Padding takes 1 to 16 bytes. The text is encrypted where it will stand.
+        let mut token = Vec::with_capacity(HEADER_BYTES + plaintext.len() + BLOCK_BYTES + HMAC_BYTES);
+        token.push(VERSION);
+        token.extend_from_slice(&seconds.to_be_bytes());
+        token.extend_from_slice(&iv);
+        token.extend_from_slice(plaintext);
+        token.resize(token.len() + BLOCK_BYTES, 0);
+        let encrypted = encryptor.encrypt_padded::<Pkcs7>(&mut token[HEADER_BYTES..], plaintext.len()).ok()?.len();
+        token.truncate(HEADER_BYTES + encrypted);
         let signature = self.signature.clone().chain_update(&token).finalize().into_bytes();
         token.extend_from_slice(&signature);
         Some(token)
