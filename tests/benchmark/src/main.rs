@@ -1,5 +1,5 @@
 //! What a rotation costs, against a function that does nothing: `cargo run --package benchmark`. What a sweep over many
-//! secrets costs: `cargo run --package benchmark -- fleet 10000`. What re-encryption of rows costs: `… -- rows 1000000`.
+//! secrets costs: `cargo run --package benchmark -- fleet 10000`. What re-encryption of rows costs: `… -- rows 1000000`, and how that grows: `… -- rows 1000000 5000000`.
 //!
 //! All are release builds, measured in turns in one run, so that the ratio holds where the times do not. The sandbox
 //! is spoken to without TLS; a real connection adds a handshake to the first call of each process.
@@ -29,8 +29,9 @@ async fn main() -> Result<(), Failure> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => rotations().await,
         ["fleet", secrets] => fleet::measure(secrets.parse()?).await,
-        ["rows", rows] => rows::measure(rows.parse()?).await,
-        _ => Err("usage: cargo run --package benchmark [-- fleet NUMBER | -- rows NUMBER]".into()),
+        ["rows", rows] => rows::measure(rows.parse()?, rows.parse()?).await,
+        ["rows", rows, most] => rows::measure(rows.parse()?, most.parse()?).await,
+        _ => Err("usage: cargo run --package benchmark [-- fleet NUMBER | -- rows NUMBER [LARGEST]]".into()),
     }
 }
 

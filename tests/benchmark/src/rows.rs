@@ -74,10 +74,11 @@ struct Bench {
     functions: usize,
 }
 
-/// Measures everything with so many rows.
-pub(crate) async fn measure(rows: u64) -> Result<(), Failure> {
+/// Compares with so many rows, and measures how time and memory grow up to the most.
+pub(crate) async fn measure(rows: u64, most: u64) -> Result<(), Failure> {
     let mut bench = Bench::start().await?;
     let mut costs: BTreeMap<&str, Vec<Cost>> = BTreeMap::new();
+    let all = format!("0-{}", std::thread::available_parallelism()?.get() - 1);
     for _ in 0..ROUNDS {
         bench.table(rows).await?;
         costs.entry("update").or_default().push(bench.update().await?);
@@ -85,6 +86,13 @@ pub(crate) async fn measure(rows: u64) -> Result<(), Failure> {
         costs.entry("slice").or_default().push(bench.slices(rows, 1).await?);
         bench.table(rows).await?;
         costs.entry("two").or_default().push(bench.slices(rows, 2).await?);
+        bench.table(rows).await?;
+        bench.run_on("0")?;
+        costs.entry("core").or_default().push(bench.slices(rows, 1).await?);
+        bench.run_on("0,1")?;
+        bench.table(rows).await?;
+        costs.entry("cores").or_default().push(bench.slices(rows, 2).await?);
+        bench.run_on(&all)?;
     }
     bench.table(rows).await?;
     costs.entry("script").or_default().push(bench.script(rows).await?);
@@ -99,23 +107,27 @@ pub(crate) async fn measure(rows: u64) -> Result<(), Failure> {
         ("one UPDATE with constant bytes", "update"),
         ("reencrypt, one slice", "slice"),
         ("reencrypt, two slices at once", "two"),
+        ("reencrypt, one slice, all processes on one core", "core"),
+        ("reencrypt, two slices at once, on two cores", "cores"),
         ("Python: MultiFernet, psycopg, batches of 1000", "script"),
     ] {
         let Cost { seconds, client, server, memory } = median(&costs[job]);
         let (rate, ratio) = (rows as f64 / seconds, least.seconds / seconds);
         println!("| {what} | {seconds:.2} | {rate:.0} | {ratio:.2} | {client:.2} | {server:.2} | {memory:.1} |");
     }
-    let [slice, two, script] = ["slice", "two", "script"].map(|job| median(&costs[job]).seconds);
+    let [slice, two, core, cores, script] =
+        ["slice", "two", "core", "cores", "script"].map(|job| median(&costs[job]).seconds);
     println!(
-        "\none slice is {:.1} times as fast as the script, and two slices {:.2} times as fast as one\n",
+        "\none slice is {:.1} times as fast as the script; two slices are {:.2} times as fast as one, and {:.2} times where each has a core\n",
         script / slice,
-        slice / two
+        slice / two,
+        core / cores
     );
 
     println!("| rows | slice: seconds | memory, MB | census: seconds | rows/s | statements | memory, MB |");
     println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
-    let sizes = std::iter::successors(Some(10_000), |size| Some(size * 10)).take_while(|size| *size < rows);
-    for size in sizes.chain([rows]) {
+    let sizes = std::iter::successors(Some(10_000), |size| Some(size * 10)).take_while(|size| *size < most);
+    for size in sizes.chain([most]) {
         bench.table(size).await?;
         let slice = bench.slices(size, 1).await?;
         let before = bench.statements().await?;
@@ -277,6 +289,18 @@ impl Bench {
             memory_mb: 256,
         })?;
         Ok(name)
+    }
+
+    /// Lets the server and the functions run on these cores: processes inherit it.
+    fn run_on(&self, cores: &str) -> Result<(), Failure> {
+        for process in [self.server.process()?, std::process::id()] {
+            let mut taskset = Command::new("taskset");
+            let done = taskset.args(["--all-tasks", "--cpu-list", "--pid", cores, &process.to_string()]).output()?;
+            if !done.status.success() {
+                return Err(String::from_utf8_lossy(&done.stderr).into_owned().into());
+            }
+        }
+        Ok(())
     }
 
     /// The answer, the processor time in seconds and the memory in MB.
