@@ -196,9 +196,13 @@ impl Bench {
     /// The least that a rewriting of all rows costs.
     async fn update(&self) -> Result<Cost, Failure> {
         let before = self.processor_time()?;
+        // As the others do: a connection that has filled the table has its pages at hand.
         let began = Instant::now();
-        self.sql.batch_execute("UPDATE rows SET token = repeat('x', 204)").await?;
+        let sql = self.server.connect().await?;
+        sql.batch_execute("UPDATE rows SET token = repeat('x', 204)").await?;
         let seconds = began.elapsed().as_secs_f64();
+        drop(sql);
+        self.disconnected().await?;
         Ok(Cost { seconds, client: 0.0, server: self.processor_time()? - before, memory: 0.0 })
     }
 
