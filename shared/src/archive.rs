@@ -31,8 +31,13 @@ use crate::target::http::secret_of;
 use crate::time::{format_timestamp, parse_timestamp};
 use crate::versions::Stage;
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a retired key is kept, unless the stack sets `KEY_ARCHIVE_RETENTION`: longer than a year of backups.
-pub const DEFAULT_RETENTION: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+pub const DEFAULT_RETENTION: Duration = DAY.saturating_mul(400);
+/// The shortest that a stack can set: a retirement that was wrong is noticed, and undone, in that time.
+pub const SHORTEST_RETENTION: Duration = DAY.saturating_mul(30);
+/// The longest: ten years, which every time can be moved by.
+pub const LONGEST_RETENTION: Duration = DAY.saturating_mul(3650);
 
 const SECRET: &str = "KEY_ARCHIVE_SECRET";
 const RETENTION: &str = "KEY_ARCHIVE_RETENTION";
@@ -60,13 +65,17 @@ impl ArchiveSettings {
     /// | variable | meaning | default |
     /// | --- | --- | --- |
     /// | `KEY_ARCHIVE_SECRET` | name or ARN of the secret with the keys; `{name}` stands for the keyring's name and `{1}`, `{2}`, … for its parts between slashes | no archive |
-    /// | `KEY_ARCHIVE_RETENTION` | how long a retired key is kept | `400d` |
+    /// | `KEY_ARCHIVE_RETENTION` | how long a retired key is kept, `30d` to `3650d` | `400d` |
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] names the variable.
     pub fn from_environment(environment: &Environment) -> Result<Option<Self>, RotationError> {
         environment.refuse_unknown("KEY_ARCHIVE_", &[SECRET, RETENTION])?;
         let retention = environment.duration(RETENTION)?;
+        if retention.is_some_and(|retention| !(SHORTEST_RETENTION..=LONGEST_RETENTION).contains(&retention)) {
+            let problem = "expected 30d to 3650d: longer than any backup is kept that may be restored";
+            return Err(invalid(RETENTION, problem));
+        }
         let Some(pattern) = environment.get(SECRET) else {
             return match retention {
                 None => Ok(None),
@@ -263,7 +272,8 @@ impl Archive {
             let since = next[at].retired;
             next[at].retired = retired.then(|| since.unwrap_or(now));
         }
-        next.retain(|held| held.retired.is_none_or(|retired| retired + wanted.retention > now));
+        let end = |held: &Archived| held.retired?.checked_add(wanted.retention);
+        next.retain(|held| end(held).is_none_or(|end| end > now));
         (next != self.0).then_some(Self(next))
     }
 

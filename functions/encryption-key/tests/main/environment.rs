@@ -1,5 +1,6 @@
 //! What a stack sets, and what is found out at start-up.
 
+use rotation::archive::ArchiveSettings;
 use rotation::kind::{SecretKind as _, SecretReference};
 use rotation::policy::MAX_OVERLAP;
 
@@ -102,4 +103,18 @@ fn the_name_of_the_tokens_secret_is_made_of_the_name_of_the_key() {
     let error = read(&[URL, PATTERN]).unwrap().credential("shop").unwrap_err();
     assert_eq!(error.name(), "InvalidConfiguration");
     assert!(error.to_string().contains("a place without a part in the secret's name shop"), "{error}");
+}
+
+#[test]
+fn a_retired_key_stays_in_the_archive_for_a_month_at_least_and_for_ten_years_at_most() {
+    const RETENTION: &str = "KEY_ARCHIVE_RETENTION";
+    let archive = ("KEY_ARCHIVE_SECRET", "{name}-archive");
+    for (text, days) in [("", 400), ("30d", 30), ("720h", 30), ("400d", 400), ("3650d", 3650)] {
+        let settings = ArchiveSettings::from_environment(&environment(&[archive, (RETENTION, text)])).unwrap().unwrap();
+        assert_eq!(settings, ArchiveSettings::new(archive.1.to_owned(), days * DAY), "{text}");
+    }
+    for text in ["0d", "0s", "29d", "719h", "3650d 1s", "500000000000y"] {
+        assert_refused(&[archive, (RETENTION, text)], RETENTION, "expected 30d to 3650d");
+    }
+    assert_refused(&[(RETENTION, "400d")], RETENTION, "is set, but KEY_ARCHIVE_SECRET is not");
 }

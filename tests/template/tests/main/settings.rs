@@ -409,6 +409,17 @@ fn windows_are_hours_of_one_day() {
 }
 
 #[test]
+fn a_retired_key_is_kept_for_a_month_at_least_and_for_ten_years_at_most() {
+    let parameter = &templates().written(MAIN)["Parameters"]["KeyArchiveRetention"];
+    let pattern = Regex::new(&format!("^(?:{})$", parameter["AllowedPattern"].as_str().unwrap())).unwrap();
+    for days in 0..=11_000 {
+        // What the functions take.
+        assert_eq!(pattern.is_match(&format!("{days}d")), (30..=3650).contains(&days), "{days}d");
+    }
+    assert!(["400", "9600h", "0400d", "400d 1h", ""].iter().all(|retention| !pattern.is_match(retention)));
+}
+
+#[test]
 fn samconfig_names_parameters_that_exist() {
     let config = std::fs::read_to_string(root().join("samconfig.toml")).unwrap();
     let templates = templates();
