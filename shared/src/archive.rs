@@ -186,7 +186,7 @@ impl ToArchive {
     ) -> Result<(), RotationError> {
         let (text, from) = (next.text(), described.versions.holder(&Stage::Current));
         if text.len() > MAX_VALUE_BYTES {
-            return Err(RotationError::ValueTooLarge { bytes: text.len() });
+            return Err(RotationError::ArchiveFull { bytes: text.len() });
         }
         let version = next.version(from, described.as_of);
         let stage = Stage::Other(STAGE.to_owned());
@@ -196,6 +196,8 @@ impl ToArchive {
             let kind = StoreErrorKind::Conflict;
             return Err(crate::store::StoreError { operation: "PutSecretValue", kind, detail }.into());
         }
+        // The first version of a secret is current as it is stored (Secrets Manager API reference, PutSecretValue). Whether the move to
+        // where the stage is already succeeds is not on record; a refusal has the archive looked at again.
         Ok(store.move_stage(&self.secret, Stage::Current, from, Some(&version)).await?)
     }
 }

@@ -185,6 +185,14 @@ pub enum RotationError {
         /// Why.
         reason: Box<RotationError>,
     },
+    /// The archive has no room for another key.
+    #[error(
+        "it would have {bytes} bytes and Secrets Manager takes 65536; it holds every key that became current, and lets go only of those that were retired KEY_ARCHIVE_RETENTION ago: take out the entries that are in no ring and that no backup needs, or name an empty secret in KEY_ARCHIVE_SECRET and keep this one; nothing was written"
+    )]
+    ArchiveFull {
+        /// The size it would have.
+        bytes: usize,
+    },
     /// A key could not be put into the archive, or not be read back from it.
     #[error("the archive of keys, secret {secret}, cannot be used: {reason}")]
     ArchiveUnavailable {
@@ -421,6 +429,7 @@ impl RotationError {
             Self::KeyringUnproven { .. } => "KeyringUnproven",
             Self::CredentialUnavailable { .. } => "CredentialUnavailable",
             Self::ArchiveUnavailable { .. } => "ArchiveUnavailable",
+            Self::ArchiveFull { .. } => "ArchiveFull",
             Self::InvalidArchive { .. } => "InvalidArchive",
             Self::ValueMissing { .. } => "ValueMissing",
             Self::TimeTooShort { .. } => "TimeTooShort",

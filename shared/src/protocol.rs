@@ -344,11 +344,12 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             return Err(changed());
         }
         self.kind.check_succession(&subject, &old, &new, pending.created)?;
-        self.archive(rotation, &new).await?;
 
         let values = Values { old: Some(&old), new: &new };
         self.require_time_to_promote(rotation.deadline)?;
         self.kind.test(&subject, values, Phase::BeforePromotion, rotation.deadline, rng).await?;
+        // What fails its proof never becomes current, and would stay in the archive.
+        self.archive(rotation, &new).await?;
         self.require_time_to_promote(rotation.deadline)?;
         self.promote(rotation, Some(current_id)).await?;
 

@@ -123,6 +123,11 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             "the archive of keys, secret shop/key-archive, cannot be used: the current value is empty",
         ),
         (
+            "ArchiveFull",
+            E::ArchiveFull { bytes: 65_537 },
+            "it would have 65537 bytes and Secrets Manager takes 65536; it holds every key that became current",
+        ),
+        (
             "InvalidArchive",
             E::InvalidArchive { problem: "entry 2: expected times as RFC 3339".to_owned() },
             "not as a rotation writes it: entry 2: expected times as RFC 3339",

@@ -114,8 +114,8 @@ impl State {
         self.attach(Stage::Current, version);
     }
 
-    /// PutSecretValue under stages of one's own, which come from wherever they are. Whether that abandons an open rotation is not
-    /// on record.
+    /// PutSecretValue under stages of one's own, which come from wherever they are. The first version of a secret is current as well.
+    /// Whether that abandons an open rotation is not on record.
     pub(crate) fn put_private(
         &mut self,
         version: &VersionId,
@@ -124,6 +124,9 @@ impl State {
         abandons: bool,
         now: SystemTime,
     ) -> Result<(), Refusal> {
+        if self.versions.is_empty() {
+            self.attach(Stage::Current, version);
+        }
         match self.value(version) {
             Some(old) if *old == value => {}
             Some(_) => return Err(Refusal::Exists),

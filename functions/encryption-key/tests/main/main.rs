@@ -2,6 +2,7 @@
 //! anything, and whole rotations with a small Secrets Manager and an application that reports its keys.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as promised")]
 
+mod archive;
 mod environment;
 mod kind;
 mod proof;

@@ -99,6 +99,26 @@ async fn no_key_becomes_current_that_is_not_in_the_archive_and_the_error_names_i
     assert!(fail_to_rotate(&scene).await.message.contains("scheduled for deletion"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_fails_its_proof_before_promotion_fills_no_archive() {
+    let mut plan = once(Plan::key_json(&key_secret(&bare_key(KeyFormat::Raw, 1)), KeyFormat::Raw));
+    plan.environment.push(("TARGET_TIMEOUT", "1s".to_owned()));
+    let scene = with_archive(plan).await;
+    rotate(&scene).await;
+    let (before, kept) = (current(&scene).await, archived(&scene).await);
+    scene.sandbox.advance(std::time::Duration::from_secs(2 * 3600)).await.unwrap();
+    // It proves itself to testSecret, and an instance is gone when finishSecret asks again.
+    let hold = hold_before(&scene, sandbox::Step::Finish, 500);
+    begin_until(&scene, hold).await;
+    assert!(scene.balancer.remove(scene.instances[1].address()));
+    assert!(!end(&scene).await.is_success());
+    assert_eq!((current(&scene).await, archived(&scene).await), (before, kept));
+    // It is archived when it becomes current.
+    scene.balancer.add(scene.instances[1].address());
+    assert!(take_up(&scene).await.is_success(), "{}", log(&scene));
+    assert_eq!(archived(&scene).await, ids(&ring_at(&scene, KeyFormat::Raw, "AWSCURRENT").await.unwrap()));
+}
+
 /// At every call that the rotation makes, before and after its effect.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_that_is_killed_at_any_call_leaves_no_current_key_that_is_not_in_the_archive() {
