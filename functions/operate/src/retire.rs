@@ -1,7 +1,7 @@
 //! `retire` takes keys out of a keyring that no stored row needs any more.
 //!
 //! What it believes is two censuses of all rows, as the function `reencrypt` answers them: of the ring as it is now, complete, with
-//! no row under the key and none that cannot be opened, and so far apart that whoever still encrypted with an older ring at the
+//! no row under the key and none that cannot be opened, of the same columns, and so far apart that whoever still encrypted with an older ring at the
 //! first one has stopped, and what it wrote was counted by the second.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,13 +49,29 @@ pub struct Census {
 /// The rows of one column.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Counted {
+    schema: String,
     table: String,
     column: String,
+    /// All that were read, and those without a value.
+    rows: u64,
+    nulls: u64,
     /// Rows by the key that opens them.
     keys: BTreeMap<KeyId, u64>,
     /// Rows that no key of the ring opens, and rows whose value is no ciphertext or not intact.
     unknown: u64,
     damaged: u64,
+}
+
+impl Counted {
+    fn name(&self) -> String {
+        format!("{}.{}.{}", self.schema, self.table, self.column)
+    }
+
+    /// Whether it says of every row under which key it is, or why it is under none.
+    fn is_whole(&self) -> bool {
+        let counted = [self.nulls, self.unknown, self.damaged].into_iter().chain(self.keys.values().copied());
+        counted.into_iter().try_fold(0_u64, u64::checked_add) == Some(self.rows)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -95,6 +111,15 @@ impl Census {
         if self.superseded {
             return outdated("was overtaken by another version of the ring: count again");
         }
+        let mut columns = BTreeSet::new();
+        for column in &self.columns {
+            if !column.is_whole() {
+                return outdated(&format!("does not say what became of every row of {}", column.name()));
+            }
+            if !columns.insert(column.name()) {
+                return outdated(&format!("has {} twice", column.name()));
+            }
+        }
         match self.ended {
             Some(ended) if ended < self.began => outdated("ends before it begins"),
             Some(Time(ended)) if self.next.is_none() && !self.columns.is_empty() => Ok(ended),
@@ -102,9 +127,13 @@ impl Census {
         }
     }
 
+    fn columns(&self) -> BTreeSet<String> {
+        self.columns.iter().map(Counted::name).collect()
+    }
+
     /// Rows of this key that were counted; `None` when some column was counted without it.
     fn rows(&self, key: KeyId) -> Option<u64> {
-        self.columns.iter().map(|column| column.keys.get(&key)).sum()
+        self.columns.iter().try_fold(0_u64, |rows, column| Some(rows.saturating_add(*column.keys.get(&key)?)))
     }
 }
 
@@ -125,6 +154,16 @@ impl<'a> Evidence<'a> {
             let problem = format!("they are of different versions, {} and {}", first.version, second.version);
             return Err(OperateError::CensusOutdated { problem });
         }
+        let (first_columns, second_columns) = (first.columns(), second.columns());
+        let by_one: Vec<&str> = first_columns.symmetric_difference(&second_columns).map(String::as_str).collect();
+        if !by_one.is_empty() {
+            // No other second census makes it good: those who go on ask for both again.
+            let problem = format!(
+                "rows of {} were counted by one of the censuses only, and may need any key: count both times with the same REENCRYPT_COLUMNS",
+                by_one.join(", ")
+            );
+            return Err(OperateError::KeysStillNeeded { problem });
+        }
         let from = first_ended + apart;
         if second.began.0 < from {
             return Err(OperateError::CensusesTooClose { apart, from });
@@ -133,11 +172,13 @@ impl<'a> Evidence<'a> {
             let problem = format!("the second ends in the future, at {}", format_timestamp(second_ended));
             return Err(OperateError::CensusOutdated { problem });
         }
-        for Counted { table, column, unknown, damaged, .. } in censuses.iter().flat_map(|census| &census.columns) {
+        for column in censuses.iter().flat_map(|census| &census.columns) {
+            let Counted { unknown, damaged, .. } = column;
             if unknown + damaged > 0 {
                 let problem = format!(
-                    "{} rows of {table}.{column} cannot be opened ({unknown} with no key of the ring, {damaged} are damaged), and may need any key: the census lists them",
-                    unknown + damaged
+                    "{} rows of {} cannot be opened ({unknown} with no key of the ring, {damaged} are damaged), and may need any key: the census lists them",
+                    unknown + damaged,
+                    column.name()
                 );
                 return Err(OperateError::KeysStillNeeded { problem });
             }
@@ -151,14 +192,14 @@ impl<'a> Evidence<'a> {
         let [_, second] = self.censuses;
         let Some(at) = put_back(&seen.secret.versions).map(|(_, _, at)| at).max() else { return Ok(()) };
         // The move came as long after that as an invocation lives, at most.
-        let from = at + LONGEST_INVOCATION + self.apart;
-        if second.began.0 >= from {
+        let from = at.checked_add(LONGEST_INVOCATION + self.apart);
+        if from.is_some_and(|from| second.began.0 >= from) {
             return Ok(());
         }
         let problem = format!(
             "a rollback was put back at {}, whose ring may be in use: the second has to begin from {} on",
             format_timestamp(at),
-            format_timestamp(from)
+            format_timestamp(from.unwrap_or(at))
         );
         Err(OperateError::CensusOutdated { problem })
     }

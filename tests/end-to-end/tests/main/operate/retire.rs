@@ -104,10 +104,14 @@ async fn a_key_that_rows_need_or_may_need_stays_and_the_refusal_says_what_needs_
     let too_soon = census(&scene, KeyFormat::Raw, 0).await;
     scene.sandbox.advance(GAP + Duration::from_secs(1)).await.unwrap();
     let second = census(&scene, KeyFormat::Raw, 0).await;
-    let changed = |change: &dyn Fn(&mut Value)| {
-        let mut census = second.clone();
+    let with = |census: &Value, change: &dyn Fn(&mut Value)| {
+        let mut census = census.clone();
         change(&mut census);
         census
+    };
+    let changed = |change: &dyn Fn(&mut Value)| with(&second, change);
+    let cannot_open = |why: &str, rows: u64| {
+        changed(&|c| (c["columns"][0][why], c["columns"][0]["rows"]) = (json!(rows), json!(100 + rows)))
     };
     let cases = [
         (vec![first.clone(), too_soon], "CensusesTooClose", "1455 minutes after"),
@@ -115,12 +119,57 @@ async fn a_key_that_rows_need_or_may_need_stays_and_the_refusal_says_what_needs_
         (vec![first.clone()], "InvalidRequest", "two answers"),
         (vec![first.clone(), json!({ "columns": [] })], "InvalidRequest", "missing field"),
         (vec![first.clone(), census(&scene, KeyFormat::Raw, 3).await], "KeysStillNeeded", "3 rows are under key"),
+        (vec![first.clone(), cannot_open("unknown", 1)], "KeysStillNeeded", "connections.token"),
+        (vec![first.clone(), cannot_open("damaged", 2)], "KeysStillNeeded", "2 are damaged"),
+        // Counts that would come to nothing.
         (
-            vec![first.clone(), changed(&|c| c["columns"][0]["unknown"] = json!(1))],
-            "KeysStillNeeded",
-            "connections.token",
+            vec![
+                first.clone(),
+                changed(&|c| {
+                    (c["columns"][0]["unknown"], c["columns"][0]["damaged"]) = (json!(u64::MAX), json!(1));
+                }),
+            ],
+            "CensusOutdated",
+            "does not say what became of every row",
         ),
-        (vec![first.clone(), changed(&|c| c["columns"][0]["damaged"] = json!(2))], "KeysStillNeeded", "2 are damaged"),
+        (
+            vec![first.clone(), changed(&|c| c["columns"][0]["column"] = json!("refresh_token"))],
+            "KeysStillNeeded",
+            "rows of public.connections.refresh_token, public.connections.token were counted by one of the censuses",
+        ),
+        (
+            vec![first.clone(), changed(&|c| c["columns"][0]["schema"] = json!("archive"))],
+            "KeysStillNeeded",
+            "rows of archive.connections.token, public.connections.token were counted",
+        ),
+        (
+            vec![
+                with(&first, &|c| {
+                    let mut other = c["columns"][0].clone();
+                    other["column"] = json!("refresh_token");
+                    c["columns"].as_array_mut().unwrap().push(other);
+                }),
+                second.clone(),
+            ],
+            "KeysStillNeeded",
+            "rows of public.connections.refresh_token were counted",
+        ),
+        (
+            vec![
+                first.clone(),
+                changed(&|c| {
+                    let twice = c["columns"][0].clone();
+                    c["columns"].as_array_mut().unwrap().push(twice);
+                }),
+            ],
+            "CensusOutdated",
+            "has public.connections.token twice",
+        ),
+        (
+            vec![first.clone(), changed(&|c| c["columns"][0]["rows"] = json!(101))],
+            "CensusOutdated",
+            "does not say what became of every row of public.connections.token",
+        ),
         (
             vec![
                 first.clone(),
@@ -156,6 +205,15 @@ async fn a_key_that_rows_need_or_may_need_stays_and_the_refusal_says_what_needs_
         assert!(error.message.contains(says), "{says}: {}", error.message);
         assert_eq!(current(&scene).await, before, "{says}");
     }
+
+    // A stage that tells when a ring was put back, with a time that nothing can be added to.
+    let stage = format!("ROTATION-PUT-BACK-{}", i64::MAX);
+    let put_back = || scene.client.update_secret_version_stage().secret_id(scene.secret()).version_stage(&stage);
+    let version = current(&scene).await.unwrap().0;
+    put_back().move_to_version_id(&version).send().await.unwrap();
+    let error = ask(&scene, request(&scene, &[first.clone(), second.clone()])).await.unwrap_err();
+    assert_eq!(error.error_type, "CensusOutdated", "{}", error.message);
+    put_back().remove_from_version_id(&version).send().await.unwrap();
 
     // A ring that has changed since was not counted.
     let edit = scene.value("AWSCURRENT").await.unwrap().unwrap().replace("postgres", "postgresql");

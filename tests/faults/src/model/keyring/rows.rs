@@ -269,8 +269,10 @@ pub(super) fn censuses(world: &Inner<Keyring>) -> Option<[Census; 2]> {
     }
     if sabotage == Sabotage::IgnoresUnknown {
         for census in [&mut first, &mut second] {
-            for counted in ["unknown", "damaged"] {
-                census["columns"][0][counted] = 0.into();
+            let column = &mut census["columns"][0];
+            let ignored: u64 = ["unknown", "damaged"].into_iter().filter_map(|why| column[why].as_u64()).sum();
+            for (counted, rows) in [("unknown", 0), ("damaged", 0), ("nulls", ignored)] {
+                column[counted] = rows.into();
             }
         }
     }
