@@ -446,6 +446,58 @@ fn operators_and_the_sweep_have_what_they_need_and_nothing_less() {
     }
 }
 
+/// The policies as they are written: what the emulator does not know of them is no obstacle here.
+#[test]
+fn applications_read_and_ci_cd_writes_under_the_prefix_but_not_the_archive_of_keys() {
+    let emulator = Emulator::start();
+    let (archive, other) = (format!("{PREFIX}key-archive"), format!("{PREFIX}database"));
+    let mut hands = Hands::new(emulator.endpoint(), &other, "none");
+    for name in [&archive, &other] {
+        hands.root("secretsmanager", "create_secret", json!({ "Name": name, "SecretString": r#"{"keys":[]}"# }));
+    }
+    let parameters = [&LEAST[..], &[("DeletionAllowed", "true")]].concat();
+    let policies = policies(&templates().resolve(&parameters, &BTreeMap::new()).unwrap());
+    let trust = json!({ "Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow",
+        "Principal": { "AWS": "arn:aws:iam::000000000000:root" },
+        "Action": "sts:AssumeRole",
+    }]});
+    // The last one ends it.
+    let writes = [
+        ("put_secret_value", json!({ "SecretString": "{}" })),
+        ("update_secret", json!({ "Description": "another" })),
+        ("delete_secret", json!({ "RecoveryWindowInDays": 30 })),
+    ];
+    for (name, calls) in
+        [("ApplicationReadPolicy", vec![("get_secret_value", json!({}))]), ("DeliveryPolicy", writes.into())]
+    {
+        hands.root("iam", "create_role", json!({ "RoleName": name, "AssumeRolePolicyDocument": trust.to_string() }));
+        let role = format!("arn:aws:iam::000000000000:role/{name}");
+        let give = |hands: &mut Hands, policy: &Value| {
+            let parameters = json!({ "RoleName": name, "PolicyName": "given", "PolicyDocument": policy.to_string() });
+            hands.root("iam", "put_role_policy", parameters);
+        };
+        let policy = &policies[name];
+        let mut less = policy.clone();
+        less["Statement"].as_array_mut().unwrap().retain(|statement| statement["Sid"] != "DenyKeyArchive");
+        for (operation, parameters) in calls {
+            let call = |hands: &mut Hands, secret: &str| {
+                let mut parameters = parameters.clone();
+                parameters["SecretId"] = json!(secret);
+                hands.call(Some(&role), "secretsmanager", operation, parameters)
+            };
+            give(&mut hands, policy);
+            let error = call(&mut hands, &archive).expect_err(&format!("{name} may {operation} the archive"));
+            assert!(error.starts_with("AccessDenied"), "{name}, {operation}: {error}");
+            // The denial is what denies it, and denies nothing else.
+            call(&mut hands, &other).unwrap_or_else(|error| panic!("{name}, {operation}: {error}"));
+            give(&mut hands, &less);
+            call(&mut hands, &archive).unwrap_or_else(|error| panic!("{name}, {operation}: {error}"));
+            println!("{name}: {operation} is denied on the archive of keys, and on it alone");
+        }
+    }
+}
+
 #[test]
 fn every_permission_of_a_function_is_listed_with_its_reason() {
     let security = std::fs::read_to_string(root().join("SECURITY.md")).unwrap();

@@ -247,7 +247,8 @@ fn a_deletion_can_be_regretted() {
     for (name, stack) in [("DenyDeletion", least()), ("DeleteWithTimeToRegret", most())] {
         let policy = &policies(&stack)["DeliveryPolicy"];
         let deletes = speaking_of(policy, "secretsmanager:DeleteSecret");
-        assert_eq!(deletes.iter().map(|one| text(&one["Sid"])).collect::<Vec<_>>(), [name, "DenyDeletionForGood"]);
+        let statements: Vec<_> = deletes.iter().map(|one| text(&one["Sid"])).collect();
+        assert_eq!(statements, [name, "DenyDeletionForGood", "DenyKeyArchive"]);
         assert!(deletes[0]["Condition"].is_null(), "{name}");
         assert_eq!(deletes[1]["Effect"], "Deny");
         let condition = json!({ "Bool": { "secretsmanager:ForceDeleteWithoutRecovery": "true" } });
@@ -420,6 +421,41 @@ fn the_archive_of_keys_has_a_key_that_nobody_else_may_use() {
         .collect();
     assert_eq!(may, ["BreakGlassRole", "EncryptionKeyRole", "OperateRole", "SweepRole"].map(str::to_owned).into());
     assert!(!least().of_type("AWS::SecretsManager::Secret").contains_key("KeyArchiveSecret"));
+}
+
+/// Whether an ARN is one of those that a policy names.
+fn names(pattern: &str, arn: &str) -> bool {
+    let pattern = pattern.replace('.', "[.]").replace('*', ".*").replace('?', ".");
+    Regex::new(&format!("^{pattern}$")).unwrap().is_match(arn)
+}
+
+#[test]
+fn the_archive_of_keys_is_in_the_hands_of_those_who_make_rings_current_and_of_nobody_else() {
+    for (environment, stack, expected) in [
+        // Where nothing is re-encrypted any more it stays, without a key that leads to it.
+        ("staging", least(), vec![]),
+        ("production", most(), vec!["BreakGlassRole", "EncryptionKeyRole", "OperateRole", "SweepRole"]),
+    ] {
+        let archive = format!("arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:shop/{environment}/key-archive-AbCdEf");
+        let policies = policies(&stack);
+        for action in ["GetSecretValue", "PutSecretValue", "UpdateSecretVersionStage", "UpdateSecret", "DeleteSecret"] {
+            let may = policies.iter().filter(|(_, document)| {
+                let speaking = speaking_of(document, &format!("secretsmanager:{action}")).into_iter();
+                let speaking: Vec<_> = speaking
+                    .filter(|one| texts(&one["Resource"]).into_iter().any(|pattern| names(pattern, &archive)))
+                    // Nothing rotates it.
+                    .filter(|one| {
+                        !one["Condition"].to_string().contains("secretsmanager:resource/AllowRotationLambdaArn")
+                    })
+                    .collect();
+                let denied = speaking.iter().any(|one| !allows(one) && one["Condition"].is_null());
+                !denied && speaking.into_iter().any(allows)
+            });
+            let may: Vec<&str> = may.map(|(name, _)| name.as_str()).collect();
+            let never = ["UpdateSecret", "DeleteSecret"].contains(&action);
+            assert_eq!(may, if never { &[] } else { &expected[..] }, "{environment}: {action}");
+        }
+    }
 }
 
 #[test]
