@@ -44,7 +44,7 @@ use crate::telemetry::{Datum, MetricSink, NAMESPACE, Unit};
 use crate::versions::{Stage, Versions};
 
 #[cfg(feature = "operations")]
-pub use operations::{Failure, OperationClients};
+pub use operations::{Execution, Failure, OperationClients};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);

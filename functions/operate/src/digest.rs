@@ -142,6 +142,15 @@ impl Digest {
         self.add(Line::Problem, format!("{name}: {what}: {kind}: {error}; the action doctor says what to do"));
     }
 
+    /// The re-encryption of rows ended without success.
+    pub(crate) fn not_followed(&mut self, secret: &str, execution: &str, status: &str, at: SystemTime) {
+        if self.window.tells_of(at) {
+            let at = format_timestamp(at);
+            let what = format!("{secret}: execution {execution} of the re-encryption is {status} since {at}");
+            self.add(Line::Problem, format!("{what}; the README says under Alarms what to do: reencryption-failed"));
+        }
+    }
+
     /// Subject and text; `None` when there is nothing to tell.
     #[must_use]
     pub fn message(&self) -> Option<(String, String)> {

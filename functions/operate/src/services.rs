@@ -1,8 +1,8 @@
 //! The services beside Secrets Manager: where messages go, and where rotation functions log.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use rotation::aws::{Clients, Failure, OperationClients};
+use rotation::aws::{Clients, Execution, Failure, OperationClients};
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
@@ -21,6 +21,31 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const RESERVE: Duration = Duration::from_millis(250);
 /// So far back the last failure is looked for.
 const FAILURES_SINCE: Duration = Duration::from_secs(100 * 24 * 60 * 60);
+
+/// The most executions that sweeps start for one version. Their numbers have two digits at most, for which a name has room.
+const MOST_EXECUTIONS: u32 = 10;
+/// The clocks of two services differ by less. Sweeps are further apart.
+const CLOCKS: Duration = Duration::from_secs(60);
+/// The status of an execution that came to its end (Step Functions API reference, DescribeExecution).
+const SUCCEEDED: &str = "SUCCEEDED";
+
+/// What became of the wish to have rows re-encrypted: the name of an execution for the version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Started {
+    /// It was started now.
+    Now(String),
+    /// It is at work since before.
+    Before(String),
+    /// It ended without success; a person starts another one.
+    Ended {
+        /// Its name.
+        execution: String,
+        /// How it ended, as Step Functions names it.
+        status: String,
+        /// When.
+        at: SystemTime,
+    },
+}
 
 /// The clients, and what the stack names for them.
 #[derive(Debug)]
@@ -86,20 +111,37 @@ impl Services {
         self.reencryption.as_ref()
     }
 
-    /// Starts the re-encryption of the rows of a keyring, once for each version: `false` when it was started before.
+    /// Starts the re-encryption of the rows of a keyring, unless it is at work for this version, or failed for it.
+    ///
+    /// One that succeeded has retired the old keys, or found another version to be current. Either way this one was replaced, and is
+    /// current again with old keys: it is done once more, under another name.
     pub(crate) async fn reencrypt(
         &self,
         reencryption: &Reencryption,
         secret: &Described,
         version: &VersionId,
         deadline: Deadline,
-    ) -> Result<bool, OperateError> {
-        let name = execution_name(&secret.name, version);
+    ) -> Result<Started, OperateError> {
+        let state_machine = reencryption.state_machine.as_str();
+        let not_started = |problem| OperateError::NotStarted { state_machine: state_machine.to_owned(), problem };
         let input = json!({ "secret_id": secret.name, "version": version }).to_string();
-        let start = self.clients.start_execution(&reencryption.state_machine, &name, &input);
-        let started = deadline.within(TIMEOUT, RESERVE).bound(start).await.unwrap_or_else(no_answer);
-        started
-            .map_err(|problem| OperateError::NotStarted { state_machine: reencryption.state_machine.clone(), problem })
+        for number in 1..=MOST_EXECUTIONS {
+            let name = execution_name(&secret.name, version, number);
+            let start = self.clients.start_execution(state_machine, &name, &input);
+            let began = deadline.within(TIMEOUT, RESERVE).bound(start).await.unwrap_or_else(no_answer);
+            if let Some(began) = began.map_err(not_started)? {
+                let ago = secret.as_of.duration_since(began).unwrap_or_default();
+                return Ok(if ago < CLOCKS { Started::Now(name) } else { Started::Before(name) });
+            }
+            let look = self.clients.execution(state_machine, &name);
+            let execution = deadline.within(TIMEOUT, RESERVE).bound(look).await.unwrap_or_else(no_answer);
+            match execution.map_err(not_started)? {
+                Execution { ended: None, .. } => return Ok(Started::Before(name)),
+                Execution { status, .. } if status == SUCCEEDED => {}
+                Execution { status, ended: Some(at) } => return Ok(Started::Ended { execution: name, status, at }),
+            }
+        }
+        Err(not_started(format!("{MOST_EXECUTIONS} executions for version {version} have ended: start one by hand")))
     }
 
     /// The last step of a rotation of the secret that failed, by the log of its function.
@@ -159,13 +201,14 @@ impl Services {
     }
 }
 
-/// The name of the one execution for a version of a secret: of at most 80 characters, and of those that a name may have
+/// The name of an execution for a version of a secret: of at most 80 characters, and of those that a name may have
 /// (StartExecution, Step Functions API reference).
-fn execution_name(secret: &str, version: &VersionId) -> String {
+fn execution_name(secret: &str, version: &VersionId, number: u32) -> String {
     let of_secret = &digest([secret])[..12];
     let version = version.as_str();
     let usable = version.len() <= 64 && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if usable { format!("{of_secret}-{version}") } else { format!("{of_secret}-{}", digest([version])) }
+    let name = if usable { format!("{of_secret}-{version}") } else { format!("{of_secret}-{}", digest([version])) };
+    if number == 1 { name } else { format!("{name}-{number}") }
 }
 
 fn no_answer<T>() -> Result<T, String> {

@@ -23,6 +23,7 @@ use crate::error::OperateError;
 use crate::operable::Operable;
 use crate::request::Action;
 use crate::secret::{Desk, Seen, new_version, open_rotation, unfinished};
+use crate::services::Started;
 use crate::{Managed, Operator};
 
 /// Secrets that are looked at more closely at the same time.
@@ -223,17 +224,24 @@ async fn reencrypt<S: OperationStore>(
     if old_keys == 0 || open_rotation(&seen.secret).is_some() {
         return None;
     }
-    let started = operator.services.reencrypt(reencryption, &seen.secret, &seen.current_id, deadline).await;
-    match started {
-        Ok(started) => {
-            if started {
-                let (secret, version) = (&seen.secret.name, &seen.current_id);
-                let request_id = found.request_id.as_str();
-                tracing::info!(target: AUDIT, request_id, secret, action = "reencrypt", %version, result = "begun", "operation");
-            }
-            Some(json!({
-                "secret": seen.secret.name, "version": seen.current_id, "oldKeys": old_keys, "started": started,
-            }))
+    let (name, version) = (&seen.secret.name, &seen.current_id);
+    let mut told = json!({ "secret": name, "version": version, "oldKeys": old_keys, "started": false });
+    match operator.services.reencrypt(reencryption, &seen.secret, version, deadline).await {
+        Ok(Started::Now(execution)) => {
+            let request_id = found.request_id.as_str();
+            tracing::info!(target: AUDIT, request_id, secret = name, action = "reencrypt", %version, execution, result = "begun", "operation");
+            (told["started"], told["execution"]) = (json!(true), json!(execution));
+            Some(told)
+        }
+        Ok(Started::Before(execution)) => {
+            told["execution"] = json!(execution);
+            Some(told)
+        }
+        Ok(Started::Ended { execution, status, at }) => {
+            tracing::warn!(target: AUDIT, secret = name, execution, status, "rows do not follow");
+            digest.into_iter().for_each(|digest| digest.not_followed(name, &execution, &status, at));
+            (told["execution"], told["ended"]) = (json!(execution), json!(status));
+            Some(told)
         }
         Err(error) => {
             let told = json!({ "secret": seen.secret.name, "problem": error.to_string() });

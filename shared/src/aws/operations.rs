@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
 use serde::Deserialize;
 
-use super::{Common, answered, reason};
+use super::{Common, answered, reason, time};
 use crate::environment::Environment;
 use crate::error::RotationError;
 
@@ -42,6 +42,15 @@ pub struct Failure {
     pub version: Option<String>,
 }
 
+/// An execution of a state machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// Its status, as Step Functions names it.
+    pub status: String,
+    /// When it ended; `None` while it is at work.
+    pub ended: Option<SystemTime>,
+}
+
 impl OperationClients {
     /// Makes the clients from the variables that [`super::Clients::from_environment`] reads, with the overrides
     /// `AWS_ENDPOINT_URL_SNS`, `AWS_ENDPOINT_URL_CLOUDWATCH_LOGS`, `AWS_ENDPOINT_URL_SFN` and `AWS_ENDPOINT_URL`. Nothing is sent.
@@ -60,20 +69,35 @@ impl OperationClients {
         })
     }
 
-    /// Starts an execution of a state machine, once under each name: `false` when there is one under this name already, at work
-    /// or ended in the last 90 days. Bound it with [`crate::deadline::Deadline::bound`].
+    /// Starts an execution of a state machine under a name, and tells when it began: the one that is at work under this name already, with
+    /// the same input, is answered as if it were new. `None` when the name is used up for 90 days. Bound it with
+    /// [`crate::deadline::Deadline::bound`].
     ///
     /// # Errors
     /// The service's words, or why there was no answer.
-    pub async fn start_execution(&self, state_machine: &str, name: &str, input: &str) -> Result<bool, String> {
+    pub async fn start_execution(
+        &self,
+        state_machine: &str,
+        name: &str,
+        input: &str,
+    ) -> Result<Option<SystemTime>, String> {
         let call = self.state_machines.start_execution().state_machine_arn(state_machine).name(name).input(input);
         match call.send().await {
-            Ok(_) => Ok(true),
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_execution_already_exists()) => {
-                Ok(false)
-            }
+            Ok(started) => time(Some(started.start_date)).map(Some).ok_or_else(|| "startDate is no time".to_owned()),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_execution_already_exists()) => Ok(None),
             Err(error) => Err(reason(&error)),
         }
+    }
+
+    /// What became of an execution of a state machine. Bound it with [`crate::deadline::Deadline::bound`].
+    ///
+    /// # Errors
+    /// The service's words, or why there was no answer.
+    pub async fn execution(&self, state_machine: &str, name: &str) -> Result<Execution, String> {
+        let arn = format!("{}:{name}", state_machine.replacen(":stateMachine:", ":execution:", 1));
+        let call = self.state_machines.describe_execution().execution_arn(arn);
+        let described = call.send().await.map_err(|error| reason(&error))?;
+        Ok(Execution { status: described.status.as_str().to_owned(), ended: time(described.stop_date) })
     }
 
     /// Publishes a message to a topic, with what [`subject`] makes of `title`. A call that is tried again may arrive

@@ -206,6 +206,11 @@ impl Sandbox {
         self.state_machines.executions()
     }
 
+    /// Ends what is at work under this name: as `SUCCEEDED`, `FAILED`, `TIMED_OUT` or `ABORTED`. `false` when there is none.
+    pub fn end_execution(&self, name: &str, status: &str) -> bool {
+        self.state_machines.end(name, status, self.now())
+    }
+
     /// Faults to inject.
     pub fn faults(&self) -> &Faults {
         &self.shared.faults

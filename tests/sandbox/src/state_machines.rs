@@ -1,5 +1,5 @@
-//! Step Functions: takes StartExecution and keeps what was started; nothing runs. Every state machine of the sandbox's region
-//! and account is there.
+//! Step Functions: takes StartExecution and DescribeExecution, and keeps what was started; nothing runs. An execution is at work until
+//! [`crate::Sandbox::end_execution`]. Every state machine of the sandbox's region and account is there.
 //!
 //! Bounds are those of the API reference
 //! (<https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html>).
@@ -29,6 +29,11 @@ pub struct Execution {
     pub name: String,
     /// Its input, JSON.
     pub input: String,
+    /// `RUNNING`, or how it ended.
+    pub status: String,
+    /// When it ended.
+    #[serde(skip)]
+    stopped: Option<SystemTime>,
 }
 
 /// What was started. Clones share it.
@@ -43,12 +48,27 @@ impl StateMachines {
         self.lock().clone()
     }
 
+    /// Ends what is at work under this name.
+    pub(crate) fn end(&self, name: &str, status: &str, now: SystemTime) -> bool {
+        let mut executions = self.lock();
+        let held = executions.iter_mut().find(|held| held.name == name && held.stopped.is_none());
+        held.map(|held| (held.status, held.stopped) = (status.to_owned(), Some(now))).is_some()
+    }
+
     /// Answers a call of the service's API.
     pub(crate) fn call(&self, operation: &str, body: &[u8], now: SystemTime) -> ApiResult<Value> {
-        if operation != "StartExecution" {
-            return Err(refused("UnknownOperationException", "The sandbox serves StartExecution alone."));
-        }
         let request: Value = serde_json::from_slice(body).unwrap_or_default();
+        match operation {
+            "StartExecution" => self.start(&request, now),
+            "DescribeExecution" => self.describe(&request),
+            _ => Err(refused(
+                "UnknownOperationException",
+                "The sandbox serves StartExecution and DescribeExecution alone.",
+            )),
+        }
+    }
+
+    fn start(&self, request: &Value, now: SystemTime) -> ApiResult<Value> {
         let text = |member: &str| request[member].as_str().unwrap_or_default().to_owned();
         let (arn, name, input) = (text("stateMachineArn"), text("name"), text("input"));
         let Some(machine) = arn.strip_prefix(&format!("arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:")) else {
@@ -64,25 +84,51 @@ impl StateMachines {
         let mut executions = self.lock();
         let same = executions.iter().find(|held| held.state_machine_arn == arn && held.name == name);
         let time = match same {
-            // "StartExecution is idempotent for STANDARD workflows": all of these are at work for ever.
-            Some(held) if held.input == input => held.time,
+            // "If StartExecution is called with the same name and input as a running execution, the call succeeds and return the same
+            // response as the original request. If the execution is closed or if the input is different, it returns a 400
+            // ExecutionAlreadyExists error."
+            Some(held) if held.input == input && held.stopped.is_none() => held.time,
             Some(_) => return Err(refused("ExecutionAlreadyExists", "Another execution has this name.")),
             None => {
-                let execution = Execution { time: now, state_machine_arn: arn.clone(), name: name.clone(), input };
-                executions.push(execution);
+                let (state_machine_arn, status) = (arn.clone(), "RUNNING".to_owned());
+                let name = name.clone();
+                executions.push(Execution { time: now, state_machine_arn, name, input, status, stopped: None });
                 now
             }
         };
-        let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        Ok(json!({ "executionArn": execution_arn(machine, &name), "startDate": seconds(time) }))
+    }
+
+    fn describe(&self, request: &Value) -> ApiResult<Value> {
+        let executions = self.lock();
+        let found = executions.iter().find_map(|held| {
+            let machine = held.state_machine_arn.rsplit(':').next()?;
+            let arn = execution_arn(machine, &held.name);
+            (request["executionArn"] == arn).then_some((held, arn))
+        });
+        let (held, arn) = found.ok_or_else(|| refused("ExecutionDoesNotExist", "There is no such execution."))?;
         Ok(json!({
-            "executionArn": format!("arn:aws:states:{REGION}:{ACCOUNT}:execution:{machine}:{name}"),
-            "startDate": seconds,
+            "executionArn": arn,
+            "stateMachineArn": held.state_machine_arn,
+            "name": held.name,
+            "status": held.status,
+            "input": held.input,
+            "startDate": seconds(held.time),
+            "stopDate": held.stopped.map(seconds),
         }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Execution>> {
         self.executions.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn execution_arn(machine: &str, name: &str) -> String {
+    format!("arn:aws:states:{REGION}:{ACCOUNT}:execution:{machine}:{name}")
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 fn refused(kind: &'static str, message: &str) -> ApiError {

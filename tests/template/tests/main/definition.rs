@@ -169,3 +169,21 @@ fn a_slice_that_fails_does_not_end_the_others() {
     let caught = items(&map["ItemProcessor"]["States"]["Slice"]["Catch"]);
     assert_eq!(texts(&caught[0]["ErrorEquals"]), ["States.ALL"]);
 }
+
+#[test]
+fn an_execution_ends_for_another_version_only_after_a_second_look_and_each_doubt_is_a_new_one() {
+    // A read may be stale.
+    let definition: Value = serde_json::from_str(&definition()).unwrap();
+    let ends = |state: &Map<String, Value>| next(state).contains(&"Superseded".to_owned());
+    let ending: Vec<_> =
+        states(&definition).into_iter().filter(|(_, state)| ends(state)).map(|(name, _)| name).collect();
+    assert_eq!(ending, ["IsItStillThisVersion"]);
+    let choices = items(&definition["States"]["IsItStillThisVersion"]["Choices"]);
+    let [it_is, doubted] = choices[..] else { panic!("{choices:?}") };
+    assert_eq!((&it_is["Condition"], &it_is["Assign"]["doubted"]), (&"{% $version = $asked %}".into(), &false.into()));
+    assert_eq!((&doubted["Condition"], &doubted["Next"]), (&"{% $doubted %}".into(), &"Superseded".into()));
+    // Who loaded the other ring meanwhile may encrypt with it: the first census says nothing any more.
+    let wait = &definition["States"]["WaitForReads"];
+    assert_eq!(wait["Assign"], serde_json::json!({ "doubted": true, "first": false }));
+    assert_eq!(wait["Next"], "Plan");
+}

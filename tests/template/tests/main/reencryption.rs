@@ -226,7 +226,9 @@ impl Machine {
         let endpoint = "arn:aws:sqs:us-east-1:000000000000:messages";
         let parameters = json!({ "TopicArn": topic, "Protocol": "sqs", "Endpoint": endpoint });
         self.hands.root("sns", "subscribe", parameters);
-        let mut written = definition();
+        // A test does something meanwhile.
+        let mut written = definition().replace("\"Seconds\": 60,", "\"Seconds\": 300,");
+        assert_ne!(written, definition());
         for (name, value) in machine["DefinitionSubstitutions"].as_object().unwrap() {
             let value = if name == "SweepFunctionArn" {
                 assert_eq!(text(value), "arn:aws:lambda:us-east-1:000000000000:function:shop-staging-sweep");
@@ -445,6 +447,10 @@ async fn an_execution_ends_by_itself_when_its_version_is_superseded() {
     let history = machine.history(&execution);
     assert_eq!((&ended["status"], text(&ended["output"]).as_str()), (&json!("SUCCEEDED"), r#"{"superseded": true}"#));
     assert!(!history.contains(&"Retire".to_owned()), "{history:?}");
+    assert!(
+        history.ends_with(&looked_twice[3..].iter().map(|state| (*state).to_owned()).collect::<Vec<_>>()),
+        "{history:?}"
+    );
     assert_eq!(machine.count(None).await, 0);
     assert!(machine.subjects().is_empty(), "nothing to tell anybody");
     // The execution of the next version does what is left.
@@ -453,6 +459,37 @@ async fn an_execution_ends_by_itself_when_its_version_is_superseded() {
     let ended = machine.wait(&execution);
     assert_eq!(ended["status"], "SUCCEEDED", "{ended}");
     assert_eq!(machine.count(Some(3)).await, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_goes_on_whose_version_is_current_again_at_the_second_look() {
+    let slow = [("ReencryptRowsPerSecond", "20"), ("ReencryptBatchRows", "5")];
+    let mut machine = Machine::new(200, &slow).await;
+    let version = machine.version();
+    let execution = machine.start(&version);
+    while machine.count(Some(NEW)).await < 20 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // As a rollback makes it.
+    let other = json!({ "SecretId": KEY_SECRET, "SecretString": ring(&[OLD, NEW]) });
+    let other = machine.hands.root("secretsmanager", "put_secret_value", other)["VersionId"].clone();
+    let began = Instant::now();
+    while !machine.history(&execution).contains(&"WaitForReads".to_owned()) {
+        assert!(began.elapsed() < Duration::from_secs(120), "{:?}", machine.history(&execution));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let back = json!({
+        "SecretId": KEY_SECRET, "VersionStage": "AWSCURRENT", "MoveToVersionId": version, "RemoveFromVersionId": other,
+    });
+    machine.hands.root("secretsmanager", "update_secret_version_stage", back);
+    let ended = machine.wait(&execution);
+    let history = machine.history(&execution);
+    assert_eq!(ended["status"], "SUCCEEDED", "{ended}\n{history:?}");
+    let count = |state: &str| history.iter().filter(|one| *one == state).count();
+    assert_eq!((count("WaitForReads"), count("Plan"), count("Superseded")), (1, 2, 0), "{history:?}");
+    assert_eq!(machine.count(Some(NEW)).await, 200, "what followed the other version follows this one");
+    let output: Value = serde_json::from_str(ended["output"].as_str().unwrap()).unwrap();
+    assert_eq!(output["retired"], json!([key(OLD).id().to_string()]), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -558,6 +595,24 @@ async fn a_key_is_retired_only_with_every_permission_on_the_archive() {
         "put_secret_value",
         json!({ "SecretId": KEY_SECRET, "SecretString": ring(&[NEW, OLD]) }),
     );
-    let swept = machine.invoke("sweep", &json!({ "action": "sweep" }));
+    let sweep = json!({ "action": "sweep" });
+    let swept = machine.invoke("sweep", &sweep);
     assert_eq!(swept["problems"][0]["error"], "NotStarted", "{swept}");
+    // And without the right to look at one that has ended.
+    machine.give("SweepRole", &policy);
+    let execution = text(&machine.invoke("sweep", &sweep)["reencryption"]["execution"]);
+    let arn = format!("{}:{execution}", machine.arn.replace(":stateMachine:", ":execution:"));
+    machine.hands.root("stepfunctions", "stop_execution", json!({ "executionArn": arn }));
+    let swept = machine.invoke("sweep", &sweep);
+    assert_eq!(
+        (&swept["reencryption"]["started"], &swept["reencryption"]["ended"]),
+        (&json!(false), &json!("ABORTED")),
+        "{swept}"
+    );
+    let mut less = policy.clone();
+    less["Statement"].as_array_mut().unwrap().retain(|statement| statement["Sid"] != "ReencryptionExecutions");
+    machine.give("SweepRole", &less);
+    let swept = machine.invoke("sweep", &sweep);
+    assert_eq!(swept["problems"][0]["error"], "NotStarted", "{swept}");
+    assert!(text(&swept["problems"][0]["message"]).contains("states:DescribeExecution"), "{swept}");
 }

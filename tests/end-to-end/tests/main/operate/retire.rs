@@ -4,6 +4,7 @@ use rotation::keyring::Keyring;
 use rotation::time::format_timestamp;
 use sandbox::{Fault, FaultRule, Moment};
 
+use super::sweep::{TOPIC, scheduled};
 use super::*;
 use crate::archive::{ARCHIVE, archived, ring_at};
 
@@ -288,26 +289,52 @@ async fn a_retirement_that_the_application_does_not_follow_is_put_back() {
     assert!(ask(&scene, request(&scene, &censuses)).await.is_ok());
 }
 
+const MACHINE: &str = "arn:aws:states:us-east-1:000000000000:stateMachine:reencryption";
+
+/// With a sweep that has rows re-encrypted.
+async fn reencrypting(scene: Scene) -> Scene {
+    let variables = [
+        ("REENCRYPT_STATE_MACHINE", MACHINE),
+        ("REENCRYPT_KEY_SECRET", end_to_end::KEY_SECRET),
+        ("NOTIFY_TOPIC_ARN", TOPIC),
+    ];
+    scene.with_operator(&variables).await.unwrap()
+}
+
+/// What a sweep tells of the re-encryption.
+async fn swept(scene: &Scene) -> Value {
+    let swept = ask(scene, json!({ "action": "sweep" })).await.unwrap();
+    assert_eq!(swept["problems"], json!([]), "{swept:#}");
+    swept["reencryption"].clone()
+}
+
+/// How often the audit record tells that a re-encryption began.
+fn begun(scene: &Scene) -> usize {
+    let is_one = |line: &&str| line.contains("\"action\":\"reencrypt\"") && line.contains("\"result\":\"begun\"");
+    operator_log(scene).lines().filter(is_one).count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_has_rows_re_encrypted_once_for_each_version_with_old_keys() {
-    const MACHINE: &str = "arn:aws:states:us-east-1:000000000000:stateMachine:reencryption";
-    let variables = [("REENCRYPT_STATE_MACHINE", MACHINE), ("REENCRYPT_KEY_SECRET", end_to_end::KEY_SECRET)];
-    let scene = with_archive(keys(KeyFormat::Raw)).await.with_operator(&variables).await.unwrap();
-    let sweep = async || ask(&scene, json!({ "action": "sweep" })).await.unwrap();
+    let scene = reencrypting(with_archive(keys(KeyFormat::Raw)).await).await;
     rotate(&scene).await;
-    assert!(sweep().await.get("reencryption").is_none(), "a staged key has encrypted nothing");
+    assert!(swept(&scene).await.is_null(), "a staged key has encrypted nothing");
     rotate(&scene).await;
-    let first = sweep().await;
-    assert_eq!((&first["reencryption"]["started"], &first["reencryption"]["oldKeys"]), (&json!(true), &json!(1)));
-    sweep().await;
+    let first = swept(&scene).await;
+    assert_eq!((&first["started"], &first["oldKeys"]), (&json!(true), &json!(1)));
+    scene.sandbox.advance(HOUR).await.unwrap();
+    let second = swept(&scene).await;
+    assert_eq!((&second["started"], &second["execution"]), (&json!(false), &first["execution"]), "it is at work");
+    assert_eq!(begun(&scene), 1);
     let [execution] = &scene.sandbox.executions()[..] else { panic!("{:?}", scene.sandbox.executions()) };
     let version = current(&scene).await.unwrap().0;
     assert_eq!(execution.state_machine_arn, MACHINE);
     assert!(execution.name.ends_with(&format!("-{version}")), "{}", execution.name);
+    assert_eq!(first["execution"], execution.name);
     let input: Value = serde_json::from_str(&execution.input).unwrap();
     assert_eq!(input, json!({ "secret_id": end_to_end::KEY_SECRET, "version": version }));
     rotate(&scene).await;
-    sweep().await;
+    swept(&scene).await;
     assert_eq!(scene.sandbox.executions().len(), 2, "another version has another one");
     // What cannot be started is told.
     rotate(&scene).await;
@@ -315,6 +342,62 @@ async fn a_sweep_has_rows_re_encrypted_once_for_each_version_with_old_keys() {
         .sandbox
         .faults()
         .add(FaultRule::on("StartExecution", Fault::InternalServiceError).from_caller(OPERATE).times(50));
-    let failed = sweep().await;
+    let failed = ask(&scene, json!({ "action": "sweep" })).await.unwrap();
     assert_eq!(failed["problems"][0]["error"], "NotStarted", "{failed:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_follow_a_version_that_is_current_again_though_its_execution_has_ended() {
+    let scene = reencrypting(with_old_key(KeyFormat::Raw).await).await;
+    let first = swept(&scene).await["execution"].as_str().unwrap().to_owned();
+    assert_eq!(first, scene.sandbox.executions()[0].name);
+    // Another version was current in between, and the execution ended for that.
+    assert!(scene.sandbox.end_execution(&first, "SUCCEEDED"));
+    scene.sandbox.advance(HOUR).await.unwrap();
+    let mut last = first.clone();
+    for number in 2..=10 {
+        let again = swept(&scene).await;
+        assert_eq!((&again["started"], &again["execution"]), (&json!(true), &json!(format!("{first}-{number}"))));
+        last = again["execution"].as_str().unwrap().to_owned();
+        assert!(last.len() <= 80);
+        scene.sandbox.advance(HOUR).await.unwrap();
+        assert_eq!(swept(&scene).await["started"], false, "it is at work");
+        if number < 10 {
+            assert!(scene.sandbox.end_execution(&last, "SUCCEEDED"));
+        }
+    }
+    let inputs: std::collections::BTreeSet<_> = scene.sandbox.executions().into_iter().map(|one| one.input).collect();
+    assert_eq!((inputs.len(), begun(&scene)), (1, 10), "each is for the same version");
+    // There is no end of it without a person.
+    assert!(scene.sandbox.end_execution(&last, "SUCCEEDED"));
+    let failed = ask(&scene, json!({ "action": "sweep" })).await.unwrap();
+    assert_eq!(failed["problems"][0]["error"], "NotStarted", "{failed:#}");
+    assert_eq!(scene.sandbox.executions().len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_that_failed_is_not_started_again_and_each_sweep_tells_it() {
+    for status in ["FAILED", "TIMED_OUT", "ABORTED"] {
+        let scene = reencrypting(with_old_key(KeyFormat::Raw).await).await;
+        let name = swept(&scene).await["execution"].as_str().unwrap().to_owned();
+        scene.sandbox.advance(HOUR).await.unwrap();
+        assert!(scene.sandbox.end_execution(&name, status));
+        for _ in 0..2 {
+            let told = swept(&scene).await;
+            assert_eq!(
+                (&told["started"], &told["ended"], &told["execution"]),
+                (&json!(false), &json!(status), &json!(name))
+            );
+        }
+        assert_eq!(scene.sandbox.executions().len(), 1);
+        let (_, sent) = scheduled(&scene).await;
+        let [(subject, message)] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!(subject, "Secret rotation: 1 need attention");
+        assert!(message.contains(&format!("execution {name} of the re-encryption is {status} since ")), "{message}");
+        // Once a day after that.
+        scene.sandbox.advance(HOUR).await.unwrap();
+        assert_eq!(scheduled(&scene).await.1, []);
+        scene.sandbox.advance(23 * HOUR).await.unwrap();
+        assert_eq!(scheduled(&scene).await.1.len(), 1);
+    }
 }

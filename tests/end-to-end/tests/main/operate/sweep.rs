@@ -17,10 +17,10 @@ fn scheduled_at(time: SystemTime) -> Value {
     })
 }
 
-const TOPIC: &str = "arn:aws:sns:us-east-1:000000000000:secret-rotation";
+pub(super) const TOPIC: &str = "arn:aws:sns:us-east-1:000000000000:secret-rotation";
 
 /// A sweep by the schedule, at this moment: its answer, and the messages that it sent.
-async fn scheduled(scene: &Scene) -> (Value, Vec<(String, String)>) {
+pub(super) async fn scheduled(scene: &Scene) -> (Value, Vec<(String, String)>) {
     let before = scene.sandbox.notifications().len();
     // What has happened in the last minutes a listing may not show, and is told by the next sweep.
     let now = scene.sandbox.now() + Duration::from_secs(5 * 60 + 1);
