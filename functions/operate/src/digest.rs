@@ -137,9 +137,9 @@ impl Digest {
     }
 
     /// The current value does not verify, or an overlap was not ended.
-    pub(crate) fn problem(&mut self, secret: &Described, what: &str, error: &OperateError) {
-        let (name, kind) = (&secret.name, error.name());
-        self.add(Line::Problem, format!("{name}: {what}: {kind}: {error}; the action doctor says what to do"));
+    pub(crate) fn problem(&mut self, secret: &str, what: &str, error: &OperateError) {
+        let kind = error.name();
+        self.add(Line::Problem, format!("{secret}: {what}: {kind}: {error}; the action doctor says what to do"));
     }
 
     /// The re-encryption of rows ended without success.

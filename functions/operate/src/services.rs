@@ -76,6 +76,10 @@ impl Reencryption {
         let named = |variable| environment.require(variable).map(str::to_owned);
         Ok(Some(Self { state_machine: named(STATE_MACHINE)?, secret: named(SECRET)? }))
     }
+
+    pub(crate) fn not_started(&self, problem: String) -> OperateError {
+        OperateError::NotStarted { state_machine: self.state_machine.clone(), problem }
+    }
 }
 
 impl Services {
@@ -123,7 +127,7 @@ impl Services {
         deadline: Deadline,
     ) -> Result<Started, OperateError> {
         let state_machine = reencryption.state_machine.as_str();
-        let not_started = |problem| OperateError::NotStarted { state_machine: state_machine.to_owned(), problem };
+        let not_started = |problem| reencryption.not_started(problem);
         let input = json!({ "secret_id": secret.name, "version": version }).to_string();
         for number in 1..=MOST_EXECUTIONS {
             let name = execution_name(&secret.name, version, number);

@@ -23,13 +23,15 @@ use crate::error::OperateError;
 use crate::operable::Operable;
 use crate::request::Action;
 use crate::secret::{Desk, Seen, new_version, open_rotation, unfinished};
-use crate::services::Started;
+use crate::services::{Reencryption, Started};
 use crate::{Managed, Operator};
 
 /// Secrets that are looked at more closely at the same time.
 const AT_ONCE: usize = 8;
 /// Kept free at the end at least, so that a closer look that is under way comes to its end.
 const RESERVE: Duration = Duration::from_secs(20);
+/// The longest that the start of a re-encryption may take; it is a quarter of a sweep's time at most.
+const REENCRYPTION: Duration = Duration::from_secs(60);
 /// A revocation refreshes, proves, refreshes and proves once more, and proves that a token is dead.
 const SETTLES: u32 = 3;
 /// A promotion is verified again for so long after it.
@@ -156,8 +158,9 @@ pub(crate) async fn sweep<S: OperationStore>(
     Sweep { from, window, request_id, deadline }: Sweep,
 ) -> Result<(Answer, Vec<Datum>, Option<Digest>), OperateError> {
     let mut found = Found { request_id, ..Found::default() };
-    let reserve = operator.longest_look().max(RESERVE).min(deadline.left() / 2);
     let mut digest = window.map(Digest::new);
+    let reencryption = reencrypt(operator, store, &mut found, digest.as_mut(), deadline).await;
+    let reserve = operator.longest_look().max(RESERVE).min(deadline.left() / 2);
     let prefix = operator.stack.name_prefix();
     let filter = operator.scope.filter(prefix);
     let mut next = from;
@@ -193,63 +196,68 @@ pub(crate) async fn sweep<S: OperationStore>(
             break next.is_none();
         }
     };
-    let reencryption = reencrypt(operator, store, &mut found, digest.as_mut(), (deadline, reserve)).await;
     let metrics = found.metrics(function, complete);
     let mut told = found.answer(complete, next);
     told.extend(reencryption.map(|told| ("reencryption".to_owned(), told)));
     Ok((told, metrics, digest))
 }
 
-/// Starts the re-encryption of the rows when the ring has keys that they may be under. What it tells of that; nothing when there
+/// Has rows follow their key. It comes before the listing, so that no sweep is too short for it. What it tells of that; nothing when there
 /// is nothing to do.
 async fn reencrypt<S: OperationStore>(
     operator: &Operator,
     store: &S,
     found: &mut Found,
-    digest: Option<&mut Digest>,
-    (deadline, reserve): (Deadline, Duration),
+    mut digest: Option<&mut Digest>,
+    deadline: Deadline,
 ) -> Option<Value> {
-    let reencryption = operator.services.reencryption().filter(|_| deadline.left() >= reserve)?;
-    let (kind, stack) = (operator.keys.as_ref().ok()?, &operator.stack.for_kind(KEY_SETTINGS));
+    let reencryption = operator.services.reencryption()?;
+    let deadline = deadline.within(REENCRYPTION.min(deadline.left() / 4), Duration::ZERO);
+    let follow = follow(operator, store, reencryption, (&found.request_id, digest.as_deref_mut()), deadline);
+    let followed = deadline.bound(follow).await;
+    followed.unwrap_or_else(|| Err(reencryption.not_started("no answer in time".to_owned()))).unwrap_or_else(|error| {
+        let secret = reencryption.secret.as_str();
+        found.failed += 1;
+        found.tell_problem(secret, "rows are not re-encrypted", &error, digest);
+        Some(json!({ "secret": secret, "problem": error.to_string() }))
+    })
+}
+
+/// Starts the re-encryption of the rows when the ring has keys that they may be under.
+async fn follow<S: OperationStore>(
+    operator: &Operator,
+    store: &S,
+    reencryption: &Reencryption,
+    (request_id, digest): (&str, Option<&mut Digest>),
+    deadline: Deadline,
+) -> Result<Option<Value>, OperateError> {
+    let kind = operator.keys.as_ref().map_err(Clone::clone)?;
+    let stack = &operator.stack.for_kind(KEY_SETTINGS);
     let desk = Desk { kind, store, stack, secret_id: reencryption.secret.as_str(), deadline };
     let seen = match desk.look().await {
-        Ok(seen) => seen,
-        // What is wrong with the secret is told of where it is looked at; one without a value has no rows.
-        Err(error) => {
-            tracing::warn!(target: AUDIT, secret = reencryption.secret, error_type = error.name(), %error, "whether rows are to be re-encrypted is not known");
-            return None;
-        }
+        // There is no key yet, and no row.
+        Err(OperateError::Rotation(RotationError::EmptyValue)) => return Ok(None),
+        seen => seen?,
     };
-    let old_keys = kind.ring(&seen.policy, &seen.current).ok().flatten().map_or(0, |ring| ring.secondary().len());
+    let old_keys = kind.ring(&seen.policy, &seen.current)?.map_or(0, |ring| ring.secondary().len());
     if old_keys == 0 || open_rotation(&seen.secret).is_some() {
-        return None;
+        return Ok(None);
     }
-    let (name, version) = (&seen.secret.name, &seen.current_id);
-    let mut told = json!({ "secret": name, "version": version, "oldKeys": old_keys, "started": false });
-    match operator.services.reencrypt(reencryption, &seen.secret, version, deadline).await {
-        Ok(Started::Now(execution)) => {
-            let request_id = found.request_id.as_str();
-            tracing::info!(target: AUDIT, request_id, secret = name, action = "reencrypt", %version, execution, result = "begun", "operation");
+    let (secret, version) = (&seen.secret.name, &seen.current_id);
+    let mut told = json!({ "secret": secret, "version": version, "oldKeys": old_keys, "started": false });
+    match operator.services.reencrypt(reencryption, &seen.secret, version, deadline).await? {
+        Started::Now(execution) => {
+            tracing::info!(target: AUDIT, request_id, secret, action = "reencrypt", %version, execution, result = "begun", "operation");
             (told["started"], told["execution"]) = (json!(true), json!(execution));
-            Some(told)
         }
-        Ok(Started::Before(execution)) => {
-            told["execution"] = json!(execution);
-            Some(told)
-        }
-        Ok(Started::Ended { execution, status, at }) => {
-            tracing::warn!(target: AUDIT, secret = name, execution, status, "rows do not follow");
-            digest.into_iter().for_each(|digest| digest.not_followed(name, &execution, &status, at));
+        Started::Before(execution) => told["execution"] = json!(execution),
+        Started::Ended { execution, status, at } => {
+            tracing::warn!(target: AUDIT, secret, execution, status, "rows do not follow");
+            digest.into_iter().for_each(|digest| digest.not_followed(secret, &execution, &status, at));
             (told["execution"], told["ended"]) = (json!(execution), json!(status));
-            Some(told)
-        }
-        Err(error) => {
-            let told = json!({ "secret": seen.secret.name, "problem": error.to_string() });
-            found.failed += 1;
-            found.tell_problem(&seen.secret, "rows are not re-encrypted", &error, digest);
-            Some(told)
         }
     }
+    Ok(Some(told))
 }
 
 /// One page of the listing; when the service throttles it, once more after a while.
@@ -350,15 +358,15 @@ impl Found {
                 self.old_token_accepted +=
                     u64::from(error == OperateError::Rotation(RotationError::TargetAcceptsRevoked));
                 let what = if overlap { "overlap not ended" } else { "does not verify" };
-                self.tell_problem(secret, what, &error, digest);
+                self.tell_problem(&secret.name, what, &error, digest);
             }
         }
     }
 
-    fn tell_problem(&mut self, secret: &Described, what: &str, error: &OperateError, mut digest: Option<&mut Digest>) {
-        tracing::error!(target: AUDIT, secret = secret.name, error_type = error.name(), %error, "{what}");
+    fn tell_problem(&mut self, secret: &str, what: &str, error: &OperateError, mut digest: Option<&mut Digest>) {
+        tracing::error!(target: AUDIT, secret, error_type = error.name(), %error, "{what}");
         if self.problems.len() < NAMED {
-            let problem = json!({ "secret": secret.name, "error": error.name(), "message": error.to_string() });
+            let problem = json!({ "secret": secret, "error": error.name(), "message": error.to_string() });
             self.problems.push(problem);
         }
         digest.iter_mut().for_each(|digest| digest.problem(secret, what, error));

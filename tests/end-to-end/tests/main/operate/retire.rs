@@ -401,3 +401,40 @@ async fn an_execution_that_failed_is_not_started_again_and_each_sweep_tells_it()
         assert_eq!(scheduled(&scene).await.1.len(), 1);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_follow_though_the_secrets_cannot_be_listed() {
+    let scene = reencrypting(with_old_key(KeyFormat::Raw).await).await;
+    scene
+        .sandbox
+        .faults()
+        .add(FaultRule::on("ListSecrets", Fault::InternalServiceError).from_caller(OPERATE).times(50));
+    let error = ask(&scene, json!({ "action": "sweep" })).await.unwrap_err();
+    assert_eq!(error.error_type, "ServiceFailure", "{}", error.message);
+    assert_eq!((scene.sandbox.executions().len(), begun(&scene)), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_rows_from_following_is_told_and_a_secret_without_a_value_has_none() {
+    let scene = reencrypting(with_archive(Plan { value: None, ..keys(KeyFormat::Raw) }).await).await;
+    assert!(swept(&scene).await.is_null());
+
+    let scene = reencrypting(with_old_key(KeyFormat::Raw).await).await;
+    scene
+        .sandbox
+        .faults()
+        .add(FaultRule::on("GetSecretValue", Fault::InternalServiceError).from_caller(OPERATE).times(50));
+    let (told, sent) = scheduled(&scene).await;
+    assert_eq!(told["problems"][0]["secret"], end_to_end::KEY_SECRET);
+    assert_eq!(told["problems"][0]["message"], told["reencryption"]["problem"], "{told:#}");
+    assert!(sent[0].1.contains("rows are not re-encrypted"), "{sent:?}");
+    assert_eq!(scene.sandbox.executions(), []);
+    scene.sandbox.faults().clear();
+    assert_eq!(swept(&scene).await["started"], true);
+    // What does not answer ends in time, and the secrets are looked at all the same.
+    let silent = FaultRule::on("StartExecution", Fault::Delay { millis: 60_000 }).from_caller(OPERATE).times(50);
+    scene.sandbox.faults().add(silent);
+    let told = ask(&scene, json!({ "action": "sweep" })).await.unwrap();
+    assert_eq!((&told["problems"][0]["error"], &told["complete"]), (&json!("NotStarted"), &json!(true)), "{told:#}");
+    assert_eq!(told["verified"], 1, "{told:#}");
+}
