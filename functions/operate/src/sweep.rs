@@ -223,7 +223,8 @@ async fn reencrypt<S: OperationStore>(
     })
 }
 
-/// Starts the re-encryption of the rows when the ring has keys that they may be under.
+/// Sees to it that the archive has every key of the ring, and starts the re-encryption of the rows when the ring has keys that they may be
+/// under.
 async fn follow<S: OperationStore>(
     operator: &Operator,
     store: &S,
@@ -239,6 +240,10 @@ async fn follow<S: OperationStore>(
         Err(OperateError::Rotation(RotationError::EmptyValue)) => return Ok(None),
         seen => seen?,
     };
+    // Also those that were in use before there was an archive, or that a person put into the ring.
+    if let Some(archive) = kind.archive(&seen.subject(), &seen.current)? {
+        archive.keep(store, deadline).await?;
+    }
     let old_keys = kind.ring(&seen.policy, &seen.current)?.map_or(0, |ring| ring.secondary().len());
     if old_keys == 0 || open_rotation(&seen.secret).is_some() {
         return Ok(None);

@@ -438,3 +438,33 @@ async fn what_keeps_rows_from_following_is_told_and_a_secret_without_a_value_has
     assert_eq!((&told["problems"][0]["error"], &told["complete"]), (&json!("NotStarted"), &json!(true)), "{told:#}");
     assert_eq!(told["verified"], 1, "{told:#}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_from_before_the_archive_and_those_of_a_person_are_in_it_after_a_sweep() {
+    let put = async |scene: &Scene, secret: &str, value: &str| {
+        scene.client.put_secret_value().secret_id(secret).secret_string(value).send().await.unwrap();
+    };
+    for rotations in [0, 2] {
+        let scene = reencrypting(with_archive(keys(KeyFormat::Raw)).await).await;
+        for _ in 0..rotations {
+            rotate(&scene).await;
+        }
+        put(&scene, ARCHIVE, r#"{"keys":[]}"#).await;
+        let told = swept(&scene).await;
+        assert_eq!(told["started"] == true, rotations > 0, "{told}");
+        let ring: std::collections::BTreeSet<_> =
+            ring(&scene).await.keys().map(|(_, key)| (key.id().to_string(), false)).collect();
+        assert_eq!(archived(&scene).await, ring);
+        // Where nothing is missing, nothing is written.
+        let of_operate = |operation| scene.sandbox.calls_of(OPERATE).get(operation).copied().unwrap_or_default();
+        let writes = of_operate("PutSecretValue");
+        swept(&scene).await;
+        assert_eq!((writes > 0, of_operate("PutSecretValue")), (true, writes));
+    }
+    // Nothing is encrypted with a key that is not in it.
+    let scene = reencrypting(with_old_key(KeyFormat::Raw).await).await;
+    put(&scene, ARCHIVE, "no archive").await;
+    let told = ask(&scene, json!({ "action": "sweep" })).await.unwrap();
+    assert_eq!(told["problems"][0]["error"], "ArchiveUnavailable", "{told:#}");
+    assert_eq!(scene.sandbox.executions(), []);
+}
