@@ -250,6 +250,12 @@ async fn follow<S: OperationStore>(
     }
     let (secret, version) = (&seen.secret.name, &seen.current_id);
     let mut told = json!({ "secret": secret, "version": version, "oldKeys": old_keys, "started": false });
+    // Whoever keeps an older ring could not read what a worker writes under a key that became primary at once. When that was, no stage
+    // tells for certain; it was not after the last change.
+    if since(&seen.secret, seen.secret.last_changed).is_some_and(|changed| changed < kind.cache_time()) {
+        told["because"] = json!("consumers may not have read it since it was changed");
+        return Ok(Some(told));
+    }
     match operator.services.reencrypt(reencryption, &seen.secret, version, deadline).await? {
         Started::Now(execution) => {
             tracing::info!(target: AUDIT, request_id, secret, action = "reencrypt", %version, execution, result = "begun", "operation");

@@ -291,12 +291,18 @@ async fn a_retirement_that_the_application_does_not_follow_is_put_back() {
 
 const MACHINE: &str = "arn:aws:states:us-east-1:000000000000:stateMachine:reencryption";
 
-/// With a sweep that has rows re-encrypted.
+/// With a sweep that has rows re-encrypted, and consumers that keep nothing.
 async fn reencrypting(scene: Scene) -> Scene {
+    reencrypting_with(scene, "0s").await
+}
+
+/// The same with consumers that keep for so long what they have read.
+async fn reencrypting_with(scene: Scene, cache_time: &str) -> Scene {
     let variables = [
         ("REENCRYPT_STATE_MACHINE", MACHINE),
         ("REENCRYPT_KEY_SECRET", end_to_end::KEY_SECRET),
         ("NOTIFY_TOPIC_ARN", TOPIC),
+        ("CONSUMERS_CACHE_TIME", cache_time),
     ];
     scene.with_operator(&variables).await.unwrap()
 }
@@ -467,4 +473,18 @@ async fn keys_from_before_the_archive_and_those_of_a_person_are_in_it_after_a_sw
     let told = ask(&scene, json!({ "action": "sweep" })).await.unwrap();
     assert_eq!(told["problems"][0]["error"], "ArchiveUnavailable", "{told:#}");
     assert_eq!(scene.sandbox.executions(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_follow_when_every_cache_has_the_ring_and_not_before() {
+    let scene = reencrypting_with(with_old_key(KeyFormat::Raw).await, "1h").await;
+    for _ in 0..2 {
+        let told = swept(&scene).await;
+        assert_eq!((&told["started"], &told["oldKeys"]), (&json!(false), &json!(1)), "{told}");
+        assert!(told["because"].as_str().unwrap().contains("consumers may not have read it"), "{told}");
+        assert_eq!(scene.sandbox.executions(), []);
+        scene.sandbox.advance(HOUR / 2 + Duration::from_secs(1)).await.unwrap();
+    }
+    assert_eq!(swept(&scene).await["started"], true);
+    assert_eq!(scene.sandbox.executions().len(), 1);
 }
