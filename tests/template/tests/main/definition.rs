@@ -182,8 +182,8 @@ fn an_execution_ends_for_another_version_only_after_a_second_look_and_each_doubt
     let [it_is, doubted] = choices[..] else { panic!("{choices:?}") };
     assert_eq!((&it_is["Condition"], &it_is["Assign"]["doubted"]), (&"{% $version = $asked %}".into(), &false.into()));
     assert_eq!((&doubted["Condition"], &doubted["Next"]), (&"{% $doubted %}".into(), &"Superseded".into()));
-    // Who loaded the other ring meanwhile may encrypt with it: the first census says nothing any more.
+    // Who loaded the other ring meanwhile may encrypt with it: the rounds and the first census say nothing any more.
     let wait = &definition["States"]["WaitForReads"];
-    assert_eq!(wait["Assign"], serde_json::json!({ "doubted": true, "first": false }));
+    assert_eq!(wait["Assign"], serde_json::json!({ "doubted": true, "round": 1, "first": false }));
     assert_eq!(wait["Next"], "Plan");
 }
