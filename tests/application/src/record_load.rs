@@ -233,12 +233,17 @@ impl Worker {
         lock(&self.report).count(read);
         if usable {
             let outcome = match self.requests.rewrite(&record.id, &text).await {
-                Ok(()) => Outcome::Refreshed,
-                Err(reason) => Outcome::Failed(reason),
+                Ok(()) => {
+                    record.texts.push(text);
+                    Outcome::Refreshed
+                }
+                Err(reason) => {
+                    // Without an answer it may have been replaced or not: nothing can be said of the record any more.
+                    self.records.swap_remove(index);
+                    Outcome::Failed(reason)
+                }
             };
-            // Without an answer it may have been replaced or not; it was a failure, and what is there then is no further one.
-            record.texts.push(text);
-            lock(&self.report).count(outcome);
+            self.count(outcome);
         }
     }
 
