@@ -368,11 +368,14 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         rotation: &Rotation<'_>,
         rng: &mut StdRng,
     ) -> Result<Outcome, RotationError> {
-        let Some(previous_id) = rotation.admitted.previous() else {
-            return Ok(Outcome::FirstValue);
-        };
         let promoted = self.read(rotation, rotation.admitted.version()).await?;
         let new = self.parse(rotation, &promoted)?;
+        let Some(previous_id) = rotation.admitted.previous() else {
+            // The first version of a secret may be current as soon as it is stored (Secrets Manager API reference, PutSecretValue), and
+            // whoever stored it may have died.
+            self.archive(rotation, &new).await?;
+            return Ok(Outcome::FirstValue);
+        };
         let previous = self.try_read(rotation, previous_id).await?;
         let old = previous.as_ref().map(|previous| self.parse(rotation, previous)).transpose()?;
         if self.kind.has_target() {

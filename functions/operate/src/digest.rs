@@ -142,6 +142,13 @@ impl Digest {
         self.add(Line::Problem, format!("{secret}: {what}: {kind}: {error}; the action doctor says what to do"));
     }
 
+    /// The re-encryption of rows waits for a secret that is changed all the time.
+    pub(crate) fn waits(&mut self, secret: &str) {
+        let what =
+            format!("{secret}: rows are not re-encrypted while the secret is changed within CONSUMERS_CACHE_TIME");
+        self.add(Line::Problem, format!("{what}: find out what changes it, its tags for example"));
+    }
+
     /// The re-encryption of rows ended without success.
     pub(crate) fn not_followed(&mut self, secret: &str, execution: &str, status: &str, at: SystemTime) {
         if self.window.tells_of(at) {

@@ -226,6 +226,16 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// # Errors
     /// Those of [`look`](Self::look).
     pub async fn see(&self, secret: Described) -> Result<Seen, OperateError> {
+        let mut seen = self.see_value(secret).await?;
+        seen.credential = read_credential(self.kind, self.store, &seen.secret, self.secret_id, &seen.policy).await?;
+        Ok(seen)
+    }
+
+    /// The same for what asks no application: its credential is not read.
+    ///
+    /// # Errors
+    /// Those of [`look`](Self::look).
+    pub async fn see_value(&self, secret: Described) -> Result<Seen, OperateError> {
         let name = || secret.name.clone();
         if secret.deleted {
             return Err(RotationError::ScheduledForDeletion { name: name() }.into());
@@ -244,8 +254,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         let value = read_version(self.store, self.secret_id, &current_id, self.deadline).await?;
         let value = value.ok_or_else(|| RotationError::ValueMissing { version: current_id.clone() })?;
         let current = self.kind.parse(&policy, value.text)?;
-        let credential = read_credential(self.kind, self.store, &secret, self.secret_id, &policy).await?;
-        Ok(Seen { secret, policy, admitted, current_id, current, created: value.created, credential })
+        Ok(Seen { secret, policy, admitted, current_id, current, created: value.created, credential: None })
     }
 
     /// The same once `version` is current, which reads show a moment after the move.

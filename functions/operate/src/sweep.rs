@@ -235,11 +235,13 @@ async fn follow<S: OperationStore>(
     let kind = operator.keys.as_ref().map_err(Clone::clone)?;
     let stack = &operator.stack.for_kind(KEY_SETTINGS);
     let desk = Desk { kind, store, stack, secret_id: reencryption.secret.as_str(), deadline };
-    let seen = match desk.look().await {
+    let secret = store.describe(&reencryption.secret).await?;
+    if secret.versions.holder(&Stage::Current).is_none() {
         // There is no key yet, and no row.
-        Err(OperateError::Rotation(RotationError::EmptyValue)) => return Ok(None),
-        seen => seen?,
-    };
+        return Ok(None);
+    }
+    // Neither the archive nor the rows need the application.
+    let seen = desk.see_value(secret).await?;
     // Also those that were in use before there was an archive, or that a person put into the ring.
     if let Some(archive) = kind.archive(&seen.subject(), &seen.current)? {
         archive.keep(store, deadline).await?;
@@ -252,8 +254,14 @@ async fn follow<S: OperationStore>(
     let mut told = json!({ "secret": secret, "version": version, "oldKeys": old_keys, "started": false });
     // Whoever keeps an older ring could not read what a worker writes under a key that became primary at once. When that was, no stage
     // tells for certain; it was not after the last change.
-    if since(&seen.secret, seen.secret.last_changed).is_some_and(|changed| changed < kind.cache_time()) {
+    let cache_time = kind.cache_time();
+    if since(&seen.secret, seen.secret.last_changed).is_some_and(|changed| changed < cache_time) {
         told["because"] = json!("consumers may not have read it since it was changed");
+        // A rotation is over after a day. What changes the secret since then, tags for example, may go on doing so.
+        if since(&seen.secret, Some(seen.created)).is_some_and(|age| age > cache_time + RECENT) {
+            tracing::warn!(target: AUDIT, secret, "rows do not follow while something changes the secret");
+            digest.into_iter().for_each(|digest| digest.waits(secret));
+        }
         return Ok(Some(told));
     }
     match operator.services.reencrypt(reencryption, &seen.secret, version, deadline).await? {

@@ -72,9 +72,13 @@ impl Throttle {
 
     /// A statement of so many rows, sent at `began`, has ended. It may have waited for the one before it.
     pub(crate) fn ended(&self, rows: usize, began: Instant) {
-        let now = Instant::now();
-        let before = self.ended_at.replace(now);
-        self.took(rows, now - before.max(began));
+        let before = self.is_free();
+        self.took(rows, self.ended_at.get() - before.max(began));
+    }
+
+    /// The statement before the next one has ended, however that was; when the one before that had.
+    pub(crate) fn is_free(&self) -> Instant {
+        self.ended_at.replace(Instant::now())
     }
 
     /// A statement of so many rows took so long: the next ones are to take about `batch_time`.
@@ -127,6 +131,27 @@ mod tests {
         assert_eq!(throttle.rows(), 1);
         throttle.was_in_the_way();
         assert_eq!(throttle.rows(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_statement_that_waited_for_another_was_not_slow() {
+        let throttle = Throttle::for_writing(Pace { batch_rows: 64, ..pace() });
+        let (began, time) = (Instant::now(), Duration::from_millis(150));
+        for _ in 0..3 {
+            // All were sent at once.
+            tokio::time::advance(time).await;
+            throttle.ended(64, began);
+        }
+        assert_eq!(throttle.rows(), 64);
+        // One that failed, or was done otherwise, was waited for as well.
+        tokio::time::advance(Duration::from_secs(1)).await;
+        throttle.is_free();
+        tokio::time::advance(time).await;
+        throttle.ended(64, began);
+        assert_eq!(throttle.rows(), 64);
+        tokio::time::advance(Duration::from_millis(400)).await;
+        throttle.ended(64, began);
+        assert_eq!(throttle.rows(), 32, "it was slow itself");
     }
 
     #[tokio::test]

@@ -6,10 +6,10 @@
 //! process at any moment loses nothing.
 
 use std::collections::HashSet;
-use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
@@ -53,7 +53,7 @@ pub(crate) struct Sliced {
     pub(crate) overtaken: u64,
     /// Rows that were deleted in between.
     pub(crate) deleted: u64,
-    /// Rows that stayed locked by others. They are as they were.
+    /// Rows that stayed locked by others, or were overtaken again and again. What is in them is theirs, or as it was.
     pub(crate) busy: u64,
 }
 
@@ -111,18 +111,29 @@ impl Slice<'_> {
         rng: &mut StdRng,
     ) -> Result<(Sliced, Option<String>), ReencryptError> {
         let (mut sliced, mut again, mut last) = (Sliced::new(), Again::default(), None);
-        let works = stream::poll_fn(|context| works.poll_recv(context));
-        let mut written = pin!(works.map(|work| self.write(throttle, work)).buffered(AT_ONCE));
-        while let Some((of_batch, not_written, key)) = written.try_next().await? {
-            sliced = sliced.and(of_batch);
-            again.0.extend(not_written.0);
-            last = Some(key);
-            if again.0.len() >= MOST_AGAIN {
-                self.look_again(codec, throttle, &mut sliced, &mut again, rng).await?;
+        let (mut under_way, mut more) = (FuturesOrdered::new(), true);
+        loop {
+            let room = more && under_way.len() < AT_ONCE && again.0.len() < MOST_AGAIN;
+            tokio::select! {
+                work = works.recv(), if room => match work {
+                    Some(work) => under_way.push_back(self.write(throttle, work)),
+                    None => more = false,
+                },
+                Some(written) = under_way.next() => {
+                    let (of_batch, not_written, key) = written?;
+                    sliced = sliced.and(of_batch);
+                    again.0.extend(not_written.0);
+                    last = Some(key);
+                }
+                // The connection gives nobody an answer while one is not taken: to look again waits until nothing is under way.
+                else => {
+                    self.look_again(codec, throttle, &mut sliced, &mut again, rng).await?;
+                    if !more {
+                        return Ok((sliced, last));
+                    }
+                }
             }
         }
-        self.look_again(codec, throttle, &mut sliced, &mut again, rng).await?;
-        Ok((sliced, last))
     }
 
     /// Writes one batch: the counts, the rows that were not written, and the key of the last row.
@@ -147,6 +158,7 @@ impl Slice<'_> {
             Err(Trouble::Busy(_)) => {
                 throttle.was_in_the_way();
                 self.write_free(&changes, &from, &mut sliced, &mut again).await?;
+                throttle.is_free();
             }
             Err(Trouble::Failed(error)) => return Err(error),
         }

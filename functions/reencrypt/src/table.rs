@@ -64,7 +64,8 @@ pub(crate) struct Source<'a> {
 }
 
 const TABLE: &str = "\
-SELECT c.oid::pg_catalog.int8, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::pg_catalog.text
+SELECT c.oid::pg_catalog.int8, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::pg_catalog.text,
+    EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = $2";
 
@@ -97,9 +98,15 @@ impl<'a> Source<'a> {
             let problem = "there is no such table; REENCRYPT_COLUMNS takes names as the database stores them, in their case and without quotes";
             return Err(unusable(problem.to_owned()));
         };
-        let (oid, table, kind): (i64, String, String) = (get(row, 0)?, get(row, 1)?, get(row, 2)?);
-        if !["r", "p"].contains(&kind.as_str()) {
-            return Err(unusable("is not in a table but in a view or something else".to_owned()));
+        let (oid, table, kind, has_children): (i64, String, String, bool) =
+            (get(row, 0)?, get(row, 1)?, get(row, 2)?, get(row, 3)?);
+        match (kind.as_str(), has_children) {
+            ("r", false) | ("p", _) => {}
+            ("r", true) => {
+                let problem = "other tables inherit from its table, whose rows the primary key does not tell apart";
+                return Err(unusable(problem.to_owned()));
+            }
+            _ => return Err(unusable("is not in a table but in a view or something else".to_owned())),
         }
         let attribute = async |column: &String| -> Result<(String, String, String), ReencryptError> {
             let found = session.query(ATTRIBUTE, &[(&oid, Type::INT8), (column, Type::TEXT)]).await?;

@@ -111,7 +111,7 @@ impl RecordLoad {
         for address in addresses {
             let requests = Requests { address: *address, ..self.requests.clone() };
             for record in &records {
-                let outcome = requests.read(&record.id, Some(&record.texts)).await;
+                let outcome = requests.read(&record.id, Some(record)).await;
                 lock(&self.report).count(outcome);
             }
         }
@@ -166,6 +166,14 @@ struct Written {
     id: String,
     /// Everything that was ever in it, the last at the end.
     texts: Vec<Vec<u8>>,
+    /// How many at the end had no answer. Each of them may have replaced the one before, or not.
+    unanswered: usize,
+}
+
+impl Written {
+    fn is_now(&self, text: &[u8]) -> bool {
+        self.texts.iter().rev().take(1 + self.unanswered).any(|last| last == text)
+    }
 }
 
 struct Worker {
@@ -216,8 +224,8 @@ impl Worker {
         match self.requests.write(provider, &text).await {
             Ok(id) => {
                 self.count(Outcome::Written);
-                let record = Written { id, texts: vec![text] };
-                self.count(self.requests.read(&record.id, Some(&record.texts)).await);
+                let record = Written { id, texts: vec![text], unanswered: 0 };
+                self.count(self.requests.read(&record.id, Some(&record)).await);
                 self.records.push(record);
             }
             Err(reason) => self.count(Outcome::Failed(reason)),
@@ -228,22 +236,14 @@ impl Worker {
     async fn refresh(&mut self, index: usize) {
         let text = self.text();
         let Some(record) = self.records.get_mut(index) else { return };
-        let read = self.requests.read(&record.id, Some(&record.texts)).await;
+        let read = self.requests.read(&record.id, Some(&*record)).await;
         let usable = matches!(read, Outcome::Read);
         lock(&self.report).count(read);
         if usable {
-            let outcome = match self.requests.rewrite(&record.id, &text).await {
-                Ok(()) => {
-                    record.texts.push(text);
-                    Outcome::Refreshed
-                }
-                Err(reason) => {
-                    // Without an answer it may have been replaced or not: nothing can be said of the record any more.
-                    self.records.swap_remove(index);
-                    Outcome::Failed(reason)
-                }
-            };
-            self.count(outcome);
+            let answer = self.requests.rewrite(&record.id, &text).await;
+            record.texts.push(text);
+            record.unanswered = if answer.is_ok() { 0 } else { record.unanswered + 1 };
+            self.count(answer.map_or_else(Outcome::Failed, |()| Outcome::Refreshed));
         }
     }
 
@@ -288,16 +288,16 @@ impl Requests {
         if status == StatusCode::NO_CONTENT { Ok(()) } else { Err(format!("rewriting record {id}: {status}")) }
     }
 
-    /// Reads a record whose plaintexts so far are these, if they are known.
-    async fn read(&self, id: &str, texts: Option<&[Vec<u8>]>) -> Outcome {
+    /// Reads a record, of which is known what was written, or nothing.
+    async fn read(&self, id: &str, written: Option<&Written>) -> Outcome {
         let request = Request::builder().method(Method::GET);
         let (status, body) = match self.send(request, &format!("/records/{id}"), vec![]).await {
             Ok(answer) => answer,
             Err(reason) => return Outcome::Failed(reason),
         };
         match status {
-            StatusCode::OK if texts.is_none_or(|texts| texts.last().is_some_and(|text| *text == body)) => Outcome::Read,
-            StatusCode::OK if texts.is_some_and(|texts| texts.iter().any(|text| *text == body)) => {
+            StatusCode::OK if written.is_none_or(|written| written.is_now(&body)) => Outcome::Read,
+            StatusCode::OK if written.is_some_and(|written| written.texts.iter().any(|text| *text == body)) => {
                 Outcome::Lost(format!("record {id}: a plaintext that was replaced"))
             }
             StatusCode::OK => Outcome::Unreadable(format!("record {id}: another plaintext")),

@@ -107,7 +107,7 @@ pub(crate) async fn measure(rows: u64, most: u64) -> Result<(), Failure> {
         ("one UPDATE with constant bytes", "update"),
         ("reencrypt, one slice", "slice"),
         ("reencrypt, two slices at once", "two"),
-        ("reencrypt, one slice, all processes on one core", "core"),
+        ("reencrypt, one slice, with its connections on one core", "core"),
         ("reencrypt, two slices at once, on two cores", "cores"),
         ("Python: MultiFernet, psycopg, batches of 1000", "script"),
     ] {
@@ -295,7 +295,7 @@ impl Bench {
         Ok(name)
     }
 
-    /// Lets the server and the functions run on these cores: processes inherit it.
+    /// Lets the server's new connections and the functions run on these cores: processes inherit it.
     fn run_on(&self, cores: &str) -> Result<(), Failure> {
         for process in [self.server.process()?, std::process::id()] {
             let mut taskset = Command::new("taskset");

@@ -8,6 +8,7 @@ use rotation::archive::Archive;
 use rotation::keyring::Keyring;
 use rotation::secret::SecretText;
 use sandbox::{Fault, FaultRule, Moment};
+use serde_json::json;
 
 use crate::keys::{bare_key, declared, key_secret, parsed};
 use crate::support::*;
@@ -68,6 +69,19 @@ async fn the_first_key_of_a_secret_is_in_the_archive_and_a_secret_without_one_st
     assert_eq!(archived(&scene).await, ids(&ring_at(&scene, KeyFormat::Raw, "AWSCURRENT").await.unwrap()));
     let scene = start(unasked(KeyFormat::Raw)).await;
     rotate(&scene).await;
+}
+
+/// Whoever stored it may have died before it was archived.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_key_that_is_current_as_soon_as_it_is_stored_is_archived_before_its_rotation_ends() {
+    let scene = with_archive(Plan { value: None, ..unasked(KeyFormat::Raw) }).await;
+    let version = "0123456789abcdef0123456789abcdef";
+    let put = scene.client.put_secret_value().secret_id(scene.secret()).client_request_token(version);
+    let put = put.secret_string(key_secret(&bare_key(KeyFormat::Raw, 2))).version_stages("AWSCURRENT");
+    put.version_stages("AWSPENDING").send().await.unwrap();
+    let event = json!({ "Step": "finishSecret", "SecretId": scene.secret(), "ClientRequestToken": version });
+    invoke(&scene, &event).await.unwrap();
+    assert_eq!(archived(&scene).await, ids(&ring_at(&scene, KeyFormat::Raw, "AWSCURRENT").await.unwrap()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,6 +76,48 @@ async fn a_row_that_stays_locked_is_left_as_it_is_and_all_others_are_done() {
     assert_all_under(&bench, NEW, 300).await;
 }
 
+/// What the database answers to one statement is taken before the answer to the next one can come.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_rows_that_are_overtaken_than_are_looked_at_again_at_once_hold_up_nothing() {
+    const ROWS: i64 = 40_000;
+    // Long keys make long answers.
+    const FIRST: i64 = 1_000_000_000_000_000_000;
+    const OVERTAKEN: i64 = FIRST + 10_500;
+    let token = token(OLD, "text", 1);
+    let rows: Vec<_> = (FIRST..FIRST + ROWS).map(|id| (id, Some(token.clone()))).collect();
+    let bench = Bench::with_tokens(&[NEW, OLD], &rows).await;
+    // Those rows are another's until the gate is open. They take their time, so that the next batch is on its way meanwhile.
+    bench
+        .run(&format!(
+            "CREATE TABLE {{schema}}.gate (open bool);
+             CREATE SEQUENCE {{schema}}.refused;
+             CREATE FUNCTION {{schema}}.pass() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+                 IF NEW.id >= {OVERTAKEN} OR EXISTS (SELECT FROM {{schema}}.gate) THEN RETURN NEW; END IF;
+                 PERFORM pg_catalog.nextval('{{schema}}.refused');
+                 IF NEW.id % 3 = 0 THEN PERFORM pg_catalog.pg_sleep(0.001); END IF;
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER pass BEFORE UPDATE ON {{schema}}.rows FOR EACH ROW EXECUTE FUNCTION {{schema}}.pass()"
+        ))
+        .await;
+    let pace =
+        [("REENCRYPT_BATCH_ROWS", "1000"), ("REENCRYPT_BATCH_TIME", "10s"), ("REENCRYPT_STATEMENT_TIMEOUT", "10s")];
+    bench.register(json!([bench.tokens_column()]), &pace);
+    bench.sandbox.host().set_timeout(crate::bench::FUNCTION, Duration::from_secs(40)).unwrap();
+    let open = async {
+        let (began, refused) = (Instant::now(), format!("SELECT last_value FROM {}.refused", bench.schema));
+        while bench.sql.query_one(&refused, &[]).await.unwrap().get::<_, i64>(0) < 10_000 {
+            assert!(began.elapsed() < Duration::from_secs(20), "the function has not come so far");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        bench.run("INSERT INTO {schema}.gate VALUES (true)").await;
+    };
+    let (answer, ()) = tokio::join!(bench.slice(), open);
+    assert_eq!((&answer["rewrapped"], &answer["busy"]), (&json!(ROWS), &json!(0)), "{answer}");
+    assert!(answer["overtaken"].as_i64().unwrap() >= 10_000, "{answer}");
+    assert!(answer["durationMs"].as_i64().unwrap() < 30_000, "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_deadlock_it_is_never_the_application_that_has_to_give_way() {
     let bench = Bench::with_tokens(&[NEW, OLD], &tokens(OLD, 100)).await;

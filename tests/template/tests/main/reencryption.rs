@@ -569,7 +569,9 @@ async fn a_key_is_retired_only_with_every_permission_on_the_archive() {
     let census = |began: &str, ended: &str| {
         let (old, new) = (key(OLD).id().to_string(), key(NEW).id().to_string());
         let keys: Value = [(old, json!(0)), (new, json!(10))].into_iter().collect::<serde_json::Map<_, _>>().into();
-        let counted = json!({ "table": "rows", "column": "token", "keys": keys, "unknown": 0, "damaged": 0 });
+        let counted = json!({
+            "schema": "public", "table": "rows", "column": "token", "rows": 10, "nulls": 0, "keys": keys, "unknown": 0, "damaged": 0,
+        });
         json!({ "secret": KEY_SECRET, "version": version, "began": began, "ended": ended, "columns": [counted], "next": null })
     };
     let censuses = [

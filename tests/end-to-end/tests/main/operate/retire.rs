@@ -1,5 +1,6 @@
 //! Keys that no row needs any more leave the ring, and the sweep that has rows re-encrypted.
 
+use aws_sdk_secretsmanager::types::Tag;
 use rotation::keyring::Keyring;
 use rotation::time::format_timestamp;
 use sandbox::{Fault, FaultRule, Moment};
@@ -421,6 +422,15 @@ async fn rows_follow_though_the_secrets_cannot_be_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_follow_though_the_application_cannot_be_asked() {
+    let scene = reencrypting(with_old_key(KeyFormat::Raw).await).await;
+    scene.client.delete_secret().secret_id(SECRET).send().await.unwrap();
+    let told = ask(&scene, json!({ "action": "sweep" })).await.unwrap();
+    assert_eq!(told["problems"][0]["error"], "CredentialUnavailable", "{told:#}");
+    assert_eq!(told["reencryption"]["started"], true, "{told:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_keeps_rows_from_following_is_told_and_a_secret_without_a_value_has_none() {
     let scene = reencrypting(with_archive(Plan { value: None, ..keys(KeyFormat::Raw) }).await).await;
     assert!(swept(&scene).await.is_null());
@@ -487,4 +497,15 @@ async fn rows_follow_when_every_cache_has_the_ring_and_not_before() {
     }
     assert_eq!(swept(&scene).await["started"], true);
     assert_eq!(scene.sandbox.executions().len(), 1);
+    // What is changed all the time would never follow, and that is told.
+    let scene = reencrypting_with(with_old_key(KeyFormat::Raw).await, "1h").await;
+    for hours in [0, 26] {
+        scene.sandbox.advance(hours * HOUR).await.unwrap();
+        let tag = Tag::builder().key("cost-centre").value(hours.to_string()).build();
+        scene.client.tag_resource().secret_id(end_to_end::KEY_SECRET).tags(tag).send().await.unwrap();
+        let (told, sent) = scheduled(&scene).await;
+        assert_eq!(told["reencryption"]["started"], false, "{told:#}");
+        let is_told = sent.iter().any(|(_, message)| message.contains("find out what changes it"));
+        assert_eq!(is_told, hours > 0, "{sent:?}");
+    }
 }
