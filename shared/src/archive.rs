@@ -35,9 +35,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a retired key is kept, unless the stack sets `KEY_ARCHIVE_RETENTION`: longer than a year of backups.
 pub const DEFAULT_RETENTION: Duration = DAY.saturating_mul(400);
 /// The shortest that a stack can set: a retirement that was wrong is noticed, and undone, in that time.
-pub const SHORTEST_RETENTION: Duration = DAY.saturating_mul(30);
+const SHORTEST_RETENTION: Duration = DAY.saturating_mul(30);
 /// The longest: ten years, which every time can be moved by.
-pub const LONGEST_RETENTION: Duration = DAY.saturating_mul(3650);
+const LONGEST_RETENTION: Duration = DAY.saturating_mul(3650);
 
 const SECRET: &str = "KEY_ARCHIVE_SECRET";
 const RETENTION: &str = "KEY_ARCHIVE_RETENTION";

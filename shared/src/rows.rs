@@ -157,7 +157,8 @@ impl<'a> RowCodec<'a> {
         if !self.format.fits(bytes) {
             return Opened::Damaged;
         }
-        let places = iter::once(self.last.get()).chain(0..);
+        let last = self.last.get();
+        let places = iter::once(last).chain((0..).filter(|place| *place != last));
         let ring = places.map_while(|place| Some((place, self.ciphers.iter().nth(place)?)));
         for (place, (id, cipher)) in ring {
             if let Some(plaintext) = cipher.open_bytes(bytes, aad) {

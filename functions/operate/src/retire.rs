@@ -1,8 +1,8 @@
 //! `retire` takes keys out of a keyring that no stored row needs any more.
 //!
-//! What it believes is two censuses of all rows, as the function `reencrypt` answers them: of the ring as it is now, complete, with
-//! no row under the key and none that cannot be opened, of the same columns, and so far apart that whoever still encrypted with an older ring at the
-//! first one has stopped, and what it wrote was counted by the second.
+//! What it believes is two censuses of all rows, as the function `reencrypt` answers them: of the ring as it is now, complete, of the
+//! same columns, with no row under the key and none that cannot be opened, and so far apart that whoever still encrypted with an older
+//! ring at the first one has stopped, and what it wrote was counted by the second.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};

@@ -72,12 +72,12 @@ impl Throttle {
 
     /// A statement of so many rows, sent at `began`, has ended. It may have waited for the one before it.
     pub(crate) fn ended(&self, rows: usize, began: Instant) {
-        let before = self.is_free();
+        let before = self.freed();
         self.took(rows, self.ended_at.get() - before.max(began));
     }
 
-    /// The statement before the next one has ended, however that was; when the one before that had.
-    pub(crate) fn is_free(&self) -> Instant {
+    /// A statement has ended, however that was, and the connection is free for the next one; since when it was before.
+    pub(crate) fn freed(&self) -> Instant {
         self.ended_at.replace(Instant::now())
     }
 
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(throttle.rows(), 64);
         // One that failed, or was done otherwise, was waited for as well.
         tokio::time::advance(Duration::from_secs(1)).await;
-        throttle.is_free();
+        throttle.freed();
         tokio::time::advance(time).await;
         throttle.ended(64, began);
         assert_eq!(throttle.rows(), 64);

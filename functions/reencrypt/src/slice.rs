@@ -158,7 +158,7 @@ impl Slice<'_> {
             Err(Trouble::Busy(_)) => {
                 throttle.was_in_the_way();
                 self.write_free(&changes, &from, &mut sliced, &mut again).await?;
-                throttle.is_free();
+                throttle.freed();
             }
             Err(Trouble::Failed(error)) => return Err(error),
         }

@@ -186,8 +186,9 @@ impl<'a> Source<'a> {
     }
 
     /// Replaces the values of rows that nobody has written since they were read, and tells the keys of those rows. Whoever writes a
-    /// row makes a new version of it, with the id of another transaction. The changes are in the order of their keys: between the first and the last of them the database looks, and not in the whole table, to join both. A row that another transaction
-    /// has locked is waited for, or left out.
+    /// row makes a new version of it, with the id of another transaction. The changes are in the order of their keys: between the first
+    /// and the last of them the database looks, and not in the whole table, to join both. A row that another transaction has locked is
+    /// waited for, or left out.
     pub(crate) async fn write(
         &self,
         session: &Session,
