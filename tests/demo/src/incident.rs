@@ -50,13 +50,13 @@ pub(crate) async fn perform(out: &Output, executable: PathBuf, operate: PathBuf)
 
     out.title("02:00, the alarm: what is there?");
     let status = done(out, &scene, "status").await?;
-    show(out, "rotation", &status["rotation"]);
-    show(out, "lastFailure", &status["lastFailure"]);
+    show(out, &status);
     check(status["lastFailure"]["error"] == "TargetRefused", "status tells of the last failure")?;
+    out.line("  operate status: the last failure is TargetRefused in testSecret; a rotation is open");
     let doctor = done(out, &scene, "doctor").await?;
     let findings = doctor["findings"].as_array().into_iter().flatten().filter(|finding| finding["ok"] == false);
     for finding in findings {
-        out.line(&format!("  {}: {}", text(&finding["check"]), text(&finding["detail"])));
+        out.line(&format!("  operate doctor: {}: {}", text(&finding["check"]), text(&finding["detail"])));
         out.line(&format!("    repair: {}", text(&finding["repair"])));
     }
     check(doctor["healthy"] == false, "the doctor finds what is wrong")?;
@@ -65,13 +65,15 @@ pub(crate) async fn perform(out: &Output, executable: PathBuf, operate: PathBuf)
     scene.sandbox.advance(HOUR).await?;
     scene.instances.iter().for_each(|instance| instance.freeze_refresh(false));
     let aborted = done(out, &scene, "abort").await?;
-    show(out, "answer", &aborted);
+    show(out, &aborted);
     check(aborted["verified"] == true, "the current token verifies")?;
+    out.line("  operate abort: given up; the current token is verified");
     check(viewer.during(scene.rotate()).await?.is_success(), "the rotation succeeds")?;
     secrets.push(scene.token("AWSCURRENT").await?);
     let verified = done(out, &scene, "verify").await?;
-    show(out, "answer", &verified);
+    show(out, &verified);
     check(verified["instances"].as_array().map(Vec::len) == Some(2), "both instances were asked")?;
+    out.line("  operate verify: both instances accept the new token, and refuse a random one");
     served(out, &load)?;
     load.stop().await;
 
@@ -79,11 +81,14 @@ pub(crate) async fn perform(out: &Output, executable: PathBuf, operate: PathBuf)
     let leaked = scene.token("AWSCURRENT").await?;
     let load = scene.load(scene.fresh_clients(CLIENT_CACHE), 100).await?;
     let compromised = viewer.during(done(out, &scene, "compromise")).await?;
-    show(out, "answer", &compromised);
+    show(out, &compromised);
     check(compromised["provenRefused"] == true, "the application refuses the leaked token")?;
     check(scene.accepted(&leaked).await? == [false, false], "both instances refuse the leaked token")?;
     let new = scene.token("AWSCURRENT").await?;
     check(scene.accepted(&new).await? == [true, true], "both instances accept the new token")?;
+    out.line(
+        "  operate compromise: replaced and revoked; both instances refuse the leaked token, and accept the new one",
+    );
     secrets.push(new);
     tokio::time::sleep(CLIENT_CACHE * 2).await;
     let refused = load.report().refused;
@@ -96,6 +101,7 @@ pub(crate) async fn perform(out: &Output, executable: PathBuf, operate: PathBuf)
         CLIENT_CACHE.as_millis()
     ));
 
+    out.title("Result for the incident");
     let logs = [scene.sandbox.host().logs(scene.function()), scene.sandbox.host().logs(end_to_end::OPERATE)].concat();
     let shown = [logs.join("\n"), out.text()].join("\n");
     check(!secrets.iter().any(|secret| shown.contains(secret)), "no token is in any log or in this output")?;
@@ -122,15 +128,13 @@ async fn done(out: &Output, scene: &Scene, action: &str) -> Result<Value, Failur
     if action == "compromise" {
         request["confirm"] = json!(SECRET);
     }
-    out.line(&format!("  operate {request}"));
+    out.detail(&format!("  operate {request}"));
     scene.operate(&request).await?.map_err(|error| format!("{action}: {error}").into())
 }
 
-fn show(out: &Output, what: &str, answer: &Value) {
-    let pretty = format!("{answer:#}");
-    let mut lines = pretty.lines();
-    out.line(&format!("    {what}: {}", lines.next().unwrap_or_default()));
-    lines.for_each(|line| out.line(&format!("    {line}")));
+/// The whole answer, with `-v`.
+fn show(out: &Output, answer: &Value) {
+    format!("{answer:#}").lines().for_each(|line| out.detail(&format!("    {line}")));
 }
 
 fn text(value: &Value) -> &str {

@@ -32,7 +32,7 @@ pub(crate) async fn perform(out: &Output, executable: PathBuf) -> Result<(), Fai
     let configured = viewer.during(scene.configure()).await?;
     check(matches!(configured, RotationOutcome::TestSucceeded { .. }), "the configuration test succeeds")?;
     let load = scene.records(100, 1);
-    out.line("  load: 100 records/s, encrypted by one instance and read by another, now and later");
+    out.detail("  load: 100 records/s, encrypted by one instance and read by another, now and later");
     let bare = show(out, &scene).await?;
 
     out.title("First rotation: the next key is staged, and encrypts nothing yet");

@@ -1,6 +1,7 @@
 //! `cargo demo`: an admin token and an encryption key are rotated, on demand, on schedule, by a function that is killed half
 //! way, and at once after a compromise, while two instances of an application work under load; rows in PostgreSQL follow the key; then
 //! an incident. Every claim that is printed was checked; the first that does not hold ends the demo with exit status 1.
+//! A rotation is one line; `-v` shows each step of it, and each move of a staging label.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
 
 mod incident;
@@ -9,11 +10,10 @@ mod rows;
 mod stage;
 mod tokens;
 
-use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use end_to_end::{FUNCTION, Failure, KEY_FUNCTION, OPERATE, Scene, build_with};
+use end_to_end::{FUNCTION, Failure, KEY_FUNCTION, OPERATE, Scene, program};
 use stored_rows::connections::REENCRYPT;
 
 use crate::stage::Output;
@@ -25,7 +25,16 @@ const INTERRUPTED: u8 = 130;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let output = Output::default();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let verbose = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => false,
+        ["-v" | "--verbose"] => true,
+        _ => {
+            eprintln!("usage: cargo demo [-v]");
+            return ExitCode::from(2);
+        }
+    };
+    let output = Output::new(verbose);
     // Dropped when interrupted, the performance ends what it started and removes its folders.
     let result = tokio::select! {
         result = perform(&output) => result,
@@ -44,10 +53,10 @@ async fn main() -> ExitCode {
 }
 
 async fn perform(out: &Output) -> Result<(), Failure> {
-    let installing = out.clone();
-    tokio::task::spawn_blocking(move || install(&installing)).await??;
-    out.line("Building the functions (once), starting a sandbox and two instances of an application …");
-    let [admin_token, encryption_key, operate, reencrypt] = tokio::task::spawn_blocking(build).await??;
+    out.line("Four acts: a token, a key, stored rows, an incident. Each has an AWS of its own and two instances of an");
+    out.line("application under load. Every claim is checked; -v shows each move of a staging label.");
+    let (admin_token, encryption_key) = (program(FUNCTION).await?, program(KEY_FUNCTION).await?);
+    let (operate, reencrypt) = (program(OPERATE).await?, program(REENCRYPT).await?);
     tokens::perform(out, admin_token.clone()).await?;
     keys::perform(out, encryption_key.clone()).await?;
     rows::perform(out, [encryption_key, operate.clone(), reencrypt]).await?;
@@ -60,37 +69,11 @@ async fn perform(out: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The functions, built together with this program, so that all use the same builds of what they have in common.
-fn build() -> Result<[PathBuf; 4], Failure> {
-    let functions = [FUNCTION, KEY_FUNCTION, OPERATE, REENCRYPT];
-    let packages: Vec<_> =
-        functions.into_iter().chain([env!("CARGO_PKG_NAME")]).flat_map(|p| ["--package", p]).collect();
-    let [token, key, operate, reencrypt] = functions.map(|function| build_with(function, &packages));
-    Ok([token?, key?, operate?, reencrypt?])
-}
-
-/// Brings PostgreSQL, unless it was brought before.
-fn install(out: &Output) -> Result<(), Failure> {
-    tools::POSTGRES.install(|what, mut command: Command| {
-        out.line(&format!("Installing {what} …"));
-        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
-        match status {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(format!("{what}: {command:?}: {status}")),
-            Err(error) => Err(format!("{what}: {command:?}: {error}")),
-        }
-    })?;
-    Ok(())
-}
-
 const NEXT: &str = "
-Next, with the AWS CLI: leave a sandbox running in one terminal
-  cargo sandbox
-paste the exports that it prints into another, and try
+Next, with the AWS CLI: `cargo sandbox` in one terminal; paste the exports that it prints into another, and try
   aws secretsmanager create-secret --name shop/staging/admin-token --secret-string \"$(openssl rand -hex 32)\"
   aws secretsmanager rotate-secret --secret-id shop/staging/admin-token \\
-      --rotation-lambda-arn arn:aws:lambda:us-east-1:000000000000:function:admin-token --rotation-rules AutomaticallyAfterDays=90
-  aws secretsmanager describe-secret --secret-id shop/staging/admin-token";
+      --rotation-lambda-arn arn:aws:lambda:us-east-1:000000000000:function:admin-token --rotation-rules AutomaticallyAfterDays=90";
 
 fn check(holds: bool, claim: &str) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(format!("this does not hold: {claim}").into()) }

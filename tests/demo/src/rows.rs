@@ -44,7 +44,7 @@ pub(crate) async fn perform(out: &Output, [executable, operate, reencrypt]: [Pat
     let mut viewer = Viewer::new(&scene.sandbox, out.clone()).only(KEY_SECRET);
 
     out.title(&format!("What {KEY_SECRET} has encrypted: rows in PostgreSQL"));
-    out.line(&format!(
+    out.detail(&format!(
         "  PostgreSQL on 127.0.0.1:{}, in a temporary folder; table connections (id, provider, refresh_token)",
         server.port()
     ));
@@ -73,7 +73,7 @@ pub(crate) async fn perform(out: &Output, [executable, operate, reencrypt]: [Pat
     out.line(&format!(
         "  {rewrapped} rows encrypted again, by {invocations} invocations; {overtaken} times the application had written first, and its value stayed"
     ));
-    check(first["onOldKeys"] == 0, "no row is left under the key before")?;
+    none_left(out, &first)?;
 
     out.title("A day later: whoever kept the ring from before has read the new one, and the rows are counted again");
     scene.sandbox.advance(DAY + HOUR).await?;
@@ -82,11 +82,11 @@ pub(crate) async fn perform(out: &Output, [executable, operate, reencrypt]: [Pat
         count(out, &scene, &promoted, Instant::now()).await
     };
     let second = all_readable(out, &scene, counting).await?;
-    check(second["onOldKeys"] == 0, "no row is under the key before")?;
+    none_left(out, &second)?;
 
     out.title("Two censuses of zero: the old key is retired");
     let mut request = json!({ "action": "retire", "secret_id": KEY_SECRET, "reason": "the demo" });
-    out.line(&format!("  operate {request}, with both censuses"));
+    out.detail(&format!("  operate {request}, with both censuses"));
     request["censuses"] = json!([first, second]);
     let retiring = async {
         let answer = viewer.during(scene.operate(&request)).await?;
@@ -125,6 +125,14 @@ pub(crate) async fn perform(out: &Output, [executable, operate, reencrypt]: [Pat
     Ok(())
 }
 
+/// A census of zero.
+fn none_left(out: &Output, census: &Value) -> Result<(), Failure> {
+    check(census["onOldKeys"] == 0, "no row is under the key before")?;
+    let rows: u64 = rows_by_key(census).values().sum();
+    out.line(&format!("  census: {rows} rows, none under the key before"));
+    Ok(())
+}
+
 async fn until_written(load: &RecordLoad, records: u64) -> Result<(), Failure> {
     while load.report().written < records {
         fine(&load.report())?;
@@ -155,9 +163,7 @@ async fn all_readable<T>(
         Ok::<T, Failure>(result)
     };
     let (read, result) = tokio::try_join!(reading, working)?;
-    out.line(&format!(
-        "  meanwhile every row was read through each instance, again and again: {read} times read, 0 unreadable"
-    ));
+    out.detail(&format!("  meanwhile every row was read through each instance: {read} reads, 0 unreadable"));
     Ok(result)
 }
 
@@ -174,7 +180,9 @@ async fn progress(out: &Output, scene: &Scene, ring: &Keyring) -> Result<(Rewrap
     let done = Cell::new(false);
     let counting = async {
         while !done.get() {
-            count(out, scene, ring, began).await?;
+            let rows = rows_by_key(&count(out, scene, ring, began).await?);
+            let primary = rows.get(&ring.primary().id().to_string()).copied().unwrap_or_default();
+            out.progress("rows under the new key", primary, rows.values().sum());
             tokio::time::sleep(COUNTED).await;
         }
         Ok::<(), Failure>(())
@@ -185,7 +193,9 @@ async fn progress(out: &Output, scene: &Scene, ring: &Keyring) -> Result<(Rewrap
         Ok::<Rewrapped, Failure>(rewrapped)
     };
     let ((), rewrapped) = tokio::try_join!(counting, working)?;
-    Ok((rewrapped, count(out, scene, ring, began).await?))
+    let last = count(out, scene, ring, began).await?;
+    out.end_of_progress();
+    Ok((rewrapped, last))
 }
 
 /// Counts the rows, and prints how many are under each key that ever encrypted.
@@ -200,6 +210,6 @@ async fn count(out: &Output, scene: &Scene, ring: &Keyring, began: Instant) -> R
             format!("{:>5} under {id}", rows.get(&id).copied().unwrap_or_default())
         })
         .collect();
-    out.line(&format!("  {:>4.1} s  rows: {}", began.elapsed().as_secs_f64(), under.join(", ")));
+    out.detail(&format!("  {:>4.1} s  rows: {}", began.elapsed().as_secs_f64(), under.join(", ")));
     Ok(census)
 }

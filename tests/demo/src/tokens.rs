@@ -33,14 +33,14 @@ pub(crate) async fn perform(out: &Output, executable: PathBuf) -> Result<(), Fai
 
     let fresh = scene.load(scene.fresh_clients(CLIENT_CACHE), 100).await?;
     let stale = scene.load(scene.stale_clients(), 50).await?;
-    out.line("  load: 100 requests/s by clients that read AWSCURRENT, 50/s by clients that keep the token they have");
+    out.detail("  load: 100 requests/s by clients that read AWSCURRENT, 50/s by clients that keep the token they have");
 
     out.title("Rotation on demand (aws secretsmanager rotate-secret)");
     scene.sandbox.reset_calls();
     let before = [fresh.report().sent, stale.report().sent];
     rotated(&scene, &viewer.during(scene.rotate()).await?, &mut secrets).await?;
     let calls: u64 = scene.sandbox.calls_of(FUNCTION).values().sum();
-    out.line(&format!("  calls of the function to Secrets Manager: {calls}"));
+    out.detail(&format!("  calls of the function to Secrets Manager: {calls}"));
     tokio::time::sleep(CLIENT_CACHE * 2).await;
     report(out, "clients that read AWSCURRENT", &fresh, before[0])?;
     report(out, "clients with the old token", &stale, before[1])?;

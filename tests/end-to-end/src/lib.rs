@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use application::{
@@ -40,8 +39,6 @@ pub const KEY_SECRET: &str = "shop/production/encryption-key";
 pub const KEY_FIELD: &str = "TOKEN_ENCRYPTION_KEY";
 /// The function for operators.
 pub const OPERATE: &str = "operate";
-/// Every function that is deployed.
-const FUNCTIONS: [&str; 4] = [FUNCTION, KEY_FUNCTION, OPERATE, "reencrypt"];
 /// The admin token of an application whose keyring is rotated.
 pub const ADMIN_TOKEN: &str = "the-admin-token-of-an-application-whose-keys-are-rotated-0123456";
 /// The longest that a rotation may take in real time.
@@ -176,7 +173,7 @@ impl Scene {
     pub async fn start(plan: Plan) -> Result<Self, Failure> {
         let executable = match plan.executable {
             Some(executable) => executable,
-            None => tokio::task::spawn_blocking(move || build(plan.function)).await??,
+            None => program(plan.function).await?,
         };
         let sandbox = Sandbox::start(plan.sandbox).await?;
         let clock = ServiceClock::default();
@@ -269,7 +266,7 @@ impl Scene {
     /// # Errors
     /// When it cannot be built or registered.
     pub async fn with_operator(self, variables: &[(&str, &str)]) -> Result<Self, Failure> {
-        let executable = tokio::task::spawn_blocking(|| build(OPERATE)).await??;
+        let executable = program(OPERATE).await?;
         self.with_operator_at(executable, variables)
     }
 
@@ -540,25 +537,12 @@ fn settings(endpoint: &str) -> Result<ServiceSettings, Failure> {
     })?)
 }
 
-/// Builds a function with Cargo, if it is not up to date, and says where it is. Once per process and function: later
-/// calls wait for the first.
+/// The path of a function or another program of this workspace, built if need be.
 ///
 /// # Errors
-/// When Cargo fails.
-pub fn build(function: &str) -> Result<PathBuf, Failure> {
-    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
-    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(executable) = built.get(function) {
-        return Ok(executable.clone());
-    }
-    // All of them together, as `cargo verify` does: Cargo chooses the features of what they share by what it is asked to build, and
-    // would compile the SDK anew for each function alone.
-    let alone = [function];
-    let packages: &[&str] = if FUNCTIONS.contains(&function) { &FUNCTIONS } else { &alone };
-    let packages: Vec<&str> = packages.iter().flat_map(|package| ["--package", *package]).collect();
-    let executable = build_with(function, &packages)?;
-    built.insert(function.to_owned(), executable.clone());
-    Ok(executable)
+/// When Cargo fails, or there is no such program.
+pub async fn program(name: &'static str) -> Result<PathBuf, Failure> {
+    Ok(tokio::task::spawn_blocking(|| sandbox::program(name)).await??)
 }
 
 /// Builds the program `name` with further arguments of `cargo build`, and says where it is.

@@ -118,7 +118,7 @@ impl fmt::Display for Found {
     }
 }
 
-/// Runs all schedules of a family.
+/// Runs the schedules of a family: one in `share` of the places where something happens, and all of them with 1.
 ///
 /// # Errors
 /// The first schedule in which a promise did not hold, with its trace.
@@ -126,9 +126,9 @@ pub fn explore<M: Model>(
     simulator: &Simulator,
     scenario: &Scenario<M>,
     family: Family,
+    share: usize,
 ) -> Result<Explored, Box<Found>> {
-    let script = Script::new([]);
-    let mut explorer = Explorer { simulator, scenario: *scenario, script, explored: Explored::default() };
+    let mut explorer = Explorer::new(simulator, scenario, Script::new([]), share);
     explorer.family(family)?;
     Ok(explorer.explored)
 }
@@ -157,9 +157,29 @@ struct Explorer<'a, M> {
     /// What is disturbed.
     script: Script,
     explored: Explored,
+    /// One in so many places is taken.
+    share: usize,
+    /// How many places there were; it begins elsewhere in each scenario, so that together they take all.
+    places: usize,
 }
 
-impl<M: Model> Explorer<'_, M> {
+impl<'a, M: Model> Explorer<'a, M> {
+    fn new(simulator: &'a Simulator, scenario: &Scenario<M>, script: Script, share: usize) -> Self {
+        let places = scenario.to_string().bytes().map(usize::from).sum();
+        Self { simulator, scenario: *scenario, script, explored: Explored::default(), share, places }
+    }
+
+    /// Whether this place is one of the share.
+    fn takes(&mut self) -> bool {
+        self.places += 1;
+        self.places.is_multiple_of(self.share)
+    }
+
+    /// The share of these places.
+    fn some<T>(&mut self, places: impl IntoIterator<Item = T>) -> Vec<T> {
+        places.into_iter().filter(|_| self.takes()).collect()
+    }
+
     fn run(&mut self, actions: impl Into<Vec<(usize, Action)>>) -> Result<Ended, Box<Found>> {
         let script = Script { actions: actions.into(), ..self.script.clone() };
         let ended = run_script(self.simulator, &self.scenario, &script)?;
@@ -173,19 +193,19 @@ impl<M: Model> Explorer<'_, M> {
         let gates = telling(&all);
         match family {
             Family::Death => {
-                for (number, _) in gates {
+                for (number, _) in self.some(gates) {
                     self.run([(number, Action::Die)])?;
                 }
             }
             Family::LostAnswer => {
-                for (number, gate) in gates {
+                for (number, gate) in self.some(gates) {
                     for kind in plausible_failures(&gate) {
                         self.run([(number, Action::Fail(*kind))])?;
                     }
                 }
             }
             Family::GivenUp => {
-                for (number, _) in &gates {
+                for (number, _) in &self.some(gates.clone()) {
                     self.run([(*number, Action::Lose(Until::RotationEnds))])?;
                     // The repetition passes about as many gates again.
                     for (more, _) in &gates {
@@ -204,14 +224,14 @@ impl<M: Model> Explorer<'_, M> {
                 })?;
             }
             Family::Edit => {
-                for (number, _) in gates {
+                for (number, _) in self.some(gates) {
                     for edit in self.scenario.model.edits() {
                         self.run([(number, Action::Edit(*edit))])?;
                     }
                 }
             }
             Family::EditAndDeath => {
-                for (number, _) in &gates {
+                for (number, _) in &self.some(gates) {
                     for edit in self.scenario.model.edits() {
                         for later in *number..last {
                             self.run([(*number, Action::Edit(*edit)), (later, Action::Die)])?;
@@ -227,7 +247,7 @@ impl<M: Model> Explorer<'_, M> {
                 }
             }
             Family::Reload => {
-                for (number, _) in gates {
+                for (number, _) in self.some(gates) {
                     for reload in self.scenario.model.reloads() {
                         self.run([(number, *reload)])?;
                     }
@@ -239,7 +259,7 @@ impl<M: Model> Explorer<'_, M> {
                     for back in 1..=2 {
                         self.scenario.staleness = Staleness::Once { read, back };
                         self.run([])?;
-                        for (number, _) in &gates {
+                        for (number, _) in &self.some(gates.clone()) {
                             self.run([(*number, Action::Die)])?;
                         }
                     }
@@ -257,7 +277,7 @@ impl<M: Model> Explorer<'_, M> {
         schedule: impl Fn(usize, Action) -> Vec<(usize, Action)>,
     ) -> Result<(), Box<Found>> {
         for (number, gate) in gates {
-            for step in gate.task.step().into_iter().flat_map(not_after) {
+            for step in self.some(gate.task.step().into_iter().flat_map(not_after)) {
                 let begin =
                     gates.iter().find(|(_, gate)| gate.task == Task::Step(step)).map_or(0, |(number, _)| *number);
                 for (of_step, _) in gates.iter().filter(|(_, gate)| gate.task == Task::Step(step)) {

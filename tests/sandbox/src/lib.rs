@@ -51,7 +51,7 @@ use lambda_host::{ConfigurationError, FunctionConfig, LambdaHost};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
-pub use crate::cargo::{cargo, command_beside_cargo};
+pub use crate::cargo::{cargo, command_beside_cargo, program};
 pub use crate::clock::Clock;
 pub use crate::cloudwatch::{CloudWatch, Datum, StatisticSet};
 pub use crate::events::{

@@ -62,7 +62,6 @@ async fn run(options: Options) -> Result<(), Failure> {
 /// Names and binaries of the functions to run; built first, unless they come from elsewhere.
 fn functions(options: &Options) -> Result<Vec<(String, PathBuf)>, Failure> {
     let beside = std::env::current_exe()?.parent().map(Path::to_owned).ok_or("this program has no folder")?;
-    let bin_dir = options.bin_dir.clone().unwrap_or_else(|| beside.clone());
     let root = workspace().ok_or("no folder functions/ here or above; run it in the project")?;
     let mut names = Vec::new();
     for entry in std::fs::read_dir(root.join("functions"))? {
@@ -76,13 +75,13 @@ fn functions(options: &Options) -> Result<Vec<(String, PathBuf)>, Failure> {
     }
     names.retain(|name| !options.forward.contains_key(name));
     names.sort();
-    if options.build && options.bin_dir.is_none() && !names.is_empty() {
-        build(&root, &names, beside.ends_with("release"))?;
-    }
     names
         .into_iter()
         .map(|name| {
-            let binary = bin_dir.join(&name);
+            let binary = match &options.bin_dir {
+                None if options.build => sandbox::program(&name)?,
+                folder => folder.as_ref().unwrap_or(&beside).join(&name),
+            };
             if binary.is_file() {
                 Ok((name, binary))
             } else {
@@ -97,18 +96,6 @@ fn functions(options: &Options) -> Result<Vec<(String, PathBuf)>, Failure> {
 fn workspace() -> Option<PathBuf> {
     let start = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).or_else(|| std::env::current_dir().ok())?;
     start.ancestors().find(|folder| folder.join("functions").is_dir()).map(Path::to_owned)
-}
-
-fn build(root: &Path, names: &[String], release: bool) -> Result<(), Failure> {
-    let packages = names.iter().flat_map(|name| ["-p", name.as_str()]);
-    let status = sandbox::cargo()
-        .args(["build", "--quiet"])
-        .args(packages)
-        .args(release.then_some("--release"))
-        .current_dir(root)
-        .status()
-        .map_err(|error| format!("cargo can't be run: {error}"))?;
-    if status.success() { Ok(()) } else { Err("the functions can't be built".into()) }
 }
 
 fn register(sandbox: &Sandbox, functions: &[(String, PathBuf)], options: &Options) -> Result<(), Failure> {

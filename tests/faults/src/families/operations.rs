@@ -68,7 +68,7 @@ pub fn script_of(operation: Operation) -> Script {
     }
 }
 
-/// Runs all schedules of a family.
+/// Runs the schedules of a family: one in `share` of the places where something happens, and all of them with 1.
 ///
 /// # Errors
 /// The first schedule in which a promise did not hold, with its trace.
@@ -77,9 +77,9 @@ pub fn explore_operation<M: Model>(
     scenario: &Scenario<M>,
     operation: Operation,
     family: OperationFamily,
+    share: usize,
 ) -> Result<Explored, Box<Found>> {
-    let script = script_of(operation);
-    let mut explorer = Explorer { simulator, scenario: *scenario, script, explored: Explored::default() };
+    let mut explorer = Explorer::new(simulator, scenario, script_of(operation), share);
     explorer.operation_family(operation, family)?;
     Ok(explorer.explored)
 }
@@ -98,12 +98,12 @@ impl<M: Model> Explorer<'_, M> {
         let points = turning_points(&all);
         match family {
             OperationFamily::Death => {
-                for (number, _) in points {
+                for (number, _) in self.some(points) {
                     self.run([(number, Action::Die)])?;
                 }
             }
             OperationFamily::LostAnswer => {
-                for (number, gate) in telling(&all) {
+                for (number, gate) in self.some(telling(&all)) {
                     for kind in plausible_failures(&gate) {
                         self.run([(number, Action::Fail(*kind))])?;
                     }
@@ -114,14 +114,14 @@ impl<M: Model> Explorer<'_, M> {
                 self.beside(&points, operation, &[Until::StepEnds], |number| vec![(number, Action::Die)])?;
             }
             OperationFamily::Edit => {
-                for (number, _) in points {
+                for (number, _) in self.some(points) {
                     for edit in self.scenario.model.edits() {
                         self.run([(number, Action::Edit(*edit))])?;
                     }
                 }
             }
             OperationFamily::EditAndDeath => {
-                for (number, _) in &points {
+                for (number, _) in &self.some(points.clone()) {
                     for edit in self.scenario.model.edits() {
                         for (later, _) in points.iter().filter(|(later, _)| later >= number) {
                             self.run([(*number, Action::Edit(*edit)), (*later, Action::Die)])?;
@@ -135,7 +135,7 @@ impl<M: Model> Explorer<'_, M> {
                 self.beside(&points, operation, &[Until::StepEnds, Until::RotationEnds], |_| vec![])?;
             }
             OperationFamily::RotationMeanwhile => {
-                for (number, _) in points {
+                for (number, _) in self.some(points) {
                     self.run([(number, Action::Rotate)])?;
                 }
             }
@@ -145,7 +145,7 @@ impl<M: Model> Explorer<'_, M> {
                 }
             }
             OperationFamily::Reload => {
-                for (number, _) in points {
+                for (number, _) in self.some(points) {
                     for reload in self.scenario.model.reloads() {
                         self.run([(number, *reload)])?;
                     }
@@ -157,6 +157,9 @@ impl<M: Model> Explorer<'_, M> {
                 for read in 0..reads.count() {
                     for back in 1..=3 {
                         self.scenario.staleness = Staleness::Once { read, back };
+                        if !self.takes() {
+                            continue;
+                        }
                         self.run([])?;
                         for (number, _) in points.iter().step_by(3) {
                             self.run([(*number, Action::Die)])?;
@@ -167,7 +170,7 @@ impl<M: Model> Explorer<'_, M> {
             OperationFamily::RotationDies => {
                 // A rotation has about as many gates as the one before the operation.
                 let gates = calls.iter().filter(|gate| gate.task.step().is_some()).count();
-                for gate in 0..gates {
+                for gate in self.some(0..gates) {
                     self.scenario.service = RotationService::FirstDies(gate);
                     self.run([])?;
                 }
@@ -185,7 +188,7 @@ impl<M: Model> Explorer<'_, M> {
         and: impl Fn(usize) -> Vec<(usize, Action)>,
     ) -> Result<(), Box<Found>> {
         for until in untils {
-            for (number, _) in points {
+            for (number, _) in self.some(points) {
                 // Every second gate is before a call.
                 for gates in (0..MOST_GATES).step_by(2) {
                     let begin = Action::Begin { operation, gates, until: *until };

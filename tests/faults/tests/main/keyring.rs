@@ -13,7 +13,7 @@ use faults::schedule::{Action, Call, Script, Side};
 use rotation::keyring::KeyFormat;
 use rotation::policy::Promotion;
 
-use crate::support::{explore_all, finds, gate_after, long_random_histories};
+use crate::support::{at_least, explore_all, finds, gate_after, long_random_histories};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -52,7 +52,7 @@ fn work() -> Vec<(Scenario<Keyring>, Family)> {
 
 #[test]
 fn every_record_stays_readable_in_every_schedule_with_one_fault_one_duplicate_and_one_edit() {
-    assert!(explore_all(work()) > 40_000, "the families have shrunk");
+    at_least(40_000, explore_all(work()));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn every_record_stays_readable_in_long_random_histories() {
     let explored = long_random_histories::<Keyring>(4_000);
     for error in ["StagedTooYoung", "PendingTooOld", "ConsumersUnproven", "RollbackFailed"] {
         // Who replays one history does not meet them all.
-        assert!(explored.schedules() < 1_000 || explored.errors.contains_key(error), "no history met {error}");
+        assert!(explored.schedules() < 400 || explored.errors.contains_key(error), "no history met {error}");
     }
 }
 

@@ -47,10 +47,26 @@ pub(crate) fn summary(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// One in so many schedules is run, and histories by chance are so many times fewer: `FAULTS_SHARE=1` runs all.
+pub(crate) fn share() -> usize {
+    setting("FAULTS_SHARE").map_or(8, |share| usize::try_from(share).unwrap())
+}
+
+fn setting(name: &str) -> Option<u64> {
+    #[allow(clippy::disallowed_methods, reason = "for whoever replays or extends the search")]
+    let value = std::env::var(name);
+    value.ok().map(|value| value.parse().unwrap())
+}
+
+/// Fails when there are not so many schedules in all as `all` at least, by the share that was run.
+pub(crate) fn at_least(all: usize, run: usize) {
+    assert!(run * share() > all, "the families have shrunk: {run} schedules, one in {}", share());
+}
+
 /// Runs families, each with its scenario; how many schedules there were.
 pub(crate) fn explore_all<M: Model>(work: Vec<(Scenario<M>, Family)>) -> usize {
     let begun = Instant::now();
-    let results = in_parallel(work, |simulator, (scenario, family)| explore(simulator, scenario, *family));
+    let results = in_parallel(work, |simulator, (scenario, family)| explore(simulator, scenario, *family, share()));
     let results = results.unwrap_or_else(|found| panic!("{found}"));
     let mut total = Explored::default();
     let mut families = BTreeMap::<Family, usize>::new();
@@ -68,7 +84,7 @@ pub(crate) fn explore_all<M: Model>(work: Vec<(Scenario<M>, Family)>) -> usize {
 pub(crate) fn explore_operations<M: Model>(work: Vec<(Scenario<M>, Operation, OperationFamily)>) -> usize {
     let begun = Instant::now();
     let results = in_parallel(work, |simulator, (scenario, operation, family)| {
-        explore_operation(simulator, scenario, *operation, *family)
+        explore_operation(simulator, scenario, *operation, *family, share())
     });
     let results = results.unwrap_or_else(|found| panic!("{found}"));
     let mut total = Explored::default();
@@ -101,13 +117,8 @@ pub(crate) fn long_random_histories_operated<M: Model>(rounds: u64, all: &[Scena
 
 /// The seeds of so many histories, unless the environment names others; the first one last.
 pub(crate) fn seeds(rounds: u64) -> Vec<u64> {
-    let setting = |name| {
-        #[allow(clippy::disallowed_methods, reason = "for whoever replays or extends the search")]
-        let value = std::env::var(name);
-        value.ok().map(|value| value.parse::<u64>().unwrap())
-    };
     let first = setting("FAULTS_SEED").unwrap_or(1);
-    let rounds = setting("FAULTS_ROUNDS").unwrap_or(rounds);
+    let rounds = setting("FAULTS_ROUNDS").unwrap_or_else(|| rounds / share() as u64);
     (first..first + rounds).rev().collect()
 }
 
@@ -134,8 +145,8 @@ fn random_histories(rounds: u64, run: impl Fn(&Simulator, u64) -> Result<Explore
 /// A family in which `sabotaged` breaks a promise, and `sound` does not.
 pub(crate) fn finds<M: Model>(sound: Scenario<M>, sabotaged: Scenario<M>, family: Family, promise: &str) {
     let simulator = Simulator::new().unwrap();
-    explore(&simulator, &sound, family).unwrap_or_else(|found| panic!("without sabotage: {found}"));
-    let found = explore(&simulator, &sabotaged, family).expect_err("the sabotage was not noticed");
+    explore(&simulator, &sound, family, 1).unwrap_or_else(|found| panic!("without sabotage: {found}"));
+    let found = explore(&simulator, &sabotaged, family, 1).expect_err("the sabotage was not noticed");
     assert!(found.violation.promise.contains(promise), "{found}");
 }
 
@@ -154,8 +165,9 @@ pub(crate) fn finds_of<M: Model>(
     promise: &str,
 ) {
     let simulator = Simulator::new().unwrap();
-    explore_operation(&simulator, &sound, operation, family)
+    explore_operation(&simulator, &sound, operation, family, 1)
         .unwrap_or_else(|found| panic!("without sabotage: {found}"));
-    let found = explore_operation(&simulator, &sabotaged, operation, family).expect_err("the sabotage was not noticed");
+    let found =
+        explore_operation(&simulator, &sabotaged, operation, family, 1).expect_err("the sabotage was not noticed");
     assert!(found.violation.promise.contains(promise), "{found}");
 }

@@ -31,7 +31,7 @@ async fn scene(format: KeyFormat, change: impl FnOnce(&mut Plan)) -> Scene {
     change(&mut plan);
     let scene = Scene::start(plan).await.unwrap().with_operator(&[]).await.unwrap();
     scene.client.create_secret().name(ARCHIVE).send().await.unwrap();
-    let executable = end_to_end::build(stored_rows::connections::REENCRYPT).unwrap();
+    let executable = end_to_end::program(stored_rows::connections::REENCRYPT).await.unwrap();
     connections.register(&scene, executable, format, &[("REENCRYPT_BATCH_ROWS", "20")]).await.unwrap();
     scene
 }

@@ -107,7 +107,7 @@ impl Bench {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
         environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let executable = end_to_end::build(FUNCTION).unwrap();
+        let executable = sandbox::program(FUNCTION).unwrap();
         let timeout = Duration::from_secs(60);
         let config = FunctionConfig { name: name.to_owned(), executable, environment, timeout, memory_mb: 128 };
         self.sandbox.host().register(config).unwrap();

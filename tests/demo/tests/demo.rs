@@ -1,0 +1,26 @@
+//! `cargo demo` without a terminal.
+#![allow(clippy::unwrap_used, reason = "in a test, what is missing is a failed test")]
+
+use std::process::Command;
+
+#[test]
+fn the_demo_proves_every_claim_and_fits_two_screens() {
+    let output = Command::new(env!("CARGO_BIN_EXE_demo")).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    println!("{text}");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = text.lines().count();
+    assert!(lines <= 120, "{lines} lines");
+    for act in ["Result for the token", "Result for the key", "Result for the rows", "Result for the incident"] {
+        assert!(text.contains(act), "{act}");
+    }
+    // What -v shows.
+    assert!(!text.contains(" \u{2192} AWSCURRENT") && !text.contains("no stage"), "moves of staging labels");
+}
+
+#[test]
+fn an_unknown_option_of_the_demo_is_refused() {
+    let output = Command::new(env!("CARGO_BIN_EXE_demo")).arg("--fast").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "usage: cargo demo [-v]\n");
+}

@@ -1,0 +1,108 @@
+//! The tiers of checks: what is quick, and everything.
+
+use std::process::Command;
+use std::time::{Instant, SystemTime};
+
+use verify::progress::run;
+use verify::tools::{ENVIRONMENTS, TESTS};
+
+use crate::junit::{self, Tests};
+use crate::once;
+use crate::workshop::Workshop;
+
+const WORKFLOWS: &[&str] =
+    &[".github/workflows/advisories.yml", ".github/workflows/release.yml", ".github/workflows/verify.yml"];
+
+/// Formatting, lints, pure and protocol tests.
+pub(crate) fn quick() -> Result<(), String> {
+    let workshop = Workshop::open()?;
+    TESTS.install(run)?;
+    step("formatting", workshop.cargo("fmt --all --check"))?;
+    step("lints", workshop.cargo("clippy --workspace --all-targets --locked -- -D warnings"))?;
+    let tests = nextest(&workshop, "quick")?;
+    println!("\n{} passed, 0 failed", tests.passed);
+    Ok(())
+}
+
+/// All that a change must pass, what finds faults soonest first.
+pub(crate) fn everything() -> Result<(), String> {
+    let workshop = Workshop::open()?;
+    let began = SystemTime::now();
+    for environment in ENVIRONMENTS {
+        environment.install(|what, command| step(&format!("tools: {what}"), command))?;
+    }
+    step("formatting", workshop.cargo("fmt --all --check"))?;
+    step("lints", workshop.cargo("clippy --workspace --all-targets --locked -- -D warnings"))?;
+    for (schema, files) in [("github-workflows", WORKFLOWS), ("dependabot", &[".github/dependabot.yml"][..])] {
+        let mut check = workshop.command(workshop.tool("check-jsonschema"));
+        check.args(["--builtin-schema", &format!("vendor.{schema}")]).args(files);
+        step(&format!("the schema of {schema}"), check)?;
+    }
+    let mut zizmor = workshop.command(workshop.tool("zizmor"));
+    zizmor.args(["--offline", "--no-progress", "--persona", "pedantic", ".github"]);
+    step("the workflows' security", zizmor)?;
+    step("the build", workshop.cargo("build --workspace --all-targets --locked"))?;
+    let tests = nextest(&workshop, "default")?;
+    step("examples in the documentation", workshop.cargo("test --workspace --doc --locked --quiet"))?;
+    let mut documentation = workshop.cargo("doc --workspace --no-deps --locked");
+    documentation.env("RUSTDOCFLAGS", "-D warnings");
+    step("documentation", documentation)?;
+    let dependencies = "deny --log-level error check bans licenses sources";
+    step("licences, sources and duplicates of dependencies", workshop.cargo(dependencies))?;
+    let advisories = advisories(workshop.cargo("deny --log-level error check advisories"))?;
+    println!("\n== each dependency is compiled once");
+    once::check(&workshop, began)?;
+    println!();
+    if !advisories {
+        println!("1 check not made: known vulnerabilities");
+    }
+    println!("{} passed, 0 failed", tests.passed);
+    Ok(())
+}
+
+/// Runs the tests of a profile in `.config/nextest.toml`, and tells the time of each test program.
+fn nextest(workshop: &Workshop, profile: &str) -> Result<Tests, String> {
+    let report = workshop.root.join("target/nextest").join(profile).join("junit.xml");
+    // That of an earlier run is no report of this one.
+    let _ = std::fs::remove_file(&report);
+    let ran = step("tests", workshop.cargo(&format!("nextest run --workspace --locked --profile {profile}")));
+    let tests = std::fs::read_to_string(&report).map_err(|error| format!("{}: {error}", report.display()));
+    match (ran, tests.map(|report| junit::read(&report))) {
+        (Err(problem), Ok(tests)) => Err(format!("{problem}\n{} passed, {} failed", tests.passed, tests.failed)),
+        (Err(problem), Err(_)) => Err(problem),
+        (Ok(()), tests) => {
+            let tests = tests?;
+            println!("   seconds of each test program, its tests added up:");
+            tests.programs.iter().for_each(|(name, tests, seconds)| println!("   {seconds:>7.1} {tests:>4} {name}"));
+            if tests.passed == 0 { Err("no test ran".to_owned()) } else { Ok(tests) }
+        }
+    }
+}
+
+/// Whether known vulnerabilities were looked for, in a database that is fetched from GitHub. Without a way there the check
+/// cannot be made; that is said, and is not a pass.
+fn advisories(mut check: Command) -> Result<bool, String> {
+    println!("\n== known vulnerabilities of dependencies");
+    let output = check.output().map_err(|error| format!("cargo deny did not start: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        println!("   none");
+        Ok(true)
+    } else if text.contains("failed to fetch advisory database") {
+        println!(
+            "   NOT CHECKED: the advisory database cannot be fetched from here; run `cargo deny check advisories` elsewhere"
+        );
+        Ok(false)
+    } else {
+        Err(format!("vulnerable dependencies:\n{text}"))
+    }
+}
+
+/// Runs a command under a headline, and tells its time.
+pub(crate) fn step(what: &str, command: Command) -> Result<(), String> {
+    println!("\n== {what}");
+    let started = Instant::now();
+    run(what, command)?;
+    println!("   {:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}

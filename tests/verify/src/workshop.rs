@@ -1,0 +1,74 @@
+//! Where everything is, and how Cargo is called: always for the whole workspace, so that each dependency is compiled
+//! with one set of features.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use verify::progress::run;
+use verify::tools::{TESTS, workspace};
+
+/// Names the folder of built programs to the demo, the sandbox and the tests, which else have Cargo build them.
+const PROGRAMS: &str = "BUILT_PROGRAMS";
+
+/// How the names of the variables begin by which Cargo describes the program that it runs: build scripts that watch them
+/// would run again.
+const OUTER_PACKAGE: [&str; 6] =
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_", "CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
+
+pub(crate) struct Workshop {
+    pub(crate) root: PathBuf,
+    /// Where Cargo puts what it builds in this program's profile.
+    pub(crate) programs: PathBuf,
+    path: OsString,
+}
+
+impl Workshop {
+    pub(crate) fn open() -> Result<Self, String> {
+        let root = workspace()?;
+        let this = env::current_exe().map_err(|error| format!("this program's path: {error}"))?;
+        let programs = this.parent().map(Path::to_path_buf).ok_or("this program has no folder")?;
+        Self::at(root, programs)
+    }
+
+    /// With the workspace in `root`, and what Cargo builds of it in `programs`.
+    pub(crate) fn at(root: PathBuf, programs: PathBuf) -> Result<Self, String> {
+        // Those of the template are called by their paths.
+        let path = env::var_os("PATH").unwrap_or_default();
+        let folders = [root.join(TESTS.folder).join("bin")].into_iter().chain(env::split_paths(&path));
+        let path = env::join_paths(folders).map_err(|error| format!("PATH: {error}"))?;
+        Ok(Self { root, programs, path })
+    }
+
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
+    /// A program that the tests' Python environment has.
+    pub(crate) fn tool(&self, name: &str) -> PathBuf {
+        self.root.join(TESTS.folder).join("bin").join(name)
+    }
+
+    /// A program in the workspace's root, with the tests' tools first in its `PATH`.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root).env(PROGRAMS, &self.programs);
+        let described = |name: &str| OUTER_PACKAGE.iter().any(|prefix| name.starts_with(prefix));
+        env::vars_os().filter(|(name, _)| name.to_str().is_some_and(described)).for_each(|(name, _)| {
+            command.env_remove(name);
+        });
+        command
+    }
+
+    /// Cargo with these arguments, which a blank separates.
+    pub(crate) fn cargo(&self, arguments: &str) -> Command {
+        let mut command = self.command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(arguments.split(' ')).env("PATH", &self.path);
+        command
+    }
+
+    pub(crate) fn build_programs(&self) -> Result<(), String> {
+        run("the build", self.cargo("build --workspace --bins --locked"))
+    }
+}
