@@ -42,6 +42,21 @@ fn everybody_in_the_vpc_may_use_the_endpoints_that_answer_for_all_of_it() {
 }
 
 #[test]
+fn endpoints_take_one_subnet_of_each_zone() {
+    // An interface endpoint takes one subnet of a zone (DuplicateSubnetsInSameZone), and functions as many as you like.
+    let stack = in_a_vpc(&[("EndpointSubnetIds", "subnet-01234567")]).unwrap();
+    for (name, endpoint) in stack.of_type("AWS::EC2::VPCEndpoint") {
+        assert_eq!(texts(&endpoint["SubnetIds"]), ["subnet-01234567"], "{name}");
+    }
+    for (name, function) in stack.of_type("AWS::Serverless::Function") {
+        assert_eq!(texts(&function["VpcConfig"]["SubnetIds"]), ["subnet-01234567", "subnet-89abcdef"], "{name}");
+    }
+    let alone = [("EndpointSubnetIds", "subnet-01234567"), ("CreateVpcEndpoints", "false")];
+    let refused = in_a_vpc(&alone).err().expect("it is for endpoints that nobody makes");
+    assert!(refused.contains("EndpointSubnetIds"), "{refused}");
+}
+
+#[test]
 fn parameters_of_the_network_that_do_not_go_together_are_refused() {
     for (changed, says) in [
         ([("SecurityGroupId", ""), ("CreateVpcEndpoints", "false")], "SubnetIds and SecurityGroupId go together"),
@@ -70,11 +85,13 @@ fn subnets_and_blocks_are_checked_by_their_looks() {
         let pattern = parameters[name]["AllowedPattern"].as_str().unwrap_or_else(|| panic!("{name} takes anything"));
         Regex::new(&format!("^(?:{pattern})$")).unwrap().is_match(value)
     };
-    for good in ["", "subnet-01234567", "subnet-0123456789abcdef0,subnet-01234567"] {
-        assert!(accepts("SubnetIds", good), "{good}");
-    }
-    for bad in ["subnet-01234567, subnet-89abcdef", "subnet-01234567,", "sg-01234567"] {
-        assert!(!accepts("SubnetIds", bad), "{bad}");
+    for name in ["SubnetIds", "EndpointSubnetIds"] {
+        for good in ["", "subnet-01234567", "subnet-0123456789abcdef0,subnet-01234567"] {
+            assert!(accepts(name, good), "{good}");
+        }
+        for bad in ["subnet-01234567, subnet-89abcdef", "subnet-01234567,", "sg-01234567"] {
+            assert!(!accepts(name, bad), "{bad}");
+        }
     }
     for good in ["", "10.0.0.0/16", "172.31.0.0/20"] {
         assert!(accepts("VpcCidr", good), "{good}");
