@@ -308,13 +308,13 @@ fn secrets_and_keys_outlive_the_stack_and_say_whose_they_are() {
     for kind in ["AWS::SecretsManager::Secret", "AWS::KMS::Key", "AWS::Logs::LogGroup"] {
         for name in stack.of_type(kind).keys() {
             let resource = &stack.resources[*name];
-            assert_eq!(resource["DeletionPolicy"], "Retain", "{name}");
+            assert!(text(&resource["DeletionPolicy"]).starts_with("Retain"), "{name}");
             assert_eq!(resource["UpdateReplacePolicy"], "Retain", "{name}");
         }
     }
     for (name, secret) in stack.of_type("AWS::SecretsManager::Secret") {
         assert!(text(&secret["Name"]).starts_with("shop/production/"), "{name}");
-        assert!(secret["SecretString"].is_null() && secret["GenerateSecretString"].is_null(), "{name} starts empty");
+        assert!(secret["GenerateSecretString"].is_null(), "{name}: the first rotation gives it a value");
         let tags: BTreeMap<String, String> =
             items(&secret["Tags"]).into_iter().map(|tag| (text(&tag["Key"]), text(&tag["Value"]))).collect();
         for tag in ["service", "environment", "owner", "cost-centre"] {
@@ -327,6 +327,35 @@ fn secrets_and_keys_outlive_the_stack_and_say_whose_they_are() {
         }
         let allowed = &variables(stack.of_type("AWS::Serverless::Function")["AdminTokenFunction"])["ALLOWED_FIELDS"];
         assert!(allowed.split(',').any(|field| field == tags["rotation:field"]), "{name}");
+    }
+}
+
+#[test]
+fn a_failed_first_deployment_can_be_repeated() {
+    let most = most();
+    let resources = std::iter::once(&most).chain(most.nested.values()).flat_map(|stack| &stack.resources);
+    let mut seen = 0;
+    for (name, resource) in resources.filter(|(_, resource)| resource["DeletionPolicy"].is_string()) {
+        // What stays of a failed creation has its name taken (CloudFormation, DeletionPolicy attribute).
+        assert_eq!(resource["DeletionPolicy"], "RetainExceptOnCreate", "{name}");
+        // Deletion protection blocks every deletion, that of a rollback too (CloudWatch Logs, protecting log groups from deletion).
+        assert_ne!(text(&resource["Properties"]["DeletionProtectionEnabled"]), "true", "{name}");
+        seen += 1;
+    }
+    assert!(seen >= 5, "{seen}");
+    let mut parameters = LEAST.to_vec();
+    parameters.push(("LogDeletionProtection", "true"));
+    let protected = templates().resolve(&parameters, &BTreeMap::new()).unwrap();
+    assert_eq!(protected.of_type("AWS::Logs::LogGroup")["AuditLogGroup"]["DeletionProtectionEnabled"], "true");
+}
+
+#[test]
+fn a_rotated_secret_starts_with_an_empty_object() {
+    // What Secrets Manager does when a schedule is made for a secret without any version is documented nowhere.
+    let stack = most();
+    for (name, secret) in stack.of_type("AWS::SecretsManager::Secret") {
+        let expected = if name == "KeyArchiveSecret" { Value::Null } else { json!("{}") };
+        assert_eq!(secret["SecretString"], expected, "{name}");
     }
 }
 
