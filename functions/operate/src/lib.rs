@@ -94,7 +94,7 @@ impl Operator {
         Ok(Self {
             allowed: AllowedActions::from_environment(environment)?,
             abort_after: environment.duration("ABORT_AFTER")?.unwrap_or(DEFAULT_ABORT_AFTER),
-            scope: Scope::parse(environment.get("SWEEP_TAG")),
+            scope: Scope::from_environment(environment)?,
             sweep_period: environment.duration("SWEEP_PERIOD")?.unwrap_or(DEFAULT_SWEEP_PERIOD),
             services: Services::from_environment(environment)?,
             stack: StackPolicy::from_environment(environment, &[TOKEN_SETTINGS, KEY_SETTINGS].concat())?,

@@ -7,6 +7,7 @@ use futures_util::stream;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
+use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::kind::SecretKind;
 use rotation::lambda::AUDIT;
@@ -45,6 +46,18 @@ const THROTTLED_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_
 /// The most secrets that an answer names of each kind.
 const NAMED: usize = 100;
 
+const SWEEP_TAG: &str = "SWEEP_TAG";
+/// The longest key and value of a tag (Secrets Manager API reference, Tag).
+const LONGEST_KEY: usize = 128;
+const LONGEST_VALUE: usize = 256;
+
+/// Whether a filter of ListSecrets takes this text and means it: what begins with `!` it means the reverse of (Secrets Manager API
+/// reference, Filter).
+fn is_filter(text: &str, longest: usize) -> bool {
+    let taken = |c: char| c.is_ascii_alphanumeric() || " :_@/+=.-!".contains(c);
+    (1..=longest).contains(&text.len()) && text.chars().all(taken) && !text.starts_with('!')
+}
+
 /// The secrets that a sweep looks at, as the stack chooses them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scope {
@@ -53,14 +66,21 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// Reads `SWEEP_TAG`: `key` or `key=value`.
-    #[must_use]
-    pub(crate) fn parse(text: Option<&str>) -> Self {
-        let tag = text.map(|text| match text.split_once('=') {
-            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-            None => (text.to_owned(), None),
-        });
-        Self { tag }
+    /// Reads `SWEEP_TAG`: `key` or `key=value`, in characters that a filter of ListSecrets takes.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`].
+    pub(crate) fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+        let Some(text) = environment.get(SWEEP_TAG) else { return Ok(Self::default()) };
+        let (key, value) = text.split_once('=').map_or((text, None), |(key, value)| (key, Some(value)));
+        if !is_filter(key, LONGEST_KEY) || value.is_some_and(|value| !is_filter(value, LONGEST_VALUE)) {
+            let problem = format!(
+                "expected key or key=value, at most {LONGEST_KEY} and {LONGEST_VALUE} ASCII letters, digits, blanks and :_@/+=.-! \
+                 and no ! at their beginning: ListSecrets filters by nothing else"
+            );
+            return Err(RotationError::InvalidConfiguration { variable: SWEEP_TAG.to_owned(), problem });
+        }
+        Ok(Self { tag: Some((key.to_owned(), value.map(str::to_owned))) })
     }
 
     fn filter(&self, prefix: Option<&str>) -> ListFilter {
@@ -580,5 +600,34 @@ impl Operator {
     fn longest_look(&self) -> Duration {
         let of_keys = self.keys.as_ref().map_or(Duration::ZERO, SecretKind::settle_time);
         self.token.settle_time().max(of_keys) * SETTLES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(tag: &str) -> Result<Scope, RotationError> {
+        Scope::from_environment(&[(SWEEP_TAG.to_owned(), tag.to_owned())].into_iter().collect())
+    }
+
+    #[test]
+    fn a_sweep_tag_that_listsecrets_does_not_take_is_refused() {
+        for (tag, key, value) in [
+            ("service", "service", None),
+            ("cost centre=a=b", "cost centre", Some("a=b")),
+            ("owner=team@example.com!", "owner", Some("team@example.com!")),
+        ] {
+            let expected = Some((key.to_owned(), value.map(str::to_owned)));
+            assert_eq!(scope(tag).map(|scope| scope.tag), Ok(expected), "{tag}");
+        }
+        let long = format!("{}=x", "k".repeat(129));
+        for tag in ["service=caf\u{e9}", "a,b", "!service", "service=!shop", "=shop", "service=", "k[0]=v", &long] {
+            let refused = scope(tag).map(|scope| scope.tag);
+            assert!(
+                matches!(&refused, Err(RotationError::InvalidConfiguration { variable, .. }) if variable == SWEEP_TAG),
+                "{tag}: {refused:?}"
+            );
+        }
     }
 }

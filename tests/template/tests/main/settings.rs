@@ -360,6 +360,23 @@ fn a_rotated_secret_starts_with_an_empty_object() {
 }
 
 #[test]
+fn a_sweep_tag_is_what_listsecrets_takes() {
+    let pattern = templates().written(MAIN)["Parameters"]["SweepTag"]["AllowedPattern"].clone();
+    let pattern = Regex::new(&format!("^(?:{})$", pattern.as_str().unwrap())).unwrap();
+    // The values of a filter (Secrets Manager API reference, Filter). One that begins with ! is what a secret must not have.
+    let takes = Regex::new(r"^\!?[a-zA-Z0-9 :_@/+=.\-!]*$").unwrap();
+    for good in ["", "service", "service=shop", "cost centre=a=b", "owner=team@example.com", "a:b/c=d+e.f-g"] {
+        assert!(pattern.is_match(good), "{good}");
+        assert!(good.splitn(2, '=').all(|part| takes.is_match(part) && !part.starts_with('!')), "{good}");
+    }
+    let long = format!("{}=x", "k".repeat(129));
+    for bad in ["service=café", "tag,other", "a=b;c", "!service", "service=!shop", "=shop", "service=", "k[0]=v", &long]
+    {
+        assert!(!pattern.is_match(bad), "{bad}");
+    }
+}
+
+#[test]
 fn the_audit_log_is_kept_for_a_year_at_least_and_encrypted() {
     for stack in [least(), most()] {
         for (name, group) in stack.of_type("AWS::Logs::LogGroup") {
