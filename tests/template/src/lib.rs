@@ -369,10 +369,11 @@ pub fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// SAM's globals: members of the resource win, objects are put together.
+/// SAM's globals: members of the resource win, objects are put together. A function such as `Ref` is no object (SAM, Globals section).
 fn merge(base: &mut Value, over: &Value) {
+    let functions = call(base).is_some() || call(over).is_some();
     match (base, over) {
-        (Value::Object(base), Value::Object(over)) => {
+        (Value::Object(base), Value::Object(over)) if !functions => {
             for (name, value) in over {
                 merge(base.entry(name.clone()).or_insert(Value::Null), value);
             }

@@ -10,7 +10,7 @@ use rotation::environment::Environment;
 use rotation::policy::{KEY_SETTINGS, StackPolicy, TOKEN_SETTINGS};
 use sandbox::schedule::{RotationRules, Schedule};
 use serde_json::{Value, json};
-use template::{MAIN, Stack, root, text};
+use template::{MAIN, REGION, Stack, root, text};
 
 use crate::support::*;
 
@@ -172,13 +172,75 @@ fn no_variable_is_set_to_nothing() {
     }
 }
 
-#[test]
-fn the_variables_fit_into_what_lambda_takes() {
-    for (name, function) in most().of_type("AWS::Serverless::Function") {
-        let bytes: usize = variables(function).iter().map(|(name, value)| name.len() + value.len()).sum();
-        // 4 KB for all of them (Lambda quotas); half of it is left for longer names and URLs.
-        assert!(bytes < 2_048, "{name}: {bytes} bytes");
+/// A value of a parameter that is as long as its declaration allows, and has the most quotes, which JSON writes with two characters.
+fn longest(name: &str, parameter: &Value) -> Option<String> {
+    if let Some(values) = parameter["AllowedValues"].as_array() {
+        return values.iter().map(text).max_by_key(String::len);
     }
+    if parameter["Type"] == "Number" {
+        return parameter["MaxValue"].as_u64().map(|most| most.to_string());
+    }
+    let length = usize::try_from(parameter["MaxLength"].as_u64()?).unwrap();
+    let of = |begin: &str, fill: &str, end: &str| {
+        let middle = fill.repeat(length).chars().take(length - begin.len() - end.len()).collect::<String>();
+        format!("{begin}{middle}{end}")
+    };
+    Some(match name {
+        // Half of an array of short names are quotes.
+        "ReencryptColumns" => of(r#"[{"table":"t","column":"c","format":"tink","aad":["i""#, r#","i""#, "]}]"),
+        "TargetVerifyUrl" | "TargetRefreshUrl" => of("https://", "u", ""),
+        _ => of("", "v", ""),
+    })
+}
+
+#[test]
+fn the_longest_parameters_fit_into_the_environment() {
+    let template = templates().written(MAIN)["Parameters"].as_object().unwrap();
+    // What reaches the functions' environments, and has to be bounded: found by a value that nothing else has.
+    let mut parameters: BTreeMap<String, String> =
+        MOST.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    parameters
+        .extend([("Application", "a"), ("Environment", "e")].map(|(name, fill)| (name.to_owned(), fill.repeat(20))));
+    for (name, parameter) in template {
+        let marked = resolved(&parameters, name, "<MARK>");
+        if !marked.is_some_and(|stack| environments(&stack).iter().any(|(_, json)| json.contains("<MARK>"))) {
+            continue;
+        }
+        if ["Application", "Environment", "TargetTimeout"].contains(&name.as_str()) {
+            continue;
+        }
+        let longest = longest(name, parameter).unwrap_or_else(|| panic!("nothing bounds how long {name} is"));
+        if let Some(pattern) = parameter["AllowedPattern"].as_str() {
+            let pattern = Regex::new(&format!("^(?:{pattern})$")).unwrap();
+            let more = format!("{longest}v");
+            assert!(parameter["MaxLength"].is_u64() || !pattern.is_match(&more), "{name} may be longer");
+        }
+        parameters.insert(name.clone(), longest);
+    }
+    let given: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let stack = templates().resolve(&given, &BTreeMap::new()).unwrap();
+    for (name, json) in environments(&stack) {
+        // The longest name of a Region, and of a partition, is that much longer than those of these tests.
+        let bytes =
+            json.len() + json.matches("arn:aws:").count() * ("ap-southeast-1".len() - REGION.len() + "-us-gov".len());
+        println!("{name}: {bytes} bytes at most");
+        // 4 KB for all variables of a function, as JSON (Lambda quotas; its error shows the text that it measured).
+        assert!(bytes <= 4_096, "{name}: {bytes} bytes");
+    }
+}
+
+/// The stack with another value for a parameter; nothing where a rule or a mapping does not take it.
+fn resolved(parameters: &BTreeMap<String, String>, name: &str, value: &str) -> Option<Stack> {
+    let mut parameters = parameters.clone();
+    parameters.insert(name.to_owned(), value.to_owned());
+    let given: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    templates().resolve(&given, &BTreeMap::new()).ok()
+}
+
+/// The environment of each function, as Lambda measures it: as JSON.
+fn environments(stack: &Stack) -> Vec<(String, String)> {
+    let functions = stack.of_type("AWS::Serverless::Function").into_iter();
+    functions.map(|(name, function)| (name.to_owned(), json!(variables(function)).to_string())).collect()
 }
 
 #[test]
@@ -420,7 +482,7 @@ fn names_are_not_longer_than_what_they_name_may_be_called() {
     assert!(longest.iter().all(|name| pattern.is_match(name) && !pattern.is_match(&format!("{name}v"))));
     let stack = templates().resolve(&parameters.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
     // The longest name of a Region is that much longer than the one of these tests.
-    let region = "ap-southeast-1".len() - template::REGION.len();
+    let region = "ap-southeast-1".len() - REGION.len();
     let mut named = 0;
     for (kind, property, limit) in [
         ("AWS::Serverless::Function", "FunctionName", 64),
@@ -435,7 +497,7 @@ fn names_are_not_longer_than_what_they_name_may_be_called() {
     ] {
         for (name, resource) in stack.of_type(kind) {
             if let Some(called) = resource[property].as_str() {
-                let characters = called.len() + if called.contains(template::REGION) { region } else { 0 };
+                let characters = called.len() + if called.contains(REGION) { region } else { 0 };
                 assert!(characters <= limit, "{name}: {called} has {characters} characters");
                 named += 1;
             }
