@@ -132,6 +132,18 @@ pub trait Target: Sync {
 
     /// How it is set up.
     fn settings(&self) -> &TargetSettings;
+
+    /// Where requests for this secret go: secrets with the same authority are asked at the same application. `None` when all of them are,
+    /// or there is no such place.
+    fn authority(&self, _secret_name: &str) -> Option<String> {
+        None
+    }
+
+    /// Whether the application has not answered for other secrets of its in all the time that it is given. Then it is not waited for once
+    /// more: what it does not answer at once counts as not answered.
+    fn is_given_up(&self, _secret_name: &str) -> bool {
+        false
+    }
 }
 
 /// How the stack's target is set up.
@@ -282,7 +294,7 @@ pub async fn prove_refused(
         // Every instance gets a turn at once.
         let at_once = asked == Asked::Refused && (!told_apart || !round.turn.is_multiple_of(expected));
         let pause = if at_once { Duration::ZERO } else { round.longer_pause() };
-        if round.deadline.pause(pause).await {
+        if !round.is_in_vain() && round.deadline.pause(pause).await {
             continue;
         }
         let (operation, seen) = (round.operation.name(), refusing.len());
@@ -423,6 +435,11 @@ impl<'a, T: Target> Round<'a, T> {
         pause
     }
 
+    /// Whether there was no answer, and another try would get none.
+    fn is_in_vain(&self) -> bool {
+        self.last == Asked::NoAnswer && self.target.is_given_up(self.secret_name)
+    }
+
     /// Waits before the next try, longer each time. When the time is up, the error says how far it came.
     async fn pause(&mut self, refused: RotationError) -> Result<(), RotationError> {
         let (operation, seen, expected) =
@@ -434,7 +451,7 @@ impl<'a, T: Target> Round<'a, T> {
             return Ok(());
         }
         let pause = self.longer_pause();
-        if self.deadline.pause(pause).await {
+        if !self.is_in_vain() && self.deadline.pause(pause).await {
             return Ok(());
         }
         // What kept it from being complete, whichever instance answered last.

@@ -175,6 +175,7 @@ async fn perform(
     invocation: &Invocation,
 ) -> Result<Value, OperateError> {
     operator.allowed.check(request.action)?;
+    operator.views.wait_for_all();
     let (action, deadline) = (request.action, invocation.deadline);
     let store = function.clients()?.secrets_manager(deadline);
     let mut told = if action == Action::Sweep {

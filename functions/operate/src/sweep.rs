@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use rand::{Rng as _, SeedableRng as _};
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
@@ -13,6 +14,7 @@ use rotation::kind::SecretKind;
 use rotation::lambda::AUDIT;
 use rotation::policy::{KEY_SETTINGS, TOKEN_SETTINGS};
 use rotation::store::{Described, ListFilter, OperationStore, Page, StoreError, StoreErrorKind};
+use rotation::target::Target as _;
 use rotation::telemetry::{Datum, Unit};
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
@@ -43,6 +45,8 @@ const QUIET: Duration = Duration::from_secs(60 * 60);
 const TRIED_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Waits before a secret is looked at again whose calls were throttled.
 const THROTTLED_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(10)];
+/// The most secrets that one sweep looks at more closely: about 2 KB of memory each.
+const MOST_CLOSER: usize = 20_000;
 /// The most secrets that an answer names of each kind.
 const NAMED: usize = 100;
 
@@ -179,47 +183,94 @@ pub(crate) async fn sweep<S: OperationStore>(
 ) -> Result<(Answer, Vec<Datum>, Option<Digest>), OperateError> {
     let mut found = Found { request_id, ..Found::default() };
     let mut digest = window.map(Digest::new);
+    let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
     let reencryption = reencrypt(operator, store, &mut found, digest.as_mut(), deadline).await;
     let reserve = operator.longest_look().max(RESERVE).min(deadline.left() / 2);
+    let mut closer = Closer::default();
+    let next =
+        see_all(operator, store, (&mut found, digest.as_mut()), (&mut closer, &mut rng), from, (deadline, reserve));
+    let next = next.await?;
+    // In another order each time: where the time is not enough for all, it is not the same ones that are left out.
+    closer.secrets.shuffle(&mut rng);
+    found.skipped = closer.left_out;
+    let looks = stream::iter(closer.secrets).map(|(secret, wanted)| async move {
+        let looked = look(operator, store, &secret, wanted, (deadline, reserve)).await;
+        (secret, looked)
+    });
+    let mut looks = looks.buffer_unordered(AT_ONCE);
+    while let Some((secret, looked)) = looks.next().await {
+        found.add(&secret, looked, digest.as_mut());
+    }
+    drop(looks);
+    let complete = next.is_none() && found.skipped == 0;
+    let metrics = found.metrics(function, complete);
+    let mut told = found.answer(complete, next);
+    told.extend(reencryption.map(|told| ("reencryption".to_owned(), told)));
+    Ok((told, metrics, digest))
+}
+
+/// The secrets that want a closer look.
+#[derive(Default)]
+struct Closer {
+    secrets: Vec<(Described, Look)>,
+    left_out: u64,
+}
+
+impl Closer {
+    /// Takes a secret in. When there is no room, any one of all of them is left out.
+    fn add(&mut self, secret: Described, look: Look, rng: &mut StdRng) {
+        if self.secrets.len() < MOST_CLOSER {
+            self.secrets.push((secret, look));
+            return;
+        }
+        self.left_out += 1;
+        let all = MOST_CLOSER.saturating_add(usize::try_from(self.left_out).unwrap_or(usize::MAX));
+        if let Some(place) = self.secrets.get_mut(rng.random_range(0..all)) {
+            *place = (secret, look);
+        }
+    }
+}
+
+/// Lists all secrets, takes note of what the listing tells, and collects those that want a closer look. Where to go on, when it could not
+/// come to the end.
+///
+/// # Errors
+/// When not even the first page can be listed.
+async fn see_all<S: OperationStore>(
+    operator: &Operator,
+    store: &S,
+    (found, mut digest): (&mut Found, Option<&mut Digest>),
+    (closer, rng): (&mut Closer, &mut StdRng),
+    from: Option<String>,
+    (deadline, reserve): (Deadline, Duration),
+) -> Result<Option<String>, OperateError> {
     let prefix = operator.stack.name_prefix();
     let filter = operator.scope.filter(prefix);
     let mut next = from;
     let mut seen_any = false;
-    let complete = loop {
+    loop {
         let page = match list(store, &filter, next.as_deref(), deadline).await {
             Ok(page) => page,
             // What was found so far is told all the same, and where to go on.
             Err(error) if seen_any => {
                 tracing::error!(target: AUDIT, error_type = error.name(), %error, "the sweep stops");
-                break false;
+                return Ok(next);
             }
             Err(error) => return Err(error.into()),
         };
         seen_any = true;
-        let mut closer: Vec<(&Described, Look)> = vec![];
-        for secret in page.secrets.iter().filter(|secret| operator.scope.contains(secret, prefix)) {
-            closer.extend(found.see(operator, secret, digest.as_mut()).map(|look| (secret, look)));
-        }
-        let looks = stream::iter(closer).map(|(secret, wanted)| async move {
-            (secret, look(operator, store, secret, wanted, (deadline, reserve)).await)
-        });
-        let mut looks = looks.buffer_unordered(AT_ONCE);
-        while let Some((secret, looked)) = looks.next().await {
-            found.add(secret, looked, digest.as_mut());
-        }
-        if found.skipped > 0 {
-            // This page once more.
-            break false;
+        for secret in page.secrets {
+            if operator.scope.contains(&secret, prefix)
+                && let Some(look) = found.see(operator, &secret, digest.as_deref_mut())
+            {
+                closer.add(secret, look, rng);
+            }
         }
         next = page.next;
         if next.is_none() || deadline.left() < reserve {
-            break next.is_none();
+            return Ok(next);
         }
-    };
-    let metrics = found.metrics(function, complete);
-    let mut told = found.answer(complete, next);
-    told.extend(reencryption.map(|told| ("reencryption".to_owned(), told)));
-    Ok((told, metrics, digest))
+    }
 }
 
 /// Has rows follow their key. It comes before the listing, so that no sweep is too short for it. What it tells of that; nothing when there
@@ -448,6 +499,7 @@ impl Found {
             ("unfinished", json!(self.unfinished)),
             ("failed", json!(self.failed)),
             ("problems", json!(self.problems)),
+            ("skipped", json!(self.skipped)),
             ("complete", json!(complete)),
             ("continueFrom", json!(next)),
         ];
@@ -515,6 +567,10 @@ async fn look<S: OperationStore>(
             None => return Looked::Skipped,
         };
         let Looked::Failed { error, .. } = &looked else { return looked };
+        if is_silence(error) {
+            let target = operator.token.target();
+            operator.views.give_up(target.and_then(|target| target.authority(&secret.name)));
+        }
         if deadline.left().is_zero() {
             // It says nothing of the secret.
             return Looked::Skipped;
@@ -525,6 +581,16 @@ async fn look<S: OperationStore>(
             _ => return looked,
         }
     }
+}
+
+/// Whether the application, or one of its instances, did not answer, which says nothing of this secret.
+fn is_silence(error: &OperateError) -> bool {
+    let reason = match error {
+        OperateError::Rotation(reason) => reason,
+        OperateError::CurrentDoesNotVerify(reason) => reason.as_ref(),
+        _ => return false,
+    };
+    matches!(reason, RotationError::TargetUnavailable { .. } | RotationError::InstanceMissing { .. })
 }
 
 fn is_throttled(error: &RotationError) -> bool {
@@ -575,8 +641,10 @@ async fn look_at<K: Operable, S: OperationStore>(desk: &Desk<'_, K, S>, secret: 
         }
     }
     if recent {
-        let verified = match desk.verify(&seen, &mut rng).await {
+        let verified = match desk.verify(&seen, &mut rng).await.map_err(OperateError::from) {
             Ok(()) => Ok(()),
+            // Another look at the secret would be no answer either.
+            Err(error) if is_silence(&error) => Err(error),
             Err(_) => match desk.look().await {
                 Ok(seen) => desk.verify(&seen, &mut rng).await.map_err(OperateError::from),
                 Err(error) => Err(error),

@@ -179,6 +179,10 @@ impl Target for HttpTarget {
     fn settings(&self) -> &TargetSettings {
         &self.settings
     }
+
+    fn authority(&self, secret_name: &str) -> Option<String> {
+        self.verify.uri(secret_name).ok()?.authority().map(ToString::to_string)
+    }
 }
 
 /// The keys that an answer reports; `None` when it says nothing of keys. What it says and cannot be read is a report of no

@@ -399,6 +399,16 @@ async fn in_the_host_name_stands_one_plain_label_or_nothing() {
 }
 
 #[test]
+fn an_authority_tells_one_application_from_another() {
+    let target = verify_at("https://{1}.example.com:8443/{2}/verify").unwrap().unwrap();
+    let authority = |name: &str| target.authority(name);
+    assert_eq!(authority("shop/a").as_deref(), Some("shop.example.com:8443"));
+    assert_eq!(authority("shop/a"), authority("shop/b"));
+    assert_ne!(authority("shop/a"), authority("mail/a"));
+    assert_eq!(authority("no.label/a"), None);
+}
+
+#[test]
 fn a_whole_name_may_not_stand_in_the_host_name() {
     for url in ["https://{name}.example.com/", "https://{name}/", "https://example.{name}/"] {
         let error = verify_at(url).unwrap_err();

@@ -1,10 +1,16 @@
 //! The sweep of the schedule.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use aws_sdk_secretsmanager::types::Tag;
+use end_to_end::build;
+use lambda_host::FunctionConfig;
 use rotation::time::format_timestamp;
-use sandbox::{Fault, FaultRule};
+use sandbox::{Fault, FaultRule, Sandbox, Settings};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::*;
 
@@ -255,4 +261,144 @@ async fn a_schedule_starts_a_sweep_and_no_other_event_does() {
     assert_eq!(wrong.error_type, "InvalidRequest");
     let only_people = start(json_plan()).await.with_operator(&[("ALLOWED_ACTIONS", "status")]).await.unwrap();
     assert_eq!(ask(&only_people, event("Scheduled Event")).await.unwrap_err().error_type, "ActionNotAllowed");
+}
+
+/// A sandbox with so many copies of a secret that was rotated a moment ago, each with a name of its own, and operate beside it. `edit`
+/// changes what is stored of a copy.
+async fn fleet(
+    secrets: usize,
+    edit: impl Fn(usize, &mut Value),
+    variables: &[(&str, String)],
+    timeout: Duration,
+) -> (Sandbox, String) {
+    let state = tempfile::tempdir().unwrap();
+    let settings = || Settings { state_dir: Some(state.path().to_owned()), ..Settings::default() };
+    let scene = start(Plan { instances: 0, sandbox: settings(), ..Plan::text(FIRST) }).await;
+    rotate(&scene).await;
+    let token = scene.token("AWSCURRENT").await.unwrap();
+    drop(scene);
+    let file = state.path().join("secrets.json");
+    let one: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let copies = (0..secrets).map(|number| {
+        let mut copy = one["secrets"][0].clone();
+        let name = format!("shop/{number:03}/admin-token");
+        copy["arn"] = json!(format!("arn:aws:secretsmanager:us-east-1:000000000000:secret:{name}-AbCdEf"));
+        copy["name"] = json!(name);
+        edit(number, &mut copy);
+        copy
+    });
+    let copies: Vec<Value> = copies.collect();
+    std::fs::write(&file, json!({ "clock_ahead_millis": 0, "secrets": copies }).to_string()).unwrap();
+    let sandbox = Sandbox::start(Settings { state_is_read_only: true, ..settings() }).await.unwrap();
+    let executable = tokio::task::spawn_blocking(|| build(OPERATE)).await.unwrap().unwrap();
+    let own = [("AWS_ENDPOINT_URL", sandbox.endpoint()), ("ALLOWED_ACTIONS", "sweep".to_owned())];
+    let environment = own.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let function = FunctionConfig { name: OPERATE.to_owned(), executable, environment, timeout, memory_mb: 128 };
+    sandbox.host().register(function).unwrap();
+    (sandbox, token)
+}
+
+async fn sweep_of(sandbox: &Sandbox) -> Value {
+    let invocation = sandbox.host().invoke(OPERATE, json!({ "action": "sweep" }).to_string().into()).await.unwrap();
+    let answer: Value = serde_json::from_slice(&invocation.payload).unwrap();
+    assert_eq!(invocation.function_error, None, "{answer}");
+    answer
+}
+
+/// What an application says that does not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dead {
+    /// Nothing, on a connection that stays open.
+    Silent,
+    /// 503, as a load balancer without instances does.
+    Unwell,
+}
+
+/// An application that does not work, but for one secret, whose token it knows: where it is, and how often it was asked.
+async fn dead_application(dead: Dead, works_for: &'static str) -> (String, Arc<AtomicUsize>, Arc<OnceLock<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asked, token) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::<String>::new()));
+    let (counts, knows) = (asked.clone(), token.clone());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (counts, knows) = (counts.clone(), knows.clone());
+            tokio::spawn(async move {
+                let mut request = vec![];
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut some = [0; 1024];
+                    let read = stream.read(&mut some).await.unwrap_or_default();
+                    if read == 0 {
+                        return;
+                    }
+                    request.extend_from_slice(&some[..read]);
+                }
+                let request = String::from_utf8_lossy(&request).into_owned();
+                let status = if request.contains(works_for) {
+                    let known = knows.get().is_some_and(|token| request.contains(token.as_str()));
+                    if known { "200 OK" } else { "401 Unauthorized" }
+                } else {
+                    counts.fetch_add(1, Ordering::SeqCst);
+                    if dead == Dead::Silent {
+                        return tokio::time::sleep(HOUR).await;
+                    }
+                    "503 Service Unavailable"
+                };
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    (format!("http://{address}/"), asked, token)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_application_costs_a_sweep_one_timeout() {
+    const SECRETS: usize = 250;
+    for dead in [Dead::Silent, Dead::Unwell] {
+        let (url, asked, token) = dead_application(dead, "/shop%2F249%2Fadmin-token").await;
+        let patience = Duration::from_secs(4);
+        let variables =
+            [("TARGET_VERIFY_URL", format!("{url}{{name}}")), ("TARGET_TIMEOUT", format!("{}s", patience.as_secs()))];
+        let (sandbox, current) = fleet(SECRETS, |_, _| {}, &variables, Duration::from_secs(60)).await;
+        token.set(current).unwrap();
+        let began = std::time::Instant::now();
+        let answer = sweep_of(&sandbox).await;
+        let (took, times) = (began.elapsed(), asked.load(Ordering::SeqCst));
+        println!("{dead:?}: {took:?}, asked {times} times, complete: {}", answer["complete"]);
+        assert_eq!((&answer["secrets"], &answer["complete"]), (&json!(SECRETS), &json!(true)), "every one is seen");
+        assert!(took < patience * 2, "{dead:?}: {took:?} for {SECRETS} secrets");
+        assert_eq!(answer["failed"].as_u64().unwrap() + answer["verified"].as_u64().unwrap(), SECRETS as u64);
+        assert_eq!(answer["problems"][0]["error"], "TargetUnavailable", "{answer:#}");
+        if dead == Dead::Unwell {
+            // What answers at once is asked once for each, in case it works for another.
+            assert_eq!(answer["verified"], 1, "the one secret that works is proven");
+        } else {
+            assert!(times < 50, "asked {times} times");
+        }
+        sweep_of(&sandbox).await;
+        assert!(asked.load(Ordering::SeqCst) > times, "the next sweep asks again");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_at_the_end_of_the_listing_do_not_starve() {
+    const SECRETS: usize = 300;
+    // Those of the last page cannot be read, which a closer look tells; and there is not time enough for a closer look at all.
+    let broken = |number: usize, secret: &mut Value| {
+        if number >= 200 {
+            secret["tags"] = json!([{ "Key": "rotation:field", "Value": "NO_SUCH_MEMBER" }]);
+        }
+    };
+    let (sandbox, _) = fleet(SECRETS, broken, &[], Duration::from_secs(8)).await;
+    sandbox
+        .faults()
+        .add(FaultRule::on("GetSecretValue", Fault::Delay { millis: 400 }).from_caller(OPERATE).times(10_000));
+    let answer = sweep_of(&sandbox).await;
+    assert_eq!((&answer["secrets"], &answer["complete"]), (&json!(SECRETS), &json!(false)), "all are listed");
+    let skipped = answer["skipped"].as_u64().unwrap();
+    assert!((1..SECRETS as u64).contains(&skipped), "{answer:#}");
+    let of_the_last_page = answer["problems"].as_array().unwrap().len();
+    println!("{skipped} of {SECRETS} were not looked at; of the last 100 were {of_the_last_page}");
+    assert!(of_the_last_page > 0, "{answer:#}");
 }
