@@ -1,6 +1,6 @@
 //! The services beside Secrets Manager: where messages go, and where rotation functions log.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rotation::aws::{Clients, Execution, Failure, OperationClients};
 use rotation::deadline::Deadline;
@@ -22,11 +22,9 @@ const RESERVE: Duration = Duration::from_millis(250);
 /// So far back the last failure is looked for.
 const FAILURES_SINCE: Duration = Duration::from_secs(100 * 24 * 60 * 60);
 
-/// The most executions that sweeps start for one version. Their numbers have two digits at most, for which a name has room.
-const MOST_EXECUTIONS: u32 = 10;
 /// The clocks of two services differ by less. Sweeps are further apart.
 const CLOCKS: Duration = Duration::from_secs(60);
-/// The status of an execution that came to its end (Step Functions API reference, DescribeExecution).
+/// The status of an execution that came to its end (Step Functions API reference, ExecutionListItem).
 const SUCCEEDED: &str = "SUCCEEDED";
 
 /// What became of the wish to have rows re-encrypted: the name of an execution for the version.
@@ -115,10 +113,10 @@ impl Services {
         self.reencryption.as_ref()
     }
 
-    /// Starts the re-encryption of the rows of a keyring, unless it is at work for this version, or failed for it.
+    /// Starts an execution for the rows of a keyring, unless one is at work for this version, or failed for it.
     ///
-    /// One that succeeded has retired the old keys, or found another version to be current. Either way this one was replaced, and is
-    /// current again with old keys: it is done once more, under another name.
+    /// An execution is one round. One that succeeded has left rows under old keys, or found another version to be current: otherwise there
+    /// would be no old keys, and the next one is due.
     pub(crate) async fn reencrypt(
         &self,
         reencryption: &Reencryption,
@@ -128,24 +126,27 @@ impl Services {
     ) -> Result<Started, OperateError> {
         let state_machine = reencryption.state_machine.as_str();
         let not_started = |problem| reencryption.not_started(problem);
-        let input = json!({ "secret_id": secret.name, "version": version }).to_string();
-        for number in 1..=MOST_EXECUTIONS {
-            let name = execution_name(&secret.name, version, number);
-            let start = self.clients.start_execution(state_machine, &name, &input);
-            let began = deadline.within(TIMEOUT, RESERVE).bound(start).await.unwrap_or_else(no_answer);
-            if let Some(began) = began.map_err(not_started)? {
-                let ago = secret.as_of.duration_since(began).unwrap_or_default();
-                return Ok(if ago < CLOCKS { Started::Now(name) } else { Started::Before(name) });
+        let listed = deadline.within(TIMEOUT, RESERVE).bound(self.clients.executions(state_machine)).await;
+        let listed = listed.unwrap_or_else(no_answer).map_err(not_started)?;
+        let of_version = execution_prefix(version);
+        match listed.into_iter().find(|execution| execution.name.starts_with(&of_version)) {
+            Some(Execution { name, ended: None, .. }) => return Ok(Started::Before(name)),
+            Some(Execution { name, status, ended: Some(at) }) if status != SUCCEEDED => {
+                return Ok(Started::Ended { execution: name, status, at });
             }
-            let look = self.clients.execution(state_machine, &name);
-            let execution = deadline.within(TIMEOUT, RESERVE).bound(look).await.unwrap_or_else(no_answer);
-            match execution.map_err(not_started)? {
-                Execution { ended: None, .. } => return Ok(Started::Before(name)),
-                Execution { status, .. } if status == SUCCEEDED => {}
-                Execution { status, ended: Some(at) } => return Ok(Started::Ended { execution: name, status, at }),
-            }
+            _ => {}
         }
-        Err(not_started(format!("{MOST_EXECUTIONS} executions for version {version} have ended: start one by hand")))
+        // Of two sweeps in one minute, the second of which the listing may show nothing yet, one starts it.
+        let minute = secret.as_of.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 60;
+        let name = format!("{of_version}{minute}");
+        let input = json!({ "secret_id": secret.name, "version": version }).to_string();
+        let start = self.clients.start_execution(state_machine, &name, &input);
+        let began = deadline.within(TIMEOUT, RESERVE).bound(start).await.unwrap_or_else(no_answer);
+        let now = began.map_err(not_started)?.is_some_and(|began| {
+            let ago = secret.as_of.duration_since(began).unwrap_or_default();
+            ago < CLOCKS
+        });
+        Ok(if now { Started::Now(name) } else { Started::Before(name) })
     }
 
     /// The last step of a rotation of the secret that failed, by the log of its function.
@@ -205,14 +206,12 @@ impl Services {
     }
 }
 
-/// The name of an execution for a version of a secret: of at most 80 characters, and of those that a name may have
-/// (StartExecution, Step Functions API reference).
-fn execution_name(secret: &str, version: &VersionId, number: u32) -> String {
-    let of_secret = &digest([secret])[..12];
+/// How the names of the executions for a version begin, also of those that a person starts. A name has at most 80 characters, and not all
+/// characters (StartExecution, Step Functions API reference).
+fn execution_prefix(version: &VersionId) -> String {
     let version = version.as_str();
     let usable = version.len() <= 64 && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let name = if usable { format!("{of_secret}-{version}") } else { format!("{of_secret}-{}", digest([version])) };
-    if number == 1 { name } else { format!("{name}-{number}") }
+    if usable { format!("{version}-") } else { format!("{}-", digest([version])) }
 }
 
 fn no_answer<T>() -> Result<T, String> {

@@ -14,6 +14,7 @@
 mod census;
 mod database;
 pub mod error;
+pub mod history;
 mod pace;
 mod reader;
 pub mod request;
@@ -189,6 +190,7 @@ impl Job<'_> {
     }
 
     async fn plan(&self, user: &User, slices: u64) -> Result<Answer, ReencryptError> {
+        history::check_slices(slices, self.worker.settings.columns.len())?;
         let session = self.session(user).await?;
         session.without_statement_timeout().await?;
         let (mut ranges, mut rows) = (vec![], 0);
@@ -198,7 +200,10 @@ impl Job<'_> {
             rows += of_column;
             ranges.extend(table::ranges(column, bounds));
         }
-        Ok(members([("ranges", told(&ranges)?), ("rowsEstimated", rows.into())]))
+        let invocations = history::invocations(u64::try_from(ranges.len()).unwrap_or(u64::MAX));
+        let ranges = told(&ranges)?;
+        history::check_size(&ranges)?;
+        Ok(members([("ranges", ranges), ("invocations", invocations.into()), ("rowsEstimated", rows.into())]))
     }
 
     async fn slice(&self, user: &User, range: &Range) -> Result<Answer, ReencryptError> {

@@ -5,11 +5,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::ReencryptError;
+use crate::history::MOST_RANGES;
 use crate::settings::{Column, ColumnName, Settings};
 use crate::tally::Counted;
 
-/// The most slices that a plan makes of one table: their ranges fit into an answer.
-pub const MOST_SLICES: u64 = 1000;
 const DEFAULT_SLICES: u64 = 16;
 
 /// Rows of a column's table, by their primary keys, in the text form that the database gives them.
@@ -90,10 +89,10 @@ impl Request {
             Some("plan") => {
                 let slices = match members.remove("slices") {
                     None | Some(Value::Null) => Some(DEFAULT_SLICES),
-                    Some(slices) => slices.as_u64().filter(|slices| (1..=MOST_SLICES).contains(slices)),
+                    Some(slices) => slices.as_u64().filter(|slices| (1..=MOST_RANGES).contains(slices)),
                 };
                 let slices = slices
-                    .ok_or_else(|| invalid("slices", format!("expected a whole number from 1 to {MOST_SLICES}")))?;
+                    .ok_or_else(|| invalid("slices", format!("expected a whole number from 1 to {MOST_RANGES}")))?;
                 Self::Plan { slices }
             }
             Some("slice") => {

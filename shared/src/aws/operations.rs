@@ -16,6 +16,7 @@ const STEP_FAILED: &str = "step failed";
 /// How much of a log is searched for one failure: pages may be empty, and a log is as long as its retention.
 const MAX_PAGES: usize = 20;
 const PAGE: i32 = 50;
+const EXECUTIONS: i32 = 100;
 /// 2024-01-01: FilterLogEvents lists the newest events first only from there on.
 const NEWEST_FIRST_SINCE: Duration = Duration::from_secs(1_704_067_200);
 
@@ -45,6 +46,8 @@ pub struct Failure {
 /// An execution of a state machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Execution {
+    /// Its name.
+    pub name: String,
     /// Its status, as Step Functions names it.
     pub status: String,
     /// When it ended; `None` while it is at work.
@@ -89,15 +92,21 @@ impl OperationClients {
         }
     }
 
-    /// What became of an execution of a state machine. Bound it with [`crate::deadline::Deadline::bound`].
+    /// The last hundred executions of a state machine, the newest first. One that was started a moment ago may be missing. Bound it with
+    /// [`crate::deadline::Deadline::bound`].
     ///
     /// # Errors
     /// The service's words, or why there was no answer.
-    pub async fn execution(&self, state_machine: &str, name: &str) -> Result<Execution, String> {
-        let arn = format!("{}:{name}", state_machine.replacen(":stateMachine:", ":execution:", 1));
-        let call = self.state_machines.describe_execution().execution_arn(arn);
-        let described = call.send().await.map_err(|error| reason(&error))?;
-        Ok(Execution { status: described.status.as_str().to_owned(), ended: time(described.stop_date) })
+    pub async fn executions(&self, state_machine: &str) -> Result<Vec<Execution>, String> {
+        let call = self.state_machines.list_executions().state_machine_arn(state_machine).max_results(EXECUTIONS);
+        let listed = call.send().await.map_err(|error| reason(&error))?;
+        let executions = listed.executions.into_iter().map(|one| {
+            let status = one.status.as_str().to_owned();
+            // One that goes on after a failure may still tell when that was.
+            let ended = time(one.stop_date).filter(|_| status != "RUNNING");
+            Execution { name: one.name, status, ended }
+        });
+        Ok(executions.collect())
     }
 
     /// Publishes a message to a topic, with what [`subject`] makes of `title`. A call that is tried again may arrive

@@ -1,4 +1,4 @@
-//! Step Functions: takes StartExecution and DescribeExecution, and keeps what was started; nothing runs. An execution is at work until
+//! Step Functions: takes StartExecution and ListExecutions, and keeps what was started; nothing runs. An execution is at work until
 //! [`crate::Sandbox::end_execution`]. Every state machine of the sandbox's region and account is there.
 //!
 //! Bounds are those of the API reference
@@ -60,11 +60,10 @@ impl StateMachines {
         let request: Value = serde_json::from_slice(body).unwrap_or_default();
         match operation {
             "StartExecution" => self.start(&request, now),
-            "DescribeExecution" => self.describe(&request),
-            _ => Err(refused(
-                "UnknownOperationException",
-                "The sandbox serves StartExecution and DescribeExecution alone.",
-            )),
+            "ListExecutions" => self.list(&request),
+            _ => {
+                Err(refused("UnknownOperationException", "The sandbox serves StartExecution and ListExecutions alone."))
+            }
         }
     }
 
@@ -99,23 +98,23 @@ impl StateMachines {
         Ok(json!({ "executionArn": execution_arn(machine, &name), "startDate": seconds(time) }))
     }
 
-    fn describe(&self, request: &Value) -> ApiResult<Value> {
+    /// All of them in one page, "with the most recent execution first" (Step Functions API reference, ListExecutions).
+    fn list(&self, request: &Value) -> ApiResult<Value> {
+        let arn = request["stateMachineArn"].as_str().unwrap_or_default();
+        let machine = arn.rsplit(':').next().unwrap_or_default();
         let executions = self.lock();
-        let found = executions.iter().find_map(|held| {
-            let machine = held.state_machine_arn.rsplit(':').next()?;
-            let arn = execution_arn(machine, &held.name);
-            (request["executionArn"] == arn).then_some((held, arn))
+        let of_machine = executions.iter().rev().filter(|held| held.state_machine_arn == arn).map(|held| {
+            json!({
+                "executionArn": execution_arn(machine, &held.name),
+                "stateMachineArn": arn,
+                "name": held.name,
+                "status": held.status,
+                "startDate": seconds(held.time),
+                "stopDate": held.stopped.map(seconds),
+            })
         });
-        let (held, arn) = found.ok_or_else(|| refused("ExecutionDoesNotExist", "There is no such execution."))?;
-        Ok(json!({
-            "executionArn": arn,
-            "stateMachineArn": held.state_machine_arn,
-            "name": held.name,
-            "status": held.status,
-            "input": held.input,
-            "startDate": seconds(held.time),
-            "stopDate": held.stopped.map(seconds),
-        }))
+        let most = request["maxResults"].as_u64().and_then(|most| usize::try_from(most).ok()).unwrap_or(100);
+        Ok(json!({ "executions": of_machine.take(most).collect::<Vec<_>>() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Execution>> {

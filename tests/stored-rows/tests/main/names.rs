@@ -169,6 +169,7 @@ async fn partitions_are_rewritten_through_their_table() {
     bench.register(json!([bench.tokens_column()]), &[]);
     let plan = bench.ask(json!({ "action": "plan", "slices": 3 })).await;
     assert_eq!((plan["ranges"].as_array().unwrap().len(), &plan["rowsEstimated"]), (3, &json!(300)));
+    assert_eq!(plan["invocations"], 193, "so many for each range, in one execution");
     assert_eq!(bench.slice().await["rewrapped"], 300);
     crate::worker::assert_all_under(&bench, NEW, 300).await;
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use reencrypt::history;
 use regex_lite::Regex;
 use serde_json::{Map, Value};
-use template::{MAIN, root};
+use template::{MAIN, root, text};
 
 use crate::support::*;
 
@@ -106,8 +107,12 @@ fn a_task_ends_in_time_and_is_repeated_with_pauses_that_grow_and_scatter() {
         assert_eq!(texts(&last["ErrorEquals"]), ["States.ALL"], "{name}");
         assert_eq!((&last["BackoffRate"], &last["JitterStrategy"]), (&2.into(), &"FULL".into()), "{name}");
         assert!(last["MaxAttempts"].as_u64().unwrap() >= 4 && last["MaxDelaySeconds"].is_u64(), "{name}");
-        for before in &retriers[..retriers.len() - 1] {
-            assert_eq!(before["MaxAttempts"], 0, "{name}: what does not change by itself is not repeated");
+        let before = &retriers[..retriers.len() - 1];
+        if let Some(permanent) = before.first() {
+            assert_eq!(permanent["MaxAttempts"], 0, "{name}: what does not change by itself is not repeated");
+        }
+        for waiting in before.iter().skip(1) {
+            assert_eq!((&waiting["BackoffRate"], &waiting["JitterStrategy"]), (&2.into(), &"FULL".into()), "{name}");
         }
     }
     assert!(definition["TimeoutSeconds"].as_u64().unwrap() <= 31_536_000);
@@ -123,7 +128,9 @@ fn errors_that_the_definition_names_are_errors_of_the_functions() {
     let mut named = 0;
     for (name, state) in states(&definition) {
         let rules = ["Retry", "Catch"].into_iter().flat_map(|field| state.get(field).map(items).unwrap_or_default());
-        for error in rules.flat_map(|rule| texts(&rule["ErrorEquals"])).filter(|error| *error != "States.ALL") {
+        // Those of Lambda and Step Functions themselves (Step Functions, "Handling errors" and "Lambda service exceptions").
+        let of_aws = |error: &&str| error.starts_with("Lambda.") || error.starts_with("States.");
+        for error in rules.flat_map(|rule| texts(&rule["ErrorEquals"])).filter(|error| !of_aws(error)) {
             assert!(sources.contains(&format!("\"{error}\"")), "{name}: nothing fails with {error}");
             named += 1;
         }
@@ -171,19 +178,106 @@ fn a_slice_that_fails_does_not_end_the_others() {
 }
 
 #[test]
-fn an_execution_ends_for_another_version_only_after_a_second_look_and_each_doubt_is_a_new_one() {
+fn an_execution_is_superseded_at_its_begin_only_after_a_second_look() {
     // A read may be stale.
     let definition: Value = serde_json::from_str(&definition()).unwrap();
-    let ends = |state: &Map<String, Value>| next(state).contains(&"Superseded".to_owned());
-    let ending: Vec<_> =
-        states(&definition).into_iter().filter(|(_, state)| ends(state)).map(|(name, _)| name).collect();
-    assert_eq!(ending, ["IsItStillThisVersion"]);
     let choices = items(&definition["States"]["IsItStillThisVersion"]["Choices"]);
     let [it_is, doubted] = choices[..] else { panic!("{choices:?}") };
-    assert_eq!((&it_is["Condition"], &it_is["Assign"]["doubted"]), (&"{% $version = $asked %}".into(), &false.into()));
+    assert_eq!((&it_is["Condition"], &it_is["Next"]), (&"{% $version = $asked %}".into(), &"Census".into()));
     assert_eq!((&doubted["Condition"], &doubted["Next"]), (&"{% $doubted %}".into(), &"Superseded".into()));
-    // Who loaded the other ring meanwhile may encrypt with it: the rounds and the first census say nothing any more.
     let wait = &definition["States"]["WaitForReads"];
-    assert_eq!(wait["Assign"], serde_json::json!({ "doubted": true, "round": 1, "first": false }));
-    assert_eq!(wait["Next"], "Plan");
+    assert_eq!((&wait["Assign"], &wait["Next"]), (&serde_json::json!({ "doubted": true }), &"Plan".into()));
+    // Once it works, another version ends it: who loaded that one may encrypt with it, and the next execution counts from the beginning.
+    let left = items(&definition["States"]["WhatIsLeft"]["Choices"]);
+    assert_eq!(left[0]["Condition"], "{% $states.input.superseded or $states.input.version != $asked %}");
+    assert_eq!(left[0]["Next"], "Superseded");
+}
+
+#[test]
+fn an_execution_is_one_round() {
+    let definition: Value = serde_json::from_str(&definition()).unwrap();
+    let of = |name: &str| &definition["States"][name];
+    let leading_to = |target: &str| -> Vec<String> {
+        let states = states(&definition).into_iter();
+        let leading = states.filter(|(_, state)| next(state).contains(&target.to_owned()));
+        leading.map(|(name, _)| name.clone()).collect()
+    };
+    // Plan, census, and then at most one time over the rows.
+    assert_eq!(leading_to("Rewrap"), ["WhatIsLeft"]);
+    let left = items(&of("WhatIsLeft")["Choices"]);
+    let rewraps = left.iter().find(|choice| choice["Next"] == "Rewrap").unwrap();
+    assert!(text(&rewraps["Condition"]).ends_with("and $rewrapped = false %}"), "{rewraps}");
+    assert_eq!(rewraps["Assign"], serde_json::json!({ "rewrapped": true, "first": false }));
+    assert_eq!(definition["States"]["Begin"]["Assign"]["rewrapped"], false);
+    assert_eq!(leading_to("Plan"), ["Begin", "WaitForReads"]);
+    // Rows that remain are no failure: the next sweep starts another.
+    let remaining = left.iter().find(|choice| choice["Condition"] == "{% $states.input.onOldKeys > 0 %}").unwrap();
+    assert_eq!(of(remaining["Next"].as_str().unwrap())["Type"], "Succeed");
+}
+
+/// The events of one attempt of a task, and of those that repeat it: it is scheduled and started, and ends.
+fn events_of_attempts(task: &Map<String, Value>) -> u64 {
+    let repetitions: u64 = items(&task["Retry"]).iter().map(|rule| rule["MaxAttempts"].as_u64().unwrap()).sum();
+    3 * (1 + repetitions)
+}
+
+#[test]
+fn the_history_of_an_execution_holds_what_it_does() {
+    // A state is entered and left; a map's iteration begins and ends (Step Functions API reference, HistoryEvent).
+    const STATE: u64 = 2;
+    /// Step Functions quotas: the history of a standard execution.
+    const HISTORY: u64 = 25_000;
+    let definition: Value = serde_json::from_str(&definition()).unwrap();
+    let slices = &definition["States"]["Rewrap"]["ItemProcessor"]["States"];
+    let invocation = STATE + events_of_attempts(slices["Slice"].as_object().unwrap()) + STATE;
+    assert_eq!(invocation, history::EVENTS_OF_INVOCATION, "a slice, and the choice whether it goes on");
+    assert_eq!(2 + STATE, history::EVENTS_OF_RANGE, "the iteration, and its last state");
+    for ranges in 1..=history::MOST_RANGES {
+        let invocations = history::invocations(ranges);
+        let events = ranges * (history::EVENTS_OF_RANGE + invocations * history::EVENTS_OF_INVOCATION);
+        assert!(invocations >= 1 && events <= history::EVENTS_OF_SLICES, "{ranges} ranges: {events} events");
+    }
+    let goes_on = text(&slices["SliceGoesOn"]["Choices"][0]["Condition"]);
+    assert!(goes_on.contains("$states.input.invocation >= $invocations"), "{goes_on}");
+    let most = templates().written(MAIN)["Parameters"]["ReencryptSlices"]["MaxValue"].as_u64();
+    assert_eq!(most, Some(history::MOST_RANGES), "one column may have them all");
+
+    // What is left is for all other states: the second census is taken so often again, by so many invocations, and each task may have been
+    // repeated to the end a few times.
+    let late = text(&definition["States"]["IsItTooLate"]["Choices"][0]["Condition"]);
+    let late: u64 = late.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
+    let censuses = (3 + late) * history::INVOCATIONS_OF_CENSUS * (STATE + 3 + STATE);
+    let around = (3 + late) * (STATE + 3 + 4 * STATE);
+    let worst = states(&definition).into_iter().filter(|(name, state)| state["Type"] == "Task" && *name != "Slice");
+    let repeated: u64 = worst.map(|(_, task)| events_of_attempts(task)).sum();
+    let events = history::EVENTS_OF_SLICES + censuses + around + 2 * repeated + 20;
+    assert!(events <= HISTORY, "{events} events");
+}
+
+#[test]
+fn an_execution_waits_hours_for_a_database_or_a_service() {
+    let definition: Value = serde_json::from_str(&definition()).unwrap();
+    for (name, errors) in [
+        ("Plan", &["DatabaseUnavailable", "DatabaseBusy", "Unreachable", "Throttled", "ServiceFailure"][..]),
+        ("Census", &["DatabaseUnavailable", "DatabaseBusy", "Unreachable", "Throttled", "ServiceFailure"]),
+        ("Retire", &["Unreachable", "Throttled", "ServiceFailure", "TargetUnavailable"]),
+    ] {
+        let errors =
+            errors.iter().chain(&["Lambda.ServiceException", "Lambda.TooManyRequestsException", "States.Timeout"]);
+        for error in errors {
+            let retriers = items(&definition["States"][name]["Retry"]);
+            let rule = retriers
+                .iter()
+                .find(|rule| texts(&rule["ErrorEquals"]).iter().any(|one| one == error || *one == "States.ALL"))
+                .unwrap();
+            let number = |field: &str| rule[field].as_u64().unwrap();
+            // A pause is anything from nothing to its length: half of it in the middle.
+            let pauses = (0..number("MaxAttempts")).map(|attempt| {
+                let pause = number("IntervalSeconds").saturating_mul(1 << attempt.min(32));
+                pause.min(number("MaxDelaySeconds"))
+            });
+            let hours = pauses.sum::<u64>() as f64 / 2.0 / 3_600.0;
+            assert!(hours > 4.0, "{name} waits {hours:.1} hours for {error}");
+        }
+    }
 }

@@ -336,7 +336,7 @@ async fn a_sweep_has_rows_re_encrypted_once_for_each_version_with_old_keys() {
     let [execution] = &scene.sandbox.executions()[..] else { panic!("{:?}", scene.sandbox.executions()) };
     let version = current(&scene).await.unwrap().0;
     assert_eq!(execution.state_machine_arn, MACHINE);
-    assert!(execution.name.ends_with(&format!("-{version}")), "{}", execution.name);
+    assert!(execution.name.starts_with(&format!("{version}-")), "{}", execution.name);
     assert_eq!(first["execution"], execution.name);
     let input: Value = serde_json::from_str(&execution.input).unwrap();
     assert_eq!(input, json!({ "secret_id": end_to_end::KEY_SECRET, "version": version }));
@@ -354,32 +354,49 @@ async fn a_sweep_has_rows_re_encrypted_once_for_each_version_with_old_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_follow_a_version_that_is_current_again_though_its_execution_has_ended() {
+async fn a_sweep_starts_one_round_after_the_other_while_there_are_old_keys() {
     let scene = reencrypting(with_old_key(KeyFormat::Raw).await).await;
-    let first = swept(&scene).await["execution"].as_str().unwrap().to_owned();
-    assert_eq!(first, scene.sandbox.executions()[0].name);
-    // Another version was current in between, and the execution ended for that.
-    assert!(scene.sandbox.end_execution(&first, "SUCCEEDED"));
-    scene.sandbox.advance(HOUR).await.unwrap();
-    let mut last = first.clone();
-    for number in 2..=10 {
-        let again = swept(&scene).await;
-        assert_eq!((&again["started"], &again["execution"]), (&json!(true), &json!(format!("{first}-{number}"))));
-        last = again["execution"].as_str().unwrap().to_owned();
-        assert!(last.len() <= 80);
+    let version = current(&scene).await.unwrap().0;
+    let mut names = std::collections::BTreeSet::new();
+    // More than any name could count.
+    for _ in 0..30 {
+        let round = swept(&scene).await;
+        assert_eq!(round["started"], true, "{round}");
+        let name = round["execution"].as_str().unwrap().to_owned();
+        assert!(name.starts_with(&format!("{version}-")) && name.len() <= 80, "{name}");
         scene.sandbox.advance(HOUR).await.unwrap();
-        assert_eq!(swept(&scene).await["started"], false, "it is at work");
-        if number < 10 {
-            assert!(scene.sandbox.end_execution(&last, "SUCCEEDED"));
-        }
+        assert_eq!(swept(&scene).await["execution"], name, "it is at work");
+        // Rows are left, or another version was current in between.
+        assert!(scene.sandbox.end_execution(&name, "SUCCEEDED"));
+        names.insert(name);
     }
     let inputs: std::collections::BTreeSet<_> = scene.sandbox.executions().into_iter().map(|one| one.input).collect();
-    assert_eq!((inputs.len(), begun(&scene)), (1, 10), "each is for the same version");
-    // There is no end of it without a person.
-    assert!(scene.sandbox.end_execution(&last, "SUCCEEDED"));
-    let failed = ask(&scene, json!({ "action": "sweep" })).await.unwrap();
-    assert_eq!(failed["problems"][0]["error"], "NotStarted", "{failed:#}");
-    assert_eq!(scene.sandbox.executions().len(), 10);
+    assert_eq!((names.len(), inputs.len(), begun(&scene)), (30, 1, 30), "each is for the same version");
+    // Two sweeps at once start one.
+    let calls = || scene.sandbox.executions().len();
+    let before = calls();
+    swept(&scene).await;
+    swept(&scene).await;
+    assert_eq!(calls(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_that_a_person_starts_after_a_failure_counts() {
+    let scene = reencrypting(with_old_key(KeyFormat::Raw).await).await;
+    let name = swept(&scene).await["execution"].as_str().unwrap().to_owned();
+    assert!(scene.sandbox.end_execution(&name, "FAILED"));
+    scene.sandbox.advance(HOUR).await.unwrap();
+    assert_eq!(swept(&scene).await["ended"], "FAILED");
+    // As the README names it: by the version first.
+    let version = current(&scene).await.unwrap().0;
+    let by_hand = format!("{version}-1790000000");
+    let start =
+        ["stepfunctions", "start-execution", "--state-machine-arn", MACHINE, "--name", &by_hand, "--input", "{}"];
+    Cli::new(&scene).json(&start).await;
+    assert_eq!(swept(&scene).await["execution"], by_hand, "it is at work");
+    assert!(scene.sandbox.end_execution(&by_hand, "SUCCEEDED"));
+    scene.sandbox.advance(HOUR).await.unwrap();
+    assert_eq!(swept(&scene).await["started"], true, "the next round");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -448,7 +465,7 @@ async fn what_keeps_rows_from_following_is_told_and_a_secret_without_a_value_has
     scene.sandbox.faults().clear();
     assert_eq!(swept(&scene).await["started"], true);
     // What does not answer ends in time, and the secrets are looked at all the same.
-    let silent = FaultRule::on("StartExecution", Fault::Delay { millis: 60_000 }).from_caller(OPERATE).times(50);
+    let silent = FaultRule::on("ListExecutions", Fault::Delay { millis: 60_000 }).from_caller(OPERATE).times(50);
     scene.sandbox.faults().add(silent);
     let told = ask(&scene, json!({ "action": "sweep" })).await.unwrap();
     assert_eq!((&told["problems"][0]["error"], &told["complete"]), (&json!("NotStarted"), &json!(true)), "{told:#}");

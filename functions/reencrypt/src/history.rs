@@ -1,0 +1,91 @@
+//! What the history of an execution holds: every slice that a state machine has worked on leaves events in it, and Step Functions ends an
+//! execution with more than 25,000 (Step Functions quotas). A test counts them in the state machine's definition.
+
+use serde_json::Value;
+
+use crate::error::ReencryptError;
+
+/// Events that the slices of one execution may leave.
+pub const EVENTS_OF_SLICES: u64 = 14_500;
+/// Events of a range, without its invocations: its iteration begins and ends, and its last state is entered and left.
+pub const EVENTS_OF_RANGE: u64 = 4;
+/// The most events of an invocation for a range: with six repetitions, and the choice whether it goes on.
+pub const EVENTS_OF_INVOCATION: u64 = 25;
+/// The most ranges that one execution can work on.
+pub const MOST_RANGES: u64 = EVENTS_OF_SLICES / (EVENTS_OF_RANGE + EVENTS_OF_INVOCATION);
+/// So many invocations of a quarter of an hour a census of all columns may take, with which it may be taken again and again.
+pub const INVOCATIONS_OF_CENSUS: u64 = 27;
+
+/// How often an execution may invoke the worker for each of its ranges. What is left of a range then is for the next execution.
+#[must_use]
+pub fn invocations(ranges: u64) -> u64 {
+    (EVENTS_OF_SLICES / ranges.max(1)).saturating_sub(EVENTS_OF_RANGE) / EVENTS_OF_INVOCATION
+}
+
+/// The most bytes of ranges in an answer: the state of an execution has 256 KB (Step Functions quotas), and a little more is in it.
+const MOST_BYTES: usize = 250_000;
+
+/// Checks that one execution can work on so many slices of each column.
+///
+/// # Errors
+/// [`ReencryptError::InvalidRequest`] says how many it can.
+pub(crate) fn check_slices(slices: u64, columns: usize) -> Result<(), ReencryptError> {
+    let columns = u64::try_from(columns).unwrap_or(u64::MAX);
+    if slices.saturating_mul(columns) <= MOST_RANGES {
+        return Ok(());
+    }
+    let most = MOST_RANGES / columns;
+    Err(too_many(format!(
+        "{slices} slices of each of {columns} columns are more than the {MOST_RANGES} ranges that the history of one execution holds: \
+         ask for at most {most}, in the stack by ReencryptSlices"
+    )))
+}
+
+/// Checks that the state of an execution holds these ranges, as JSON.
+///
+/// # Errors
+/// [`ReencryptError::InvalidRequest`].
+pub(crate) fn check_size(ranges: &Value) -> Result<(), ReencryptError> {
+    let bytes = ranges.to_string().len();
+    if bytes <= MOST_BYTES {
+        return Ok(());
+    }
+    Err(too_many(format!(
+        "the ranges have {bytes} bytes with the primary keys at their ends, and the state of an execution holds {MOST_BYTES}: ask for fewer, \
+         in the stack by ReencryptSlices"
+    )))
+}
+
+fn too_many(problem: String) -> ReencryptError {
+    ReencryptError::InvalidRequest { member: "slices", problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ranges_that_an_execution_cannot_hold_are_refused() {
+        assert_eq!(check_slices(MOST_RANGES, 1), Ok(()));
+        assert_eq!(check_slices(16, 31), Ok(()));
+        for (slices, columns, most) in [(MOST_RANGES + 1, 1, 500), (16, 32, 15), (100, 64, 7)] {
+            let refused = check_slices(slices, columns).map_err(|error| error.to_string());
+            let says = format!("ask for at most {most},");
+            assert!(
+                refused.as_ref().is_err_and(|refused| refused.contains(&says)),
+                "{slices} of {columns}: {refused:?}"
+            );
+            assert_eq!(check_slices(most, columns), Ok(()), "what it asks for it takes");
+        }
+        assert_eq!(check_size(&json!(["k".repeat(1_000)])), Ok(()));
+        assert!(check_size(&json!(vec!["k".repeat(2_700); 100])).is_err());
+    }
+
+    #[test]
+    fn the_fewer_ranges_the_longer_each_is_gone_on_with() {
+        assert_eq!([1, 16, 100, MOST_RANGES].map(invocations), [579, 36, 5, 1]);
+        assert_eq!(invocations(0), invocations(1), "tables without rows");
+    }
+}
