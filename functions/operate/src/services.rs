@@ -129,7 +129,12 @@ impl Services {
         let listed = deadline.within(TIMEOUT, RESERVE).bound(self.clients.executions(state_machine)).await;
         let listed = listed.unwrap_or_else(no_answer).map_err(not_started)?;
         let of_version = execution_prefix(version);
-        match listed.into_iter().find(|execution| execution.name.starts_with(&of_version)) {
+        // A version's name may be the beginning of another's.
+        let is_of_version = |execution: &Execution| {
+            let rest = execution.name.strip_prefix(&of_version).unwrap_or_default();
+            !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        match listed.into_iter().find(is_of_version) {
             Some(Execution { name, ended: None, .. }) => return Ok(Started::Before(name)),
             Some(Execution { name, status, ended: Some(at) }) if status != SUCCEEDED => {
                 return Ok(Started::Ended { execution: name, status, at });
@@ -206,7 +211,7 @@ impl Services {
     }
 }
 
-/// How the names of the executions for a version begin, also of those that a person starts. A name has at most 80 characters, and not all
+/// How the names of the executions for a version begin, also of those that a person starts; digits follow. A name has at most 80 characters, and not all
 /// characters (StartExecution, Step Functions API reference).
 fn execution_prefix(version: &VersionId) -> String {
     let version = version.as_str();

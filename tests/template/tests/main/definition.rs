@@ -178,7 +178,7 @@ fn a_slice_that_fails_does_not_end_the_others() {
 }
 
 #[test]
-fn an_execution_is_superseded_at_its_begin_only_after_a_second_look() {
+fn an_execution_looks_twice_before_it_begins_or_is_superseded() {
     // A read may be stale.
     let definition: Value = serde_json::from_str(&definition()).unwrap();
     let choices = items(&definition["States"]["IsItStillThisVersion"]["Choices"]);

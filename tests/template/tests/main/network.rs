@@ -52,7 +52,7 @@ fn endpoints_take_one_subnet_of_each_zone() {
         assert_eq!(texts(&function["VpcConfig"]["SubnetIds"]), ["subnet-01234567", "subnet-89abcdef"], "{name}");
     }
     let alone = [("EndpointSubnetIds", "subnet-01234567"), ("CreateVpcEndpoints", "false")];
-    let refused = in_a_vpc(&alone).err().expect("it is for endpoints that nobody makes");
+    let refused = in_a_vpc(&alone).expect_err("it is for endpoints that nobody makes");
     assert!(refused.contains("EndpointSubnetIds"), "{refused}");
 }
 

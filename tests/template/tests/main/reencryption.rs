@@ -506,7 +506,7 @@ async fn rows_that_cannot_be_opened_are_told_and_the_others_are_rewrapped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_round_that_leaves_rows_ends_well_and_the_next_does_the_rest() {
+async fn a_round_that_leaves_rows_ends_well_and_the_next_goes_on() {
     let mut machine = Machine::new(400, &[]).await;
     machine
         .run(

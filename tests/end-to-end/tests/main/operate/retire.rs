@@ -354,7 +354,7 @@ async fn a_sweep_has_rows_re_encrypted_once_for_each_version_with_old_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_starts_one_round_after_the_other_while_there_are_old_keys() {
+async fn a_sweep_starts_round_after_round_while_there_are_old_keys() {
     let scene = reencrypting(with_old_key(KeyFormat::Raw).await).await;
     let version = current(&scene).await.unwrap().0;
     let mut names = std::collections::BTreeSet::new();
