@@ -7,7 +7,7 @@
 //! | `slice` | encrypts the rows of one range again that are not under the primary key |
 //! | `census` | counts rows by key, of one range or of all columns |
 //!
-//! An answer to `slice` and `census` has a member `next`: the request that goes on, when time was up, or null. A census of all columns
+//! An answer has a member `next`: the request that goes on, when time was up, or null; a plan is made in one go. A census of all columns
 //! brings along what it has counted. Which columns there are, in which format, and where the database is, says the function's
 //! environment, never the event. The function reads the keyring and writes no secret.
 
@@ -203,7 +203,8 @@ impl Job<'_> {
         let invocations = history::invocations(u64::try_from(ranges.len()).unwrap_or(u64::MAX));
         let ranges = told(&ranges)?;
         history::check_size(&ranges)?;
-        Ok(members([("ranges", ranges), ("invocations", invocations.into()), ("rowsEstimated", rows.into())]))
+        let told = [("ranges", ranges), ("invocations", invocations.into()), ("rowsEstimated", rows.into())];
+        Ok(members(told).into_iter().chain(members([("next", Value::Null)])).collect())
     }
 
     async fn slice(&self, user: &User, range: &Range) -> Result<Answer, ReencryptError> {
