@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use aws_sdk_secretsmanager::types::Tag;
-use end_to_end::build;
+use end_to_end::program;
 use lambda_host::FunctionConfig;
 use rotation::time::format_timestamp;
 use sandbox::{Fault, FaultRule, Sandbox, Settings};
@@ -290,7 +290,7 @@ async fn fleet(
     let copies: Vec<Value> = copies.collect();
     std::fs::write(&file, json!({ "clock_ahead_millis": 0, "secrets": copies }).to_string()).unwrap();
     let sandbox = Sandbox::start(Settings { state_is_read_only: true, ..settings() }).await.unwrap();
-    let executable = tokio::task::spawn_blocking(|| build(OPERATE)).await.unwrap().unwrap();
+    let executable = program(OPERATE).await.unwrap();
     let own = [("AWS_ENDPOINT_URL", sandbox.endpoint()), ("ALLOWED_ACTIONS", "sweep".to_owned())];
     let environment = own.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     let function = FunctionConfig { name: OPERATE.to_owned(), executable, environment, timeout, memory_mb: 128 };
