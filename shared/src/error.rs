@@ -163,6 +163,28 @@ pub enum RotationError {
         /// From when on it can be promoted.
         from: SystemTime,
     },
+    /// Keys have disappeared from the ring by somebody else's hand.
+    #[error("keys {} of secret {name} are missing: version {version} holds them (stage ROTATION-RING) and AWSCURRENT does not, so that what they encrypted cannot be read. Most often infrastructure code has written the first value again: have it leave the value alone (Terraform: `lifecycle {{ ignore_changes = [secret_string] }}`), then put the keys back with the action restore of operate. If they are gone on purpose, the action forget says so. Until then nothing is rotated", list(.keys))]
+    KeysMissing {
+        /// The secret's name.
+        name: String,
+        /// The version that holds them.
+        version: VersionId,
+        /// Which.
+        keys: Vec<KeyId>,
+    },
+    /// Nothing can tell whether keys are missing.
+    #[error(
+        "version {version} of secret {name} (stage ROTATION-RING) is no keyring of this format ({reason}), so that nothing tells whether keys are missing: if format or member were changed on purpose, the action forget of operate marks the current ring instead"
+    )]
+    MarkedRingUnreadable {
+        /// The secret's name.
+        name: String,
+        /// The version with the last complete ring.
+        version: VersionId,
+        /// Why it cannot be read.
+        reason: Box<RotationError>,
+    },
     /// Nothing shows that consumers can decrypt with the keys of the new ring.
     #[error("a new primary key would make data unreadable for consumers that do not read the whole keyring: {problem}")]
     ConsumersUnproven {
@@ -396,6 +418,10 @@ impl Restored {
     }
 }
 
+fn list(keys: &[KeyId]) -> String {
+    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn pending_elsewhere(holder: &Option<VersionId>) -> String {
     holder.as_ref().map_or(String::new(), |holder| {
         format!(" ({holder} is AWSPENDING, which this rotation did not create; it has to go first: `aws secretsmanager update-secret-version-stage --version-stage AWSPENDING --remove-from-version-id {holder}`)")
@@ -425,6 +451,8 @@ impl RotationError {
             Self::PendingTooOld { .. } => "PendingTooOld",
             Self::Keyring(_) => "KeyringInvalid",
             Self::StagedTooYoung { .. } => "StagedTooYoung",
+            Self::KeysMissing { .. } => "KeysMissing",
+            Self::MarkedRingUnreadable { .. } => "MarkedRingUnreadable",
             Self::ConsumersUnproven { .. } => "ConsumersUnproven",
             Self::KeyringUnproven { .. } => "KeyringUnproven",
             Self::CredentialUnavailable { .. } => "CredentialUnavailable",
@@ -456,13 +484,16 @@ impl RotationError {
         }
     }
 
-    /// Whether the rotation's own pending version must be given up, because no retry can ever promote it.
+    /// Whether the rotation's own pending version must be given up, because no retry can ever promote it, or because it would keep
+    /// others from the repair.
     pub(crate) fn gives_up_pending(&self) -> bool {
         matches!(
             self,
             Self::CurrentChanged { .. }
                 | Self::OverlapTooShort { .. }
                 | Self::PendingTooOld { .. }
+                | Self::KeysMissing { .. }
+                | Self::MarkedRingUnreadable { .. }
                 | Self::KeyringUnproven { .. }
                 | Self::ValueUnchanged { .. }
         )

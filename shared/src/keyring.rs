@@ -275,7 +275,27 @@ impl Keyring {
     /// Whether every key of `other` is in this ring.
     #[must_use]
     pub fn holds_all_of(&self, other: &Self) -> bool {
-        other.keys().all(|(_, key)| self.get(key.id).is_some_and(|held| held.material == key.material))
+        self.lacking(other).next().is_none()
+    }
+
+    /// The keys of `other` that are not in this ring.
+    pub fn lacking<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (KeyState, &'a Key)> {
+        other.keys().filter(|(_, key)| self.get(key.id).is_none_or(|held| held.material != key.material))
+    }
+
+    /// Adds the keys that only `other` holds as secondary keys, the oldest of all. What is marked as known to others there is so here.
+    ///
+    /// # Errors
+    /// Those of [`Keyring::with_secondary`].
+    pub fn with_keys_of(mut self, other: &Self) -> Result<Self, KeyringError> {
+        for (_, key) in other.keys() {
+            let known = std::iter::once(&mut self.primary).chain(&mut self.staged).chain(&mut self.secondary);
+            match known.into_iter().find(|held| held.material == key.material) {
+                Some(held) => held.dates.compromised = held.dates.compromised.or(key.dates.compromised),
+                None => self = self.with_secondary(key.clone())?,
+            }
+        }
+        Ok(self)
     }
 
     /// Adds a secondary key, the oldest of all.

@@ -10,6 +10,7 @@ use crate::archive::ToArchive;
 use crate::deadline::Deadline;
 use crate::document::{Document, FieldName};
 use crate::error::RotationError;
+use crate::keyring::Keyring;
 use crate::policy::{RotationPolicy, Setting};
 use crate::secret::SecretText;
 use crate::versions::Admitted;
@@ -137,6 +138,14 @@ pub trait SecretKind: Sync {
     /// # Errors
     /// A value that is not of this kind, or an archive that cannot be named.
     fn archive(&self, _: &Subject<'_>, _value: &Document) -> Result<Option<ToArchive>, RotationError> {
+        Ok(None)
+    }
+
+    /// The keyring of a value, if the kind has one: no key of it disappears unnoticed, see [`crate::marked_ring`].
+    ///
+    /// # Errors
+    /// A value that is not of this kind.
+    fn ring(&self, _: &RotationPolicy, _value: &Document) -> Result<Option<Keyring>, RotationError> {
         Ok(None)
     }
 

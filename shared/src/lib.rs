@@ -8,7 +8,7 @@
 //! | createSecret | makes the new value and stores it as `AWSPENDING`, once | describe, get current, put, describe |
 //! | setSecret | has the application load it | describe (and get both, with a target) |
 //! | testSecret | proves that the application accepts it, and refuses a random one | describe, get pending |
-//! | finishSecret | looks at both once more, moves `AWSCURRENT`, proves again, or puts the old value back | describe, get both, move |
+//! | finishSecret | looks at both once more, moves `AWSCURRENT`, proves again, or puts the old value back | describe, get both, move (and one more move for a keyring) |
 //!
 //! Dependencies point one way: `lambda -> aws, protocol -> store, target, kind, versions -> event, policy, keyring,
 //! document, rows, secret`. The last ones do no I/O and read no clock: time and randomness come in as arguments.
@@ -85,6 +85,7 @@ pub mod event;
 pub mod keyring;
 pub mod kind;
 pub mod lambda;
+pub mod marked_ring;
 pub mod policy;
 pub mod protocol;
 pub mod rows;

@@ -17,6 +17,7 @@ use crate::document::{Document, MAX_VALUE_BYTES};
 use crate::error::{Restored, RotationError};
 use crate::event::{RotationEvent, Step, VersionId};
 use crate::kind::{Phase, SecretKind, SecretReference, Subject, Values};
+use crate::marked_ring::{self, MarkedRing};
 use crate::policy::{RotationPolicy, StackPolicy};
 use crate::secret::SecretText;
 use crate::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
@@ -235,7 +236,9 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         };
         let current = self.read(rotation, current_id).await?;
         let subject = Subject { current_created: Some(current.created), ..rotation.subject() };
-        let new = self.kind.create(&subject, &self.parse(rotation, &current)?, rng)?;
+        let document = self.parse(rotation, &current)?;
+        self.marked_ring(rotation).require_all(self.kind, &rotation.policy, current_id, &document).await?;
+        let new = self.kind.create(&subject, &document, rng)?;
         let put = self.put(rotation, &new).await?;
 
         // The value was made from a version that may have been replaced meanwhile; finishSecret looks again.
@@ -269,6 +272,27 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             Some(archive) => archive.keep(self.store, rotation.deadline).await,
             None => Ok(()),
         }
+    }
+
+    fn marked_ring<'a>(&'a self, rotation: &Rotation<'a>) -> MarkedRing<'a, S> {
+        MarkedRing::of(self.store, &rotation.event.secret_id, rotation.secret, rotation.deadline)
+    }
+
+    /// Marks the ring that is current now as the last complete one. `proven` is the version of which it is known to hold all keys.
+    async fn mark_ring(
+        &self,
+        rotation: &Rotation<'_>,
+        new: &Document,
+        proven: Option<&VersionId>,
+    ) -> Result<(), RotationError> {
+        let (marked, version) = (self.marked_ring(rotation), rotation.admitted.version());
+        if marked.version() == Some(version) || self.kind.ring(&rotation.policy, new)?.is_none() {
+            return Ok(());
+        }
+        if marked.version() != proven {
+            marked.require_all(self.kind, &rotation.policy, version, new).await?;
+        }
+        Ok(marked.move_to(version).await?)
     }
 
     async fn put(&self, rotation: &Rotation<'_>, new: &Document) -> Result<Put, RotationError> {
@@ -308,12 +332,13 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             self.kind.test(&subject, values, Phase::BeforePromotion, rotation.deadline, rng).await?;
             return Ok(Outcome::Tested);
         }
-        let current = match (old, rotation.admitted.current()) {
-            (None, Some(id)) => Some(self.read(rotation, id).await?),
-            (old, _) => old,
-        };
-        if let Some(current) = current {
+        if let Some(id) = rotation.admitted.current() {
+            let current = match old {
+                Some(old) => old,
+                None => self.read(rotation, id).await?,
+            };
             let current = self.parse(rotation, &current)?;
+            self.marked_ring(rotation).require_all(self.kind, &rotation.policy, id, &current).await?;
             if let Some(archive) = self.kind.archive(&subject, &current)? {
                 archive.check(self.store, rotation.deadline).await?;
             }
@@ -330,8 +355,10 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         let changed = || RotationError::CurrentChanged { name: rotation.secret.name.clone() };
         let pending = self.read(rotation, rotation.admitted.version()).await?;
         let Some(current_id) = rotation.admitted.current() else {
-            self.archive(rotation, &self.parse(rotation, &pending)?).await?;
+            let first = self.parse(rotation, &pending)?;
+            self.archive(rotation, &first).await?;
             self.promote(rotation, None).await?;
+            self.mark_ring(rotation, &first, None).await?;
             return Ok(Outcome::FirstValue);
         };
         let current = self.read(rotation, current_id).await?;
@@ -353,8 +380,11 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         self.require_time_to_promote(rotation.deadline)?;
         self.promote(rotation, Some(current_id)).await?;
 
+        // Before the application encrypts with it, as far as it can be. What fails here does not keep a bad value from being put back.
+        let marked = self.mark_ring(rotation, &new, Some(current_id)).await;
         let replaced = Replaced { id: current_id, previous_was: rotation.admitted.previous() };
         self.settle(rotation, values, Some(replaced), rng).await?;
+        marked?;
 
         let promoted = rotation.secret.last_rotated.map_or(current.created, |rotated| rotated.max(current.created));
         let shortened = self.kind.overlap_end(&subject, &old, promoted);
@@ -374,10 +404,12 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             // The first version of a secret may be current as soon as it is stored (Secrets Manager API reference, PutSecretValue), and
             // whoever stored it may have died.
             self.archive(rotation, &new).await?;
+            self.mark_ring(rotation, &new, None).await?;
             return Ok(Outcome::FirstValue);
         };
         let previous = self.try_read(rotation, previous_id).await?;
         let old = previous.as_ref().map(|previous| self.parse(rotation, previous)).transpose()?;
+        let marked = self.mark_ring(rotation, &new, None).await;
         if self.kind.has_target() {
             self.require_time_to_promote(rotation.deadline)?;
             // When its overlap is over the application has dropped the old value: there is nothing to go back to. Without
@@ -390,6 +422,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             let replaced = old.as_ref().filter(|_| accepted).map(|_| replaced);
             self.settle(rotation, Values { old: old.as_ref(), new: &new }, replaced, rng).await?;
         }
+        marked?;
         // A JSON value says itself whose overlap it was in; for a text, the version before the old one is gone from sight.
         let subject = rotation.subject();
         let shortened = old.as_ref().zip(previous).filter(|(old, _)| old.field().is_some());
@@ -459,7 +492,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         let restored = match (replaced, values.old) {
             (None, _) => Restored::NothingToRestore,
             (Some(_), Some(old)) if !self.kind.may_be_put_back(&subject, old, values.new) => Restored::MustStay,
-            (Some(replaced), _) => self.roll_back(rotation, replaced).await,
+            (Some(replaced), _) => self.roll_back(rotation, values.new, replaced).await,
         };
         if let (Restored::Yes(_), Some(old)) = (&restored, values.old) {
             self.tell_of_rollback(rotation, values.new, old).await;
@@ -480,7 +513,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
 
     /// Puts `AWSCURRENT` back in one call, then takes `AWSPENDING` and `AWSPREVIOUS` off the failed version, so that the
     /// retries of Secrets Manager do not promote it again and again, and the next rotation starts clean.
-    async fn roll_back(&self, rotation: &Rotation<'_>, replaced: Replaced<'_>) -> Restored {
+    async fn roll_back(&self, rotation: &Rotation<'_>, failed_value: &Document, replaced: Replaced<'_>) -> Restored {
         let failed = rotation.admitted.version();
         let secret_id = &rotation.event.secret_id;
         if let Err(error) = self.store.move_stage(secret_id, Stage::Current, Some(failed), Some(replaced.id)).await {
@@ -498,6 +531,9 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         }
         let tidied = async {
             self.detach_pending(rotation.event, failed).await?;
+            if self.kind.ring(&rotation.policy, failed_value).is_ok_and(|ring| ring.is_some()) {
+                self.ignoring_conflict(secret_id, marked_ring::stage(), failed, Some(replaced.id)).await?;
+            }
             self.ignoring_conflict(secret_id, Stage::Previous, failed, replaced.previous_was).await
         };
         if let Err(error) = tidied.await {

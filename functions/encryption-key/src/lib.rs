@@ -389,6 +389,10 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
         settings.of(subject.name, parse(subject, value)?, vec![]).map(Some)
     }
 
+    fn ring(&self, policy: &RotationPolicy, value: &Document) -> Result<Option<Keyring>, RotationError> {
+        policy.key_format.wire().parse(value).map(Some)
+    }
+
     fn report(&self, subject: &Subject<'_>, old: Option<&Document>, new: &Document) -> Map<String, Value> {
         let Ok(ring) = parse(subject, new) else { return Map::new() };
         let old = old.and_then(|old| parse(subject, old).ok());

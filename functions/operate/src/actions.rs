@@ -240,6 +240,9 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 _ => {}
             }
         }
+        if self.marked_ring(&now.secret).version() == Some(failed) {
+            self.marked_ring(&now.secret).move_to(&before.version).await?;
+        }
         for mark in [Mark::RolledBack, Mark::Operation] {
             self.drop_stage(failed, &mark.on(failed)).await?;
         }

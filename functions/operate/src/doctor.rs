@@ -4,6 +4,7 @@ use rand::rngs::StdRng;
 use rotation::document::MAX_VALUE_BYTES;
 use rotation::error::RotationError;
 use rotation::kind::{Phase, Values};
+use rotation::marked_ring::Missing;
 use rotation::store::{Described, OperationStore};
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
@@ -135,6 +136,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                     }
                 }
                 self.check_permissions(&mut findings, &seen).await;
+                self.check_ring(&mut findings, &seen).await;
                 self.check_archive(&mut findings, &seen).await;
                 if self.kind.has_target() {
                     match self.verify(&seen, rng).await {
@@ -155,6 +157,26 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             }
         }
         Ok(findings)
+    }
+
+    /// Whether every key of the last complete ring is there. A kind without keys has none.
+    async fn check_ring(&self, findings: &mut Findings, seen: &Seen) {
+        let Ok(Some(_)) = self.kind.ring(&seen.policy, &seen.current) else { return };
+        let restore = invoke(Action::Restore, &seen.secret.name);
+        match (self.require_all_keys(seen).await, self.marked_ring(&seen.secret).version()) {
+            (Err(error @ RotationError::KeysMissing { .. }), _) => findings.bad("ring", error.to_string(), restore),
+            (Err(error), _) => findings.bad("ring", error.to_string(), "see the message"),
+            (Ok(_), None) => findings.good("ring", "not marked yet: the next rotation or sweep marks it as complete"),
+            (Ok(Missing { staged: Some(staged), .. }), _) => {
+                let detail = format!(
+                    "the staged key {staged} is missing: it encrypted nothing, and the next rotation stages another"
+                );
+                findings.good("ring", detail);
+            }
+            (Ok(_), Some(marked)) => {
+                findings.good("ring", format!("every key of version {marked}, the last complete one, is there"))
+            }
+        }
     }
 
     /// Whether the archive of keys can be read. A kind without keys needs none.
@@ -249,7 +271,7 @@ fn repair_of(error: &OperateError, name: &str) -> String {
 /// What to invoke this function with.
 fn invoke(action: Action, name: &str) -> String {
     let mut request = json!({ "action": action, "secret_id": name, "reason": "…" });
-    if action == Action::Compromise {
+    if action.wants_confirmation() {
         request["confirm"] = json!(name);
     }
     format!("invoke operate with {request}")

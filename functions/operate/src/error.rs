@@ -98,7 +98,9 @@ pub enum OperateError {
         instead: &'static str,
     },
     /// The action needs a confirmation.
-    #[error("this replaces the value of {name} at once: confirm it with \"confirm\": \"{name}\"")]
+    #[error(
+        "this replaces what is in use of {name} at once, or gives keys up: confirm it with \"confirm\": \"{name}\""
+    )]
     NotConfirmed {
         /// The secret's name.
         name: String,

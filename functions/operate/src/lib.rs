@@ -10,6 +10,8 @@
 //! | `compromise` | replaces what is known to others |
 //! | `doctor` | finds what keeps rotations from working, with the commands that repair it |
 //! | `retire` | takes keys out of a ring that no row needs any more |
+//! | `restore` | puts keys back that disappeared from a ring by somebody else's hand |
+//! | `forget` | gives such keys up |
 //! | `sweep` | all secrets, on a schedule: ends overlaps that are over, verifies recent promotions, finds stuck and overdue ones, measures the fleet |
 //!
 //! Every request is recorded in the log under the target `audit`: the action, the secret, the reason, the request id and the
@@ -21,6 +23,7 @@ mod doctor;
 pub mod error;
 pub mod operable;
 pub mod request;
+pub mod restore;
 pub mod retire;
 pub mod revoke;
 pub mod secret;
@@ -274,6 +277,8 @@ impl Asked<'_> {
             Action::Revoke => desk.revoke(rng).await,
             Action::Abort => desk.abort(operator.abort_after, rng).await,
             Action::Compromise => desk.compromise(request.confirm.as_deref(), rng).await,
+            Action::Restore => desk.restore(request.confirm.as_deref(), rng).await,
+            Action::Forget => desk.forget(&request.keys, request.confirm.as_deref()).await,
             Action::Retire => match &request.censuses {
                 Some(censuses) => desk.retire(censuses, rng).await,
                 // Such a request does not come here.

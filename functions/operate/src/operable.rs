@@ -76,14 +76,6 @@ pub trait Operable: SecretKind {
     /// A value that is not of this kind.
     fn without_previous(&self, value: &Document) -> Result<Document, RotationError>;
 
-    /// The keyring of the value; a token is none.
-    ///
-    /// # Errors
-    /// A value that is not of this kind.
-    fn ring(&self, _: &RotationPolicy, _: &Document) -> Result<Option<Keyring>, RotationError> {
-        Ok(None)
-    }
-
     /// How far apart two censuses have to be: by then nobody encrypts with an older ring, and no worker that began with one is
     /// still at work.
     fn censuses_apart(&self, policy: &RotationPolicy) -> Duration {
@@ -234,10 +226,6 @@ impl<T: Target + Send> Operable for EncryptionKey<T> {
 
     fn without_previous(&self, value: &Document) -> Result<Document, RotationError> {
         Ok(value.clone())
-    }
-
-    fn ring(&self, policy: &RotationPolicy, value: &Document) -> Result<Option<Keyring>, RotationError> {
-        ring(policy, value).map(Some)
     }
 
     fn censuses_apart(&self, policy: &RotationPolicy) -> Duration {

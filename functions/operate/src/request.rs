@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use aws_lambda_events::eventbridge::EventBridgeEvent;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
+use rotation::keyring::KeyId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -34,13 +35,17 @@ pub enum Action {
     Doctor,
     /// Keys that no row needs any more leave the ring.
     Retire,
+    /// Keys that disappeared from the ring by somebody else's hand come back.
+    Restore,
+    /// They are given up.
+    Forget,
     /// All secrets: what the schedule asks for.
     Sweep,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Status,
         Self::Verify,
         Self::Rollback,
@@ -49,6 +54,8 @@ impl Action {
         Self::Compromise,
         Self::Doctor,
         Self::Retire,
+        Self::Restore,
+        Self::Forget,
         Self::Sweep,
     ];
 
@@ -64,6 +71,8 @@ impl Action {
             Self::Compromise => "compromise",
             Self::Doctor => "doctor",
             Self::Retire => "retire",
+            Self::Restore => "restore",
+            Self::Forget => "forget",
             Self::Sweep => "sweep",
         }
     }
@@ -71,7 +80,13 @@ impl Action {
     /// Whether it changes something, and so wants to be recorded with a reason.
     #[must_use]
     pub fn changes(self) -> bool {
-        matches!(self, Self::Rollback | Self::Revoke | Self::Abort | Self::Compromise | Self::Retire)
+        !matches!(self, Self::Status | Self::Verify | Self::Doctor | Self::Sweep)
+    }
+
+    /// Whether it wants the secret's name once more: it cannot be undone, or replaces what is in use at once.
+    #[must_use]
+    pub fn wants_confirmation(self) -> bool {
+        matches!(self, Self::Compromise | Self::Restore | Self::Forget)
     }
 }
 
@@ -107,6 +122,8 @@ pub struct Request {
     pub from: Option<String>,
     /// What a retirement goes by.
     pub censuses: Option<[Census; 2]>,
+    /// The keys that are given up.
+    pub keys: BTreeSet<KeyId>,
     /// When a schedule asked for the sweep.
     pub scheduled: Option<SystemTime>,
 }
@@ -130,6 +147,7 @@ impl Request {
                 confirm: None,
                 from: None,
                 censuses: None,
+                keys: BTreeSet::new(),
                 scheduled: event.time.map(SystemTime::from),
             };
             let problem = "expected a Scheduled Event of aws.events: only a schedule starts a sweep".to_owned();
@@ -139,6 +157,7 @@ impl Request {
             return Err(invalid("(the event)", "expected a JSON object".to_owned()));
         };
         let censuses = Census::two(members.remove("censuses"))?;
+        let keys = members.remove("keys").filter(|keys| !keys.is_null());
         let mut text = |member: &'static str| match members.remove(member) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(text)),
@@ -150,7 +169,7 @@ impl Request {
             let unknown: String = unknown.chars().take(64).collect();
             return Err(invalid(
                 &unknown,
-                "is not known; known are action, secret_id, reason, confirm, from, censuses".to_owned(),
+                "is not known; known are action, secret_id, reason, confirm, from, censuses, keys".to_owned(),
             ));
         }
         let names = Action::ALL.map(Action::name).join(", ");
@@ -168,9 +187,18 @@ impl Request {
         if from.is_some() && action != Action::Sweep {
             return Err(invalid("from", "is for a sweep only".to_owned()));
         }
-        if confirm.is_some() && action != Action::Compromise {
-            return Err(invalid("confirm", "is for a compromise only".to_owned()));
+        if confirm.is_some() && !action.wants_confirmation() {
+            return Err(invalid("confirm", "is for compromise, restore and forget only".to_owned()));
         }
+        let keys = match (action, keys.map(serde_json::from_value)) {
+            (Action::Forget, Some(Ok(keys))) => keys,
+            (Action::Forget, _) => {
+                let problem = "expected the ids of the keys to be given up, such as [\"5e6f7081\"]: doctor names them";
+                return Err(invalid("keys", problem.to_owned()));
+            }
+            (_, None) => BTreeSet::new(),
+            (_, Some(_)) => return Err(invalid("keys", "is for forget only".to_owned())),
+        };
         match (action, &censuses) {
             (Action::Retire, None) => {
                 let problem = "expected the two censuses that speak for it, answers of reencrypt";
@@ -188,7 +216,7 @@ impl Request {
         if reason.as_ref().is_some_and(|reason| reason.chars().count() > LONGEST_REASON) {
             return Err(invalid("reason", format!("expected at most {LONGEST_REASON} characters")));
         }
-        Ok(Self { action, secret_id, reason, confirm, from, censuses, scheduled: None })
+        Ok(Self { action, secret_id, reason, confirm, from, censuses, keys, scheduled: None })
     }
 }
 

@@ -246,6 +246,8 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         if unneeded.is_empty() {
             return nothing_to_retire(&ring, &evidence);
         }
+        // Rows may be under keys that only the marked ring has, and were counted as such that no key opens.
+        self.require_all_keys(&seen).await?;
         let next = without(&ring, &unneeded)?;
         let value = seen.policy.key_format.wire().write(&seen.current, &next)?;
         let archive = self.kind.archive(&seen.subject(), &value)?;
@@ -288,6 +290,10 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         let unneeded = evidence.unneeded(&before);
         if version != evidence.version || unneeded.is_empty() || without(&before, &unneeded)? != *ring {
             return Err(outdated());
+        }
+        let marked = self.marked_ring(&seen.secret);
+        if marked.version() == Some(&version) {
+            marked.move_to(&seen.current_id).await?;
         }
         self.settle(seen, None, self.deadline, rng).await?;
         let mut told = self.retired(seen, &version, &unneeded, ring, evidence, None);

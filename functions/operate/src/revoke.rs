@@ -202,15 +202,20 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     pub async fn compromise(&self, confirm: Option<&str>, rng: &mut StdRng) -> Result<Answer, OperateError> {
         let seen = self.look().await?;
         let name = || seen.secret.name.clone();
-        if confirm != Some(&seen.secret.name) {
-            return Err(OperateError::NotConfirmed { name: name() });
-        }
+        seen.require_confirmed(confirm)?;
         if let Some(until) = seen.policy.hold_until {
             return Err(RotationError::OnHold { name: name(), until }.into());
         }
         if !seen.secret.rotation_enabled {
             return Err(RotationError::RotationNotEnabled { name: name() }.into());
         }
+        // No rotation goes on while keys are missing. What is in use now, and known to others, becomes a secondary key that is marked.
+        let seen = match self.kind.ring(&seen.policy, &seen.current)? {
+            Some(ring) if !self.missing_keys(&seen).await?.in_use.is_empty() => {
+                self.put_keys_back(&seen, &ring.mark_compromised(seen.secret.as_of), rng).await?
+            }
+            _ => seen,
+        };
         let mut replaced = None;
         for marked in self.marked(&seen, Mark::Compromised).await? {
             if self.has_replaced(&seen, &marked)? {

@@ -190,6 +190,15 @@ impl Seen {
         }
     }
 
+    /// # Errors
+    /// [`OperateError::NotConfirmed`].
+    pub(crate) fn require_confirmed(&self, confirm: Option<&str>) -> Result<(), OperateError> {
+        if confirm == Some(&self.secret.name) {
+            return Ok(());
+        }
+        Err(OperateError::NotConfirmed { name: self.secret.name.clone() })
+    }
+
     /// When the overlap with the previous token ends or ended, by the later of the last rotation and the current version's
     /// creation; `None` when there is none.
     #[must_use]
@@ -353,6 +362,11 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             Put::Stored => {}
             Put::Exists => return Err(seen.changed()),
         }
+        let takes_keys_out = self.takes_keys_out(seen, value)?;
+        if takes_keys_out {
+            // Before: the current ring has all keys of the marked one, however this ends.
+            self.marked_ring(&seen.secret).move_to(version).await?;
+        }
         if seen.secret.versions.holder(&Stage::Pending) == Some(&seen.current_id) {
             // The rotation to it has come to its end. On a version that is not current any more, the stage would be the one of a
             // rotation that is open, and would be taken up again.
@@ -364,16 +378,31 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 return Err(error.into());
             }
             // The answer may have been lost, or another action or a rotation was faster.
-            return match current_after_move(self.store, self.secret_id, from, self.deadline).await? {
-                Some(holder) if holder == *version => self.look_at(version).await,
-                holder if holder.as_ref() != from => Err(seen.changed()),
+            match current_after_move(self.store, self.secret_id, from, self.deadline).await? {
+                Some(holder) if holder == *version => {}
+                holder if holder.as_ref() != from => return Err(seen.changed()),
                 _ if error.kind == StoreErrorKind::Conflict => {
-                    Err(RotationError::PromotionConflict { name: seen.secret.name.clone() }.into())
+                    return Err(RotationError::PromotionConflict { name: seen.secret.name.clone() }.into());
                 }
-                _ => Err(error.into()),
-            };
+                _ => return Err(error.into()),
+            }
         }
-        self.look_at(version).await
+        let now = self.look_at(version).await?;
+        if takes_keys_out {
+            // A sweep may have moved it back meanwhile.
+            self.marked_ring(&now.secret).move_to(version).await?;
+        }
+        match self.keep_ring(&now).await {
+            // What a person has to decide does not undo what was asked for.
+            Ok(()) | Err(RotationError::MarkedRingUnreadable { .. }) => Ok(now),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether `value` lacks keys of the current ring.
+    fn takes_keys_out(&self, seen: &Seen, value: &Document) -> Result<bool, RotationError> {
+        let rings = self.kind.ring(&seen.policy, value)?.zip(self.kind.ring(&seen.policy, &seen.current)?);
+        Ok(rings.is_some_and(|(next, current)| !next.holds_all_of(&current)))
     }
 
     /// Proves the current value, with nothing being done to it.

@@ -36,15 +36,15 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         status.insert("versions".into(), Value::Array(versions));
         status.insert("policy".into(), policy(self.stack, secret));
         status.insert("rotation".into(), rotation(secret));
-        let summary = async {
+        let told = async {
             let seen = self.see(secret.clone()).await?;
-            Ok::<_, OperateError>(self.kind.summary(&seen.subject(), &seen.current)?)
+            status.extend(self.kind.summary(&seen.subject(), &seen.current)?);
+            let missing = self.require_all_keys(&seen).await?;
+            status.extend(missing.staged.map(|staged| ("missingStagedKey".to_owned(), json!(staged))));
+            Ok::<_, OperateError>(())
         };
-        match summary.await {
-            Ok(summary) => status.extend(summary),
-            Err(error) => {
-                status.insert("problem".into(), json!({ "error": error.name(), "message": error.to_string() }));
-            }
+        if let Err(error) = told.await {
+            status.insert("problem".into(), json!({ "error": error.name(), "message": error.to_string() }));
         }
         Ok(status)
     }

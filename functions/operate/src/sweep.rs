@@ -12,6 +12,7 @@ use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::kind::SecretKind;
 use rotation::lambda::AUDIT;
+use rotation::marked_ring;
 use rotation::policy::{KEY_SETTINGS, TOKEN_SETTINGS};
 use rotation::store::{Described, ListFilter, OperationStore, Page, StoreError, StoreErrorKind};
 use rotation::target::Target as _;
@@ -123,6 +124,8 @@ struct Found {
     revoked_count: u64,
     overlap_expired: u64,
     old_token_accepted: u64,
+    keys_missing: Vec<String>,
+    keys_missing_count: u64,
     problems: Vec<Value>,
     failed: u64,
 }
@@ -142,11 +145,38 @@ enum Looked {
     Revoked(Option<String>),
     Failed {
         error: OperateError,
-        /// It was an overlap that could not be ended.
-        overlap: bool,
+        problem: Problem,
     },
     /// There was no time left for it.
     Skipped,
+}
+
+/// What a secret has a problem with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Problem {
+    /// Its current value does not work, or cannot be read.
+    Value,
+    /// Its overlap could not be ended.
+    Overlap,
+    /// Keys have disappeared from its ring, or nothing can tell whether they have.
+    Ring,
+}
+
+impl Problem {
+    fn of_ring(error: &RotationError) -> Self {
+        match error {
+            RotationError::KeysMissing { .. } | RotationError::MarkedRingUnreadable { .. } => Self::Ring,
+            _ => Self::Value,
+        }
+    }
+
+    fn told(self) -> &'static str {
+        match self {
+            Self::Value => "does not verify",
+            Self::Overlap => "overlap not ended",
+            Self::Ring => "keys are missing",
+        }
+    }
 }
 
 fn name(names: &mut Vec<String>, secret: &Described) {
@@ -322,7 +352,12 @@ async fn follow<S: OperationStore>(
         return Ok(None);
     }
     let (secret, version) = (&seen.secret.name, &seen.current_id);
+    let whole = desk.require_all_keys(&seen).await;
     let mut told = json!({ "secret": secret, "version": version, "oldKeys": old_keys, "started": false });
+    if let Err(error) = whole {
+        told["because"] = json!(error.to_string());
+        return Ok(Some(told));
+    }
     // Whoever keeps an older ring could not read what a worker writes under a key that became primary at once. When that was, no stage
     // tells for certain; it was not after the last change.
     let cache_time = kind.cache_time();
@@ -367,15 +402,20 @@ async fn list<S: OperationStore>(
 }
 
 /// Why a secret is looked at more closely.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Look {
     /// It was rotated not long ago.
-    Recent,
+    recent: bool,
     /// Its overlap may be over, or was ended without a proof.
-    Overlap {
-        /// It was rotated not long ago as well.
-        recent: bool,
-    },
+    overlap: bool,
+    /// Its current ring is not the one that is marked as complete.
+    ring: bool,
+}
+
+impl Look {
+    fn if_any(self) -> Option<Self> {
+        (self != Self::default()).then_some(self)
+    }
 }
 
 impl Found {
@@ -394,8 +434,9 @@ impl Found {
             }
             digest.iter_mut().for_each(|digest| digest.unfinished(secret, action.name(), operator.abort_after));
         }
+        let ring = managed == Managed::Keys && is_ring_unmarked(secret);
         if !secret.rotation_enabled {
-            return None;
+            return Look { ring, ..Look::default() }.if_any();
         }
         self.managed += 1;
         let age = since(secret, secret.last_rotated);
@@ -414,15 +455,12 @@ impl Found {
                 name(&mut self.stuck, secret);
                 digest.iter_mut().for_each(|digest| digest.stuck(secret, operator.abort_after));
             }
-            return None;
+            return Look { ring, ..Look::default() }.if_any();
         }
         let recent = age.is_some_and(|age| age < RECENT);
-        match managed {
-            Managed::Token if overlap_may_be_over(operator, secret) || (left && is_being_revoked(secret)) => {
-                Some(Look::Overlap { recent })
-            }
-            _ => recent.then_some(Look::Recent),
-        }
+        let revocable = managed == Managed::Token;
+        let overlap = revocable && (overlap_may_be_over(operator, secret) || (left && is_being_revoked(secret)));
+        Look { recent, overlap, ring }.if_any()
     }
 
     fn add(&mut self, secret: &Described, looked: Looked, mut digest: Option<&mut Digest>) {
@@ -442,13 +480,16 @@ impl Found {
                 digest.iter_mut().for_each(|digest| digest.revoked(secret));
             }
             Looked::Skipped => self.skipped += 1,
-            Looked::Failed { error, overlap } => {
-                self.failed += u64::from(!overlap);
-                self.overlap_expired += u64::from(overlap);
+            Looked::Failed { error, problem } => {
+                self.failed += u64::from(problem == Problem::Value);
+                self.overlap_expired += u64::from(problem == Problem::Overlap);
+                if problem == Problem::Ring {
+                    self.keys_missing_count += 1;
+                    name(&mut self.keys_missing, secret);
+                }
                 self.old_token_accepted +=
                     u64::from(error == OperateError::Rotation(RotationError::TargetAcceptsRevoked));
-                let what = if overlap { "overlap not ended" } else { "does not verify" };
-                self.tell_problem(&secret.name, what, &error, digest);
+                self.tell_problem(&secret.name, problem.told(), &error, digest);
             }
         }
     }
@@ -478,6 +519,7 @@ impl Found {
             datum("OverlapExpired", count(self.overlap_expired), Unit::Count),
             datum("OldTokenAccepted", count(self.old_token_accepted), Unit::Count),
             datum("UnfinishedOperations", count(self.unfinished_count), Unit::Count),
+            datum("KeysMissing", count(self.keys_missing_count), Unit::Count),
         ];
         if complete {
             data.push(datum("SweepCompleted", 1.0, Unit::Count));
@@ -497,6 +539,7 @@ impl Found {
             ("overdue", json!(self.overdue)),
             ("stuck", json!(self.stuck)),
             ("unfinished", json!(self.unfinished)),
+            ("keysMissing", json!(self.keys_missing)),
             ("failed", json!(self.failed)),
             ("problems", json!(self.problems)),
             ("skipped", json!(self.skipped)),
@@ -505,6 +548,12 @@ impl Found {
         ];
         members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
+}
+
+/// Whether the current ring is not the one that is marked as complete, or none is.
+fn is_ring_unmarked(secret: &Described) -> bool {
+    let current = secret.versions.holder(&Stage::Current);
+    current.is_some() && secret.versions.holder(&marked_ring::stage()) != current
 }
 
 /// Whether the listing leaves it open that an overlap is over which nobody has ended.
@@ -555,13 +604,14 @@ async fn look<S: OperationStore>(
         let looked = match Managed::of(secret) {
             Some(Managed::Token) => {
                 let (kind, stack) = (&operator.token, &operator.stack.for_kind(TOKEN_SETTINGS));
-                look_at(&Desk { kind, store, stack, secret_id, deadline }, secret, wanted).await
+                look_at(&Desk { kind, store, stack, secret_id, deadline }, secret, wanted, operator.abort_after).await
             }
             Some(Managed::Keys) => match &operator.keys {
-                Err(error) => Looked::Failed { error: error.clone().into(), overlap: false },
+                Err(error) => Looked::Failed { error: error.clone().into(), problem: Problem::Value },
                 Ok(kind) => {
                     let stack = &operator.stack.for_kind(KEY_SETTINGS);
-                    look_at(&Desk { kind, store, stack, secret_id, deadline }, secret, wanted).await
+                    look_at(&Desk { kind, store, stack, secret_id, deadline }, secret, wanted, operator.abort_after)
+                        .await
                 }
             },
             None => return Looked::Skipped,
@@ -603,15 +653,49 @@ fn is_throttled(error: &RotationError) -> bool {
     }
 }
 
-async fn look_at<K: Operable, S: OperationStore>(desk: &Desk<'_, K, S>, secret: &Described, wanted: Look) -> Looked {
+/// Says whether keys are missing from the current ring; one that is whole is marked when the secret is in nobody's hands: a rotation
+/// may still be put back, and a retirement has moved the mark before it makes its ring current.
+async fn look_at_ring<K: Operable, S: OperationStore>(
+    desk: &Desk<'_, K, S>,
+    quiet: Duration,
+) -> Result<(), OperateError> {
+    let seen = desk.see_value(desk.store.describe(desk.secret_id).await?).await?;
+    desk.require_all_keys(&seen).await?;
+    if since(&seen.secret, seen.secret.last_changed).is_some_and(|changed| changed >= quiet) {
+        desk.keep_ring(&seen).await?;
+    }
+    Ok(())
+}
+
+async fn look_at<K: Operable, S: OperationStore>(
+    desk: &Desk<'_, K, S>,
+    secret: &Described,
+    wanted: Look,
+    quiet: Duration,
+) -> Looked {
     let Ok(mut rng) = StdRng::try_from_os_rng() else {
-        return Looked::Failed { error: RotationError::NoRandomness.into(), overlap: false };
+        return Looked::Failed { error: RotationError::NoRandomness.into(), problem: Problem::Value };
     };
-    let failed = |overlap| move |error| Looked::Failed { error, overlap };
+    if wanted.ring
+        && let Err(error) = look_at_ring(desk, quiet).await
+    {
+        let problem = match &error {
+            OperateError::Rotation(error) => Problem::of_ring(error),
+            _ => Problem::Value,
+        };
+        return Looked::Failed { error, problem };
+    }
+    if !wanted.recent && !wanted.overlap {
+        return Looked::Well { proven: None, told: String::new(), postponed: false };
+    }
+    let failed = |overlap| {
+        let problem = if overlap { Problem::Overlap } else { Problem::Value };
+        move |error| Looked::Failed { error, problem }
+    };
     // What the listing says may be some minutes old: before anything is said against a secret, or taken away, it is described.
     let mut seen = desk.see(secret.clone()).await;
     let wants = |seen: &Result<Seen, OperateError>| match (wanted, seen) {
-        (Look::Overlap { .. }, Ok(seen)) => overlap_is_over(desk.kind, seen) || is_being_revoked(&seen.secret),
+        (Look { overlap: true, .. }, Ok(seen)) => overlap_is_over(desk.kind, seen) || is_being_revoked(&seen.secret),
         (_, seen) => seen.is_err(),
     };
     if wants(&seen) {
@@ -619,11 +703,10 @@ async fn look_at<K: Operable, S: OperationStore>(desk: &Desk<'_, K, S>, secret: 
     }
     let seen = match seen {
         Ok(seen) => seen,
-        Err(error) => return failed(matches!(wanted, Look::Overlap { .. }))(error),
+        Err(error) => return failed(wanted.overlap)(error),
     };
-    let (mut recent, mut postponed) = (true, false);
-    if let Look::Overlap { recent: also } = wanted {
-        recent = also;
+    let mut postponed = false;
+    if wanted.overlap {
         if overlap_is_over(desk.kind, &seen) {
             let quiet = since(&seen.secret, seen.secret.last_changed).is_some_and(|changed| changed >= QUIET);
             if quiet && open_rotation(&seen.secret).is_none() {
@@ -640,7 +723,7 @@ async fn look_at<K: Operable, S: OperationStore>(desk: &Desk<'_, K, S>, secret: 
             }
         }
     }
-    if recent {
+    if wanted.recent {
         let verified = match desk.verify(&seen, &mut rng).await.map_err(OperateError::from) {
             Ok(()) => Ok(()),
             // Another look at the secret would be no answer either.
@@ -660,7 +743,7 @@ async fn look_at<K: Operable, S: OperationStore>(desk: &Desk<'_, K, S>, secret: 
         None if K::REVOCABLE => "the old token is not accepted any more".to_owned(),
         None => "what the old keys encrypted stays readable".to_owned(),
     };
-    Looked::Well { proven: recent.then(|| !desk.proofs().is_empty()), told, postponed }
+    Looked::Well { proven: wanted.recent.then(|| !desk.proofs().is_empty()), told, postponed }
 }
 
 impl Operator {

@@ -61,6 +61,14 @@ pub trait WireFormat: Sync {
     /// [`RotationError::Keyring`] when the value has no place for a staged key; those of [`Document::with_member`].
     fn write(&self, document: &Document, ring: &Keyring) -> Result<Document, RotationError>;
 
+    /// The value `current` with `ring`, whose keys come from it and from `marked`, another value of the secret.
+    ///
+    /// # Errors
+    /// Those of [`write`](Self::write).
+    fn restore(&self, current: &Document, _marked: &Document, ring: &Keyring) -> Result<Document, RotationError> {
+        self.write(current, ring)
+    }
+
     /// The text of a ring with the one key `primary`: the first value of a secret, or of its member.
     fn first(&self, primary: &Key) -> SecretText;
 

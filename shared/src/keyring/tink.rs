@@ -72,6 +72,17 @@ impl WireFormat for Tink {
         }
     }
 
+    /// Ciphertexts begin with the `keyId` and the prefix of their entry: each entry stays as it is written, wherever it is from.
+    fn restore(&self, current: &Document, marked: &Document, ring: &Keyring) -> Result<Document, RotationError> {
+        let (of_current, of_marked) = (current.secret()?, marked.secret()?);
+        let joined = Keyset::parse(of_marked.expose())?.joined(&Keyset::parse(of_current.expose())?);
+        let joined = match current.field() {
+            None => Document::whole(joined)?,
+            Some(_) => current.with_secret(&joined)?,
+        };
+        self.write(&joined, ring)
+    }
+
     fn first(&self, primary: &Key) -> SecretText {
         let id = primary.id().number();
         let key = Names::Camel.entry(primary, Prefix::Tink);
@@ -190,6 +201,18 @@ impl<'a> Keyset<'a> {
         let entry = entry.ok_or_else(|| wrong(format!("has no key with its primaryKeyId {id}")))?;
         let disabled = || wrong(format!("has a primary key, keyId {id}, that is not enabled: nobody can encrypt"));
         entry.key.as_ref().ok_or_else(disabled)
+    }
+
+    /// The text with the entries that only `other` has. Two that differ and have the same `keyId` make a keyset that is refused.
+    fn joined(&self, other: &Keyset<'_>) -> SecretText {
+        // Of a key that is disabled, only its id is known.
+        let same =
+            |one: &Entry<'_>, other: &Entry<'_>| one.key == other.key && (one.key.is_some() || one.id == other.id);
+        let new = other.entries.iter().filter(|entry| !self.entries.iter().any(|held| same(held, entry)));
+        let entries: Vec<&str> = self.entries.iter().chain(new).map(|entry| entry.text).collect();
+        let entries = Zeroizing::new(["[", &entries.join(","), "]"].concat());
+        let (text, at) = (self.text, &self.keys_at);
+        SecretText::new([&text[..at.start], entries.as_str(), &text[at.end..]].concat())
     }
 
     /// The text with the keys of `ring`: those that are there already as they are written, new ones at the end, and the

@@ -108,6 +108,16 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             "unreadable for consumers that do not read the whole keyring: do this",
         ),
         (
+            "KeysMissing",
+            E::KeysMissing { name: name(), version: version(), keys: vec![key] },
+            "have it leave the value alone (Terraform: `lifecycle { ignore_changes = [secret_string] }`), then put the keys back with the action restore",
+        ),
+        (
+            "MarkedRingUnreadable",
+            E::MarkedRingUnreadable { name: name(), version: version(), reason: Box::new(E::EmptyValue) },
+            "if format or member were changed on purpose, the action forget of operate marks the current ring instead",
+        ),
+        (
             "KeyringUnproven",
             E::KeyringUnproven { problem: "it lacks key 1a2b3c4d".to_owned() },
             "failed its proof: it lacks key 1a2b3c4d; a pending version is given up: run rotate-secret again",

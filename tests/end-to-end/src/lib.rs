@@ -276,7 +276,7 @@ impl Scene {
     /// When it cannot be registered.
     pub fn with_operator_at(self, executable: PathBuf, variables: &[(&str, &str)]) -> Result<Self, Failure> {
         let mut environment = self.environment.clone();
-        let actions = "status,verify,rollback,revoke,abort,compromise,doctor,retire,sweep";
+        let actions = "status,verify,rollback,revoke,abort,compromise,doctor,retire,restore,forget,sweep";
         let all = [("ALLOWED_ACTIONS", actions)].into_iter().chain(variables.iter().copied());
         environment.extend(all.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let timeout = Duration::from_secs(60);

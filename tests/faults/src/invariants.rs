@@ -1,10 +1,11 @@
 //! The promises, as functions of one change of the secret, and of what the application holds after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use rotation::event::VersionId;
+use rotation::marked_ring;
 use rotation::versions::Stage;
 use serde_json::value::RawValue;
 
@@ -19,6 +20,8 @@ use crate::world::{Actor, Inner, Tags};
 pub(crate) struct Promises {
     /// By version of a rotation or an operation: which version it replaced as current.
     replaced: BTreeMap<VersionId, VersionId>,
+    /// The versions of rotations that were current.
+    promoted: BTreeSet<VersionId>,
     /// By version of a rotation: after how many writes it was put back.
     rolled_back: BTreeMap<VersionId, usize>,
 }
@@ -136,8 +139,17 @@ fn invariant_only_the_own_version_is_touched(
         let (from, to) = (before.holder(&stage), after.holder(&stage));
         (from != to).then_some((from, to))
     };
-    require(before.marks().eq(after.marks()), || format!("a stage of an operation was moved for {own}"))?;
+    let of_operations = |state: &State| {
+        let marks = state.marks().filter(|(stage, _)| **stage != marked_ring::stage());
+        marks.map(|(stage, version)| (stage.clone(), version.clone())).collect::<Vec<_>>()
+    };
+    require(of_operations(before) == of_operations(after), || format!("a stage of an operation was moved for {own}"))?;
     let restored = promises.replaced.get(own);
+    if let Some((from, to)) = moved(marked_ring::stage()) {
+        let promoted = to == Some(own) && promises.promoted.contains(own);
+        let put_back = from == Some(own) && to.is_some() && to == restored;
+        require(promoted || put_back, || format!("the mark of the ring moved from {from:?} to {to:?} for {own}"))?;
+    }
     let current = moved(Stage::Current);
     if let Some((from, to)) = current {
         let promotion = to == Some(own);
@@ -252,6 +264,7 @@ fn remember<M: Model>(world: &mut Inner<M>, actor: &Actor, before: &State, after
     let promises = &mut world.promises;
     let moved = match actor {
         Actor::Function { version, .. } if version == to => {
+            promises.promoted.insert(to.clone());
             if let Some(from) = from {
                 promises.replaced.insert(to.clone(), from.clone());
             }

@@ -201,6 +201,9 @@ pub trait Model: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 's
     /// The promise that does not hold.
     fn judge_success(world: &Inner<Self>) -> Checked;
 
+    /// Takes note of a rotation that the service has seen succeed, and whose version is current.
+    fn rotation_succeeded(_: &mut Inner<Self>) {}
+
     /// Whether a promotion that a broken application did not pass may stand.
     fn may_stand(self) -> bool {
         false

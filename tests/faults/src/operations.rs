@@ -61,6 +61,7 @@ impl<M: Model> Operator<M> {
             Operation::Rollback => desk.rollback(&mut rng).await,
             Operation::Revoke => desk.revoke(&mut rng).await,
             Operation::Compromise => desk.compromise(Some(secret_id), &mut rng).await,
+            Operation::Restore => desk.restore(Some(secret_id), &mut rng).await,
             Operation::Retire => match censuses {
                 Some(censuses) => desk.retire(&censuses, &mut rng).await,
                 None => return Err(OperateError::CensusOutdated { problem: "nobody has counted".to_owned() }),
@@ -211,7 +212,7 @@ pub(crate) fn judge<M: Model>(world: &mut Inner<M>, intent: &Intent, alone: bool
         }
         Operation::Revoke => forgets(&[Mark::Revoked, Mark::PreviousRevoked])?,
         Operation::Compromise => forgets(&[Mark::Revoked, Mark::PreviousRevoked, Mark::Compromised])?,
-        Operation::Retire => {}
+        Operation::Retire | Operation::Restore => {}
     }
     M::judge_operation(world, intent.operation)
 }

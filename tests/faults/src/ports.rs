@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use operate::secret::Mark;
 use rotation::deadline::Deadline;
 use rotation::event::{RotationToken, VersionId};
+use rotation::marked_ring;
 use rotation::secret::SecretText;
 use rotation::store::{
     Described, ListFilter, OperationStore, Page, Put, SecretStore, StoreError, StoreErrorKind, VersionAge, VersionValue,
@@ -247,6 +248,7 @@ impl<M: Model> SecretStore for Store<M> {
                 Sabotage::OnlyPretendsToRollBack if rolls_back => return Ok(()),
                 Sabotage::ForgetsRevoked if to.is_some_and(|to| is_of_revocation(&stage, to)) => return Ok(()),
                 Sabotage::ForgetsPutBack if stage.as_str().starts_with("ROTATION-PUT-BACK-") => return Ok(()),
+                Sabotage::ForgetsRing if stage == marked_ring::stage() => return Ok(()),
                 _ => from.cloned(),
             };
             state.move_stage(stage.clone(), from.as_ref(), to).map_err(|_| StoreErrorKind::Conflict)?;

@@ -361,9 +361,18 @@ impl<M: Model> Service<'_, M> {
             if self.refusal() == Refusal::ForGood {
                 return Ok(ended);
             }
+            self.restore_what_is_missed().await?;
             self.be_patient().await?;
         }
         Err("no later rotation succeeds".to_owned())
+    }
+
+    /// The last rotation was refused because keys are missing: an operator puts them back.
+    async fn restore_what_is_missed(&mut self) -> Result<(), String> {
+        if self.refusals.contains_key("KeysMissing") {
+            self.finish(Operation::Restore).await?;
+        }
+        Ok(())
     }
 
     /// An instance may hold a value from before a rotation that was cut short, until its cache is too old; and it may be too

@@ -115,6 +115,8 @@ pub enum Sabotage {
     OutlivesItsTimeout,
     /// A keyring that was put back does not tell when.
     ForgetsPutBack,
+    /// The mark of the last complete ring is not kept.
+    ForgetsRing,
     /// Keys become primary that are in no archive.
     ArchivesNothing,
     /// Keys are retired after one census: the first is the second one, dated back.

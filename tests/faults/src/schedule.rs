@@ -74,10 +74,12 @@ pub enum Operation {
     Compromise,
     /// Keys that no row needs any more leave the ring.
     Retire,
+    /// Keys that somebody else's hand took out of the ring come back.
+    Restore,
 }
 
 impl Operation {
-    /// All but [`Retire`](Self::Retire), which goes by rows.
+    /// All but [`Retire`](Self::Retire), which goes by rows, and [`Restore`](Self::Restore), which wants keys that are missing.
     pub const ALL: [Self; 4] = [Self::Abort, Self::Rollback, Self::Revoke, Self::Compromise];
 }
 
@@ -89,6 +91,7 @@ impl fmt::Display for Operation {
             Self::Revoke => "revoke",
             Self::Compromise => "compromise",
             Self::Retire => "retire",
+            Self::Restore => "restore",
         })
     }
 }
@@ -216,6 +219,8 @@ pub enum Edit {
     OtherMember,
     /// A secret of their own in the place of the one that is rotated. They tell the application.
     Secret,
+    /// The first value again, as infrastructure code does that holds it.
+    FirstValue,
     /// Something that only secrets of this kind have.
     OfKind(&'static str),
 }

@@ -76,6 +76,10 @@ impl<M: Model, K: SecretKind> SecretKind for Tested<M, K> {
         self.kind.archive(subject, value)
     }
 
+    fn ring(&self, policy: &RotationPolicy, value: &Document) -> Result<Option<Keyring>, RotationError> {
+        self.kind.ring(policy, value)
+    }
+
     fn report(&self, subject: &Subject<'_>, old: Option<&Document>, new: &Document) -> Map<String, Value> {
         self.kind.report(subject, old, new)
     }
@@ -146,10 +150,6 @@ impl<M: Model, K: Operable> Operable for Tested<M, K> {
 
     fn without_previous(&self, value: &Document) -> Result<Document, RotationError> {
         self.kind.without_previous(value)
-    }
-
-    fn ring(&self, policy: &RotationPolicy, value: &Document) -> Result<Option<Keyring>, RotationError> {
-        self.kind.ring(policy, value)
     }
 
     fn censuses_apart(&self, policy: &RotationPolicy) -> Duration {

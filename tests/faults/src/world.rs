@@ -185,6 +185,9 @@ impl<M: Model> World<M> {
             (Edit::OtherMember, Some(old)) if model.shape() == Shape::Json => {
                 old.replacen("\"port\": 8080", &format!("\"port\": 90{number:02}"), 1)
             }
+            (Edit::FirstValue, _) if world.first.is_some() => {
+                world.first.as_deref().map(str::to_owned).unwrap_or_default()
+            }
             _ => model.edited(edit, current.as_ref(), number, now),
         };
         let mut state = world.changed();
@@ -236,6 +239,7 @@ impl<M: Model> World<M> {
         let mut world = self.lock();
         let now = world.now();
         world.rotated.push(now);
+        M::rotation_succeeded(&mut world);
     }
 
     /// The application is repaired, and started again.

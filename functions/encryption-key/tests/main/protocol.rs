@@ -7,6 +7,7 @@ use rotation::deadline::Deadline;
 use rotation::error::Restored;
 use rotation::event::{RotationEvent, RotationToken};
 use rotation::kind::SecretKind as _;
+use rotation::marked_ring;
 use rotation::protocol::{Outcome, Promotion, Rotator};
 use rotation::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
 use rotation::versions::Versions;
@@ -255,15 +256,15 @@ fn with_staged(rotation: &Rotation) -> Document {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rotation_makes_eleven_calls_and_with_an_application_seventeen() {
+async fn a_rotation_makes_twelve_calls_and_with_an_application_eighteen() {
     let rotation = Rotation::of(STAGED);
-    for (asks, expected) in [(false, 11), (true, 17)] {
+    for (asks, expected) in [(false, 12), (true, 18)] {
         let store = Store::new(Some(&with_staged(&rotation)));
         let kind = if asks { asking(store.application(STAGED)) } else { aware() };
         store.rotate(&kind, &stack(STAGED), "v1").await.unwrap();
         let calls = store.change(|state| state.calls.clone());
         assert_eq!(calls.len(), expected, "{calls:?}");
-        assert_eq!((store.calls("put"), store.calls("move")), (1, 1));
+        assert_eq!((store.calls("put"), store.calls("move")), (1, 2), "AWSCURRENT, and the mark of the ring");
         assert_eq!(store.calls("get token"), if asks { 3 } else { 0 }, "in each step that asks the application");
     }
 }
@@ -307,6 +308,47 @@ async fn a_staged_key_is_promoted_no_earlier_than_the_cache_time_after_its_rotat
     store.rotate(&aware(), &stack(STAGED), "v2").await.unwrap();
 }
 
+/// A secret that was rotated twice from the bare key 1: the second rotation made a key primary that version `v0` does not hold.
+async fn rotated_twice(rotation: &Rotation) -> Store {
+    let store = Store::new(Some(&rotation.bare(&key(1))));
+    for id in ["v1", "v2"] {
+        store.rotate(&aware(), &stack(STAGED), id).await.unwrap();
+        store.change(|state| state.now += 90 * DAY);
+    }
+    store
+}
+
+/// What Terraform and CloudFormation do when the value in their code is the first one.
+#[tokio::test(start_paused = true)]
+async fn a_first_value_that_is_written_again_stops_rotations() {
+    let rotation = Rotation::of(STAGED);
+    let first = rotation.bare(&key(1));
+    for edits in [&["reset"][..], &["reset", "again"]] {
+        let store = rotated_twice(&rotation).await;
+        let lost = rotation.ring(&store.document(&rotation, &Stage::Current).unwrap()).primary().id();
+        for edit in edits {
+            store.edit(edit, first.text());
+        }
+        let (step, error) = store.rotate(&aware(), &stack(STAGED), "v3").await.unwrap_err();
+        assert_eq!((step, error.name()), (Step::CreateSecret, "KeysMissing"));
+        let told = error.to_string();
+        assert!(
+            told.contains(&lost.to_string()) && told.contains("ignore_changes") && told.contains("restore"),
+            "{told}"
+        );
+        assert!(!told.contains(&key(1).id().to_string()), "it is there: {told}");
+        assert_eq!(
+            (store.calls("put"), store.holder(&Stage::Pending)),
+            (0, None),
+            "nothing is written, nothing blocks"
+        );
+        // The test of the configuration says so too.
+        store.begin("v4");
+        let tested = store.step(&aware(), &stack(STAGED), "v4", Step::TestSecret).await;
+        assert_eq!(tested.unwrap_err().name(), "KeysMissing");
+    }
+}
+
 /// An application that loads everything and goes on encrypting with the key 1.
 fn stuck(store: &Store, variables: &'static [(&'static str, &'static str)]) -> Kind {
     let loads = store.application(variables);
@@ -325,7 +367,8 @@ async fn a_new_key_that_was_current_for_a_moment_is_never_taken_back() {
     let RotationError::VerificationFailed { restored, reason, .. } = &error else { panic!("{error}") };
     assert_eq!((restored, reason.name()), (&Restored::MustStay, "ConsumersUnproven"));
     assert_eq!(store.holder(&Stage::Current).as_deref(), Some("v1"), "data may be encrypted with it already");
-    assert_eq!(store.calls("move"), 1);
+    assert_eq!(store.calls("move"), 2, "and the mark of the ring");
+    assert_eq!(store.holder(&marked_ring::stage()).as_deref(), Some("v1"), "it is protected");
 
     // The retry verifies it again, and says so again until the application is well.
     let again = store.step(&stuck(&store, IMMEDIATE), &stack(IMMEDIATE), "v1", Step::FinishSecret).await;

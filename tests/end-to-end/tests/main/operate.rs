@@ -14,6 +14,7 @@ use crate::support::*;
 
 mod changes;
 mod retire;
+mod ring;
 mod sweep;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);

@@ -142,6 +142,14 @@ pub struct Memory {
     at_once: BTreeMap<KeyId, SystemTime>,
     /// Those that an operator has marked.
     compromised: BTreeSet<KeyId>,
+    /// Those that were in use in the last ring whose rotation or operation had succeeded: none of them disappears unnoticed.
+    complete: BTreeSet<KeyId>,
+    /// Those that a person has taken out of the ring.
+    gone: BTreeSet<KeyId>,
+    /// Those of them that have to be missed.
+    lost: BTreeSet<KeyId>,
+    /// Those that came back, and when: an instance may lack them until its cache is too old.
+    restored: BTreeMap<KeyId, SystemTime>,
     /// What is stored under them.
     table: rows::Table,
 }
@@ -472,7 +480,10 @@ impl Model for Keyring {
         }
         let made = match operation {
             Operation::Rollback => reinstated,
+            // It puts keys back first that are missing.
+            Operation::Compromise if is.keys().count() > was.keys().count() => return is.holds_all_of(&was),
             Operation::Compromise => is.primary().id() == was.primary().id(),
+            Operation::Restore => return is.holds_all_of(&was),
             Operation::Abort | Operation::Revoke | Operation::Retire => false,
         };
         made && staged && is.keys().count() == was.keys().count() && is.holds_all_of(&was)
@@ -483,6 +494,10 @@ impl Model for Keyring {
     fn judge_operation(world: &Inner<Self>, operation: Operation) -> Checked {
         let (model, state) = (world.scenario.model, world.state());
         let Some(ring) = state.value_at(&Stage::Current).and_then(|value| model.ring(value)) else { return Ok(()) };
+        if operation == Operation::Restore {
+            let lost = world.memory.lost.iter().next();
+            require(lost.is_none(), || format!("a restore succeeded, and key {lost:?} is not in the ring"))?;
+        }
         if operation == Operation::Compromise {
             let clean = |id: &Name| ring.keys().any(|(_, key)| name(key) == *id && key.dates().compromised.is_none());
             let unmarked = model.shape == Shape::Json && world.asked.replaced_at_last().iter().any(clean);
@@ -519,6 +534,10 @@ impl Model for Keyring {
         }
         let old = change.old.filter(|_| promoted).and_then(|old| model.ring(old));
         let memory = &mut world.memory;
+        require(!promoted || memory.lost.is_empty(), || {
+            format!("a rotation went on while keys are missing: {:?}", memory.lost)
+        })?;
+        memory.find_lost_keys(change, &new);
         invariant_no_key_is_lost(memory, change.moved, &new)?;
         invariant_no_compromised_key_becomes_primary(memory, change.moved, &new)?;
         if let Some(old) = old.filter(|old| model.promotes_at_once(old, change.tags)) {
@@ -545,6 +564,12 @@ impl Model for Keyring {
     }
 
     /// Who is told works with the ring.
+    fn rotation_succeeded(world: &mut Inner<Self>) {
+        let state = world.state();
+        let ring = state.value_at(&Stage::Current).and_then(|value| world.scenario.model.ring(value));
+        world.memory.complete = ring.iter().flat_map(|ring| in_use(ring)).collect();
+    }
+
     fn judge_success(world: &Inner<Self>) -> Checked {
         let (model, state) = (world.scenario.model, world.state());
         // The first value of a secret is made before any application can know it.
@@ -570,6 +595,8 @@ impl Model for Keyring {
         let current = state.holder(&Stage::Current).and_then(|version| state.versions.get(version));
         let ring = current.and_then(|current| model.ring(current.value.as_ref()?));
         match (model.application, error) {
+            // Until somebody puts them back.
+            (_, "KeysMissing") if !world.memory.lost.is_empty() => Refusal::ForNow,
             (Application::NameOnly, "ConsumersUnproven") => Refusal::ForGood,
             (Application::CurrentOnly, "ConsumersUnproven") if !model.is_declared() => {
                 let at_once = ring.is_some_and(|ring| model.promotes_at_once(&ring, &world.tags));
@@ -659,10 +686,32 @@ impl Model for Keyring {
     }
 }
 
+/// The keys that may have encrypted something.
+fn in_use(ring: &Ring) -> impl Iterator<Item = KeyId> {
+    std::iter::once(ring.primary()).chain(ring.secondary()).map(Key::id)
+}
+
+impl Memory {
+    /// Takes note of the keys that a person takes out of the ring, and of those that come back.
+    fn find_lost_keys(&mut self, change: &Change<'_>, new: &Ring) {
+        if change.moved == Moved::Operated(Operation::Retire) {
+            self.complete.retain(|id| new.get(*id).is_some());
+        }
+        let missing: BTreeSet<KeyId> = self.complete.iter().copied().filter(|id| new.get(*id).is_none()).collect();
+        let back: Vec<KeyId> = self.gone.iter().copied().filter(|id| new.get(*id).is_some()).collect();
+        self.restored.extend(back.iter().map(|id| (*id, change.now)));
+        self.gone.retain(|id| new.get(*id).is_none());
+        if change.moved == Moved::ByHand {
+            self.gone.extend(self.current.iter().copied().filter(|id| new.get(*id).is_none()));
+        }
+        self.lost = &missing & &self.gone;
+    }
+}
+
 /// Data is never lost: a key that was current stays current, unless it came with a version that is put back and has encrypted
 /// nothing.
 fn invariant_no_key_is_lost(memory: &Memory, moved: Moved, new: &Ring) -> Checked {
-    let lost = memory.current.iter().filter(|id| new.get(**id).is_none());
+    let lost = memory.current.iter().filter(|id| new.get(**id).is_none() && !memory.gone.contains(id));
     let mut lost = lost.filter(|id| moved != Moved::PutBack || memory.used.contains(id) || !memory.new.contains(id));
     lost.next().map_or(Ok(()), |id| Err(format!("key {id} is no longer in the current keyring")))
 }
@@ -701,7 +750,7 @@ fn invariant_every_record_is_readable(world: &Inner<Keyring>) -> Checked {
         }
     }
     let Some(fresh) = world.scenario.model.loaded(&world.state()) else { return Ok(()) };
-    let unreadable = world.memory.used.difference(&fresh.keys).next();
+    let unreadable = world.memory.used.difference(&fresh.keys).find(|id| !world.memory.gone.contains(id));
     unreadable.map_or(Ok(()), |id| Err(format!("a new instance cannot read what is encrypted with key {id}")))
 }
 
@@ -713,7 +762,10 @@ fn holds(world: &Inner<Keyring>, number: usize, id: KeyId) -> bool {
 /// primary at once is known beforehand only where every instance loads what is pending; others may lack it until their
 /// cache is old, or, when they are broken, until they are repaired.
 fn must_know(world: &Inner<Keyring>, number: usize, id: KeyId) -> bool {
-    if world.instances[number].primary.is_none() {
+    if world.instances[number].primary.is_none() || world.memory.gone.contains(&id) {
+        return false;
+    }
+    if world.memory.restored.get(&id).is_some_and(|since| world.now() < *since + CACHE_TIME) {
         return false;
     }
     let Some(since) = world.memory.at_once.get(&id) else { return true };

@@ -269,7 +269,7 @@ impl Model for Token {
             require(accepted, || format!("a {operation} succeeded, and an instance refuses the current token"))?;
         }
         match operation {
-            Operation::Abort | Operation::Retire => Ok(()),
+            Operation::Abort | Operation::Retire | Operation::Restore => Ok(()),
             // Unless it was revoked since.
             Operation::Rollback => require(world.memory.previous.is_none() || model.back(&state).is_some(), || {
                 "a rollback succeeded, and the token that it replaced cannot be read".to_owned()

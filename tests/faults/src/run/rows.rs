@@ -185,6 +185,7 @@ impl Service<'_, Keyring> {
             if self.refusal() == Refusal::ForGood {
                 return Ok(false);
             }
+            self.restore_what_is_missed().await?;
             self.be_patient().await?;
         }
         Err("no later rotation succeeds".to_owned())

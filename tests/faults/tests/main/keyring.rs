@@ -9,7 +9,7 @@ use faults::model::keyring::{
 use faults::model::{Model as _, Shape};
 use faults::run::{Ended, Rotated, Simulator};
 use faults::scenario::{Defect, Sabotage, Scenario, Staleness, Start};
-use faults::schedule::{Action, Call, Script, Side};
+use faults::schedule::{Action, Call, Edit, Script, Side};
 use rotation::keyring::KeyFormat;
 use rotation::policy::Promotion;
 
@@ -173,6 +173,40 @@ fn a_pending_ring_from_before_an_emergency_or_from_one_that_is_over_is_given_up(
             assert_eq!(rotated(&scenario, &script.clone().rotating(3)).rotation, Rotated::Done, "{script}");
         }
     }
+}
+
+/// Rotations in a row, and before or during the last one somebody writes the first value again.
+fn resets(scenario: &Scenario<Keyring>) -> Vec<Script> {
+    let waits = |script: Script| (1..4).fold(script, |script, work| script.before(work, Action::Wait(HOUR * 26)));
+    let script = |actions: Vec<_>| waits(Script { prepared: 3, ..Script::new(actions).rotating(4) });
+    let gates = rotated(scenario, &script(vec![])).gates.len();
+    let before = [Edit::FirstValue, Edit::OtherMember]
+        .map(|last| script(vec![]).before(3, Action::Edit(Edit::FirstValue)).before(3, Action::Edit(last)));
+    let during = (0..gates).map(|gate| script(vec![(gate, Action::Edit(Edit::FirstValue))]));
+    let dies = (0..gates).map(|gate| script(vec![(gate, Action::Edit(Edit::FirstValue)), (gate, Action::Die)]));
+    before.into_iter().chain(during).chain(dies).collect()
+}
+
+#[test]
+fn keys_that_a_first_value_takes_away_are_missed_and_come_back() {
+    for application in [Application::Told, Application::Silent] {
+        for format in [KeyFormat::Raw, KeyFormat::Fernet, KeyFormat::Tink] {
+            let scenario = Keyring::written(Keyring::scenario(Promotion::Staged, application), Shape::Json, format);
+            let scripts = resets(&scenario);
+            let missed = scripts.iter().filter(|script| rotated(&scenario, script).errors.contains("KeysMissing"));
+            assert!(missed.count() > scripts.len() / 4, "few of {} were missed", scripts.len());
+        }
+    }
+}
+
+#[test]
+fn caught_a_rotation_that_goes_on_while_keys_are_missing() {
+    let scenario = Keyring::scenario(Promotion::Staged, Application::Silent);
+    let broken = scenario.sabotaged(Sabotage::ForgetsRing);
+    let simulator = Simulator::new().unwrap();
+    let found = resets(&scenario).iter().find_map(|script| run_script(&simulator, &broken, script).err());
+    let found = found.expect("the sabotage was not noticed");
+    assert!(found.violation.promise.contains("a rotation went on while keys are missing"), "{found}");
 }
 
 #[test]

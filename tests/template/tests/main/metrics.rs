@@ -145,6 +145,7 @@ const ALARMS: [&str; 16] = [
     "rotation-stuck",
     "not-verified",
     "old-token-accepted",
+    "keys-missing",
     "unfinished-operations",
     "sweep-missing",
     "function-errors",

@@ -17,7 +17,8 @@ async fn ring(scene: &Scene, format: KeyFormat) -> Keyring {
 /// The stages of this project's own that are left on versions of the secret, without what tells versions apart.
 async fn marks(scene: &Scene) -> Vec<String> {
     let stages = scene.stages().await.unwrap().into_values().flatten();
-    let marks = stages.filter(|stage| stage.starts_with("ROTATION-") && !stage.starts_with("ROTATION-ROLLBACK-"));
+    let stays = |stage: &str| stage.starts_with("ROTATION-ROLLBACK-") || stage == "ROTATION-RING";
+    let marks = stages.filter(|stage| stage.starts_with("ROTATION-") && !stays(stage));
     let named = |mark: String| match mark.rsplit_once('-') {
         Some((name, of)) if of.len() == 8 && of.bytes().all(|byte| byte.is_ascii_hexdigit()) => name.to_owned(),
         _ => mark,

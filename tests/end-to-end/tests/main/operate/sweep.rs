@@ -202,7 +202,7 @@ async fn a_sweep_survives_throttling_and_goes_on_where_it_stopped() {
     assert_eq!((&answer["complete"], &answer["secrets"]), (&json!(true), &json!(21)), "{answer:#}");
 }
 
-async fn sweep(scene: &Scene) -> Value {
+pub(super) async fn sweep(scene: &Scene) -> Value {
     let answer = ask(scene, json!({ "action": "sweep" })).await;
     answer.unwrap_or_else(|error| panic!("{error:?}\n{}", operator_log(scene)))
 }

@@ -295,14 +295,20 @@ pub(super) fn invariant_every_row_is_readable(world: &mut Inner<Keyring>) -> Che
         let lost = world.memory.table.retired.iter().find(|id| !kept.contains(id));
         require(lost.is_none(), || format!("key {lost:?} has left the ring, and is no longer in the archive"))?;
     }
-    let lost = world.memory.table.needed(now).into_iter().find(|id| !world.memory.current.contains(id));
+    let lost = world
+        .memory
+        .table
+        .needed(now)
+        .into_iter()
+        .find(|id| !world.memory.current.contains(id) && !world.memory.gone.contains(id));
     if let Some(id) = lost {
         return Err(format!(
             "key {id} is not in the current keyring, and a row is under it, or a worker writes with it"
         ));
     }
     let rows = world.memory.table.rows.clone();
-    for (id, row) in rows.iter().filter(|(_, row)| row.is_whole(model)) {
+    let gone = world.memory.gone.clone();
+    for (id, row) in rows.iter().filter(|(_, row)| row.is_whole(model) && !gone.contains(&row.key)) {
         let table = &mut world.memory.table;
         let read = table.open(model, current, *id, row);
         require(read.is_some(), || format!("row {id} cannot be read with the current keyring"))?;
