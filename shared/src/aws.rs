@@ -288,6 +288,7 @@ impl SecretsManager<'_> {
                 let kind = match code {
                     "ResourceNotFoundException" => Kind::SecretNotFound,
                     "InvalidParameterException" | "InvalidRequestException" if operation == MOVE => Kind::Conflict,
+                    "InvalidRequestException" if operation == ROTATE => Kind::NotNow,
                     "DecryptionFailure" | "EncryptionFailure" => Kind::Kms,
                     "AccessDeniedException" if message.starts_with("Access to KMS") => Kind::Kms,
                     "AccessDeniedException" => Kind::AccessDenied,
@@ -311,6 +312,7 @@ impl SecretsManager<'_> {
 }
 
 const MOVE: &str = "UpdateSecretVersionStage";
+const ROTATE: &str = "RotateSecret";
 
 /// Why a call failed, in the service's words, for calls whose requests hold no value.
 fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
@@ -446,7 +448,7 @@ impl OperationStore for SecretsManager<'_> {
     async fn start_rotation(&self, secret_id: &str, version: &VersionId) -> Result<(), StoreError> {
         let call = self.clients.secrets_manager.rotate_secret().secret_id(secret_id);
         let call = call.client_request_token(version.as_str()).send();
-        self.within_deadline("RotateSecret", call).await.map(drop)
+        self.within_deadline(ROTATE, call).await.map(drop)
     }
 
     async fn list(&self, filter: &ListFilter, from: Option<&str>) -> Result<Page, StoreError> {

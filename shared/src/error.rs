@@ -173,6 +173,18 @@ pub enum RotationError {
         /// Which.
         keys: Vec<KeyId>,
     },
+    /// The secret has too few staging labels left for what is to be done.
+    #[error(
+        "secret {name} uses {used} of its 20 staging labels, and {needed} more are needed: nothing was written. A sweep takes away those that actions left behind that died; what else nobody needs, see DescribeSecret, comes off with `aws secretsmanager update-secret-version-stage --secret-id {name} --version-stage LABEL --remove-from-version-id VERSION`"
+    )]
+    TooFewStages {
+        /// The secret's name.
+        name: String,
+        /// How many there are.
+        used: usize,
+        /// How many more are needed.
+        needed: usize,
+    },
     /// Nothing can tell whether keys are missing.
     #[error(
         "version {version} of secret {name} (stage ROTATION-RING) is no keyring of this format ({reason}), so that nothing tells whether keys are missing: if format or member were changed on purpose, the action forget of operate marks the current ring instead"
@@ -453,6 +465,7 @@ impl RotationError {
             Self::StagedTooYoung { .. } => "StagedTooYoung",
             Self::KeysMissing { .. } => "KeysMissing",
             Self::MarkedRingUnreadable { .. } => "MarkedRingUnreadable",
+            Self::TooFewStages { .. } => "TooFewStages",
             Self::ConsumersUnproven { .. } => "ConsumersUnproven",
             Self::KeyringUnproven { .. } => "KeyringUnproven",
             Self::CredentialUnavailable { .. } => "CredentialUnavailable",
@@ -494,6 +507,7 @@ impl RotationError {
                 | Self::PendingTooOld { .. }
                 | Self::KeysMissing { .. }
                 | Self::MarkedRingUnreadable { .. }
+                | Self::TooFewStages { .. }
                 | Self::KeyringUnproven { .. }
                 | Self::ValueUnchanged { .. }
         )

@@ -114,6 +114,19 @@ impl<'a, S: SecretStore> MarkedRing<'a, S> {
         }
     }
 
+    /// How many stages marking the ring of `value` takes that the secret does not have yet.
+    ///
+    /// # Errors
+    /// A value that is not of this kind.
+    pub fn stages_to_come<K: SecretKind>(
+        &self,
+        kind: &K,
+        policy: &RotationPolicy,
+        value: &Document,
+    ) -> Result<usize, RotationError> {
+        Ok(usize::from(self.version().is_none() && kind.ring(policy, value)?.is_some()))
+    }
+
     /// Marks the ring of `version`. Where somebody else has moved the stage meanwhile, it stays there.
     ///
     /// # Errors

@@ -237,7 +237,9 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         let current = self.read(rotation, current_id).await?;
         let subject = Subject { current_created: Some(current.created), ..rotation.subject() };
         let document = self.parse(rotation, &current)?;
-        self.marked_ring(rotation).require_all(self.kind, &rotation.policy, current_id, &document).await?;
+        let marked = self.marked_ring(rotation);
+        rotation.secret.require_stages(marked.stages_to_come(self.kind, &rotation.policy, &document)?)?;
+        marked.require_all(self.kind, &rotation.policy, current_id, &document).await?;
         let new = self.kind.create(&subject, &document, rng)?;
         let put = self.put(rotation, &new).await?;
 

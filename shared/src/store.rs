@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::SystemTime;
 
+use crate::error::RotationError;
 use crate::event::{RotationToken, VersionId};
 use crate::secret::SecretText;
-use crate::versions::{Stage, Versions};
+use crate::versions::{MAX_STAGES, Stage, Versions};
 
 /// What DescribeSecret tells, as far as a rotation needs it.
 #[derive(Clone, Debug)]
@@ -34,6 +35,21 @@ pub struct Described {
     /// The service's own clock at its answer: the only clock that a rotation reads, so that the times that it
     /// writes and compares come from the same one as the service's.
     pub as_of: SystemTime,
+}
+
+impl Described {
+    /// Whether there is room for so many more stages, and for `AWSPREVIOUS`, which comes with the next move of `AWSCURRENT`.
+    ///
+    /// # Errors
+    /// [`RotationError::TooFewStages`].
+    pub fn require_stages(&self, more: usize) -> Result<(), RotationError> {
+        let used = self.versions.all().count();
+        let needed = more + usize::from(self.versions.holder(&Stage::Previous).is_none());
+        if used + needed <= MAX_STAGES {
+            return Ok(());
+        }
+        Err(RotationError::TooFewStages { name: self.name.clone(), used, needed })
+    }
 }
 
 /// The value of one version.
@@ -136,7 +152,7 @@ pub trait OperationStore: SecretStore {
     fn versions(&self, secret_id: &str) -> impl Future<Output = Result<Vec<VersionAge>, StoreError>> + Send;
 
     /// RotateSecret to `version`. While another rotation is open the service has that one taken up again instead, and says
-    /// so by an error of kind [`StoreErrorKind::Rejected`].
+    /// so by an error of kind [`StoreErrorKind::NotNow`].
     fn start_rotation(
         &self,
         secret_id: &str,
@@ -179,6 +195,8 @@ pub enum StoreErrorKind {
     Unreachable,
     /// The service failed, after retries, or gave an answer that makes no sense.
     Service,
+    /// The secret is in a state in which the service does not do that: a rotation that is not complete, for one.
+    NotNow,
     /// The service refused the call for another reason.
     Rejected,
 }
@@ -196,6 +214,7 @@ impl StoreErrorKind {
             Self::Throttled => "throttled, also when tried again: Secrets Manager will repeat the rotation",
             Self::Unreachable => "no answer from the endpoint: VPC endpoint or NAT missing?",
             Self::Service => "the service failed: Secrets Manager will repeat the rotation",
+            Self::NotNow => "the service does not do that while the secret is as it is: a rotation may not be complete",
             Self::Rejected => "the service refused the call",
         }
     }
@@ -214,7 +233,7 @@ impl StoreError {
             StoreErrorKind::Throttled => "Throttled",
             StoreErrorKind::Unreachable => "Unreachable",
             StoreErrorKind::Service => "ServiceFailure",
-            StoreErrorKind::Rejected => "CallRejected",
+            StoreErrorKind::NotNow | StoreErrorKind::Rejected => "CallRejected",
         }
     }
 }

@@ -52,6 +52,9 @@ impl FromIterator<(VersionId, BTreeSet<Stage>)> for Versions {
     }
 }
 
+/// The most staging labels across all versions of a secret (Secrets Manager quotas).
+pub const MAX_STAGES: usize = 20;
+
 /// What an event may do to a secret in the state that was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {

@@ -99,7 +99,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// [`OperateError::RotationOpen`], [`OperateError::NothingToGoBackTo`], [`OperateError::Compromised`],
     /// [`OperateError::DidNotVerify`].
     pub async fn rollback(&self, rng: &mut StdRng) -> Result<Answer, OperateError> {
-        let seen = self.look().await?;
+        let seen = self.look_to_change().await?;
         seen.require_no_open_rotation()?;
         for made in self.marked(&seen, Mark::RolledBack).await? {
             if self.kind.same_in_use(&seen.policy, &made.value, &seen.current)? {
@@ -129,8 +129,8 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         let now = match self.publish(&seen, &back, &[Mark::RolledBack, Mark::Operation], &version).await {
             Ok(now) => now,
             Err(error) => {
-                // The mark stays: of a value that is not in use it keeps nobody from anything, and this one may have become
-                // current, and not be seen yet. Or another request for the same was faster, and replaced another version.
+                // It may have become current, and not be seen yet: then its marks are still there. Or another request for the same was
+                // faster, and replaced another version.
                 let now = self.look().await?;
                 let moved = now.current_id != seen.current_id;
                 if moved && self.kind.same_in_use(&now.policy, &now.current, &back)? {

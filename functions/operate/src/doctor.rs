@@ -7,7 +7,7 @@ use rotation::kind::{Phase, Values};
 use rotation::marked_ring::Missing;
 use rotation::store::{Described, OperationStore};
 use rotation::time::format_timestamp;
-use rotation::versions::Stage;
+use rotation::versions::{MAX_STAGES, Stage};
 use serde_json::{Value, json};
 
 use crate::actions::{Answer, answer};
@@ -18,6 +18,8 @@ use crate::secret::{Desk, Seen, open_rotation, unfinished};
 
 /// How much of the largest value may be used before doctor speaks of it, in percent.
 const NEARLY_FULL: usize = 80;
+/// So many staging labels have to be free for a rotation and an action.
+const SPARE_STAGES: usize = 6;
 /// A stage that no version has.
 const DOCTOR_STAGE: &str = "ROTATION-DOCTOR";
 
@@ -79,6 +81,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 ),
             ),
         }
+        check_stages(&mut findings, secret);
         match unfinished(secret) {
             None => findings.good("operations", "none died half way"),
             Some(action) => findings.bad(
@@ -256,6 +259,20 @@ fn check_rotation(findings: &mut Findings, secret: &Described) {
         None if secret.rotation_enabled => findings.good("schedule", "on demand"),
         None => {}
     }
+}
+
+/// A rotation takes three labels at most, an action three more.
+fn check_stages(findings: &mut Findings, secret: &Described) {
+    let used = secret.versions.all().count();
+    let detail = format!("{used} of {MAX_STAGES} staging labels are used");
+    if used + SPARE_STAGES <= MAX_STAGES {
+        return findings.good("stages", detail);
+    }
+    let repair = format!(
+        "a sweep takes away what actions left behind that died; take off the others that nobody needs: aws secretsmanager update-secret-version-stage --secret-id {} --version-stage LABEL --remove-from-version-id VERSION",
+        secret.name
+    );
+    findings.bad("stages", detail, repair);
 }
 
 fn repair_of(error: &OperateError, name: &str) -> String {

@@ -30,6 +30,7 @@ pub mod secret;
 mod services;
 mod status;
 mod sweep;
+mod tidy;
 pub mod watched;
 
 use std::time::Duration;

@@ -54,7 +54,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// [`OperateError::NotForThisKind`], [`OperateError::NotConfirmed`], [`OperateError::RotationOpen`],
     /// [`OperateError::DidNotVerify`].
     pub async fn restore(&self, confirm: Option<&str>, rng: &mut StdRng) -> Result<Answer, OperateError> {
-        let seen = self.look().await?;
+        let seen = self.look_to_change().await?;
         let current = self.ring_of(&seen, Action::Restore)?;
         seen.require_confirmed(confirm)?;
         seen.require_no_open_rotation()?;
@@ -119,7 +119,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// [`OperateError::NotForThisKind`], [`OperateError::NotConfirmed`], [`OperateError::InvalidRequest`] names the keys that are
     /// missing.
     pub async fn forget(&self, keys: &BTreeSet<KeyId>, confirm: Option<&str>) -> Result<Answer, OperateError> {
-        let seen = self.look().await?;
+        let seen = self.look_to_change().await?;
         let current = self.ring_of(&seen, Action::Forget)?;
         seen.require_confirmed(confirm)?;
         let marked = self.marked_ring(&seen.secret);

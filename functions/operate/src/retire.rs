@@ -231,7 +231,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// [`OperateError::CensusesTooClose`], [`OperateError::KeysStillNeeded`], [`OperateError::NoArchive`],
     /// [`OperateError::DidNotVerify`].
     pub async fn retire(&self, censuses: &[Census; 2], rng: &mut StdRng) -> Result<Answer, OperateError> {
-        let seen = self.look().await?;
+        let seen = self.look_to_change().await?;
         let Some(ring) = self.kind.ring(&seen.policy, &seen.current)? else {
             let instead = "only a keyring holds old keys; an old token is ended by revoke";
             return Err(OperateError::NotForThisKind { action: Action::Retire, instead });

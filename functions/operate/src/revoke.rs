@@ -65,7 +65,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             let instead = "what is encrypted with an old key has to stay readable; after an exposure use compromise";
             return Err(OperateError::NotForThisKind { action: Action::Revoke, instead });
         }
-        let seen = self.look().await?;
+        let seen = self.look_to_change().await?;
         self.revoke_seen(seen, &new_version(rng), rng).await
     }
 
@@ -200,7 +200,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// [`OperateError::NotConfirmed`], [`OperateError::RotationFailed`], [`OperateError::NotFinished`], and those of
     /// [`revoke`](Self::revoke).
     pub async fn compromise(&self, confirm: Option<&str>, rng: &mut StdRng) -> Result<Answer, OperateError> {
-        let seen = self.look().await?;
+        let seen = self.look_to_change().await?;
         let name = || seen.secret.name.clone();
         seen.require_confirmed(confirm)?;
         if let Some(until) = seen.policy.hold_until {
@@ -208,6 +208,10 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         }
         if !seen.secret.rotation_enabled {
             return Err(RotationError::RotationNotEnabled { name: name() }.into());
+        }
+        if Mark::Compromised.holders(&seen.secret.versions).next().is_none() {
+            // Those that say what has to die, and AWSPENDING.
+            seen.secret.require_stages(4)?;
         }
         // No rotation goes on while keys are missing. What is in use now, and known to others, becomes a secondary key that is marked.
         let seen = match self.kind.ring(&seen.policy, &seen.current)? {
@@ -296,8 +300,13 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// exposed: it is given up, unless it is the one that an earlier try, or another request, has begun.
     async fn rotate_away(&self, from: &VersionId, rng: &mut StdRng) -> Result<VersionId, OperateError> {
         let new = VersionId::new(format!("{}{:032x}", replacing(from), rng.random::<u128>()));
+        let wait = self.deadline.within(LONGEST_WAIT, Duration::ZERO);
         loop {
             let secret = self.store.describe(self.secret_id).await?;
+            if !secret.rotation_enabled || secret.deleted {
+                // No repetition makes it possible.
+                return Err(RotationError::RotationNotEnabled { name: secret.name }.into());
+            }
             match secret.versions.holder(&Stage::Current) {
                 Some(current) if current == from => {}
                 // Another request was faster.
@@ -314,13 +323,14 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             match self.store.start_rotation(self.secret_id, version).await {
                 Ok(()) => return Ok(version.clone()),
                 // It is being done.
-                Err(error) if error.kind == StoreErrorKind::Rejected && ours.is_some() => return Ok(version.clone()),
+                Err(error) if error.kind == StoreErrorKind::NotNow && ours.is_some() => return Ok(version.clone()),
                 // Another one has not ended yet, though it has nothing to promote any more.
-                Err(error) if error.kind == StoreErrorKind::Rejected => {
-                    if !self.deadline.pause(PAUSE).await {
+                Err(error) if error.kind == StoreErrorKind::NotNow => {
+                    if !wait.pause(PAUSE).await {
                         return Err(error.into());
                     }
                 }
+                // What else is refused is so for good.
                 Err(error) => return Err(error.into()),
             }
         }

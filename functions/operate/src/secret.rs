@@ -18,6 +18,7 @@ use rotation::versions::{Admission, Admitted, Stage, Versions};
 use crate::error::OperateError;
 use crate::operable::Operable;
 use crate::request::Action;
+use crate::tidy::is_dead;
 
 /// A stage of this project's own on a version, by which an action that died half way is finished by the next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,6 +267,14 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         Ok(Seen { secret, policy, admitted, current_id, current, created: value.created, credential: None })
     }
 
+    /// The same without its credential.
+    ///
+    /// # Errors
+    /// Those of [`look`](Self::look).
+    pub(crate) async fn look_value(&self) -> Result<Seen, OperateError> {
+        self.see_value(self.store.describe(self.secret_id).await?).await
+    }
+
     /// The same once `version` is current, which reads show a moment after the move.
     pub(crate) async fn look_at(&self, version: &VersionId) -> Result<Seen, OperateError> {
         let mut pauses = LOOK_PAUSES.into_iter();
@@ -305,7 +314,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         Ok(marked)
     }
 
-    async fn at(&self, seen: &Seen, version: &VersionId) -> Result<Marked, OperateError> {
+    pub(crate) async fn at(&self, seen: &Seen, version: &VersionId) -> Result<Marked, OperateError> {
         let version = version.clone();
         if version == seen.current_id {
             return Ok(Marked { version, value: seen.current.clone() });
@@ -358,34 +367,14 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             archive.keep(self.store, self.deadline).await?;
         }
         let stages: Vec<Stage> = marks.iter().map(|mark| mark.on(version)).collect();
-        match self.store.put_private(self.secret_id, version, value.text(), &stages).await? {
-            Put::Stored => {}
-            Put::Exists => return Err(seen.changed()),
-        }
+        let marked = self.marked_ring(&seen.secret).stages_to_come(self.kind, &seen.policy, value)?;
+        seen.secret.require_stages(stages.len() + marked)?;
         let takes_keys_out = self.takes_keys_out(seen, value)?;
-        if takes_keys_out {
-            // Before: the current ring has all keys of the marked one, however this ends.
-            self.marked_ring(&seen.secret).move_to(version).await?;
-        }
-        if seen.secret.versions.holder(&Stage::Pending) == Some(&seen.current_id) {
-            // The rotation to it has come to its end. On a version that is not current any more, the stage would be the one of a
-            // rotation that is open, and would be taken up again.
-            self.drop_stage(&seen.current_id, &Stage::Pending).await?;
-        }
-        let from = Some(&seen.current_id);
-        if let Err(error) = self.store.move_stage(self.secret_id, Stage::Current, from, Some(version)).await {
-            if !may_have_moved(&error) {
-                return Err(error.into());
+        if let Err(error) = self.make_current(seen, value, &stages, version).await {
+            if self.was_never_current(seen, value, version, &error).await {
+                self.give_up(seen, version, &stages).await;
             }
-            // The answer may have been lost, or another action or a rotation was faster.
-            match current_after_move(self.store, self.secret_id, from, self.deadline).await? {
-                Some(holder) if holder == *version => {}
-                holder if holder.as_ref() != from => return Err(seen.changed()),
-                _ if error.kind == StoreErrorKind::Conflict => {
-                    return Err(RotationError::PromotionConflict { name: seen.secret.name.clone() }.into());
-                }
-                _ => return Err(error.into()),
-            }
+            return Err(error.into());
         }
         let now = self.look_at(version).await?;
         if takes_keys_out {
@@ -396,6 +385,67 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             // What a person has to decide does not undo what was asked for.
             Ok(()) | Err(RotationError::MarkedRingUnreadable { .. }) => Ok(now),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Stores `value` under stages of its own, and moves `AWSCURRENT` there.
+    async fn make_current(
+        &self,
+        seen: &Seen,
+        value: &Document,
+        stages: &[Stage],
+        version: &VersionId,
+    ) -> Result<(), RotationError> {
+        let changed = || RotationError::CurrentChanged { name: seen.secret.name.clone() };
+        match self.store.put_private(self.secret_id, version, value.text(), stages).await? {
+            Put::Stored => {}
+            Put::Exists => return Err(changed()),
+        }
+        if self.takes_keys_out(seen, value)? {
+            // Before: the current ring has all keys of the marked one, however this ends.
+            self.marked_ring(&seen.secret).move_to(version).await?;
+        }
+        if seen.secret.versions.holder(&Stage::Pending) == Some(&seen.current_id) {
+            // The rotation to it has come to its end. On a version that is not current any more, the stage would be the one of a
+            // rotation that is open, and would be taken up again.
+            self.drop_stage(&seen.current_id, &Stage::Pending).await?;
+        }
+        let from = Some(&seen.current_id);
+        let Err(error) = self.store.move_stage(self.secret_id, Stage::Current, from, Some(version)).await else {
+            return Ok(());
+        };
+        if !may_have_moved(&error) {
+            return Err(error.into());
+        }
+        // The answer may have been lost, or another action or a rotation was faster.
+        match current_after_move(self.store, self.secret_id, from, self.deadline).await? {
+            Some(holder) if holder == *version => Ok(()),
+            holder if holder.as_ref() != from => Err(changed()),
+            _ if error.kind == StoreErrorKind::Conflict => {
+                Err(RotationError::PromotionConflict { name: seen.secret.name.clone() })
+            }
+            _ => Err(error.into()),
+        }
+    }
+
+    /// Whether a version that could not be made current never was, for certain: the move was not asked for, or refused, or what is
+    /// current is neither it nor anything that was made from it.
+    async fn was_never_current(
+        &self,
+        seen: &Seen,
+        value: &Document,
+        version: &VersionId,
+        error: &RotationError,
+    ) -> bool {
+        match error {
+            RotationError::Store(error) if error.operation == "PutSecretValue" => true,
+            RotationError::Store(error) => !may_have_moved(error),
+            RotationError::CurrentChanged { .. } => {
+                let Ok(now) = self.look_value().await else { return false };
+                let moved = now.current_id != seen.current_id && is_dead(&now.secret.versions, version);
+                moved && self.kind.same_in_use(&now.policy, value, &now.current).is_ok_and(|same| !same)
+            }
+            _ => false,
         }
     }
 

@@ -28,6 +28,7 @@ use crate::operable::Operable;
 use crate::request::Action;
 use crate::secret::{Desk, Seen, new_version, open_rotation, unfinished};
 use crate::services::{Reencryption, Started};
+use crate::tidy::is_untidy;
 use crate::{Managed, Operator};
 
 /// Secrets that are looked at more closely at the same time.
@@ -410,6 +411,8 @@ struct Look {
     overlap: bool,
     /// Its current ring is not the one that is marked as complete.
     ring: bool,
+    /// Actions that died have left stages behind.
+    untidy: bool,
 }
 
 impl Look {
@@ -435,8 +438,9 @@ impl Found {
             digest.iter_mut().for_each(|digest| digest.unfinished(secret, action.name(), operator.abort_after));
         }
         let ring = managed == Managed::Keys && is_ring_unmarked(secret);
+        let untidy = is_untidy(secret);
         if !secret.rotation_enabled {
-            return Look { ring, ..Look::default() }.if_any();
+            return Look { ring, untidy, ..Look::default() }.if_any();
         }
         self.managed += 1;
         let age = since(secret, secret.last_rotated);
@@ -455,12 +459,12 @@ impl Found {
                 name(&mut self.stuck, secret);
                 digest.iter_mut().for_each(|digest| digest.stuck(secret, operator.abort_after));
             }
-            return Look { ring, ..Look::default() }.if_any();
+            return Look { ring, untidy, ..Look::default() }.if_any();
         }
         let recent = age.is_some_and(|age| age < RECENT);
         let revocable = managed == Managed::Token;
         let overlap = revocable && (overlap_may_be_over(operator, secret) || (left && is_being_revoked(secret)));
-        Look { recent, overlap, ring }.if_any()
+        Look { recent, overlap, ring, untidy }.if_any()
     }
 
     fn add(&mut self, secret: &Described, looked: Looked, mut digest: Option<&mut Digest>) {
@@ -653,13 +657,14 @@ fn is_throttled(error: &RotationError) -> bool {
     }
 }
 
-/// Says whether keys are missing from the current ring; one that is whole is marked when the secret is in nobody's hands: a rotation
+/// Takes away what actions left behind that died, and says whether keys are missing from the current ring; one that is whole is marked when the secret is in nobody's hands: a rotation
 /// may still be put back, and a retirement has moved the mark before it makes its ring current.
-async fn look_at_ring<K: Operable, S: OperationStore>(
+async fn look_after<K: Operable, S: OperationStore>(
     desk: &Desk<'_, K, S>,
     quiet: Duration,
 ) -> Result<(), OperateError> {
-    let seen = desk.see_value(desk.store.describe(desk.secret_id).await?).await?;
+    let seen = desk.look_value().await?;
+    desk.tidy(&seen).await?;
     desk.require_all_keys(&seen).await?;
     if since(&seen.secret, seen.secret.last_changed).is_some_and(|changed| changed >= quiet) {
         desk.keep_ring(&seen).await?;
@@ -676,8 +681,8 @@ async fn look_at<K: Operable, S: OperationStore>(
     let Ok(mut rng) = StdRng::try_from_os_rng() else {
         return Looked::Failed { error: RotationError::NoRandomness.into(), problem: Problem::Value };
     };
-    if wanted.ring
-        && let Err(error) = look_at_ring(desk, quiet).await
+    if (wanted.ring || wanted.untidy)
+        && let Err(error) = look_after(desk, quiet).await
     {
         let problem = match &error {
             OperateError::Rotation(error) => Problem::of_ring(error),

@@ -118,6 +118,11 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             "if format or member were changed on purpose, the action forget of operate marks the current ring instead",
         ),
         (
+            "TooFewStages",
+            E::TooFewStages { name: name(), used: 19, needed: 2 },
+            "uses 19 of its 20 staging labels, and 2 more are needed: nothing was written",
+        ),
+        (
             "KeyringUnproven",
             E::KeyringUnproven { problem: "it lacks key 1a2b3c4d".to_owned() },
             "failed its proof: it lacks key 1a2b3c4d; a pending version is given up: run rotate-secret again",

@@ -190,7 +190,7 @@ impl<M: Model> SecretStore for Store<M> {
                     Ok(Put::Stored)
                 }
                 Err(Refusal::Exists) => Ok(Put::Exists),
-                Err(Refusal::Conflict) => Err(StoreErrorKind::Rejected),
+                Err(Refusal::Conflict | Refusal::TooMany) => Err(StoreErrorKind::Rejected),
             }
         })
         .await
@@ -210,7 +210,7 @@ impl<M: Model> SecretStore for Store<M> {
                 return match world.change_archive(put) {
                     Ok(()) => Ok(Put::Stored),
                     Err(Refusal::Exists) => Ok(Put::Exists),
-                    Err(Refusal::Conflict) => Err(StoreErrorKind::Rejected),
+                    Err(Refusal::Conflict | Refusal::TooMany) => Err(StoreErrorKind::Rejected),
                 };
             }
             let mut state = world.changed();
@@ -222,7 +222,7 @@ impl<M: Model> SecretStore for Store<M> {
                     Ok(Put::Stored)
                 }
                 Err(Refusal::Exists) => Ok(Put::Exists),
-                Err(Refusal::Conflict) => Err(StoreErrorKind::Rejected),
+                Err(Refusal::Conflict | Refusal::TooMany) => Err(StoreErrorKind::Rejected),
             }
         })
         .await
@@ -248,10 +248,14 @@ impl<M: Model> SecretStore for Store<M> {
                 Sabotage::OnlyPretendsToRollBack if rolls_back => return Ok(()),
                 Sabotage::ForgetsRevoked if to.is_some_and(|to| is_of_revocation(&stage, to)) => return Ok(()),
                 Sabotage::ForgetsPutBack if stage.as_str().starts_with("ROTATION-PUT-BACK-") => return Ok(()),
+                Sabotage::KeepsMarks if to.is_none() && is_of_operation(&stage) => return Ok(()),
                 Sabotage::ForgetsRing if stage == marked_ring::stage() => return Ok(()),
                 _ => from.cloned(),
             };
-            state.move_stage(stage.clone(), from.as_ref(), to).map_err(|_| StoreErrorKind::Conflict)?;
+            state.move_stage(stage.clone(), from.as_ref(), to).map_err(|refusal| match refusal {
+                Refusal::TooMany => StoreErrorKind::Rejected,
+                Refusal::Conflict | Refusal::Exists => StoreErrorKind::Conflict,
+            })?;
             world.commit(&self.caller.actor(), state);
             world.note(|| format!("    {} from {from:?} to {to:?}", stage.as_str()));
             Ok(())
@@ -271,6 +275,10 @@ fn listed(seen: &State, sabotage: Sabotage) -> Versions {
         known.entry(version.clone()).or_default().insert(stage.clone());
     }
     known.into_iter().collect()
+}
+
+fn is_of_operation(stage: &Stage) -> bool {
+    ["ROTATION-OPERATION-", "ROTATION-ROLLBACK-"].iter().any(|mark| stage.as_str().starts_with(mark))
 }
 
 fn is_of_revocation(stage: &Stage, version: &VersionId) -> bool {

@@ -115,6 +115,8 @@ pub enum Sabotage {
     OutlivesItsTimeout,
     /// A keyring that was put back does not tell when.
     ForgetsPutBack,
+    /// What an operation marks its version with is never taken off.
+    KeepsMarks,
     /// The mark of the last complete ring is not kept.
     ForgetsRing,
     /// Keys become primary that are in no archive.

@@ -18,7 +18,12 @@ pub(crate) enum Refusal {
     Conflict,
     /// The token was used for another value.
     Exists,
+    /// The secret would have more than 20 stages.
+    TooMany,
 }
+
+/// Across all versions of a secret (Secrets Manager quotas).
+const MOST_STAGES: usize = 20;
 
 /// One version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,7 +144,12 @@ impl State {
             }
         }
         stages.iter().for_each(|stage| self.attach(stage.clone(), version));
-        Ok(())
+        self.require_few_stages()
+    }
+
+    /// The quota of the service.
+    pub(crate) fn require_few_stages(&self) -> Result<(), Refusal> {
+        if self.stages.len() > MOST_STAGES { Err(Refusal::TooMany) } else { Ok(()) }
     }
 
     /// PutSecretValue under `AWSPENDING`, with the token of a rotation.
@@ -151,7 +161,7 @@ impl State {
             None => self.add(version, Some(value), Author::Rotation, now),
         }
         self.attach(Stage::Pending, version);
-        Ok(())
+        self.require_few_stages()
     }
 
     /// UpdateSecretVersionStage.
@@ -178,6 +188,6 @@ impl State {
                 self.stages.remove(&stage);
             }
         }
-        Ok(())
+        self.require_few_stages()
     }
 }

@@ -168,6 +168,9 @@ impl<M: Model> World<M> {
         let version = version_id("rotation", u64::from(world.versions_made));
         let mut state = world.changed();
         state.open_rotation(&version, world.now());
+        let few =
+            state.require_few_stages().map_err(|_| "the staging labels are used up: no rotation can begin".to_owned());
+        world.found(few);
         world.commit(&Actor::Service, state);
         world.note(|| format!("RotateSecret opens {version}"));
         version
@@ -358,11 +361,12 @@ impl<M: Model> Inner<M> {
         let state = self.state();
         if let Some(incomplete) = state.incomplete_rotation() {
             self.requested.push(incomplete.clone());
-            return Err(StoreErrorKind::Rejected);
+            return Err(StoreErrorKind::NotNow);
         }
         if !state.versions.contains_key(version) {
             let mut state = self.changed();
             state.open_rotation(version, self.now());
+            state.require_few_stages().map_err(|_| StoreErrorKind::Rejected)?;
             self.commit(&Actor::Service, state);
             self.requested.push(version.clone());
         }

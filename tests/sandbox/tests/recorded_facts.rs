@@ -232,13 +232,22 @@ async fn values_tokens_and_stages_have_the_services_bounds() {
     assert_eq!(problem(with_token(65).send().await).0, "ValidationException");
 
     let stages = |n: u32| Some((0..n).map(|n| format!("stage{n}")).collect::<Vec<_>>());
-    put().secret_string("v").set_version_stages(stages(20)).send().await.unwrap();
     let many = put().secret_string("v").set_version_stages(stages(21)).send().await;
     assert_eq!(problem(many).0, "ValidationException");
-    let one_more = world.client.update_secret_version_stage().secret_id("s").version_stage("stage20");
-    let current = world.client.get_secret_value().secret_id("s").version_stage("stage0").send().await.unwrap();
-    let one_more = one_more.move_to_version_id(current.version_id.unwrap()).send().await;
-    assert_eq!(problem(one_more).0, "LimitExceededException");
+    // The quota is 20 across all versions: AWSCURRENT and AWSPREVIOUS are on others.
+    put().secret_string("v").set_version_stages(stages(18)).send().await.unwrap();
+    for stage in ["stage0", "AWSCURRENT"] {
+        let version = world.client.get_secret_value().secret_id("s").version_stage(stage).send().await.unwrap();
+        let one_more = world.client.update_secret_version_stage().secret_id("s").version_stage("stage20");
+        let one_more = one_more.move_to_version_id(version.version_id.unwrap()).send().await;
+        assert_eq!(problem(one_more).0, "LimitExceededException", "{stage}");
+    }
+    // What is there already may move.
+    let current = world.client.get_secret_value().secret_id("s").send().await.unwrap().version_id.unwrap();
+    let stage0 = world.client.get_secret_value().secret_id("s").version_stage("stage0").send().await.unwrap();
+    let moved = world.client.update_secret_version_stage().secret_id("s").version_stage("stage0");
+    let moved = moved.remove_from_version_id(stage0.version_id.unwrap()).move_to_version_id(current);
+    moved.send().await.unwrap();
 
     let both = put().secret_string("v").secret_binary(Blob::new("v")).send().await;
     assert_eq!(problem(both).0, "InvalidParameterException");

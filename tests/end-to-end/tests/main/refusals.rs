@@ -63,6 +63,26 @@ async fn valued(value: &str, error_type: &str, says: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_with_too_few_staging_labels_left_says_so_first() {
+    let scene = start(once(no_target(text_plan()))).await.with_operator(&[]).await.unwrap();
+    let (version, _) = current(&scene).await.unwrap();
+    // AWSPENDING is the twentieth, and there is no AWSPREVIOUS yet.
+    fill_stages(&scene, &version, 19).await;
+    let puts = Counter::of(&scene, "PutSecretValue");
+    refused(&scene, "TooFewStages", &["uses 20 of its 20 staging labels", "1 more", "nothing was written"]).await;
+    assert_eq!((puts.count(&scene), scene.value("AWSPENDING").await.unwrap()), (0, None));
+    let doctor = scene.operate(&json!({ "action": "doctor", "secret_id": SECRET })).await.unwrap().unwrap();
+    let finding = doctor["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == "stages").unwrap();
+    assert!(finding["ok"] == false && finding["detail"].as_str().unwrap().contains("19 of 20"), "{finding}");
+    // What nobody needs comes off, and it goes on.
+    for label in ["team-1", "team-2"] {
+        let off = scene.client.update_secret_version_stage().secret_id(SECRET).version_stage(label);
+        off.remove_from_version_id(&version).send().await.unwrap();
+    }
+    rotate(&scene).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_awspending_is_an_error_and_is_left_alone() {
     let scene = start(no_target(text_plan())).await;
     let before = current(&scene).await;

@@ -9,9 +9,10 @@ use faults::model::token::{Application, Token};
 use faults::model::{Model, Shape};
 use faults::run::{Ended, Rotated, Simulator};
 use faults::scenario::{Defect, RotationService, Sabotage, Scenario, Staleness};
-use faults::schedule::{self, Action, Call, Operation, Script, Side, Until, Work};
+use faults::schedule::{self, Action, Adversary, Call, Gate, Operation, Script, Side, Task, Until, Work};
 use rotation::keyring::KeyFormat;
 use rotation::policy::Promotion::{Immediate, Staged};
+use rotation::store::StoreErrorKind;
 
 use crate::support::{at_least, explore_operations, finds_of, long_random_histories_operated};
 
@@ -290,4 +291,81 @@ fn caught_an_abort_that_leaves_the_rotation_open() {
     let scenario = Token::scenario(Shape::Text, Application::Told);
     let broken = scenario.sabotaged(Sabotage::KeepsPending);
     finds_of(scenario, broken, (Operation::Abort, Death), "an abort succeeded, and a rotation is open");
+}
+
+/// Whenever a rollback is about to make its value current, this happens.
+struct Hinders {
+    action: Action,
+    /// The invocation that has stored its value.
+    stored: Option<u32>,
+}
+
+impl Hinders {
+    fn with(action: Action) -> Self {
+        Self { action, stored: None }
+    }
+}
+
+impl Adversary for Hinders {
+    fn at(&mut self, _: usize, gate: &Gate) -> Vec<Action> {
+        if gate.task != Task::Operation(Operation::Rollback) {
+            return vec![];
+        }
+        match (gate.call, gate.side) {
+            (Call::PutPrivate, Side::After) => self.stored = Some(gate.invocation),
+            (Call::Move, Side::Before) if self.stored == Some(gate.invocation) => {
+                self.stored = None;
+                return vec![self.action];
+            }
+            _ => {}
+        }
+        vec![]
+    }
+
+    fn before(&mut self, work: usize) -> Vec<Action> {
+        // An hour between two requests; and an edit, so that no rollback is the repetition of one before.
+        if work > 1 {
+            vec![Action::Wait(Duration::from_secs(60 * 60)), Action::Edit(schedule::Edit::OtherMember)]
+        } else {
+            vec![]
+        }
+    }
+
+    fn works(&self) -> Vec<Work> {
+        let rollbacks = vec![Work::Operation(Operation::Rollback); 12];
+        [vec![Work::Rotation], rollbacks, vec![Work::Rotation]].concat()
+    }
+
+    fn prepared(&self) -> usize {
+        1
+    }
+}
+
+/// An edit that comes in between, a process that dies, a service that does not answer: a secret has 20 staging labels.
+#[test]
+fn failed_rollbacks_use_up_no_staging_labels() {
+    let hindrances =
+        [Action::Edit(schedule::Edit::OtherMember), Action::Die, Action::Fail(StoreErrorKind::Unreachable)];
+    let simulator = Simulator::new().unwrap();
+    for action in hindrances {
+        for application in [Application::None, Application::Told] {
+            let scenario = Token::scenario(Shape::Json, application);
+            simulator.run(&scenario, &mut Hinders::with(action), true).unwrap_or_else(|violation| {
+                panic!("{action:?}: {}\n{}", violation.promise, violation.trace.join("\n"))
+            });
+        }
+        let scenario = Keyring::scenario(Staged, keyring::Application::Told);
+        simulator
+            .run(&scenario, &mut Hinders::with(action), true)
+            .unwrap_or_else(|violation| panic!("{action:?}: {}\n{}", violation.promise, violation.trace.join("\n")));
+    }
+}
+
+#[test]
+fn caught_an_operation_that_leaves_its_marks_behind() {
+    let broken = Token::scenario(Shape::Json, Application::None).sabotaged(Sabotage::KeepsMarks);
+    let mut hinders = Hinders::with(Action::Edit(schedule::Edit::OtherMember));
+    let violation = Simulator::new().unwrap().run(&broken, &mut hinders, false).map(|ended| ended.answers);
+    let violation = violation.expect_err("it was not noticed");
+    assert!(violation.promise.contains("the staging labels are used up"), "{}", violation.promise);
 }

@@ -22,6 +22,7 @@ pub(crate) const CURRENT: &str = "AWSCURRENT";
 pub(crate) const PENDING: &str = "AWSPENDING";
 pub(crate) const PREVIOUS: &str = "AWSPREVIOUS";
 
+/// Across all versions of a secret (Secrets Manager quotas).
 const MAX_STAGES: usize = 20;
 const KEPT_VERSIONS: usize = 100;
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
@@ -156,9 +157,9 @@ impl Secret {
         self.detach(stage);
         if let Some(version) = self.version_mut(version_id) {
             version.stages.insert(stage.to_owned());
-            if version.stages.len() > MAX_STAGES {
-                return Err(ApiError::limit_exceeded("A version can have at most 20 staging labels."));
-            }
+        }
+        if self.versions.iter().map(|version| version.stages.len()).sum::<usize>() > MAX_STAGES {
+            return Err(ApiError::limit_exceeded("A secret can have at most 20 staging labels across all versions."));
         }
         match former {
             Some(former) if stage == CURRENT => self.attach(PREVIOUS, &former),

@@ -576,3 +576,21 @@ async fn every_action_by_the_aws_cli_on_both_kinds_and_what_it_calls() {
         }
     }
 }
+
+/// A secret has 20 staging labels: where none is left, RotateSecret is refused however often it is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compromise_does_not_repeat_what_is_refused_for_good() {
+    let scene = with_operator(no_target(json_plan())).await;
+    rotate(&scene).await;
+    let kill = Fault::KillFunction { function: OPERATE.to_owned(), when: Moment::Before };
+    scene.sandbox.faults().add(FaultRule::on("RotateSecret", kill).from_caller(OPERATE));
+    assert!(operate(&scene, "compromise").await.is_err());
+    scene.sandbox.faults().clear();
+    let (version, _) = current(&scene).await.unwrap();
+    fill_stages(&scene, &version, 20).await;
+    scene.sandbox.reset_calls();
+    let begun = std::time::Instant::now();
+    let error = refused(&scene, "compromise").await;
+    assert!(error.error_type == "CallRejected" && error.message.contains("LimitExceededException"), "{error:?}");
+    assert_eq!(scene.sandbox.calls()["RotateSecret"], 1, "asked once, in {:?}", begun.elapsed());
+}
