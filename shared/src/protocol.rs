@@ -164,9 +164,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
                 self.repeat_after_promotion(&rotation, rng).await?
             }
             Admission::FinishRollback(admitted) => {
-                // AWSPENDING first: without AWSPREVIOUS it would look like a version to promote.
-                self.detach_pending(event, admitted.version()).await?;
-                self.ignoring_conflict(&event.secret_id, Stage::Previous, admitted.version(), None).await?;
+                self.finish_rollback(event, &secret, admitted.version(), deadline).await?;
                 match self.with_credential(rotation(&admitted)?).await {
                     Ok(rotation) => self.refresh_after_rollback(&rotation).await,
                     Err(error) => not_refreshed(&secret.name, &error),
@@ -207,6 +205,40 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             }
         };
         Ok(Report { secret: secret.name, version: event.version.clone(), step: event.step, outcome })
+    }
+
+    /// Takes the stages off a version that was put back, and gives `AWSPREVIOUS` to the version that had it before.
+    async fn finish_rollback(
+        &self,
+        event: &RotationEvent,
+        secret: &Described,
+        failed: &VersionId,
+        deadline: Deadline,
+    ) -> Result<(), RotationError> {
+        if secret.versions.holder(&Stage::Pending) != Some(failed) {
+            // Or it succeeded, and was replaced by a younger one since.
+            let created = async |version: &VersionId| {
+                let value = read_version(self.store, &event.secret_id, version, deadline).await?;
+                Ok::<_, StoreError>(value.map(|value| value.created))
+            };
+            let current = match secret.versions.holder(&Stage::Current) {
+                Some(current) => created(current).await?,
+                None => None,
+            };
+            if current >= created(failed).await? {
+                let holder = secret.versions.holder(&Stage::Pending).cloned();
+                return Err(RotationError::NotPending { version: failed.clone(), holder });
+            }
+        }
+        // AWSPENDING first: without AWSPREVIOUS it would look like a version to promote.
+        self.detach_pending(event, failed).await?;
+        let record = Stage::restored_after(failed);
+        let previous = secret.versions.holder(&record);
+        self.ignoring_conflict(&event.secret_id, Stage::Previous, failed, previous).await?;
+        if let Some(previous) = previous {
+            self.ignoring_conflict(&event.secret_id, record, previous, None).await?;
+        }
+        Ok(())
     }
 
     fn parse(&self, rotation: &Rotation<'_>, value: &VersionValue) -> Result<Document, RotationError> {
@@ -380,12 +412,20 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         // What fails its proof never becomes current, and would stay in the archive.
         self.archive(rotation, &new).await?;
         self.require_time_to_promote(rotation.deadline)?;
+        // The previous token of a text secret is accepted for as long as AWSPREVIOUS says which it is.
+        let in_overlap = self.kind.has_target() && old.field().is_none();
+        if let Some(previous) = rotation.admitted.previous().filter(|_| in_overlap) {
+            self.record_previous(rotation, previous).await;
+        }
         self.promote(rotation, Some(current_id)).await?;
 
         // Before the application encrypts with it, as far as it can be. What fails here does not keep a bad value from being put back.
         let marked = self.mark_ring(rotation, &new, Some(current_id)).await;
         let replaced = Replaced { id: current_id, previous_was: rotation.admitted.previous() };
         self.settle(rotation, values, Some(replaced), rng).await?;
+        if let Some(previous) = rotation.admitted.previous().filter(|_| in_overlap) {
+            self.forget_previous(rotation, previous).await;
+        }
         marked?;
 
         let promoted = rotation.secret.last_rotated.map_or(current.created, |rotated| rotated.max(current.created));
@@ -420,9 +460,14 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             let accepted = end.is_none_or(|end| end > rotation.secret.as_of);
             // A younger one is not what was replaced: somebody stored it since, and moved AWSCURRENT back by hand.
             let accepted = accepted && previous.as_ref().is_some_and(|previous| previous.created <= promoted.created);
-            let replaced = Replaced { id: previous_id, previous_was: None };
+            let record = Stage::restored_after(rotation.admitted.version());
+            let previous_was = rotation.secret.versions.holder(&record);
+            let replaced = Replaced { id: previous_id, previous_was };
             let replaced = old.as_ref().filter(|_| accepted).map(|_| replaced);
             self.settle(rotation, Values { old: old.as_ref(), new: &new }, replaced, rng).await?;
+            if let Some(previous) = previous_was {
+                self.forget_previous(rotation, previous).await;
+            }
         }
         marked?;
         // A JSON value says itself whose overlap it was in; for a text, the version before the old one is gone from sight.
@@ -518,6 +563,10 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
     async fn roll_back(&self, rotation: &Rotation<'_>, failed_value: &Document, replaced: Replaced<'_>) -> Restored {
         let failed = rotation.admitted.version();
         let secret_id = &rotation.event.secret_id;
+        if let Some(previous) = replaced.previous_was {
+            // Who dies from here on is continued by a retry, which knows nothing but the stages.
+            self.record_previous(rotation, previous).await;
+        }
         if let Err(error) = self.store.move_stage(secret_id, Stage::Current, Some(failed), Some(replaced.id)).await {
             if !may_have_moved(&error) {
                 return Restored::Failed(error);
@@ -536,12 +585,35 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             if self.kind.ring(&rotation.policy, failed_value).is_ok_and(|ring| ring.is_some()) {
                 self.ignoring_conflict(secret_id, marked_ring::stage(), failed, Some(replaced.id)).await?;
             }
-            self.ignoring_conflict(secret_id, Stage::Previous, failed, replaced.previous_was).await
+            self.ignoring_conflict(secret_id, Stage::Previous, failed, replaced.previous_was).await?;
+            match replaced.previous_was {
+                Some(previous) => {
+                    self.ignoring_conflict(secret_id, Stage::restored_after(failed), previous, None).await
+                }
+                None => Ok(()),
+            }
         };
         if let Err(error) = tidied.await {
             tracing::warn!(secret = rotation.secret.name, version = %failed, %error, "stages of the failed version were not tidied up");
         }
         Restored::Yes(replaced.id.clone())
+    }
+
+    /// Remembers which version carries `AWSPREVIOUS`: the promotion takes it away, and a rollback gives it back. Where that is not
+    /// possible, the rotation goes on without.
+    async fn record_previous(&self, rotation: &Rotation<'_>, previous: &VersionId) {
+        let record = Stage::restored_after(rotation.admitted.version());
+        let secret_id = &rotation.event.secret_id;
+        if let Err(error) = self.store.move_stage(secret_id, record, None, Some(previous)).await {
+            tracing::debug!(secret = rotation.secret.name, %error, "where AWSPREVIOUS was is not recorded, or was before");
+        }
+    }
+
+    async fn forget_previous(&self, rotation: &Rotation<'_>, previous: &VersionId) {
+        let record = Stage::restored_after(rotation.admitted.version());
+        if let Err(error) = self.ignoring_conflict(&rotation.event.secret_id, record, previous, None).await {
+            tracing::warn!(secret = rotation.secret.name, %error, "a stage that tells nothing any more was not taken away");
+        }
     }
 
     /// The application drops the failed value at once if it hears of it, else when its cache expires. What it cannot be

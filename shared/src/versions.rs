@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::RotationError;
-use crate::event::{Step, VersionId};
+use crate::event::{Step, VersionId, digest};
 
 /// A version stage (staging label).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +28,24 @@ impl Stage {
             Self::Previous => "AWSPREVIOUS",
             Self::Other(name) => name,
         }
+    }
+}
+
+/// How the stage begins that tells where `AWSPREVIOUS` was.
+const RESTORES: &str = "ROTATION-RESTORE-";
+
+impl Stage {
+    /// The stage on the version that carried `AWSPREVIOUS` before the rotation to `version`, and carries it again when that is put
+    /// back. Each rotation has one of its own.
+    #[must_use]
+    pub fn restored_after(version: &VersionId) -> Self {
+        Self::Other(format!("{RESTORES}{}", &digest([version.as_str()])[..8]))
+    }
+
+    /// Whether it is one of these.
+    #[must_use]
+    pub fn is_restored_after_any(&self) -> bool {
+        self.as_str().starts_with(RESTORES)
     }
 }
 
@@ -125,6 +143,9 @@ impl Versions {
             (true, _, _, Step::FinishSecret) => Ok(Admission::RepeatAfterPromotion(admitted)),
             (true, _, _, _) => Ok(Admission::NothingToDo),
             (false, true, true, _) => Ok(Admission::FinishRollback(admitted)),
+            (false, false, true, _) if self.holder(&Stage::restored_after(version)).is_some() => {
+                Ok(Admission::FinishRollback(admitted))
+            }
             (false, true, false, _) => Ok(Admission::Perform(admitted)),
             (false, false, _, _) => Err(RotationError::NotPending {
                 version: version.clone(),

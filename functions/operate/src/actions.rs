@@ -65,7 +65,18 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 self.drop_stage(&version, &Stage::Pending).await?;
                 if secret.versions.holder(&Stage::Previous) == Some(&version) {
                     // A rollback of it died half way.
-                    self.drop_stage(&version, &Stage::Previous).await?;
+                    let record = Stage::restored_after(&version);
+                    match secret.versions.holder(&record) {
+                        Some(previous) => {
+                            let moved =
+                                self.store.move_stage(self.secret_id, Stage::Previous, Some(&version), Some(previous));
+                            match moved.await {
+                                Err(error) if !may_have_moved(&error) => return Err(error.into()),
+                                _ => self.drop_stage(previous, &record).await?,
+                            }
+                        }
+                        None => self.drop_stage(&version, &Stage::Previous).await?,
+                    }
                 }
                 let now = self.store.describe(self.secret_id).await?;
                 if now.versions.holder(&Stage::Current) == Some(&version) {

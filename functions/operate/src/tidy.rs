@@ -29,9 +29,17 @@ fn earlier_times(secret: &Described) -> impl Iterator<Item = (VersionId, Stage)>
     earlier.map(|(version, stage, _)| (version.clone(), stage.clone()))
 }
 
+/// Where `AWSPREVIOUS` was before rotations of which nothing is left.
+fn old_records(secret: &Described) -> impl Iterator<Item = (VersionId, Stage)> {
+    let records = secret.versions.all().filter(|(_, stage)| stage.is_restored_after_any());
+    let is_left = |stage: &Stage| secret.versions.all().any(|(version, _)| Stage::restored_after(version) == *stage);
+    let old = records.filter(move |(_, stage)| !is_left(stage));
+    old.map(|(version, stage)| (version.clone(), stage.clone()))
+}
+
 /// Whether [`Desk::tidy`] may find something to do, by what the listing tells.
 pub(crate) fn is_untidy(secret: &Described) -> bool {
-    begun(secret).next().is_some() || earlier_times(secret).next().is_some()
+    begun(secret).next().is_some() || earlier_times(secret).chain(old_records(secret)).next().is_some()
 }
 
 impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
@@ -62,7 +70,8 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         let versions = &seen.secret.versions;
         let rolled_back = Mark::RolledBack.holders(versions).filter(|version| is_dead(versions, version));
         let candidates: BTreeSet<&VersionId> = begun(&seen.secret).chain(rolled_back).collect();
-        let mut gone: BTreeSet<(VersionId, Stage)> = earlier_times(&seen.secret).collect();
+        let mut gone: BTreeSet<(VersionId, Stage)> =
+            earlier_times(&seen.secret).chain(old_records(&seen.secret)).collect();
         for version in candidates {
             let Some(value) = self.store.get(self.secret_id, version).await? else { continue };
             let age = seen.secret.as_of.duration_since(value.created).unwrap_or_default();

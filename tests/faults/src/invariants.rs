@@ -140,7 +140,8 @@ fn invariant_only_the_own_version_is_touched(
         (from != to).then_some((from, to))
     };
     let of_operations = |state: &State| {
-        let marks = state.marks().filter(|(stage, _)| **stage != marked_ring::stage());
+        let own_record = Stage::restored_after(own);
+        let marks = state.marks().filter(|(stage, _)| **stage != marked_ring::stage() && **stage != own_record);
         marks.map(|(stage, version)| (stage.clone(), version.clone())).collect::<Vec<_>>()
     };
     require(of_operations(before) == of_operations(after), || format!("a stage of an operation was moved for {own}"))?;

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::histories::Event;
 use crate::model::keyring::{self, Keyring};
-use crate::model::{Model, Refusal};
+use crate::model::{Model, Refusal, Shape};
 use crate::operations::{self, ABORT_AFTER, Operator, TIMEOUT};
 use crate::ports::{Caller, SimulatedTarget, Store};
 use crate::scenario::{Balancer, RotationService, Scenario, Staleness};
@@ -269,6 +269,7 @@ struct Service<'a, M: Model> {
     /// How often an invocation failed through the schedule.
     faults: usize,
     duplicates: usize,
+    edits: usize,
     rotations: usize,
     /// The errors of the last rotation that no fault explains, and what to think of each, at its strictest.
     refusals: BTreeMap<&'static str, Refusal>,
@@ -295,6 +296,7 @@ impl<'a, M: Model> Service<'a, M> {
             rollback_finished: false,
             faults: 0,
             duplicates: 0,
+            edits: 0,
             rotations: 0,
             refusals: BTreeMap::new(),
             errors: BTreeSet::new(),
@@ -852,6 +854,7 @@ impl<M: Model> Service<'_, M> {
     fn act(&mut self, action: Action) {
         match action {
             Action::Edit(edit) => {
+                self.edits += 1;
                 self.disturbed = true;
                 self.untold = true;
                 self.world.edit(edit);
@@ -925,6 +928,12 @@ impl<M: Model> Service<'_, M> {
         // like any other that was replaced, and nobody may touch it.
         if left.contains(&Stage::Previous) && (self.faults == 0 || self.rollback_finished) {
             return Err("AWSPREVIOUS is still on the version that was rolled back".to_owned());
+        }
+        // In a text secret it is the token of the overlap that is open.
+        let in_overlap = world.scenario.model.shape() == Shape::Text && !stands;
+        if in_overlap && self.edits == 0 && state.holder(&Stage::Previous) != world.first_previous.as_ref() {
+            let holder = state.holder(&Stage::Previous);
+            return Err(format!("AWSPREVIOUS is not where it was before the rotation, but on {holder:?}"));
         }
         Ok(())
     }

@@ -68,6 +68,8 @@ pub struct Inner<M: Model> {
     requests: u32,
     /// The value from before all rotations.
     pub(crate) first: Option<Arc<str>>,
+    /// The version that had `AWSPREVIOUS` then.
+    pub(crate) first_previous: Option<VersionId>,
     pub(crate) tags: Tags,
     /// When the service saw rotations succeed.
     pub(crate) rotated: Vec<SystemTime>,
@@ -103,6 +105,7 @@ impl<M: Model> World<M> {
         // Their caches do not become old all at once.
         let loaded_at = (0..scenario.model.instances() as u32).map(|number| start - CACHES_APART * number).collect();
         let first = state.value_at(&Stage::Current).cloned();
+        let first_previous = state.holder(&Stage::Previous).cloned();
         let mut inner = Inner {
             scenario,
             begun: Instant::now(),
@@ -116,6 +119,7 @@ impl<M: Model> World<M> {
             loaded_at,
             requests: 0,
             first,
+            first_previous,
             tags: Tags::new(),
             rotated: vec![],
             requested: vec![],

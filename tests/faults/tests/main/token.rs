@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use faults::families::{Family, run_script};
+use faults::families::{Family, explore, run_script};
 use faults::model::token::{Application, Token};
 use faults::model::{Model as _, Shape};
 use faults::run::{Rotated, STEPS, Simulator};
@@ -120,6 +120,20 @@ fn a_rotation_without_a_target_makes_eleven_calls() {
             [vec![Describe, Get, Put, Describe], vec![Describe], vec![Describe, Get], vec![Describe, Get, Get, Move]];
         assert_eq!(calls, expected);
         assert_eq!(ended.calls.len(), 11);
+    }
+}
+
+/// The token before is in its overlap: clients hold it.
+#[test]
+fn a_rollback_that_died_anywhere_restores_the_previous_token() {
+    let simulator = Simulator::new().unwrap();
+    for application in [Application::Told, Application::CurrentOnly] {
+        for defect in [Defect::Frozen, Defect::DropsPromoted] {
+            let scenario = Token::scenario(Shape::Text, application).with_defect(defect);
+            for family in [Family::Death, Family::LostAnswer] {
+                explore(&simulator, &scenario, family).unwrap_or_else(|found| panic!("{found}"));
+            }
+        }
     }
 }
 
