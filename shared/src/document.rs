@@ -245,6 +245,12 @@ impl Document {
         rest(self) == rest(other)
     }
 
+    /// Whether the JSON object has the member `name`, whatever it holds. A text has none.
+    #[must_use]
+    pub fn has_member(&self, name: &FieldName) -> bool {
+        self.members().iter().any(|member| self.is(member, name))
+    }
+
     fn members(&self) -> &[Member] {
         self.json.as_ref().map_or(&[], |json| &json.members)
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::event::VersionId;
+use crate::event::{Step, VersionId};
 use crate::keyring::{KeyId, KeyringError};
 use crate::store::StoreError;
 use crate::time::format_timestamp;
@@ -153,6 +153,20 @@ pub enum RotationError {
     /// The keyring in the value is not usable.
     #[error("the keyring is not usable: {0}")]
     Keyring(#[from] KeyringError),
+    /// The value is another kind's: rotating it as this one would destroy what it holds.
+    #[error(
+        "the value holds {found} ({sign}), and this function rotates {rotates}, which would destroy it: nothing was written; have the secret rotated by the function for its kind ({function}), or correct the tag rotation:field"
+    )]
+    WrongKind {
+        /// What the value holds.
+        found: &'static str,
+        /// The member, or the shape of the value, that shows it.
+        sign: String,
+        /// What this function rotates.
+        rotates: &'static str,
+        /// How the name of the other kind's function ends.
+        function: &'static str,
+    },
     /// The staged key has not been in the secret for as long as consumers keep what they read.
     #[error("key {key} of secret {name} was staged less than the consumers' cache time ago, so some may not have it yet: rotate from {} on; or have every instance asked (TARGET_INSTANCES, without CONSUMERS_KEYRING_AWARE); or, in an emergency, tag the secret rotation:promotion=immediate", format_timestamp(*.from))]
     StagedTooYoung {
@@ -462,6 +476,7 @@ impl RotationError {
             Self::OverlapTooShort { .. } => "OverlapTooShort",
             Self::PendingTooOld { .. } => "PendingTooOld",
             Self::Keyring(_) => "KeyringInvalid",
+            Self::WrongKind { .. } => "WrongKind",
             Self::StagedTooYoung { .. } => "StagedTooYoung",
             Self::KeysMissing { .. } => "KeysMissing",
             Self::MarkedRingUnreadable { .. } => "MarkedRingUnreadable",
@@ -497,10 +512,12 @@ impl RotationError {
         }
     }
 
-    /// Whether the rotation's own pending version must be given up, because no retry can ever promote it, or because it would keep
+    /// Whether the rotation's own pending version must be given up at this step, because no retry can ever promote it, or because it would keep
     /// others from the repair.
-    pub(crate) fn gives_up_pending(&self) -> bool {
-        matches!(
+    pub(crate) fn gives_up_pending(&self, step: Step) -> bool {
+        // testSecret may be a test of the configuration, whose version Secrets Manager takes away itself.
+        let is_wrong_kind = matches!(self, Self::WrongKind { .. }) && step != Step::TestSecret;
+        let is_for_good = matches!(
             self,
             Self::CurrentChanged { .. }
                 | Self::OverlapTooShort { .. }
@@ -510,7 +527,8 @@ impl RotationError {
                 | Self::TooFewStages { .. }
                 | Self::KeyringUnproven { .. }
                 | Self::ValueUnchanged { .. }
-        )
+        );
+        is_for_good || is_wrong_kind
     }
 
     /// Whether the target may just have read the secret before the promotion was visible to it: reads are eventually

@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-pub use format::{Cipher, Ciphers, KeyFormat, WireFormat};
+pub use format::{Cipher, Ciphers, KeyFormat, WireFormat, sign_of_keyring, token_end_member};
 pub use states::States;
 
 /// The length of every key, in bytes: an AES-256 key, or the two AES-128 and HMAC keys of a Fernet key.

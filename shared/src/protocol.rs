@@ -196,7 +196,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
                     }
                 };
                 if let Err(error) = &performed
-                    && error.gives_up_pending()
+                    && error.gives_up_pending(event.step)
                     && let Err(second) = self.detach_pending(event, &event.version).await
                 {
                     tracing::warn!(secret = secret.name, version = %event.version, error = %second, "AWSPENDING was not detached");

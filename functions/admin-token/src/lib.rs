@@ -12,6 +12,7 @@ use rotation::deadline::Deadline;
 use rotation::document::{Document, FieldName};
 use rotation::environment::Environment;
 use rotation::error::RotationError;
+use rotation::keyring::{sign_of_keyring, token_end_member};
 use rotation::kind::{Phase, SecretKind, Subject, Values};
 use rotation::policy::{RotationPolicy, Setting, TOKEN_SETTINGS, Verify};
 use rotation::secret::SecretText;
@@ -96,7 +97,7 @@ struct PreviousMembers {
 
 impl PreviousMembers {
     fn of(field: &FieldName) -> Self {
-        Self { token: field.with_suffix("_PREVIOUS"), until: field.with_suffix("_PREVIOUS_UNTIL") }
+        Self { token: field.with_suffix("_PREVIOUS"), until: token_end_member(field) }
     }
 
     /// Until when `document` says that its previous token is accepted. A person may have written nonsense there,
@@ -116,6 +117,20 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
     fn settle_time(&self) -> Duration {
         // A refresh, the acceptance of the new token, and the refusal of a random one.
         self.target.as_ref().map_or(Duration::ZERO, |target| 3 * target.settings().timeout)
+    }
+
+    /// A keyring is refused wherever a value is looked at: this kind would take its keys for a previous token.
+    fn parse(&self, policy: &RotationPolicy, text: SecretText) -> Result<Document, RotationError> {
+        let field = policy.field.as_ref();
+        let document = match field {
+            None => Document::whole(text.clone())?,
+            Some(_) => Document::parse(text.clone(), field)?,
+        };
+        if let Some(sign) = sign_of_keyring(&document)? {
+            let (found, rotates, function) = ("a keyring", "tokens", "…encryption-key");
+            return Err(RotationError::WrongKind { found, sign, rotates, function });
+        }
+        Document::parse(text, field)
     }
 
     fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {

@@ -307,7 +307,7 @@ type Move = (Stage, Option<String>, Option<String>);
 struct Store {
     versions: Versions,
     current: String,
-    pending: String,
+    pending: Option<String>,
     moves: Mutex<Vec<Move>>,
 }
 
@@ -329,8 +329,8 @@ impl SecretStore for Store {
     }
 
     async fn get(&self, _: &str, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
-        let text = if version.as_str() == "old" { &self.current } else { &self.pending };
-        Ok(Some(VersionValue { text: secret(text), created: now() }))
+        let text = if version.as_str() == "old" { Some(&self.current) } else { self.pending.as_ref() };
+        Ok(text.map(|text| VersionValue { text: secret(text), created: now() }))
     }
 
     async fn get_current(&self, _: &str) -> Result<VersionValue, StoreError> {
@@ -344,7 +344,7 @@ impl SecretStore for Store {
         _: &SecretText,
         _: Option<&RotationToken>,
     ) -> Result<Put, StoreError> {
-        panic!("finishSecret stores nothing")
+        Ok(Put::Stored)
     }
 
     async fn put_private(&self, _: &str, _: &VersionId, _: &SecretText, _: &[Stage]) -> Result<Put, StoreError> {
@@ -380,7 +380,7 @@ async fn an_edit_of_any_other_member_during_a_rotation_is_never_overwritten() {
         let store = Store {
             versions: versions(),
             current: current.to_owned(),
-            pending: pending.clone(),
+            pending: Some(pending.clone()),
             moves: Mutex::default(),
         };
         let rotator = Rotator { kind: &kind(), store: &store, stack: &stack };
@@ -446,7 +446,7 @@ async fn a_retry_that_finds_a_rollback_half_done_finishes_it_and_tells_the_appli
         .into_iter()
         .collect(),
         current: "old".to_owned(),
-        pending: "new".to_owned(),
+        pending: Some("new".to_owned()),
         moves: Mutex::default(),
     };
     let event = RotationEvent {
@@ -470,7 +470,7 @@ async fn a_pending_value_that_rotates_nothing_is_given_up() {
     let store = Store {
         versions: versions(),
         current: "the same".to_owned(),
-        pending: "the same".to_owned(),
+        pending: Some("the same".to_owned()),
         moves: Mutex::default(),
     };
     let event = RotationEvent {
@@ -639,4 +639,85 @@ fn the_target_comes_from_the_environment_and_a_wrong_one_is_named_at_start_up() 
     let error =
         AdminToken::from_environment(&environment(&[("TARGET_VERIFY_URL", "http://admin.example.com")])).unwrap_err();
     assert_eq!(error, RotationError::InsecureUrl { variable: "TARGET_VERIFY_URL".to_owned() });
+}
+
+/// Two keys of 32 bytes, as other programs write them.
+const KEYS: [&str; 2] =
+    ["3q2+7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE=", "3q2+7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAI="];
+
+/// Values that hold a keyring in `TOKEN_ENCRYPTION_KEY`, and one that is a keyset as a whole.
+fn keyrings() -> Vec<(&'static str, String)> {
+    let [one, other] = KEYS;
+    let [web_one, web_other] = KEYS.map(|key| key.replace('+', "-"));
+    let keyset = r#"{"primaryKeyId":1,"key":[{"keyData":{"typeUrl":"type.googleapis.com/google.crypto.tink.AesGcmKey","value":"GiDerb7vAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAQ==","keyMaterialType":"SYMMETRIC"},"status":"ENABLED","keyId":1,"outputPrefixType":"TINK"}]}"#;
+    let member = |rest: &str| format!(r#"{{"TOKEN_ENCRYPTION_KEY":"{one}"{rest}}}"#);
+    vec![
+        ("NAME_RING", member(r#","TOKEN_ENCRYPTION_KEY_RING":"{\"keys\":[]}""#)),
+        ("NAME_STAGED", member(&format!(r#","TOKEN_ENCRYPTION_KEY_STAGED":"{other}""#))),
+        ("a secondary key", member(&format!(r#","TOKEN_ENCRYPTION_KEY_PREVIOUS":"{other}""#))),
+        ("secondary keys", member(&format!(r#","TOKEN_ENCRYPTION_KEY_PREVIOUS":"{other},{other}""#))),
+        ("a list", format!(r#"{{"TOKEN_ENCRYPTION_KEY":"{web_one},{web_other}"}}"#)),
+        ("a keyset", format!(r#"{{"TOKEN_ENCRYPTION_KEY":"{}"}}"#, keyset.replace('"', "\\\""))),
+        ("a keyset as a whole", keyset.to_owned()),
+        ("a list as a whole", format!("{one},{other}")),
+    ]
+}
+
+async fn step_on(value: &str, step: Step, pending: Option<&str>) -> (Result<Outcome, RotationError>, Vec<Move>) {
+    let whole = !value.contains("TOKEN_ENCRYPTION_KEY");
+    let variables: &[_] = if whole { &[] } else { &[("ROTATION_FIELD", "TOKEN_ENCRYPTION_KEY")] };
+    let store = Store {
+        versions: versions(),
+        current: value.to_owned(),
+        pending: pending.map(str::to_owned),
+        moves: Mutex::default(),
+    };
+    let event = RotationEvent { step, secret_id: NAME.to_owned(), version: version("new"), rotation_token: None };
+    let (kind, stack) = (kind(), stack(variables));
+    let rotator = Rotator { kind: &kind, store: &store, stack: &stack };
+    let result = rotator.perform(&event, Deadline::after(60 * SECOND), &mut StdRng::seed_from_u64(2)).await;
+    (result.map(|report| report.outcome), store.moves.into_inner().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keyring_is_never_rotated_as_a_token() {
+    for (what, value) in keyrings() {
+        let (refused, moves) = step_on(&value, Step::CreateSecret, None).await;
+        let error = refused.unwrap_err();
+        assert_eq!(error.name(), "WrongKind", "{what}: {error}");
+        assert!(error.to_string().contains("encryption-key") && !error.to_string().contains("3q2"), "{what}: {error}");
+        assert_eq!(moves, [(Stage::Pending, Some("new".to_owned()), None)], "{what}: given up");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_test_of_the_configuration_finds_a_keyring() {
+    for (what, value) in keyrings() {
+        for pending in [None, Some(value.as_str())] {
+            let (refused, moves) = step_on(&value, Step::TestSecret, pending).await;
+            assert_eq!(refused.unwrap_err().name(), "WrongKind", "{what}");
+            assert_eq!(moves, [], "{what}: Secrets Manager takes its own version away");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_looks_like_one_key_is_rotated() {
+    let until = "2026-11-02T12:00:00Z";
+    let [one, other] = KEYS;
+    for value in [
+        one.to_owned(),
+        "a,b".to_owned(),
+        format!(r#"{{"TOKEN_ENCRYPTION_KEY":"{one}"}}"#),
+        format!(
+            r#"{{"TOKEN_ENCRYPTION_KEY":"{one}","TOKEN_ENCRYPTION_KEY_PREVIOUS":"{other}","TOKEN_ENCRYPTION_KEY_PREVIOUS_UNTIL":"{until}"}}"#
+        ),
+        format!(r#"{{"TOKEN_ENCRYPTION_KEY":"{one}","TOKEN_ENCRYPTION_KEY_PREVIOUS":"by hand"}}"#),
+    ] {
+        assert_eq!(
+            step_on(&value, Step::TestSecret, None).await,
+            (Ok(Outcome::ConfigurationTested), vec![]),
+            "{value}"
+        );
+    }
 }

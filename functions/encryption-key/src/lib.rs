@@ -19,7 +19,7 @@ use rotation::deadline::Deadline;
 use rotation::document::{Document, FieldName};
 use rotation::environment::Environment;
 use rotation::error::RotationError;
-use rotation::keyring::{Cipher, Ciphers, Key, KeyFormat, KeyId, Keyring};
+use rotation::keyring::{Cipher, Ciphers, Key, KeyFormat, KeyId, Keyring, token_end_member};
 use rotation::kind::{Phase, SecretKind, SecretReference, Subject, Values};
 use rotation::policy::{KEY_SETTINGS, MAX_OVERLAP, PROMOTION, Promotion, RotationPolicy, Setting, Verify};
 use rotation::secret::SecretText;
@@ -329,7 +329,15 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
     }
 
     fn parse(&self, policy: &RotationPolicy, text: SecretText) -> Result<Document, RotationError> {
-        policy.key_format.wire().document(text, policy.field.as_ref())
+        let document = policy.key_format.wire().document(text, policy.field.as_ref())?;
+        let end = document.field().map(token_end_member).filter(|end| document.has_member(end));
+        match end {
+            None => Ok(document),
+            Some(end) => {
+                let (found, rotates, function) = ("a token with its previous one", "keyrings", "…admin-token");
+                Err(RotationError::WrongKind { found, sign: format!("member {end}"), rotates, function })
+            }
+        }
     }
 
     fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {

@@ -6,9 +6,10 @@ use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
 use super::fernet::Fernet;
-use super::raw::Raw;
+use super::raw::{Raw, previous_member, staged_member};
+use super::states::ring_member;
 use super::tink::Tink;
-use super::{Key, KeyId, Keyring, KeyringError, States};
+use super::{Key, KeyId, Keyring, KeyringError, States, text};
 use crate::document::{Document, FieldName};
 use crate::error::RotationError;
 use crate::secret::SecretText;
@@ -132,6 +133,44 @@ impl Ciphers {
     pub fn open(&self, ciphertext: &[u8]) -> Option<(KeyId, Zeroizing<Vec<u8>>)> {
         self.iter().find_map(|(id, cipher)| Some((id, cipher.open(ciphertext)?)))
     }
+}
+
+/// What shows that a value holds a keyring, though it is rotated as a token; `None` when nothing does.
+///
+/// A single key shows nothing, because a token may look the same. A previous token has its end beside it
+/// (`NAME_PREVIOUS_UNTIL`), a secondary key has none.
+///
+/// # Errors
+/// Those of [`Document::member`].
+pub fn sign_of_keyring(document: &Document) -> Result<Option<String>, RotationError> {
+    let text = document.secret()?;
+    if Tink.parse(&Document::whole(text.clone())?).is_ok() {
+        return Ok(Some("a Tink keyset".to_owned()));
+    }
+    let listed = text::count_keys(text.expose());
+    let Some(field) = document.field() else {
+        return Ok((listed > 1).then(|| "a list of keys".to_owned()));
+    };
+    let of_rings = [ring_member(field), staged_member(field)];
+    if let Some(member) = of_rings.iter().find(|member| document.has_member(member)) {
+        return Ok(Some(format!("member {member}")));
+    }
+    if document.has_member(&token_end_member(field)) {
+        return Ok(None);
+    }
+    if listed > 1 {
+        return Ok(Some(format!("member {field} is a list of keys")));
+    }
+    let previous = previous_member(field);
+    let secondary = document.member(&previous).ok().flatten().map_or(0, |list| text::count_keys(list.expose()));
+    let is_ring = secondary > 1 || (secondary == 1 && listed == 1);
+    Ok(is_ring.then(|| format!("member {previous} holds keys, and there is no {}", token_end_member(field))))
+}
+
+/// The member with the end of a previous token, which no keyring has.
+#[must_use]
+pub fn token_end_member(field: &FieldName) -> FieldName {
+    field.with_suffix("_PREVIOUS_UNTIL")
 }
 
 /// Where the staged key of a value stands.

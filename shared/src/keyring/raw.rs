@@ -28,11 +28,11 @@ const EXPECTED: &str = "32 bytes in base64 with padding, 44 characters (openssl 
 #[derive(Clone, Copy, Debug)]
 pub struct Raw;
 
-fn staged_member(field: &FieldName) -> FieldName {
+pub(super) fn staged_member(field: &FieldName) -> FieldName {
     field.with_suffix("_STAGED")
 }
 
-fn previous_member(field: &FieldName) -> FieldName {
+pub(super) fn previous_member(field: &FieldName) -> FieldName {
     field.with_suffix("_PREVIOUS")
 }
 

@@ -1,5 +1,6 @@
 //! Keys as base64 text, alone or in a list.
 
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use zeroize::Zeroizing;
 
 use super::{Key, KeyMaterial, KeyringError, Place};
@@ -52,6 +53,16 @@ pub(super) fn decode_with(
         },
         Err(_) => Err(malformed(shape(text))),
     }
+}
+
+/// How many keys the comma-separated list `text` holds; none when an item is no key.
+pub(super) fn count_keys(text: &str) -> usize {
+    let is_key = |item: &str| {
+        let place = || at(None, 1);
+        decode_with(&STANDARD, item, "", &place).or_else(|_| decode_with(&URL_SAFE, item, "", &place)).is_ok()
+    };
+    let items = || text.split(',').map(str::trim);
+    if items().all(is_key) { items().count() } else { 0 }
 }
 
 /// What keeps a text from being base64, without the text.

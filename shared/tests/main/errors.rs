@@ -98,6 +98,16 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             "the keyring is not usable: key 1a2b3c4d stands in the keyring twice: remove one of them",
         ),
         (
+            "WrongKind",
+            E::WrongKind {
+                found: "a keyring",
+                sign: "member A_RING".to_owned(),
+                rotates: "tokens",
+                function: "…encryption-key",
+            },
+            "(member A_RING), and this function rotates tokens, which would destroy it: nothing was written; have the secret rotated by the function for its kind (…encryption-key), or correct the tag rotation:field",
+        ),
+        (
             "StagedTooYoung",
             E::StagedTooYoung { name: name(), key, from: until },
             "rotate from 2026-12-24T18:00:00Z on; or have every instance asked (TARGET_INSTANCES, without CONSUMERS_KEYRING_AWARE); or, in an emergency, tag the secret rotation:promotion=immediate",

@@ -553,3 +553,25 @@ async fn without_a_target_no_other_secret_is_read() {
     store.rotate(&aware(), &stack(STAGED), "v1").await.unwrap();
     assert_eq!(aware().credential(NAME), Ok(None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_never_rotated_as_a_keyring() {
+    let rotation = Rotation::of(STAGED);
+    // Tokens that look like keys, as `openssl rand -base64 32` makes both.
+    let [now, before] = [1, 2].map(|seed| rotation.policy.key_format.wire().first(&key(seed)));
+    let (end, until) = ("TOKEN_ENCRYPTION_KEY_PREVIOUS_UNTIL", "2026-11-02T12:00:00Z");
+    let [now, before] = [now.expose(), before.expose()];
+    let value = format!(r#"{{"{FIELD}":"{now}","{FIELD}_PREVIOUS":"{before}","{end}":"{until}"}}"#);
+    let token = Document::parse(secret(&value), Some(&field())).unwrap();
+    for step in [Step::CreateSecret, Step::TestSecret] {
+        let store = Store::new(Some(&token));
+        store.begin("v1");
+        let error = store.step(&aware(), &stack(STAGED), "v1", step).await.unwrap_err();
+        assert_eq!(error.name(), "WrongKind", "{step}: {error}");
+        assert!(error.to_string().contains("admin-token"), "{error}");
+        assert_eq!(store.calls("put"), 0);
+        // A test of the configuration leaves the version to Secrets Manager, which made it.
+        let pending = store.holder(&Stage::Pending);
+        assert_eq!(pending.is_none(), step == Step::CreateSecret, "{step}");
+    }
+}

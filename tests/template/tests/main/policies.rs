@@ -274,13 +274,15 @@ fn who_rotates_cannot_choose_another_function() {
             }
         }
         assert_eq!(rotating, ["OperateRole", "OperatorPolicy"]);
-        // People may name the one that is there, as the adoption of a secret does; operate never names one.
-        let people = speaking_of(&policies["OperatorPolicy"], "secretsmanager:RotateSecret")[0];
+        // With the one that is there, and with no other: a token function would destroy a keyring.
         let functions = ["admin-token", "encryption-key"]
             .map(|kind| format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:shop-{environment}-{kind}"));
-        assert_eq!(texts(&people["Condition"]["ArnEqualsIfExists"][key]), functions);
-        let operate = speaking_of(&policies["OperateRole"], "secretsmanager:RotateSecret")[0];
-        assert_eq!(operate["Condition"]["Null"][key], "true");
+        for name in ["OperateRole", "OperatorPolicy"] {
+            let condition = &speaking_of(&policies[name], "secretsmanager:RotateSecret")[0]["Condition"];
+            assert_eq!(condition["Null"][key], "true", "{name}");
+            assert_eq!(texts(&condition["ArnEquals"]["secretsmanager:resource/AllowRotationLambdaArn"]), functions);
+            assert_eq!(condition.as_object().unwrap().len(), 2, "{name}");
+        }
     }
     let mut requests = String::new();
     crate::settings::rust_sources(&root().join("functions/operate/src"), &mut requests);

@@ -250,7 +250,8 @@ fn operate_has_all_that_both_rotation_functions_have() {
     let [token, key, operate, sweep] =
         ["AdminTokenFunction", "EncryptionKeyFunction", "OperateFunction", "SweepFunction"]
             .map(|name| variables(functions[name]));
-    for (name, value) in token.iter().chain(&key) {
+    // Its members are those of both, see each_function_rotates_its_own_members_only.
+    for (name, value) in token.iter().chain(&key).filter(|(name, _)| *name != "ALLOWED_FIELDS") {
         assert_eq!(operate.get(name), Some(value), "{name}");
     }
     for (name, value) in &operate {
@@ -271,6 +272,24 @@ fn operate_has_all_that_both_rotation_functions_have() {
     // How often it says that it is started is how often it is.
     assert_eq!(sweep["SWEEP_PERIOD"], "1h");
     assert_eq!(functions["SweepFunction"]["Events"]["Hourly"]["Properties"]["Schedule"], "rate(1 hour)");
+}
+
+#[test]
+fn each_function_rotates_its_own_members_only() {
+    for (stack, adopted) in [(least(), false), (most(), true)] {
+        let functions = stack.of_type("AWS::Serverless::Function");
+        let members = |function: &str| -> BTreeSet<String> {
+            variables(functions[function])["ALLOWED_FIELDS"].split(',').map(str::to_owned).collect()
+        };
+        let (token, key) = (members("AdminTokenFunction"), members("EncryptionKeyFunction"));
+        assert_eq!((token.len(), key.len()), if adopted { (2, 2) } else { (1, 1) });
+        assert_eq!(token.intersection(&key).count(), 0, "{token:?}, {key:?}");
+        let both: BTreeSet<String> = token.union(&key).cloned().collect();
+        assert_eq!((members("OperateFunction"), members("SweepFunction")), (both.clone(), both));
+        if adopted {
+            assert_eq!(members("ReencryptFunction"), key);
+        }
+    }
 }
 
 #[test]
@@ -387,7 +406,8 @@ fn secrets_and_keys_outlive_the_stack_and_say_whose_they_are() {
         if name == "KeyArchiveSecret" {
             continue;
         }
-        let allowed = &variables(stack.of_type("AWS::Serverless::Function")["AdminTokenFunction"])["ALLOWED_FIELDS"];
+        let function = if name == "AdminTokenSecret" { "AdminTokenFunction" } else { "EncryptionKeyFunction" };
+        let allowed = &variables(stack.of_type("AWS::Serverless::Function")[function])["ALLOWED_FIELDS"];
         assert!(allowed.split(',').any(|field| field == tags["rotation:field"]), "{name}");
     }
 }

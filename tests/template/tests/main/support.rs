@@ -11,12 +11,13 @@ pub(crate) const LEAST: [(&str, &str); 4] =
     [("Application", "shop"), ("Environment", "staging"), ("Owner", "platform"), ("CostCentre", "platform")];
 
 /// Everything that is optional.
-pub(crate) const MOST: [(&str, &str); 34] = [
+pub(crate) const MOST: [(&str, &str); 35] = [
     ("Application", "shop"),
     ("Environment", "production"),
     ("Owner", "platform"),
     ("CostCentre", "platform"),
-    ("AdoptedFields", "OTHER_TOKEN,OTHER_KEY"),
+    ("AdoptedTokenFields", "OTHER_TOKEN"),
+    ("AdoptedKeyFields", "OTHER_KEY"),
     ("Hold", "2026-12-24"),
     ("TokenEncoding", "base62"),
     ("TokenPrefix", "shop"),
