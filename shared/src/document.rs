@@ -13,6 +13,8 @@ use crate::secret::SecretText;
 /// The most bytes a value may have (Secrets Manager quotas, "Secret value size").
 pub const MAX_VALUE_BYTES: usize = 65_536;
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The name of a member of a JSON secret: 1 to 128 ASCII letters, digits, `_`, `-` and `.`, beginning with a letter or `_`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldName(String);
@@ -95,14 +97,15 @@ impl Document {
     pub fn parse(text: SecretText, field: Option<&FieldName>) -> Result<Self, RotationError> {
         let Some(field) = field else {
             // Also one that is broken, or begins with a byte order mark: replacing it would lose what stands beside the secret.
-            let begins = text.expose().trim_start_matches('\u{feff}').trim_start();
+            let begins = text.expose().trim_start_matches(BYTE_ORDER_MARK).trim_start();
             if begins.starts_with(['{', '[']) {
                 return Err(RotationError::FieldNotChosen);
             }
             return Self::whole(text);
         };
         let Some(members) = members(text.expose()) else {
-            let json = serde_json::from_str::<serde::de::IgnoredAny>(text.expose()).is_ok();
+            let value = text.expose().strip_prefix(BYTE_ORDER_MARK).unwrap_or(text.expose());
+            let json = serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok();
             let problem = if json { "JSON of another kind" } else { "not JSON" };
             return Err(RotationError::NotAnObject { field: field.to_string(), problem });
         };
@@ -302,7 +305,8 @@ pub(crate) fn members(text: &str) -> Option<Vec<Member>> {
         }
     }
 
-    let Members(raw) = serde_json::from_str(text).ok()?;
+    // Some editors begin a file with it; it stays.
+    let Members(raw) = serde_json::from_str(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)).ok()?;
     let position = |raw: &RawValue| {
         let start = raw.get().as_ptr().addr() - text.as_ptr().addr();
         start..start + raw.get().len()

@@ -124,27 +124,34 @@ impl<T: Target> EncryptionKey<T> {
         counted && !self.consumers.keyring_aware
     }
 
-    /// The ring that follows `ring`.
-    fn next(&self, subject: &Subject<'_>, ring: &Keyring, rng: &mut StdRng) -> Result<Keyring, RotationError> {
+    /// The ring that follows `ring`, which is that of `current`.
+    fn next(
+        &self,
+        subject: &Subject<'_>,
+        current: &Document,
+        ring: &Keyring,
+        rng: &mut StdRng,
+    ) -> Result<Keyring, RotationError> {
         let now = subject.now;
+        let mut new_key = |ring: &Keyring| new_key(subject, current, ring, rng);
         let next = match (promotion_of(subject.policy, ring), ring.staged()) {
             (Promotion::Immediate, staged) => {
-                let primary = new_key(ring, now, rng);
+                let primary = new_key(ring)?;
                 let next = ring.clone().unstage().replace_primary(primary, now)?;
                 match staged {
                     None => next,
                     Some(_) => {
-                        let staged = new_key(&next, now, rng);
+                        let staged = new_key(&next)?;
                         next.stage(staged)?
                     }
                 }
             }
-            (Promotion::Staged, None) => ring.clone().stage(new_key(ring, now, rng))?,
+            (Promotion::Staged, None) => ring.clone().stage(new_key(ring)?)?,
             (Promotion::Staged, Some(staged)) if staged.dates().compromised.is_some() => {
-                ring.clone().unstage().stage(new_key(ring, now, rng))?
+                ring.clone().unstage().stage(new_key(ring)?)?
             }
             (Promotion::Staged, Some(staged)) => match staged.dates().created {
-                _ if self.asks_every_instance() => promote(ring, now, rng)?,
+                _ if self.asks_every_instance() => promote(ring, now, &mut new_key)?,
                 // Somebody put it there by hand: its age is not known.
                 None => ring.clone().date_staged(now),
                 Some(created) => {
@@ -155,7 +162,7 @@ impl<T: Target> EncryptionKey<T> {
                         let name = subject.name.to_owned();
                         return Err(RotationError::StagedTooYoung { name, key: staged.id(), from });
                     }
-                    promote(ring, now, rng)?
+                    promote(ring, now, &mut new_key)?
                 }
             },
         };
@@ -196,15 +203,25 @@ fn needs_ring_readers(policy: &RotationPolicy, old: &Keyring, new: &Keyring) -> 
     old.primary().id() != new.primary().id() || became_list
 }
 
-fn promote(ring: &Keyring, now: SystemTime, rng: &mut StdRng) -> Result<Keyring, RotationError> {
+fn promote(
+    ring: &Keyring,
+    now: SystemTime,
+    new_key: &mut impl FnMut(&Keyring) -> Result<Key, RotationError>,
+) -> Result<Keyring, RotationError> {
     let next = ring.clone().promote(now)?;
-    let staged = new_key(&next, now, rng);
+    let staged = new_key(&next)?;
     Ok(next.stage(staged)?)
 }
 
-/// A key whose id no other key of the ring has.
-fn new_key(ring: &Keyring, now: SystemTime, rng: &mut StdRng) -> Key {
-    key_without(now, rng, |id| ring.get(id).is_some())
+/// A key whose id no other key of the ring has, and which readers of the value `current` can read.
+fn new_key(subject: &Subject<'_>, current: &Document, ring: &Keyring, rng: &mut StdRng) -> Result<Key, RotationError> {
+    let wire = subject.policy.key_format.wire();
+    loop {
+        let key = key_without(subject.now, rng, |id| ring.get(id).is_some());
+        if wire.fits(current, &key)? {
+            return Ok(key);
+        }
+    }
 }
 
 /// A key whose id is not `taken`, nor 0, which Tink takes for no id.
@@ -347,20 +364,20 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
         let primary = key_without(now, rng, |_| false);
         let text = wire.first(&primary);
         let Some(field) = &policy.field else { return wire.document(text, None) };
-        let ring = Keyring::new(primary.promoted_at(now))?;
+        let (value, ring) = (Document::first(&text, Some(field))?, Keyring::new(primary.promoted_at(now))?);
         let ring = match policy.promotion {
             Promotion::Immediate => ring,
             Promotion::Staged => {
-                let staged = new_key(&ring, now, rng);
+                let staged = new_key(subject, &value, &ring, rng)?;
                 ring.stage(staged)?
             }
         };
-        wire.write(&Document::first(&text, Some(field))?, &ring)
+        wire.write(&value, &ring)
     }
 
     fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
         check_policy(subject.policy)?;
-        let next = self.next(subject, &parse(subject, current)?, rng)?;
+        let next = self.next(subject, current, &parse(subject, current)?, rng)?;
         subject.policy.key_format.wire().write(current, &next)
     }
 

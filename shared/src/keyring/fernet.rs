@@ -1,5 +1,8 @@
 //! `fernet`: Fernet keys, comma-separated, the primary first: what Python's `MultiFernet` and Airflow's `FERNET_KEY` take.
 //!
+//! Keys in the standard alphabet, which `MultiFernet` takes too, and white space after the commas are read and stay; new keys are
+//! written as the first one is.
+//!
 //! A list cannot say which key is staged: in a JSON secret `NAME_RING` beside it does; keys that it does not list are
 //! secondary. The format of tokens is that of the [Fernet specification](https://github.com/fernet/spec/blob/master/Spec.md).
 
@@ -18,13 +21,11 @@ use zeroize::Zeroizing;
 
 use super::format::{StagedKey, assemble};
 use super::states::ring_member;
-use super::text::{decode_list, decode_with, list};
-use super::{Cipher, Ciphers, Key, KeyMaterial, Keyring, KeyringError, Place, States, WireFormat};
+use super::text::{self, Accepted, Style, read_list};
+use super::{Cipher, Ciphers, Key, KeyMaterial, Keyring, KeyringError, States, WireFormat};
 use crate::document::{Document, FieldName};
 use crate::error::RotationError;
 use crate::secret::SecretText;
-
-const EXPECTED: &str = "a Fernet key: 32 bytes in base64url with padding, 44 characters";
 
 /// The format.
 #[derive(Clone, Copy, Debug)]
@@ -36,23 +37,29 @@ impl WireFormat for Fernet {
     }
 
     fn parse(&self, document: &Document) -> Result<Keyring, RotationError> {
-        let mut keys = decode_list(&document.secret()?, document.field(), decode)?.into_iter();
+        let mut keys =
+            read_list(&document.secret()?, document.field(), Accepted::Fernet)?.into_iter().map(|key| key.key);
         // A list has at least one item.
         let primary = keys.next().ok_or(RotationError::EmptyValue)?;
         Ok(assemble(primary, StagedKey::Listed, keys, States::read(document)?.as_ref())?)
     }
 
     fn write(&self, document: &Document, ring: &Keyring) -> Result<Document, RotationError> {
+        let style = style(document)?;
         let states = States::read(document)?;
         if states.is_none() && ring.staged().is_some() {
             return Err(KeyringError::NoPlaceForStaged.into());
         }
         let document = states.map_or_else(|| Ok(document.clone()), |states| states.write(document, ring))?;
-        document.with_secret(&list(ring.keys().map(|(_, key)| key), encode))
+        document.with_secret(&style.list(ring.keys().map(|(_, key)| key)))
     }
 
     fn first(&self, primary: &Key) -> SecretText {
-        encode(primary)
+        text::first(primary, Accepted::Fernet)
+    }
+
+    fn fits(&self, document: &Document, key: &Key) -> Result<bool, RotationError> {
+        Ok(style(document)?.fits(key))
     }
 
     fn ciphers(&self, document: &Document) -> Result<Ciphers, RotationError> {
@@ -62,12 +69,9 @@ impl WireFormat for Fernet {
     }
 }
 
-fn encode(key: &Key) -> SecretText {
-    SecretText::new(URL_SAFE.encode(key.material().expose()))
-}
-
-fn decode(text: &str, place: &dyn Fn() -> Place) -> Result<Key, KeyringError> {
-    decode_with(&URL_SAFE, text, EXPECTED, place)
+fn style(document: &Document) -> Result<Style, RotationError> {
+    let list = document.secret()?;
+    Ok(Style::of(&read_list(&list, document.field(), Accepted::Fernet)?, Some(&list), Accepted::Fernet))
 }
 
 const VERSION: u8 = 0x80;

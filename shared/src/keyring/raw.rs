@@ -1,4 +1,8 @@
-//! `raw`: keys in base64 (RFC 4648 §4, with padding), one member per state beside the other members of a JSON secret.
+//! `raw`: keys as text, one member per state beside the other members of a JSON secret.
+//!
+//! A key is written in base64 (RFC 4648 §4 or §5, with padding or without), with Laravel's prefix `base64:` or without, or in
+//! hexadecimal digits. What stands in the value stays as it is; new keys are written as the primary one is. Where no key shows
+//! which alphabet of base64 that is, a new key has to do without the characters in which they differ ([`WireFormat::fits`]).
 //!
 //! | member | holds |
 //! | --- | --- |
@@ -10,19 +14,14 @@
 //! A secret that has only `NAME` is a ring of one key. In a text secret the keys stand comma-separated, the primary first.
 //! Where a key stands is its state, whatever `NAME_RING` says: that is where the application takes it from.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::format::{StagedKey, assemble};
 use super::gcm::AesGcm;
 use super::states::ring_member;
-use super::text::{at, decode_list, decode_with, list};
-use super::{Cipher, Ciphers, Key, Keyring, KeyringError, Place, States, WireFormat};
+use super::text::{self, Accepted, Style, Written, at, read, read_list};
+use super::{Cipher, Ciphers, Key, Keyring, KeyringError, States, WireFormat};
 use crate::document::{Document, FieldName};
 use crate::error::RotationError;
 use crate::secret::SecretText;
-
-const EXPECTED: &str = "32 bytes in base64 with padding, 44 characters (openssl rand -base64 32)";
 
 /// The format.
 #[derive(Clone, Copy, Debug)]
@@ -42,31 +41,21 @@ impl WireFormat for Raw {
     }
 
     fn parse(&self, document: &Document) -> Result<Keyring, RotationError> {
-        let Some(field) = document.field() else {
-            let mut keys = decode_list(&document.secret()?, None, decode)?.into_iter();
-            // A list has at least one item.
-            let primary = keys.next().ok_or(RotationError::EmptyValue)?;
-            return Ok(assemble(primary, StagedKey::InPlace(None), keys, None)?);
-        };
-        let primary = decode(document.secret()?.expose(), &|| at(Some(field), 1))?;
-        let staged = match document.member(&staged_member(field))? {
-            None => None,
-            Some(text) => Some(decode(text.expose(), &|| at(Some(&staged_member(field)), 1))?),
-        };
-        let previous = match document.member(&previous_member(field))? {
-            None => vec![],
-            Some(list) => decode_list(&list, Some(&previous_member(field)), decode)?,
-        };
-        Ok(assemble(primary, StagedKey::InPlace(staged), previous, States::read(document)?.as_ref())?)
+        let Texts { mut primary, staged, previous } = Texts::read(document)?;
+        let key = |written: Written| written.key;
+        // A list has at least one item.
+        let others = primary.split_off(1).into_iter().chain(previous).map(key);
+        let primary = primary.pop().map(key).ok_or(RotationError::EmptyValue)?;
+        Ok(assemble(primary, StagedKey::InPlace(staged.map(key)), others, States::read(document)?.as_ref())?)
     }
 
     fn write(&self, document: &Document, ring: &Keyring) -> Result<Document, RotationError> {
+        let style = Texts::read(document)?.style(document)?;
         let Some(field) = document.field() else {
             if ring.staged().is_some() {
                 return Err(KeyringError::NoPlaceForStaged.into());
             }
-            let keys = ring.keys().map(|(_, key)| key);
-            return document.with_secret(&list(keys, encode));
+            return document.with_secret(&style.list(ring.keys().map(|(_, key)| key)));
         };
         let (staged, previous) = (staged_member(field), previous_member(field));
         // A new member follows NAME, so the last one is added first.
@@ -74,17 +63,21 @@ impl WireFormat for Raw {
         let document = states.map_or_else(|| Ok(document.clone()), |states| states.write(document, ring))?;
         let document = match ring.secondary() {
             [] => document.without_member(&previous)?,
-            keys => document.with_member(&previous, &list(keys, encode))?,
+            keys => document.with_member(&previous, &style.list(keys))?,
         };
         let document = match ring.staged() {
             None => document.without_member(&staged)?,
-            Some(key) => document.with_member(&staged, &encode(key))?,
+            Some(key) => document.with_member(&staged, &style.text(key))?,
         };
-        document.with_secret(&encode(ring.primary()))
+        document.with_secret(&style.text(ring.primary()))
     }
 
     fn first(&self, primary: &Key) -> SecretText {
-        encode(primary)
+        text::first(primary, Accepted::Raw)
+    }
+
+    fn fits(&self, document: &Document, key: &Key) -> Result<bool, RotationError> {
+        Ok(Texts::read(document)?.style(document)?.fits(key))
     }
 
     fn ciphers(&self, document: &Document) -> Result<Ciphers, RotationError> {
@@ -94,10 +87,34 @@ impl WireFormat for Raw {
     }
 }
 
-fn encode(key: &Key) -> SecretText {
-    SecretText::new(STANDARD.encode(key.material().expose()))
+/// The keys of a value as they stand in it.
+struct Texts {
+    /// That of `NAME`, or all of a text secret.
+    primary: Vec<Written>,
+    staged: Option<Written>,
+    previous: Vec<Written>,
 }
 
-fn decode(text: &str, place: &dyn Fn() -> Place) -> Result<Key, KeyringError> {
-    decode_with(&STANDARD, text, EXPECTED, place)
+impl Texts {
+    fn read(document: &Document) -> Result<Self, RotationError> {
+        let text = document.secret()?;
+        let Some(field) = document.field() else {
+            return Ok(Self { primary: read_list(&text, None, Accepted::Raw)?, staged: None, previous: vec![] });
+        };
+        let one = |member: &FieldName, text: &SecretText| read(text.expose(), &|| at(Some(member), 1), Accepted::Raw);
+        let (staged, previous) = (staged_member(field), previous_member(field));
+        let primary = vec![one(field, &text)?];
+        let staged = document.member(&staged)?.map(|text| one(&staged, &text)).transpose()?;
+        let listed = document.member(&previous)?.map(|list| read_list(&list, Some(&previous), Accepted::Raw));
+        Ok(Self { primary, staged, previous: listed.transpose()?.unwrap_or_default() })
+    }
+
+    fn style(&self, document: &Document) -> Result<Style, RotationError> {
+        let list = match document.field() {
+            None => Some(document.text().clone()),
+            Some(field) => document.member(&previous_member(field))?,
+        };
+        let keys = self.primary.iter().chain(&self.staged).chain(&self.previous);
+        Ok(Style::of(keys, list.as_ref(), Accepted::Raw))
+    }
 }

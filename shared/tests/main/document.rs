@@ -473,6 +473,20 @@ fn the_first_value_is_the_text_or_an_object_of_one_member() {
 }
 
 #[test]
+fn a_byte_order_mark_before_json_is_kept() {
+    for json in [r#"{"ADMIN_TOKEN":"old","x":1}"#, " { \"a\" : 1,\r\n \"ADMIN_TOKEN\" : \"old\" }\r\n"] {
+        let document = parse(&format!("\u{feff}{json}")).unwrap();
+        assert_eq!(document.secret().unwrap(), secret("old"));
+        let rotated = document.with_secret(&secret("new")).unwrap();
+        assert_eq!(text(&rotated), format!("\u{feff}{}", json.replace("old", "new")));
+        let member = field("ADMIN_TOKEN_PREVIOUS");
+        let more = rotated.with_member(&member, &secret("old")).unwrap();
+        assert!(text(&more).starts_with('\u{feff}') && is_json(text(&more).trim_start_matches('\u{feff}')));
+        assert_eq!(text(&more.without_member(&member).unwrap()), text(&rotated));
+    }
+}
+
+#[test]
 fn a_value_that_cannot_be_rotated_is_refused_by_name_and_never_shown() {
     let missing = RotationError::FieldMissing { field: FIELD.to_owned() };
     let repeated = RotationError::FieldRepeated { field: FIELD.to_owned() };
@@ -508,7 +522,8 @@ fn a_value_that_cannot_be_rotated_is_refused_by_name_and_never_shown() {
         (format!("{{\"ADMIN_TOKEN\":\"{CANARY}\n\"}}"), not_object("not JSON")),
         (format!(r#"{{"ADMIN_TOKEN":"{CANARY}","n":01}}"#), not_object("not JSON")),
         (format!(r#"{{"ADMIN_TOKEN":"{CANARY}","n":NaN}}"#), not_object("not JSON")),
-        (format!("\u{feff}{{\"ADMIN_TOKEN\":\"{CANARY}\"}}"), not_object("not JSON")),
+        (format!("\u{feff}[\"{CANARY}\"]"), not_object("JSON of another kind")),
+        (format!("\u{feff}\u{feff}{{\"ADMIN_TOKEN\":\"{CANARY}\"}}"), not_object("not JSON")),
         (format!("// {CANARY}\n{{\"ADMIN_TOKEN\":\"x\"}}"), not_object("not JSON")),
     ] {
         let error = parse(&value).unwrap_err();

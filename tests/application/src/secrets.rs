@@ -244,7 +244,10 @@ pub(crate) struct Members<'a>(BTreeMap<String, &'a RawValue>);
 
 impl<'a> Members<'a> {
     pub(crate) fn parse(value: &'a str) -> Result<Self, Unusable> {
-        serde_json::from_str(value).map(Self).map_err(|_| Unusable::NotAnObject)
+        // Some editors begin a file with a byte order mark.
+        serde_json::from_str(value.strip_prefix('\u{feff}').unwrap_or(value))
+            .map(Self)
+            .map_err(|_| Unusable::NotAnObject)
     }
 
     /// The text in a member.

@@ -27,8 +27,9 @@ const HMAC_BYTES: usize = 32;
 pub(super) fn keys(list: &str) -> Result<Vec<Key>, Unusable> {
     list.split(',')
         .map(|text| {
-            let bytes = Zeroizing::new(URL_SAFE.decode(text.trim_ascii()).map_err(|_| Unusable::NotAKey)?);
-            let material = KeyMaterial::new(&bytes).ok_or(Unusable::NotAKey)?;
+            // Python's MultiFernet takes both alphabets.
+            let bytes = super::raw::base64(text.trim_ascii());
+            let material = bytes.and_then(|bytes| KeyMaterial::new(&bytes)).ok_or(Unusable::NotAKey)?;
             Ok(Key::new(material, Cipher::Fernet))
         })
         .collect()
