@@ -22,7 +22,7 @@ use aws_sdk_secretsmanager::config::{
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::get_secret_value::builders::GetSecretValueFluentBuilder;
 use aws_sdk_secretsmanager::primitives::DateTime;
-use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry, Tag};
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, RotationRulesType, SecretListEntry, Tag};
 use aws_smithy_http_client::tls;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -35,6 +35,7 @@ use crate::deadline::Deadline;
 use crate::environment::{Environment, invalid};
 use crate::error::{RotationError, innermost};
 use crate::event::{RotationToken, VersionId};
+use crate::schedule::RotationRules;
 use crate::secret::SecretText;
 use crate::store::{
     Described, ListFilter, OperationStore, Page, Put, SecretStore, StoreError, StoreErrorKind, VersionAge, VersionValue,
@@ -348,6 +349,15 @@ fn versions(stages: Option<HashMap<String, Vec<String>>>) -> Versions {
     let versions = stages.into_iter().flatten();
     let stages = |stages: Vec<String>| stages.iter().map(|stage| Stage::from(stage.as_str())).collect();
     versions.map(|(id, names)| (VersionId::new(id), stages(names))).collect()
+fn rotation_rules(rules: Option<RotationRulesType>) -> RotationRules {
+    let rules = rules.map(|rules| RotationRules {
+        days: rules.automatically_after_days,
+        expression: rules.schedule_expression,
+        window: rules.duration,
+    });
+    rules.unwrap_or_default()
+}
+
 }
 
 impl SecretStore for SecretsManager<'_> {
@@ -381,6 +391,7 @@ impl SecretStore for SecretsManager<'_> {
         match self.read(call).await {
             Err(error) if error.kind == StoreErrorKind::SecretNotFound => Ok(None),
             result => result.map(Some),
+            rotation_rules: rotation_rules(secret.rotation_rules),
         }
     }
 
@@ -490,6 +501,7 @@ impl OperationStore for SecretsManager<'_> {
 }
 
 impl Clients {
+                rotation_rules: rotation_rules(secret.rotation_rules),
     /// Whether CloudWatch answers: it is sent a request without data, which it refuses, allowed or not. Bound it with
     /// [`Deadline::bound`].
     ///

@@ -95,6 +95,14 @@ pub trait SecretKind: Sync {
         Document::parse(text, policy.field.as_ref())
     }
 
+    /// Whether the kind keeps its promises where the schedule may rotate again after `period`.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidPolicy`].
+    fn check_period(&self, _: &RotationPolicy, _period: Duration) -> Result<(), RotationError> {
+        Ok(())
+    }
+
     /// The first value of a secret that has none.
     ///
     /// # Errors

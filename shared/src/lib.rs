@@ -89,6 +89,7 @@ pub mod marked_ring;
 pub mod policy;
 pub mod protocol;
 pub mod rows;
+pub mod schedule;
 pub mod secret;
 pub mod store;
 pub mod target;

@@ -97,6 +97,23 @@ pub struct RotationPolicy {
     pub promotion: Promotion,
 }
 
+impl RotationPolicy {
+    /// Whether every previous token is accepted for the overlap, when the schedule may rotate again after `period`.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidPolicy`].
+    pub fn check_overlap_fits(&self, period: Duration) -> Result<(), RotationError> {
+        if self.overlap <= period {
+            return Ok(());
+        }
+        let [overlap, period] = [self.overlap, period].map(humantime::format_duration);
+        let problem = format!(
+            "is {overlap}, and the schedule may rotate again after {period} (its period less the rotation window), which ends it early: rotate less often (aws secretsmanager rotate-secret --no-rotate-immediately --rotation-rules …), or choose a shorter overlap"
+        );
+        Err(RotationError::InvalidPolicy { setting: OVERLAP.to_string(), problem })
+    }
+}
+
 /// What the stack fixes for all its secrets: its own choices, and the bounds for those of the tags.
 #[derive(Clone, Debug)]
 pub struct StackPolicy {

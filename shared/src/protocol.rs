@@ -366,6 +366,9 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             self.kind.test(&subject, values, Phase::BeforePromotion, rotation.deadline, rng).await?;
             return Ok(Outcome::Tested);
         }
+        if let Some(period) = rotation.secret.rotation_rules.shortest_rate() {
+            self.kind.check_period(&rotation.policy, period)?;
+        }
         if let Some(id) = rotation.admitted.current() {
             let current = match old {
                 Some(old) => old,

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use crate::error::RotationError;
 use crate::event::{RotationToken, VersionId};
+use crate::schedule::RotationRules;
 use crate::secret::SecretText;
 use crate::versions::{MAX_STAGES, Stage, Versions};
 
@@ -32,6 +33,8 @@ pub struct Described {
     pub last_changed: Option<SystemTime>,
     /// The ARN of the rotation function.
     pub rotation_function: Option<String>,
+    /// The schedule; empty when there is none.
+    pub rotation_rules: RotationRules,
     /// The service's own clock at its answer: the only clock that a rotation reads, so that the times that it
     /// writes and compares come from the same one as the service's.
     pub as_of: SystemTime,

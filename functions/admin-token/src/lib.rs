@@ -133,6 +133,10 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         Document::parse(text, field)
     }
 
+    fn check_period(&self, policy: &RotationPolicy, period: Duration) -> Result<(), RotationError> {
+        policy.check_overlap_fits(period)
+    }
+
     fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
         Document::first(&subject.policy.token.generate(rng), subject.policy.field.as_ref())
     }

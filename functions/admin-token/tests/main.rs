@@ -16,6 +16,7 @@ use rotation::event::{RotationEvent, RotationToken, Step, VersionId};
 use rotation::kind::{Phase, SecretKind, Subject, Values};
 use rotation::policy::{RotationPolicy, StackPolicy, TOKEN_SETTINGS};
 use rotation::protocol::{Outcome, Rotator};
+use rotation::schedule::RotationRules;
 use rotation::secret::SecretText;
 use rotation::store::{Described, Put, SecretStore, StoreError, VersionValue};
 use rotation::target::{Answer, Operation, Target, TargetSettings, Verdict};
@@ -308,6 +309,7 @@ struct Store {
     versions: Versions,
     current: String,
     pending: Option<String>,
+    rules: RotationRules,
     moves: Mutex<Vec<Move>>,
 }
 
@@ -324,6 +326,7 @@ impl SecretStore for Store {
             next_rotation: None,
             last_changed: None,
             rotation_function: None,
+            rotation_rules: self.rules.clone(),
             as_of: now(),
         })
     }
@@ -381,6 +384,7 @@ async fn an_edit_of_any_other_member_during_a_rotation_is_never_overwritten() {
             versions: versions(),
             current: current.to_owned(),
             pending: Some(pending.clone()),
+            rules: RotationRules::default(),
             moves: Mutex::default(),
         };
         let rotator = Rotator { kind: &kind(), store: &store, stack: &stack };
@@ -447,6 +451,7 @@ async fn a_retry_that_finds_a_rollback_half_done_finishes_it_and_tells_the_appli
         .collect(),
         current: "old".to_owned(),
         pending: Some("new".to_owned()),
+        rules: RotationRules::default(),
         moves: Mutex::default(),
     };
     let event = RotationEvent {
@@ -471,6 +476,7 @@ async fn a_pending_value_that_rotates_nothing_is_given_up() {
         versions: versions(),
         current: "the same".to_owned(),
         pending: Some("the same".to_owned()),
+        rules: RotationRules::default(),
         moves: Mutex::default(),
     };
     let event = RotationEvent {
@@ -670,6 +676,7 @@ async fn step_on(value: &str, step: Step, pending: Option<&str>) -> (Result<Outc
         versions: versions(),
         current: value.to_owned(),
         pending: pending.map(str::to_owned),
+        rules: RotationRules::default(),
         moves: Mutex::default(),
     };
     let event = RotationEvent { step, secret_id: NAME.to_owned(), version: version("new"), rotation_token: None };
@@ -720,4 +727,47 @@ async fn a_token_that_looks_like_one_key_is_rotated() {
             "{value}"
         );
     }
+}
+
+fn rules(days: Option<i64>, expression: Option<&str>, window: Option<&str>) -> RotationRules {
+    RotationRules { days, expression: expression.map(str::to_owned), window: window.map(str::to_owned) }
+}
+
+/// testSecret alone, on a temporary version without a value.
+async fn test_of_the_configuration(overlap: &str, rules: RotationRules) -> Result<Outcome, RotationError> {
+    let store =
+        Store { versions: versions(), current: "old".to_owned(), pending: None, rules, moves: Mutex::default() };
+    let step = Step::TestSecret;
+    let event = RotationEvent { step, secret_id: NAME.to_owned(), version: version("new"), rotation_token: None };
+    let (kind, stack) = (kind(), stack(&[("ROTATION_OVERLAP", overlap)]));
+    let rotator = Rotator { kind: &kind, store: &store, stack: &stack };
+    let result = rotator.perform(&event, Deadline::after(60 * SECOND), &mut StdRng::seed_from_u64(2)).await;
+    result.map(|report| report.outcome)
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_schedule_ends_an_overlap_before_its_time() {
+    for (overlap, too_often, often_enough) in [
+        ("24h", rules(None, Some("rate(4 hours)"), None), rules(None, Some("rate(25 hours)"), None)),
+        ("24h", rules(None, Some("rate(24 hours)"), None), rules(None, Some("rate(2 days)"), None)),
+        ("24h", rules(None, Some("rate(1 day)"), Some("1h")), rules(None, Some("rate(2 days)"), Some("24h"))),
+        ("23h", rules(None, Some("rate(1 day)"), Some("2h")), rules(None, Some("rate(1 day)"), Some("1h"))),
+        ("3d", rules(Some(3), None, None), rules(Some(4), None, None)),
+        // DescribeSecret tells both of one rate.
+        ("3d", rules(Some(3), Some("rate(3 days)"), None), rules(Some(4), Some("rate(4 days)"), None)),
+        ("30d", rules(None, Some("rate( 30 days )"), Some("3h")), rules(None, Some("rate(90 days)"), None)),
+    ] {
+        let error = test_of_the_configuration(overlap, too_often.clone()).await.unwrap_err();
+        assert_eq!(error.name(), "InvalidPolicy", "{overlap} {too_often:?}");
+        let told = error.to_string();
+        assert!(told.contains("rotation:overlap") && told.contains("rotation-rules"), "what to do: {told}");
+        let result = test_of_the_configuration(overlap, often_enough.clone()).await;
+        assert_eq!(result, Ok(Outcome::ConfigurationTested), "{overlap} {often_enough:?}");
+    }
+    for rules in [rules(None, None, None), rules(None, Some("cron(0 8 1 * ? *)"), None)] {
+        assert_eq!(test_of_the_configuration("30d", rules).await, Ok(Outcome::ConfigurationTested));
+    }
+    let often = rules(None, Some("rate(4 hours)"), None);
+    assert_eq!(test_of_the_configuration("3h", often.clone()).await, Ok(Outcome::ConfigurationTested));
+    assert_eq!(test_of_the_configuration("0s", often).await, Ok(Outcome::ConfigurationTested));
 }

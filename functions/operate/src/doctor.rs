@@ -112,6 +112,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 ),
             },
         }
+        self.check_period(&mut findings, secret);
         match self.see(secret.clone()).await {
             Err(error) => findings.bad("value", error.to_string(), repair_of(&error, name)),
             Ok(seen) => {
@@ -179,6 +180,16 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             (Ok(_), Some(marked)) => {
                 findings.good("ring", format!("every key of version {marked}, the last complete one, is there"))
             }
+        }
+    }
+
+    /// Whether the schedule leaves the time that the kind promises. Whoever held a token would lose it early.
+    fn check_period(&self, findings: &mut Findings, secret: &Described) {
+        let Ok(policy) = self.stack.for_secret(&secret.tags, secret.as_of) else { return };
+        let Some(period) = secret.rotation_rules.shortest_period() else { return };
+        match self.kind.check_period(&policy, period) {
+            Ok(()) => findings.good("period", "the schedule leaves the time that the policy promises"),
+            Err(error) => findings.bad("period", error.to_string(), "see the message"),
         }
     }
 

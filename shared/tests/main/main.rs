@@ -13,6 +13,7 @@ mod keys;
 mod operations;
 mod policy;
 mod rows;
+mod schedule;
 mod target;
 mod target_http;
 mod token;

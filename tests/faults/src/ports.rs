@@ -8,6 +8,7 @@ use operate::secret::Mark;
 use rotation::deadline::Deadline;
 use rotation::event::{RotationToken, VersionId};
 use rotation::marked_ring;
+use rotation::schedule::RotationRules;
 use rotation::secret::SecretText;
 use rotation::store::{
     Described, ListFilter, OperationStore, Page, Put, SecretStore, StoreError, StoreErrorKind, VersionAge, VersionValue,
@@ -141,6 +142,7 @@ impl<M: Model> SecretStore for Store<M> {
                 last_rotated: world.last_rotated(&seen),
                 next_rotation: None,
                 last_changed: Some(last_changed),
+                rotation_rules: RotationRules::default(),
                 rotation_function: None,
                 as_of: UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs()),
             })

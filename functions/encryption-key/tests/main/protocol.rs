@@ -9,6 +9,7 @@ use rotation::event::{RotationEvent, RotationToken};
 use rotation::kind::SecretKind as _;
 use rotation::marked_ring;
 use rotation::protocol::{Outcome, Promotion, Rotator};
+use rotation::schedule::RotationRules;
 use rotation::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
 use rotation::versions::Versions;
 
@@ -167,6 +168,7 @@ impl SecretStore for Store {
                 next_rotation: None,
                 last_changed: None,
                 rotation_function: None,
+                rotation_rules: RotationRules::default(),
                 as_of: state.now,
             })
         })

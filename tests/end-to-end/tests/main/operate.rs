@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use application::KeyFormat;
-use end_to_end::{ADMIN_TOKEN, OPERATE, Plan, SECRET, Scene};
-use sandbox::StepError;
+use end_to_end::{ADMIN_TOKEN, KEY_FIELD, OPERATE, Plan, SECRET, Scene};
+use sandbox::{RotationOutcome, StepError};
 use serde_json::{Value, json};
 
 use crate::archive::with_archive;
@@ -131,6 +131,43 @@ async fn doctor_finds_what_is_wrong_and_names_the_command_that_repairs_it() {
     let value = json_secret("a-token-that-nobody-told-the-application-of-0123456789");
     scene.client.put_secret_value().secret_id(SECRET).secret_string(value).send().await.unwrap();
     broken(&done(&scene, "doctor").await, "target");
+}
+
+/// Rotated twice by its own function, and then pointed at the other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyring_stays_whole_under_the_token_function() {
+    let [one, two, three] = [1, 2, 3].map(|number| bare_key(KeyFormat::Raw, number));
+    let ring = format!(r#"{{"{KEY_FIELD}":"{one}","{KEY_FIELD}_STAGED":"{two}","{KEY_FIELD}_PREVIOUS":"{three}"}}"#);
+    let plan = Plan { field: Some(KEY_FIELD), value: Some(ring.clone()), ..text_plan() };
+    let scene = with_operator(once(no_target(plan))).await;
+    let error = fail_to_rotate(&scene).await;
+    assert_eq!(error.error_type, "WrongKind", "{error:?}");
+    for action in ["rollback", "revoke", "verify"] {
+        assert_eq!(refused(&scene, action).await.error_type, "WrongKind", "{action}");
+    }
+    assert_eq!(done(&scene, "doctor").await["healthy"], false);
+    assert_eq!(scene.value("AWSCURRENT").await.unwrap(), Some(ring));
+    assert_eq!(scene.value("AWSPENDING").await.unwrap(), None, "nothing is left that blocks what comes next");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_a_schedule_that_ends_overlaps_early() {
+    let scene = with_operator(json_plan()).await;
+    rotate(&scene).await;
+    for (schedule, ok) in [("rate(4 hours)", false), ("cron(0 8,20 * * ? *)", false), ("rate(10 days)", true)] {
+        let rules = rules(schedule);
+        let rotate = scene.client.rotate_secret().secret_id(SECRET).rotation_rules(rules).rotate_immediately(false);
+        rotate.send().await.unwrap();
+        let tested = scene.sandbox.wait_for_rotation(SECRET, end_to_end::ROTATION_TIMEOUT).await.unwrap();
+        // The test of the configuration reads rates; the calendar of a cron expression is doctor's.
+        let refused = matches!(&tested, RotationOutcome::Failed { error, .. } if error.error_type == "InvalidPolicy");
+        assert_eq!(refused, schedule == "rate(4 hours)", "{tested:?}");
+        let answer = done(&scene, "doctor").await;
+        let findings = answer["findings"].as_array().unwrap();
+        let finding = findings.iter().find(|finding| finding["check"] == "period").unwrap();
+        assert_eq!(finding["ok"], ok, "{schedule}: {finding}");
+        assert!(ok || finding["detail"].as_str().unwrap().contains("rotation:overlap"), "{finding}");
+    }
 }
 
 /// A text keyring cannot be staged, though each setting alone is usable.
