@@ -66,16 +66,17 @@ pub struct Clients {
 impl Clients {
     /// Makes the clients from `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, which
     /// Lambda sets, and the overrides `AWS_ENDPOINT_URL_SECRETS_MANAGER`, `AWS_ENDPOINT_URL_CLOUDWATCH`,
-    /// `AWS_ENDPOINT_URL` and `AWS_USE_FIPS_ENDPOINT`. Nothing is sent.
+    /// `AWS_ENDPOINT_URL` and `AWS_USE_FIPS_ENDPOINT`. Nothing is sent. `machine` tells the time of this machine, which is
+    /// taken for the service's where an answer has none.
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
-    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+    pub fn from_environment(environment: &Environment, machine: fn() -> SystemTime) -> Result<Self, RotationError> {
         let common = Common::from_environment(environment)?;
         let secrets_manager = common.config(environment, "AWS_ENDPOINT_URL_SECRETS_MANAGER")?;
         let cloudwatch = common.config(environment, "AWS_ENDPOINT_URL_CLOUDWATCH")?;
         let endpoint = secrets_manager.endpoint_url().map(str::to_owned);
-        let clock = ServiceClock::default();
+        let clock = ServiceClock { answered: Arc::default(), machine };
         let secrets_manager =
             aws_sdk_secretsmanager::config::Builder::from(&secrets_manager).interceptor(clock.clone()).build();
         Ok(Self {
@@ -173,12 +174,20 @@ fn endpoint(environment: &Environment, variable: &str) -> Result<Option<String>,
 }
 
 /// The time that the service stamped on its last answer (RFC 9110 §6.6.1, `Date`).
-#[derive(Clone, Debug, Default)]
-struct ServiceClock(Arc<Mutex<Option<SystemTime>>>);
+#[derive(Clone, Debug)]
+struct ServiceClock {
+    answered: Arc<Mutex<Option<SystemTime>>>,
+    machine: fn() -> SystemTime,
+}
 
 impl ServiceClock {
-    fn now(&self) -> Option<SystemTime> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The time of the answer that has just come; by this machine when it told none.
+    fn now(&self) -> SystemTime {
+        let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.unwrap_or_else(|| {
+            tracing::warn!("the answer of Secrets Manager has no usable header Date: going by this machine's clock");
+            (self.machine)()
+        })
     }
 }
 
@@ -195,9 +204,9 @@ impl Intercept for ServiceClock {
     ) -> Result<(), BoxError> {
         let date = context.response().headers().get("date");
         let date = date.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok());
-        if let Some(time) = date.and_then(|date| SystemTime::try_from(date).ok()) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(time);
-        }
+        // Also without one: the last answer may have been that of an earlier invocation.
+        let time = date.and_then(|date| SystemTime::try_from(date).ok());
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = time;
         Ok(())
     }
 }
@@ -340,15 +349,6 @@ fn time(date: Option<DateTime>) -> Option<SystemTime> {
     date.and_then(|date| SystemTime::try_from(date).ok())
 }
 
-fn tags(tags: Option<Vec<Tag>>) -> BTreeMap<String, String> {
-    let tags = tags.into_iter().flatten();
-    tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default()))).collect()
-}
-
-fn versions(stages: Option<HashMap<String, Vec<String>>>) -> Versions {
-    let versions = stages.into_iter().flatten();
-    let stages = |stages: Vec<String>| stages.iter().map(|stage| Stage::from(stage.as_str())).collect();
-    versions.map(|(id, names)| (VersionId::new(id), stages(names))).collect()
 fn rotation_rules(rules: Option<RotationRulesType>) -> RotationRules {
     let rules = rules.map(|rules| RotationRules {
         days: rules.automatically_after_days,
@@ -358,6 +358,15 @@ fn rotation_rules(rules: Option<RotationRulesType>) -> RotationRules {
     rules.unwrap_or_default()
 }
 
+fn tags(tags: Option<Vec<Tag>>) -> BTreeMap<String, String> {
+    let tags = tags.into_iter().flatten();
+    tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default()))).collect()
+}
+
+fn versions(stages: Option<HashMap<String, Vec<String>>>) -> Versions {
+    let versions = stages.into_iter().flatten();
+    let stages = |stages: Vec<String>| stages.iter().map(|stage| Stage::from(stage.as_str())).collect();
+    versions.map(|(id, names)| (VersionId::new(id), stages(names))).collect()
 }
 
 impl SecretStore for SecretsManager<'_> {
@@ -370,7 +379,7 @@ impl SecretStore for SecretsManager<'_> {
             kind: StoreErrorKind::Service,
             detail: Some(format!("{what} is missing")),
         };
-        let as_of = self.clients.clock.now().ok_or_else(|| incomplete("the header Date"))?;
+        let as_of = self.clients.clock.now();
         Ok(Described {
             name: secret.name.ok_or_else(|| incomplete("Name"))?,
             rotation_enabled: secret.rotation_enabled.unwrap_or(false),
@@ -382,6 +391,7 @@ impl SecretStore for SecretsManager<'_> {
             next_rotation: time(secret.next_rotation_date),
             last_changed: time(secret.last_changed_date),
             rotation_function: secret.rotation_lambda_arn,
+            rotation_rules: rotation_rules(secret.rotation_rules),
             as_of,
         })
     }
@@ -391,7 +401,6 @@ impl SecretStore for SecretsManager<'_> {
         match self.read(call).await {
             Err(error) if error.kind == StoreErrorKind::SecretNotFound => Ok(None),
             result => result.map(Some),
-            rotation_rules: rotation_rules(secret.rotation_rules),
         }
     }
 
@@ -479,7 +488,7 @@ impl OperationStore for SecretsManager<'_> {
             kind: StoreErrorKind::Service,
             detail: Some(format!("{what} is missing")),
         };
-        let as_of = self.clients.clock.now().ok_or_else(|| incomplete("the header Date"))?;
+        let as_of = self.clients.clock.now();
         let described = |secret: SecretListEntry| {
             Ok(Described {
                 name: secret.name.ok_or_else(|| incomplete("Name"))?,
@@ -492,6 +501,7 @@ impl OperationStore for SecretsManager<'_> {
                 next_rotation: time(secret.next_rotation_date),
                 last_changed: time(secret.last_changed_date),
                 rotation_function: secret.rotation_lambda_arn,
+                rotation_rules: rotation_rules(secret.rotation_rules),
                 as_of,
             })
         };
@@ -501,7 +511,6 @@ impl OperationStore for SecretsManager<'_> {
 }
 
 impl Clients {
-                rotation_rules: rotation_rules(secret.rotation_rules),
     /// Whether CloudWatch answers: it is sent a request without data, which it refuses, allowed or not. Bound it with
     /// [`Deadline::bound`].
     ///

@@ -44,7 +44,7 @@ impl Function {
     fn start(environment: &Environment) -> Self {
         Self {
             name: environment.get("AWS_LAMBDA_FUNCTION_NAME").unwrap_or("unnamed").to_owned(),
-            clients: Clients::from_environment(environment),
+            clients: Clients::from_environment(environment, machine_time),
         }
     }
 
@@ -204,10 +204,14 @@ async fn perform<K: SecretKind>(
 
 /// The time until `deadline_ms`, in milliseconds of Unix time. Some local runtimes send a deadline that is no such time.
 fn time_left(deadline_ms: u64) -> Duration {
-    #[expect(clippy::disallowed_methods, reason = "the deadline is in this machine's time")]
-    let now = SystemTime::now();
     let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(deadline_ms);
-    deadline.duration_since(now).unwrap_or(UNKNOWN_DEADLINE)
+    deadline.duration_since(machine_time()).unwrap_or(UNKNOWN_DEADLINE)
+}
+
+/// The time of this machine: the deadline is in it, and an answer of the service without a time is dated by it.
+fn machine_time() -> SystemTime {
+    #[expect(clippy::disallowed_methods, reason = "the machine's clock is read here only")]
+    SystemTime::now()
 }
 
 /// JSON lines on standard output, at the level of `AWS_LAMBDA_LOG_LEVEL`. That level is for this crate alone: other

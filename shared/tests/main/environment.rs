@@ -1,6 +1,6 @@
 //! A wrong configuration is found at start-up, and its error says which variable to change, and to what.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rotation::aws::Clients;
 use rotation::error::RotationError;
@@ -18,7 +18,7 @@ fn lambda() -> Vec<(&'static str, &'static str)> {
 }
 
 fn start(variables: &[(&str, &str)]) -> Result<Clients, RotationError> {
-    Clients::from_environment(&environment(&[&lambda()[..], variables].concat()))
+    Clients::from_environment(&environment(&[&lambda()[..], variables].concat()), || SystemTime::UNIX_EPOCH)
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn the_clients_need_region_and_credentials_and_say_which_is_missing() {
     assert!(start(&[]).is_ok());
     for missing in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
         let rest = lambda().into_iter().filter(|(name, _)| *name != missing).collect();
-        let error = Clients::from_environment(&rest).unwrap_err();
+        let error = Clients::from_environment(&rest, || SystemTime::UNIX_EPOCH).unwrap_err();
         assert_eq!(error.to_string(), format!("environment variable {missing}: is not set"));
         assert_no_canary(&error);
     }

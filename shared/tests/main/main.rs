@@ -14,6 +14,7 @@ mod operations;
 mod policy;
 mod rows;
 mod schedule;
+mod service_clock;
 mod target;
 mod target_http;
 mod token;
