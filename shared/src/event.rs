@@ -37,6 +37,17 @@ impl Step {
         }
     }
 
+    /// Whether an event that says `name` means this step. One page of the Secrets Manager User Guide writes `create_secret`.
+    fn is_called(self, name: &str) -> bool {
+        let other = match self {
+            Self::CreateSecret => "create_secret",
+            Self::SetSecret => "set_secret",
+            Self::TestSecret => "test_secret",
+            Self::FinishSecret => "finish_secret",
+        };
+        name == self.name() || name == other
+    }
+
     const ALL: [Self; 4] = [Self::CreateSecret, Self::SetSecret, Self::TestSecret, Self::FinishSecret];
 }
 
@@ -155,7 +166,7 @@ impl RotationEvent {
             )
         };
         let step = step.ok_or_else(|| missing("Step"))?;
-        let step = Step::ALL.into_iter().find(|known| known.name() == step).ok_or_else(|| {
+        let step = Step::ALL.into_iter().find(|known| known.is_called(&step)).ok_or_else(|| {
             invalid(
                 "Step",
                 format!(

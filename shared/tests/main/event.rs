@@ -45,6 +45,18 @@ fn the_fixture_of_aws_lambda_events_means_the_same_to_both_crates() {
 }
 
 #[test]
+fn both_spellings_of_a_step_in_the_documentation_are_read() {
+    for (name, step) in [
+        ("create_secret", Step::CreateSecret),
+        ("set_secret", Step::SetSecret),
+        ("test_secret", Step::TestSecret),
+        ("finish_secret", Step::FinishSecret),
+    ] {
+        assert_eq!(RotationEvent::parse(with("Step", json!(name))).map(|event| event.step), Ok(step));
+    }
+}
+
+#[test]
 fn the_four_steps_are_known_by_the_names_of_secrets_manager_and_no_other() {
     let steps = [
         ("createSecret", Step::CreateSecret),
@@ -57,7 +69,16 @@ fn the_four_steps_are_known_by_the_names_of_secrets_manager_and_no_other() {
         assert_eq!((step.name(), step.to_string().as_str()), (name, name));
         assert_eq!(serde_json::to_value(step).unwrap(), json!(name));
     }
-    for other in ["", "CreateSecret", "create_secret", "createSecret ", "finish", "deleteSecret"] {
+    for other in [
+        "",
+        "CreateSecret",
+        "CREATE_SECRET",
+        "create_secret ",
+        "createSecret ",
+        "create-secret",
+        "finish",
+        "deleteSecret",
+    ] {
         let (field, problem) = refused(with("Step", json!(other)));
         assert_eq!(field, "Step");
         assert!(problem.contains("createSecret, setSecret, testSecret or finishSecret"), "{problem}");
