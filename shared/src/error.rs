@@ -75,7 +75,7 @@ pub enum RotationError {
     },
     /// Rotation is switched off for the secret.
     #[error(
-        "rotation is not enabled for secret {name}: run `aws secretsmanager rotate-secret --secret-id {name} --rotation-lambda-arn …`"
+        "rotation is not enabled for secret {name}: somebody switched it off (aws secretsmanager cancel-rotate-secret), or another function rotated it; `aws secretsmanager describe-secret --secret-id {name}` tells which; only with that one is it switched on again"
     )]
     RotationNotEnabled {
         /// The secret's name.

@@ -254,7 +254,7 @@ fn check_rotation(findings: &mut Findings, secret: &Described) {
         findings.good("rotation", format!("enabled, by {function}"));
     } else {
         let enable = format!(
-            "aws secretsmanager rotate-secret --secret-id {name} --rotation-lambda-arn {function} --rotation-rules AutomaticallyAfterDays=90 (rotates it at once)"
+            "aws secretsmanager rotate-secret --secret-id {name} --rotation-lambda-arn {function} --rotation-rules AutomaticallyAfterDays=90 (rotates it at once; for the role that deploys)"
         );
         findings.bad("rotation", "it is switched off", enable);
     }

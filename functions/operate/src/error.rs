@@ -33,7 +33,7 @@ pub enum OperateError {
         allowed: String,
     },
     /// The secret is not rotated by this project's functions.
-    #[error("secret {name} is not rotated by a function whose name ends with admin-token or encryption-key{}: start with `aws secretsmanager rotate-secret --secret-id {name} --rotation-lambda-arn …`", .function.as_ref().map_or(String::new(), |function| format!(" but by {function}")))]
+    #[error("operate does nothing with secret {name}: {}", not_managed(.function.as_deref()))]
     NotManaged {
         /// The secret's name.
         name: String,
@@ -169,6 +169,16 @@ pub enum OperateError {
     Rotation(#[from] RotationError),
 }
 
+/// Why a secret is not operated on. No command: which function is right depends on what the secret holds, and the wrong one destroys it.
+fn not_managed(function: Option<&str>) -> String {
+    match function {
+        Some(function) => format!(
+            "it is rotated by {function}, and only names that end with admin-token or encryption-key say what a secret holds; ask whoever runs that function, which may rotate it well"
+        ),
+        None => "no function rotates it; have it rotated by the function for what it holds, a token or a keyring, as the README says under \"Adopt an existing secret\"".to_owned(),
+    }
+}
+
 impl From<StoreError> for OperateError {
     fn from(error: StoreError) -> Self {
         Self::Rotation(error.into())
@@ -206,5 +216,25 @@ impl OperateError {
 impl From<OperateError> for Diagnostic {
     fn from(error: OperateError) -> Self {
         Self { error_type: error.name().to_owned(), error_message: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn not_managed_names_no_command_that_changes_the_kind() {
+        let told = |function: Option<&str>| {
+            let function = function.map(str::to_owned);
+            OperateError::NotManaged { name: "shop/key".to_owned(), function }.to_string()
+        };
+        let other = "arn:aws:lambda:us-east-1:000000000000:function:theirs";
+        assert!(told(Some(other)).contains(other), "what is known is said");
+        assert!(told(None).contains("no function rotates it") && told(None).contains("Adopt an existing secret"));
+        for message in [told(Some(other)), told(None)] {
+            assert!(message.contains("shop/key"), "{message}");
+            assert!(!message.contains("rotate-secret") && !message.contains("--rotation-lambda-arn"), "{message}");
+        }
     }
 }

@@ -61,7 +61,7 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
         (
             "RotationNotEnabled",
             E::RotationNotEnabled { name: name() },
-            "aws secretsmanager rotate-secret --secret-id shop/admin-token --rotation-lambda-arn",
+            "aws secretsmanager describe-secret --secret-id shop/admin-token",
         ),
         (
             "OnHold",
