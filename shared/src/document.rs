@@ -281,6 +281,12 @@ fn quoted(text: &str) -> SecretText {
     SecretText::new(String::from_utf8(quoted).unwrap_or_default())
 }
 
+/// Whether the value is a JSON object without members.
+#[must_use]
+pub fn is_empty_object(value: &SecretText) -> bool {
+    members(value.expose()).is_some_and(|members| members.is_empty())
+}
+
 /// Where the members of a JSON object stand in `text`; `None` when it is no JSON object.
 pub(crate) fn members(text: &str) -> Option<Vec<Member>> {
     struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);

@@ -309,8 +309,27 @@ pub enum RotationError {
         field: String,
     },
     /// The current text value is empty.
-    #[error("the current value is empty: store a value, or delete the secret and let its first rotation make one")]
+    #[error(
+        "the current value is empty: store a value, or run `aws secretsmanager rotate-secret`, which fills an empty JSON object where the secret never had another value"
+    )]
     EmptyValue,
+    /// An empty object stands where a value was.
+    #[error(
+        "the value of secret {name} is an empty object, and version {} had {}: nothing was written; put it back with `aws secretsmanager update-secret-version-stage --secret-id {name} --version-stage AWSCURRENT --remove-from-version-id {current} --move-to-version-id {}`, and have whatever writes the first value again leave it alone",
+        .previous.as_ref().map_or("before it", VersionId::as_str),
+        if .lost.is_empty() { "another value".to_owned() } else { .lost.join(", ") },
+        .previous.as_ref().map_or("…", VersionId::as_str)
+    )]
+    ValueLost {
+        /// The secret's name.
+        name: String,
+        /// The version with the empty object.
+        current: VersionId,
+        /// The members that are gone.
+        lost: Vec<String>,
+        /// The version that has them, when its stage says so.
+        previous: Option<VersionId>,
+    },
     /// The new value would not fit.
     #[error(
         "the new value would have {bytes} bytes and Secrets Manager takes 65536: remove members that need not be in this secret, and retire keys that no row needs; nothing was written"
@@ -495,6 +514,7 @@ impl RotationError {
             Self::FieldNotText { .. } => "FieldNotText",
             Self::FieldRepeated { .. } => "FieldRepeated",
             Self::EmptyValue => "EmptyValue",
+            Self::ValueLost { .. } => "ValueLost",
             Self::ValueTooLarge { .. } => "ValueTooLarge",
             Self::ValueUnchanged { .. } => "ValueUnchanged",
             Self::TargetUnavailable { .. } => "TargetUnavailable",
@@ -516,7 +536,7 @@ impl RotationError {
     /// others from the repair.
     pub(crate) fn gives_up_pending(&self, step: Step) -> bool {
         // testSecret may be a test of the configuration, whose version Secrets Manager takes away itself.
-        let is_wrong_kind = matches!(self, Self::WrongKind { .. }) && step != Step::TestSecret;
+        let is_unfit = matches!(self, Self::WrongKind { .. } | Self::ValueLost { .. }) && step != Step::TestSecret;
         let is_for_good = matches!(
             self,
             Self::CurrentChanged { .. }
@@ -528,7 +548,7 @@ impl RotationError {
                 | Self::KeyringUnproven { .. }
                 | Self::ValueUnchanged { .. }
         );
-        is_for_good || is_wrong_kind
+        is_for_good || is_unfit
     }
 
     /// Whether the target may just have read the secret before the promotion was visible to it: reads are eventually

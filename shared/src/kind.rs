@@ -95,11 +95,12 @@ pub trait SecretKind: Sync {
         Document::parse(text, policy.field.as_ref())
     }
 
-    /// Whether the kind keeps its promises where the schedule may rotate again after `period`.
+    /// Whether the policy fits this kind and itself, and whether promises are kept where the schedule may rotate again after
+    /// `period`, which is absent where that is not known.
     ///
     /// # Errors
     /// [`RotationError::InvalidPolicy`].
-    fn check_period(&self, _: &RotationPolicy, _period: Duration) -> Result<(), RotationError> {
+    fn check_configuration(&self, _: &RotationPolicy, _period: Option<Duration>) -> Result<(), RotationError> {
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | createSecret | makes the new value and stores it as `AWSPENDING`, once | describe, get current, put, describe |
 //! | setSecret | has the application load it | describe (and get both, with a target) |
-//! | testSecret | proves that the application accepts it, and refuses a random one | describe, get pending |
+//! | testSecret | proves that the application accepts it, and refuses a random one | describe, get pending (and current, with a target or an archive) |
 //! | finishSecret | looks at both once more, moves `AWSCURRENT`, proves again, or puts the old value back | describe, get both, move (and one more move for a keyring) |
 //!
 //! Dependencies point one way: `lambda -> aws, protocol -> store, target, kind, versions -> event, policy, keyring,

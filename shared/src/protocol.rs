@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::deadline::Deadline;
-use crate::document::{Document, MAX_VALUE_BYTES};
+use crate::document::{Document, MAX_VALUE_BYTES, is_empty_object};
 use crate::error::{Restored, RotationError};
 use crate::event::{RotationEvent, Step, VersionId};
 use crate::kind::{Phase, SecretKind, SecretReference, Subject, Values};
@@ -110,7 +110,8 @@ struct Rotation<'a> {
     secret: &'a Described,
     admitted: &'a Admitted,
     policy: RotationPolicy,
-    credential: Option<SecretText>,
+    /// An error is one of whoever asks the application: the first value of a secret is proven without.
+    credential: Result<Option<SecretText>, RotationError>,
     deadline: Deadline,
 }
 
@@ -123,8 +124,12 @@ impl Rotation<'_> {
             now: self.secret.as_of,
             last_rotated: self.secret.last_rotated,
             current_created: None,
-            credential: self.credential.as_ref(),
+            credential: self.credential.as_ref().ok().and_then(Option::as_ref),
         }
+    }
+
+    fn require_credential(&self) -> Result<(), RotationError> {
+        self.credential.as_ref().map(drop).map_err(Clone::clone)
     }
 }
 
@@ -151,7 +156,14 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
 
         let rotation = |admitted| {
             let policy = self.stack.for_secret(&secret.tags, secret.as_of)?;
-            Ok::<_, RotationError>(Rotation { event, secret: &secret, admitted, policy, credential: None, deadline })
+            Ok::<_, RotationError>(Rotation {
+                event,
+                secret: &secret,
+                admitted,
+                policy,
+                credential: Ok(None),
+                deadline,
+            })
         };
         let outcome = match secret.versions.admit(&event.version, event.step)? {
             Admission::NothingToDo => Outcome::NothingToDo,
@@ -159,14 +171,15 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
                 let mut rotation = rotation(&admitted)?;
                 // Nobody is asked about the first value of a secret.
                 if admitted.previous().is_some() {
-                    rotation = self.with_credential(rotation).await?;
+                    rotation = self.with_credential(rotation).await;
                 }
                 self.repeat_after_promotion(&rotation, rng).await?
             }
             Admission::FinishRollback(admitted) => {
                 self.finish_rollback(event, &secret, admitted.version(), deadline).await?;
-                match self.with_credential(rotation(&admitted)?).await {
-                    Ok(rotation) => self.refresh_after_rollback(&rotation).await,
+                let rotation = self.with_credential(rotation(&admitted)?).await;
+                match rotation.require_credential() {
+                    Ok(()) => self.refresh_after_rollback(&rotation).await,
                     Err(error) => not_refreshed(&secret.name, &error),
                 }
                 return Err(RotationError::RolledBack { version: event.version.clone() });
@@ -186,7 +199,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
                         // The first value of a secret is proven without asking anybody, and on a first deployment the token that
                         // asking takes has no value either.
                         if step != Step::TestSecret || admitted.current().is_some() {
-                            rotation = self.with_credential(rotation).await?;
+                            rotation = self.with_credential(rotation).await;
                         }
                         match step {
                             Step::SetSecret => self.set(&rotation).await,
@@ -245,10 +258,10 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         self.kind.parse(&rotation.policy, value.text.clone())
     }
 
-    async fn with_credential<'a>(&self, rotation: Rotation<'a>) -> Result<Rotation<'a>, RotationError> {
+    async fn with_credential<'a>(&self, rotation: Rotation<'a>) -> Rotation<'a> {
         let Rotation { secret, event, policy, .. } = &rotation;
-        let credential = read_credential(self.kind, self.store, secret, &event.secret_id, policy).await?;
-        Ok(Rotation { credential, ..rotation })
+        let credential = read_credential(self.kind, self.store, secret, &event.secret_id, policy).await;
+        Rotation { credential, ..rotation }
     }
 
     /// Describes the secret; a version that is not listed yet is looked for once more, because reads are eventually
@@ -263,10 +276,9 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
 
     /// Makes the new value and stores it, once for this version. An earlier try that won is adopted.
     async fn create(&self, rotation: &Rotation<'_>, rng: &mut StdRng) -> Result<Outcome, RotationError> {
-        let Some(current_id) = rotation.admitted.current() else {
+        let Some((current_id, current)) = self.read_current(rotation).await? else {
             return self.initialise(rotation, rng).await;
         };
-        let current = self.read(rotation, current_id).await?;
         let subject = Subject { current_created: Some(current.created), ..rotation.subject() };
         let document = self.parse(rotation, &current)?;
         let marked = self.marked_ring(rotation);
@@ -287,8 +299,8 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         })
     }
 
-    /// Gives a secret its first value. It is stored as pending and then promoted by a move that names no origin, which
-    /// fails when somebody stored a value in between: PutSecretValue as current would overwrite theirs.
+    /// Gives a secret its first value. It is stored as pending and then promoted by a move that names no origin, or the version
+    /// with the empty object, which fails when somebody stored a value in between: PutSecretValue as current would overwrite theirs.
     async fn initialise(&self, rotation: &Rotation<'_>, rng: &mut StdRng) -> Result<Outcome, RotationError> {
         let first = self.kind.first(&rotation.subject(), rng)?;
         let first = match self.put(rotation, &first).await? {
@@ -296,7 +308,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             Put::Exists => self.parse(rotation, &self.read(rotation, rotation.admitted.version()).await?)?,
         };
         self.archive(rotation, &first).await?;
-        self.promote(rotation, None).await?;
+        self.promote(rotation, rotation.admitted.current()).await?;
         Ok(Outcome::Initialised)
     }
 
@@ -344,6 +356,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             return Ok(Outcome::NoTarget);
         }
         let (old, new) = self.read_both(rotation).await?;
+        rotation.require_credential()?;
         let values = Values { old: old.as_ref(), new: &new };
         self.kind.set(&rotation.subject(), values, Phase::BeforePromotion, rotation.deadline).await?;
         Ok(Outcome::Set)
@@ -353,36 +366,60 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
     /// step alone), done with the current value; finishSecret does not believe it.
     async fn test(&self, rotation: &Rotation<'_>, rng: &mut StdRng) -> Result<Outcome, RotationError> {
         let subject = rotation.subject();
-        let old = match rotation.admitted.current() {
-            Some(id) if self.kind.has_target() => Some(self.read(rotation, id).await?),
-            _ => None,
-        };
         let new = self.try_read(rotation, rotation.admitted.version()).await?;
-        if let Some(new) = new
-            && old.as_ref().is_none_or(|old| old.text != new.text)
+        let parsed =
+            new.as_ref().filter(|new| !is_empty_object(&new.text)).map(|new| self.parse(rotation, new)).transpose()?;
+        let period = rotation.secret.rotation_rules.shortest_rate();
+        let misfit = self.kind.check_configuration(&rotation.policy, period).err();
+        // The version of a test of the configuration may hold the current value, which only the current value tells. Where nobody is
+        // asked it is read only if such a test would look at more than was looked at here.
+        let looks_at_more = match &parsed {
+            Some(new) => misfit.is_some() || self.kind.archive(&subject, new)?.is_some(),
+            None => true,
+        };
+        let current = if self.kind.has_target() || looks_at_more {
+            self.read_current(rotation).await?.map(|(_, current)| current)
+        } else {
+            None
+        };
+        if let (Some(new), Some(parsed)) = (&new, &parsed)
+            && current.as_ref().is_none_or(|current| current.text != new.text)
         {
-            let old = old.as_ref().map(|old| self.parse(rotation, old)).transpose()?;
-            let values = Values { old: old.as_ref(), new: &self.parse(rotation, &new)? };
+            // The first value of a secret is proven without asking anybody.
+            if current.is_some() {
+                rotation.require_credential()?;
+            }
+            let current = current.filter(|_| self.kind.has_target());
+            let old = current.map(|current| self.parse(rotation, &current)).transpose()?;
+            let values = Values { old: old.as_ref(), new: parsed };
             self.kind.test(&subject, values, Phase::BeforePromotion, rotation.deadline, rng).await?;
             return Ok(Outcome::Tested);
         }
-        if let Some(period) = rotation.secret.rotation_rules.shortest_rate() {
-            self.kind.check_period(&rotation.policy, period)?;
+        if let Some(misfit) = misfit {
+            return Err(misfit);
         }
-        if let Some(id) = rotation.admitted.current() {
-            let current = match old {
-                Some(old) => old,
-                None => self.read(rotation, id).await?,
-            };
-            let current = self.parse(rotation, &current)?;
-            self.marked_ring(rotation).require_all(self.kind, &rotation.policy, id, &current).await?;
-            if let Some(archive) = self.kind.archive(&subject, &current)? {
-                archive.check(self.store, rotation.deadline).await?;
-            }
-            let values = Values { old: None, new: &current };
-            self.kind.test(&subject, values, Phase::Configuration, rotation.deadline, rng).await?;
+        if let Some(current) = current {
+            self.test_configuration(rotation, &self.parse(rotation, &current)?, rng).await?;
         }
         Ok(Outcome::ConfigurationTested)
+    }
+
+    async fn test_configuration(
+        &self,
+        rotation: &Rotation<'_>,
+        current: &Document,
+        rng: &mut StdRng,
+    ) -> Result<(), RotationError> {
+        rotation.require_credential()?;
+        let subject = rotation.subject();
+        if let Some(id) = rotation.admitted.current() {
+            self.marked_ring(rotation).require_all(self.kind, &rotation.policy, id, current).await?;
+        }
+        if let Some(archive) = self.kind.archive(&subject, current)? {
+            archive.check(self.store, rotation.deadline).await?;
+        }
+        let values = Values { old: None, new: current };
+        self.kind.test(&subject, values, Phase::Configuration, rotation.deadline, rng).await
     }
 
     /// Promotes the pending value. No earlier step is trusted: a stale read may have made testSecret believe that it
@@ -391,14 +428,14 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         let subject = rotation.subject();
         let changed = || RotationError::CurrentChanged { name: rotation.secret.name.clone() };
         let pending = self.read(rotation, rotation.admitted.version()).await?;
-        let Some(current_id) = rotation.admitted.current() else {
+        let Some((current_id, current)) = self.read_current(rotation).await? else {
             let first = self.parse(rotation, &pending)?;
             self.archive(rotation, &first).await?;
-            self.promote(rotation, None).await?;
+            self.promote(rotation, rotation.admitted.current()).await?;
             self.mark_ring(rotation, &first, None).await?;
             return Ok(Outcome::FirstValue);
         };
-        let current = self.read(rotation, current_id).await?;
+        rotation.require_credential()?;
         if current.created > pending.created {
             return Err(changed());
         }
@@ -445,14 +482,20 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
     ) -> Result<Outcome, RotationError> {
         let promoted = self.read(rotation, rotation.admitted.version()).await?;
         let new = self.parse(rotation, &promoted)?;
-        let Some(previous_id) = rotation.admitted.previous() else {
+        let previous = match rotation.admitted.previous() {
+            Some(id) => Some((id, self.try_read(rotation, id).await?)),
+            None => None,
+        };
+        let replaced_nothing =
+            |value: &Option<VersionValue>| value.as_ref().is_some_and(|value| is_empty_object(&value.text));
+        let Some((previous_id, previous)) = previous.filter(|(_, value)| !replaced_nothing(value)) else {
             // The first version of a secret may be current as soon as it is stored (Secrets Manager API reference, PutSecretValue), and
             // whoever stored it may have died.
             self.archive(rotation, &new).await?;
             self.mark_ring(rotation, &new, None).await?;
             return Ok(Outcome::FirstValue);
         };
-        let previous = self.try_read(rotation, previous_id).await?;
+        rotation.require_credential()?;
         let old = previous.as_ref().map(|previous| self.parse(rotation, previous)).transpose()?;
         let marked = self.mark_ring(rotation, &new, None).await;
         if self.kind.has_target() {
@@ -659,11 +702,47 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
     }
 
     async fn read_both(&self, rotation: &Rotation<'_>) -> Result<(Option<Document>, Document), RotationError> {
-        let old = match rotation.admitted.current() {
+        let old = match self.read_current(rotation).await? {
             None => None,
-            Some(id) => Some(self.parse(rotation, &self.read(rotation, id).await?)?),
+            Some((_, current)) => Some(self.parse(rotation, &current)?),
         };
         Ok((old, self.parse(rotation, &self.read(rotation, rotation.admitted.version()).await?)?))
+    }
+
+    /// The current version and its value. `None` also when that is an empty object and the secret never had another: templates and
+    /// consoles make secrets with one.
+    async fn read_current<'a>(
+        &self,
+        rotation: &Rotation<'a>,
+    ) -> Result<Option<(&'a VersionId, VersionValue)>, RotationError> {
+        let Some(id) = rotation.admitted.current() else { return Ok(None) };
+        let current = self.read(rotation, id).await?;
+        if !is_empty_object(&current.text) {
+            return Ok(Some((id, current)));
+        }
+        let versions = &rotation.secret.versions;
+        if versions.only_ever(&[id, rotation.admitted.version()]) {
+            return Ok(None);
+        }
+        Err(self.value_lost(rotation, id).await)
+    }
+
+    /// What the empty object took the place of, by the members that this rotation knows.
+    async fn value_lost(&self, rotation: &Rotation<'_>, current: &VersionId) -> RotationError {
+        let previous = rotation.admitted.previous();
+        let held = match previous {
+            Some(id) => self.try_read(rotation, id).await.ok().flatten(),
+            None => None,
+        };
+        let held = held.and_then(|held| self.parse(rotation, &held).ok());
+        let members = rotation.policy.field.iter().flat_map(|field| self.kind.members(&rotation.policy, field));
+        let lost = members.filter(|member| held.as_ref().is_some_and(|held| held.has_member(member)));
+        RotationError::ValueLost {
+            name: rotation.secret.name.clone(),
+            current: current.clone(),
+            lost: lost.map(|member| member.to_string()).collect(),
+            previous: previous.cloned(),
+        }
     }
 
     async fn read(&self, rotation: &Rotation<'_>, version: &VersionId) -> Result<VersionValue, RotationError> {

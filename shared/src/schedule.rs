@@ -132,7 +132,7 @@ fn matches(field: &str, value: u32, highest: u32, names: &[&str]) -> bool {
         };
         let step = step.map_or(Some(1), |step| step.parse().ok().filter(|step| *step > 0));
         bounds.zip(step).is_some_and(|((first, last), step): ((u32, u32), u32)| {
-            (first..=last).contains(&value) && (value - first) % step == 0
+            (first..=last).contains(&value) && (value - first).is_multiple_of(step)
         })
     };
     field.split(',').any(has)

@@ -170,6 +170,13 @@ impl Versions {
         self.0.iter().flat_map(|(version, stages)| stages.iter().map(move |stage| (version, stage)))
     }
 
+    /// Whether no other version than these carries a stage, and no operation has marked one: nothing else was ever current.
+    #[must_use]
+    pub fn only_ever(&self, versions: &[&VersionId]) -> bool {
+        let is_new = |stage: &Stage| matches!(stage, Stage::Current | Stage::Pending);
+        self.all().all(|(version, stage)| versions.contains(&version) && is_new(stage))
+    }
+
     /// The version that carries `stage`.
     #[must_use]
     pub fn holder(&self, stage: &Stage) -> Option<&VersionId> {

@@ -133,8 +133,8 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         Document::parse(text, field)
     }
 
-    fn check_period(&self, policy: &RotationPolicy, period: Duration) -> Result<(), RotationError> {
-        policy.check_overlap_fits(period)
+    fn check_configuration(&self, policy: &RotationPolicy, period: Option<Duration>) -> Result<(), RotationError> {
+        period.map_or(Ok(()), |period| policy.check_overlap_fits(period))
     }
 
     fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {

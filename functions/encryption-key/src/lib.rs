@@ -357,6 +357,10 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
         }
     }
 
+    fn check_configuration(&self, policy: &RotationPolicy, _: Option<Duration>) -> Result<(), RotationError> {
+        check_policy(policy)
+    }
+
     fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
         check_policy(subject.policy)?;
         let (policy, now) = (subject.policy, subject.now);
@@ -454,9 +458,6 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
         deadline: Deadline,
         rng: &mut StdRng,
     ) -> Result<(), RotationError> {
-        if phase == Phase::Configuration {
-            check_policy(subject.policy)?;
-        }
         let new = parse(subject, values.new)?;
         let old = values.old.map(|old| parse(subject, old)).transpose()?;
         if let (Phase::BeforePromotion, Some(old)) = (phase, values.old) {

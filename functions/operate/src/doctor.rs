@@ -3,7 +3,6 @@
 use rand::rngs::StdRng;
 use rotation::document::MAX_VALUE_BYTES;
 use rotation::error::RotationError;
-use rotation::kind::{Phase, Values};
 use rotation::marked_ring::Missing;
 use rotation::store::{Described, OperationStore};
 use rotation::time::format_timestamp;
@@ -112,7 +111,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 ),
             },
         }
-        self.check_period(&mut findings, secret);
+        self.check_configuration(&mut findings, secret);
         match self.see(secret.clone()).await {
             Err(error) => findings.bad("value", error.to_string(), repair_of(&error, name)),
             Ok(seen) => {
@@ -126,18 +125,6 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                     findings.bad("size", detail, "move members that need not be in this secret to another one");
                 } else {
                     findings.good("size", format!("{bytes} of {MAX_VALUE_BYTES} bytes"));
-                }
-                if K::VERIFIED_AS != Phase::Configuration {
-                    // What a test of the configuration asks of policy and value together. Other kinds are verified by it below.
-                    let values = Values { old: None, new: &seen.current };
-                    let subject = seen.subject();
-                    match self.kind.test(&subject, values, Phase::Configuration, self.deadline, rng).await {
-                        Err(error @ RotationError::InvalidPolicy { .. }) => {
-                            findings.bad("configuration", error.to_string(), "see the message");
-                        }
-                        // What else is wrong, the proof below finds too.
-                        _ => findings.good("configuration", "the policy fits the value"),
-                    }
                 }
                 self.check_permissions(&mut findings, &seen).await;
                 self.check_ring(&mut findings, &seen).await;
@@ -183,13 +170,12 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         }
     }
 
-    /// Whether the schedule leaves the time that the kind promises. Whoever held a token would lose it early.
-    fn check_period(&self, findings: &mut Findings, secret: &Described) {
+    /// Whether the policy fits the kind and the schedule: `cron` too, which no test of the configuration reads.
+    fn check_configuration(&self, findings: &mut Findings, secret: &Described) {
         let Ok(policy) = self.stack.for_secret(&secret.tags, secret.as_of) else { return };
-        let Some(period) = secret.rotation_rules.shortest_period() else { return };
-        match self.kind.check_period(&policy, period) {
-            Ok(()) => findings.good("period", "the schedule leaves the time that the policy promises"),
-            Err(error) => findings.bad("period", error.to_string(), "see the message"),
+        match self.kind.check_configuration(&policy, secret.rotation_rules.shortest_period()) {
+            Ok(()) => findings.good("configuration", "the policy fits the kind of secret and the schedule"),
+            Err(error) => findings.bad("configuration", error.to_string(), "see the message"),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
-use rotation::document::{Document, MAX_VALUE_BYTES};
+use rotation::document::{Document, MAX_VALUE_BYTES, is_empty_object};
 use rotation::error::RotationError;
 use rotation::event::{Step, VersionId, digest};
 use rotation::kind::{Phase, Subject, Values};
@@ -220,6 +220,16 @@ pub fn open_rotation(secret: &Described) -> Option<&VersionId> {
     secret.versions.holder(&Stage::Pending).filter(|pending| Some(*pending) != current)
 }
 
+/// What an empty object means: that there is no value yet, or that there was one.
+fn empty(secret: &Described, current: &VersionId) -> RotationError {
+    let pending = secret.versions.holder(&Stage::Pending);
+    if secret.versions.only_ever(&[current, pending.unwrap_or(current)]) {
+        return RotationError::EmptyValue;
+    }
+    let previous = secret.versions.holder(&Stage::Previous).cloned();
+    RotationError::ValueLost { name: secret.name.clone(), current: current.clone(), lost: vec![], previous }
+}
+
 impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     /// Looks at the secret and reads its current value.
     ///
@@ -263,6 +273,9 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         };
         let value = read_version(self.store, self.secret_id, &current_id, self.deadline).await?;
         let value = value.ok_or_else(|| RotationError::ValueMissing { version: current_id.clone() })?;
+        if is_empty_object(&value.text) {
+            return Err(empty(&secret, &current_id).into());
+        }
         let current = self.kind.parse(&policy, value.text)?;
         Ok(Seen { secret, policy, admitted, current_id, current, created: value.created, credential: None })
     }
@@ -320,8 +333,11 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             return Ok(Marked { version, value: seen.current.clone() });
         }
         match read_version(self.store, self.secret_id, &version, self.deadline).await? {
-            Some(value) => Ok(Marked { version, value: self.kind.parse(&seen.policy, value.text)? }),
-            None => Err(RotationError::ValueMissing { version }.into()),
+            Some(value) if !is_empty_object(&value.text) => {
+                Ok(Marked { version, value: self.kind.parse(&seen.policy, value.text)? })
+            }
+            // What a secret was made with is no value to go back to.
+            _ => Err(RotationError::ValueMissing { version }.into()),
         }
     }
 

@@ -343,7 +343,11 @@ async fn follow<S: OperationStore>(
         return Ok(None);
     }
     // Neither the archive nor the rows need the application.
-    let seen = desk.see_value(secret).await?;
+    let seen = match desk.see_value(secret).await {
+        // An empty object, which the first rotation fills.
+        Err(OperateError::Rotation(RotationError::EmptyValue)) => return Ok(None),
+        seen => seen?,
+    };
     // Also those that were in use before there was an archive, or that a person put into the ring.
     if let Some(archive) = kind.archive(&seen.subject(), &seen.current)? {
         archive.keep(store, deadline).await?;

@@ -184,7 +184,21 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             "member ADMIN_TOKEN of the JSON value is null: expected a string that is not empty",
         ),
         ("FieldRepeated", E::FieldRepeated { field: field() }, "remove all but one"),
-        ("EmptyValue", E::EmptyValue, "store a value, or delete the secret"),
+        (
+            "EmptyValue",
+            E::EmptyValue,
+            "store a value, or run `aws secretsmanager rotate-secret`, which fills an empty JSON object",
+        ),
+        (
+            "ValueLost",
+            E::ValueLost {
+                name: name(),
+                current: version(),
+                lost: vec!["K".to_owned(), "K_RING".to_owned()],
+                previous: Some(VersionId::new("v-0".to_owned())),
+            },
+            "is an empty object, and version v-0 had K, K_RING: nothing was written; put it back with `aws secretsmanager update-secret-version-stage --secret-id shop/admin-token --version-stage AWSCURRENT --remove-from-version-id v-1 --move-to-version-id v-0`",
+        ),
         (
             "ValueTooLarge",
             E::ValueTooLarge { bytes: 65_537 },

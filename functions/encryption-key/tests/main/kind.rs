@@ -2,7 +2,7 @@
 
 use rotation::error::RotationError;
 use rotation::keyring::{Dates, Key, KeyState, Keyring, KeyringError};
-use rotation::kind::{Phase, SecretKind as _, Values};
+use rotation::kind::SecretKind as _;
 use rotation::policy::RotationPolicy;
 
 use crate::*;
@@ -236,15 +236,10 @@ fn a_text_secret_has_no_place_for_a_staged_key_and_rotates_at_once_in_each_forma
     }
 }
 
-#[tokio::test]
-async fn a_text_secret_that_is_to_be_staged_is_found_out_by_the_test_of_the_configuration() {
+#[test]
+fn a_text_secret_that_is_to_be_staged_is_found_out_by_the_test_of_the_configuration() {
     let rotation = Rotation::text("raw", "staged");
-    let current = rotation.bare(&key(1));
-    let values = Values { old: None, new: &current };
-    let deadline = rotation::deadline::Deadline::after(SECOND);
-    let subject = rotation.at(now(), None);
-    let tested = aware().test(&subject, values, Phase::Configuration, deadline, &mut rng(1)).await;
-    assert_policy_refuses(tested, "promotion", "choose immediate");
+    assert_policy_refuses(aware().check_configuration(&rotation.policy, None), "promotion", "choose immediate");
 }
 
 #[test]

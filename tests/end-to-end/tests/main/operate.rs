@@ -133,6 +133,25 @@ async fn doctor_finds_what_is_wrong_and_names_the_command_that_repairs_it() {
     broken(&done(&scene, "doctor").await, "target");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_object_is_no_value_until_it_is_rotated() {
+    let plan = Plan { value: Some("{}".to_owned()), ..json_plan() };
+    let scene = with_operator(no_target(plan)).await;
+    // What a deployment does: it tests the configuration, and rotates nothing.
+    let tested = scene.configure().await.unwrap();
+    assert!(matches!(tested, RotationOutcome::TestSucceeded { .. }), "{tested:?}");
+    assert_eq!(done(&scene, "status").await["problem"]["error"], "EmptyValue");
+    rotate(&scene).await;
+    assert_eq!(scene.token("AWSCURRENT").await.unwrap().len(), 64);
+    assert_eq!(done(&scene, "doctor").await["findings"][1]["ok"], true);
+    assert_eq!(refused(&scene, "rollback").await.error_type, "NothingToGoBackTo");
+    rotate(&scene).await;
+    let lost = scene.stages().await.unwrap();
+    scene.client.put_secret_value().secret_id(SECRET).secret_string("{}").send().await.unwrap();
+    let error = refused(&scene, "verify").await;
+    assert_eq!(error.error_type, "ValueLost", "{error:?}, {lost:?}");
+}
+
 /// Rotated twice by its own function, and then pointed at the other one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keyring_stays_whole_under_the_token_function() {
@@ -160,11 +179,12 @@ async fn doctor_finds_a_schedule_that_ends_overlaps_early() {
         rotate.send().await.unwrap();
         let tested = scene.sandbox.wait_for_rotation(SECRET, end_to_end::ROTATION_TIMEOUT).await.unwrap();
         // The test of the configuration reads rates; the calendar of a cron expression is doctor's.
-        let refused = matches!(&tested, RotationOutcome::Failed { error, .. } if error.error_type == "InvalidPolicy");
+        let refused =
+            matches!(&tested, RotationOutcome::TestFailed { error, .. } if error.error_type == "InvalidPolicy");
         assert_eq!(refused, schedule == "rate(4 hours)", "{tested:?}");
         let answer = done(&scene, "doctor").await;
         let findings = answer["findings"].as_array().unwrap();
-        let finding = findings.iter().find(|finding| finding["check"] == "period").unwrap();
+        let finding = findings.iter().find(|finding| finding["check"] == "configuration").unwrap();
         assert_eq!(finding["ok"], ok, "{schedule}: {finding}");
         assert!(ok || finding["detail"].as_str().unwrap().contains("rotation:overlap"), "{finding}");
     }
