@@ -1,5 +1,6 @@
-//! From an invocation by AWS Lambda to a step of the protocol: the only file that reads the clock of the machine, the
-//! environment of the process, and the randomness of the operating system.
+//! From an invocation by AWS Lambda to a step of the protocol: the only file of this project that reads the machine's time of
+//! day, the environment of the process, and the randomness of the operating system. `clippy.toml` bans all three elsewhere.
+//! Deadlines measure time that passes, and the SDK and TLS have randomness of their own.
 
 use std::time::{Duration, SystemTime};
 
@@ -196,7 +197,7 @@ async fn perform<K: SecretKind>(
     event: &RotationEvent,
     deadline: Deadline,
 ) -> Result<Report, RotationError> {
-    let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
+    let mut rng = randomness()?;
     let store = function.clients()?.secrets_manager(deadline);
     let (kind, stack) = rotation.as_ref().map_err(Clone::clone)?;
     Box::pin(Rotator { kind, store: &store, stack }.perform(event, deadline, &mut rng)).await
@@ -206,6 +207,15 @@ async fn perform<K: SecretKind>(
 fn time_left(deadline_ms: u64) -> Duration {
     let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(deadline_ms);
     deadline.duration_since(machine_time()).unwrap_or(UNKNOWN_DEADLINE)
+}
+
+/// A generator that is seeded by the operating system.
+///
+/// # Errors
+/// [`RotationError::NoRandomness`].
+pub fn randomness() -> Result<StdRng, RotationError> {
+    #[expect(clippy::disallowed_methods, reason = "the operating system's randomness is taken here only")]
+    StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)
 }
 
 /// The time of this machine: the deadline is in it, and an answer of the service without a time is dated by it.

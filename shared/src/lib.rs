@@ -10,8 +10,10 @@
 //! | testSecret | proves that the application accepts it, and refuses a random one | describe, get pending (and current, with a target or an archive) |
 //! | finishSecret | looks at both once more, moves `AWSCURRENT`, proves again, or puts the old value back | describe, get both, move (and one more move for a keyring) |
 //!
-//! Dependencies point one way: `lambda -> aws, protocol -> store, target, kind, versions -> event, policy, keyring,
-//! document, rows, secret`. The last ones do no I/O and read no clock: time and randomness come in as arguments.
+//! Modules stand in layers. Each depends on its own layer and on those below it: `lambda`; then `aws`, `protocol` and `telemetry`; then
+//! `kind`, `archive` and `target`; then `store` and `versions`; at the bottom `event`, `policy`, `document`, `keyring`, `rows` and others, which
+//! do no I/O and read no clock: time and randomness come in as arguments. Two dependencies point up: [`error`] names the errors of
+//! [`store`], and [`archive`] reads and moves with the functions of [`protocol`]. A test keeps it so.
 //!
 //! # A kind of secret
 //!

@@ -37,14 +37,13 @@ use std::time::Duration;
 
 use admin_token::AdminToken;
 use encryption_key::EncryptionKey;
-use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::aws::Clients;
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::kind::SecretKind;
-use rotation::lambda::{AUDIT, Function, Invocation};
+use rotation::lambda::{AUDIT, Function, Invocation, randomness};
 use rotation::policy::{KEY_SETTINGS, StackPolicy, TOKEN_SETTINGS};
 use rotation::store::{Described, OperationStore};
 use rotation::target::http::HttpTarget;
@@ -208,7 +207,7 @@ async fn one_secret<S: OperationStore>(
     request: &Request,
     deadline: Deadline,
 ) -> Result<Answer, OperateError> {
-    let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
+    let mut rng = randomness()?;
     let secret = store.describe(&request.secret_id).await?;
     operator.stack.check_name(&secret.name)?;
     operator.views.watch(&secret.name);

@@ -4,14 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
-use rand::{Rng as _, SeedableRng as _};
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::kind::SecretKind;
-use rotation::lambda::AUDIT;
+use rotation::lambda::{AUDIT, randomness};
 use rotation::marked_ring;
 use rotation::policy::{KEY_SETTINGS, TOKEN_SETTINGS};
 use rotation::store::{Described, ListFilter, OperationStore, Page, StoreError, StoreErrorKind};
@@ -214,7 +214,7 @@ pub(crate) async fn sweep<S: OperationStore>(
 ) -> Result<(Answer, Vec<Datum>, Option<Digest>), OperateError> {
     let mut found = Found { request_id, ..Found::default() };
     let mut digest = window.map(Digest::new);
-    let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
+    let mut rng = randomness()?;
     let reencryption = reencrypt(operator, store, &mut found, digest.as_mut(), deadline).await;
     let reserve = operator.longest_look().max(RESERVE).min(deadline.left() / 2);
     let mut closer = Closer::default();
@@ -682,8 +682,9 @@ async fn look_at<K: Operable, S: OperationStore>(
     wanted: Look,
     quiet: Duration,
 ) -> Looked {
-    let Ok(mut rng) = StdRng::try_from_os_rng() else {
-        return Looked::Failed { error: RotationError::NoRandomness.into(), problem: Problem::Value };
+    let mut rng = match randomness() {
+        Ok(rng) => rng,
+        Err(error) => return Looked::Failed { error: error.into(), problem: Problem::Value },
     };
     if (wanted.ring || wanted.untidy)
         && let Err(error) = look_after(desk, quiet).await

@@ -27,12 +27,10 @@ mod tls;
 
 use std::time::Duration;
 
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
-use rotation::lambda::{Function, Invocation};
+use rotation::lambda::{Function, Invocation, randomness};
 use rotation::store::SecretStore;
 use rotation::telemetry::{Datum, Unit};
 use rotation::time::format_timestamp;
@@ -209,7 +207,7 @@ impl Job<'_> {
 
     async fn slice(&self, user: &User, range: &Range) -> Result<Answer, ReencryptError> {
         let column = range.configured(&self.worker.settings)?;
-        let mut rng = StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)?;
+        let mut rng = randomness()?;
         let (reading, writing) = (self.session(user).await?, self.session(user).await?);
         let source = Source::find(&reading, column).await?;
         let pace = self.worker.settings.pace;

@@ -10,6 +10,7 @@ mod event;
 mod key_formats;
 mod keyring;
 mod keys;
+mod layers;
 mod operations;
 mod policy;
 mod rows;
