@@ -717,7 +717,8 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
     ) -> Result<Option<(&'a VersionId, VersionValue)>, RotationError> {
         let Some(id) = rotation.admitted.current() else { return Ok(None) };
         let current = self.read(rotation, id).await?;
-        if !is_empty_object(&current.text) {
+        // In a text secret applications would take the empty object for the previous token.
+        if rotation.policy.field.is_none() || !is_empty_object(&current.text) {
             return Ok(Some((id, current)));
         }
         let versions = &rotation.secret.versions;

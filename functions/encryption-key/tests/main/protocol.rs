@@ -647,6 +647,10 @@ async fn an_empty_object_in_place_of_a_ring_is_refused() {
         assert_eq!(store.calls("put"), 0);
         assert_eq!(store.holder(&Stage::Pending).is_none(), step == Step::CreateSecret, "{step}");
     }
+    // A text secret is no object: nobody chose a member.
+    let text = [("ROTATION_PROMOTION", "immediate")];
+    let refused = made_empty().rotate(&aware(), &stack(&text), "v1").await.unwrap_err();
+    assert_eq!(refused.1.name(), "FieldNotChosen");
     // One that an operation has marked had a value too.
     let store = made_empty();
     store.change(|state| state.place(Stage::from("ROTATION-RING"), None, Some(&version("v0"))));
