@@ -187,7 +187,7 @@ async fn a_step_invoked_by_the_aws_cli_on_a_secret_without_rotation_is_refused()
     let version = put.version_stages("AWSPENDING").send().await.unwrap().version_id.unwrap();
     let (status, answer) = Cli::new(&scene).invoke(FUNCTION, &event(Step::Finish, &version)).await;
     assert_eq!(status["FunctionError"], "Unhandled");
-    assert_says(&step_error(&answer), "RotationNotEnabled", &["aws secretsmanager rotate-secret"]);
+    assert_says(&step_error(&answer), "RotationNotEnabled", &["aws secretsmanager describe-secret"]);
     for step in Step::ALL {
         let error = invoke(&scene, &event(step, &version)).await.unwrap_err();
         assert_eq!(error.error_type, "RotationNotEnabled");
