@@ -131,7 +131,7 @@ fn a_rollback_that_died_anywhere_restores_the_previous_token() {
         for defect in [Defect::Frozen, Defect::DropsPromoted] {
             let scenario = Token::scenario(Shape::Text, application).with_defect(defect);
             for family in [Family::Death, Family::LostAnswer] {
-                explore(&simulator, &scenario, family).unwrap_or_else(|found| panic!("{found}"));
+                explore(&simulator, &scenario, family, 1).unwrap_or_else(|found| panic!("{found}"));
             }
         }
     }
