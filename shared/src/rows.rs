@@ -8,7 +8,9 @@
 //! | [`AesGcm`](RowFormat::AesGcm) | `raw` | AES-256-GCM: 12 bytes of nonce, ciphertext, 16 bytes of tag |
 //! | [`AesGcmHex`](RowFormat::AesGcmHex) | `raw` | the same as `nonce:tag:ciphertext`, each in hexadecimal |
 //!
-//! How the bytes stand in a column says an [`Encoding`]. What else is authenticated with them says [`aad`].
+//! How the bytes stand in a column says an [`Encoding`]. What else is authenticated with them says [`aad`]. A new value is written as
+//! the old one was, to the last byte that is not ciphertext; where the old one does not show how, the column's other values do, and
+//! their [`Form`] is handed to the codec.
 //!
 //! A Tink ciphertext with a prefix names its key, and a Fernet token is signed. The others name none: the key that opened the value
 //! before is tried first, and then those of the ring in their order, the primary first. So [`Opened::Damaged`] is certain, but a
@@ -16,6 +18,7 @@
 
 pub mod aad;
 pub mod encoding;
+pub mod form;
 
 use std::cell::Cell;
 use std::iter;
@@ -29,6 +32,10 @@ use crate::keyring::gcm::{NONCE_BYTES, TAG_BYTES};
 use crate::keyring::{Ciphers, KeyFormat, KeyId};
 
 pub use encoding::Encoding;
+pub use form::{Form, Lines, Untold};
+
+/// Where no value of a column shows its alphabet, ciphertexts are made until one shows none either.
+const MOST_DRAWS: usize = 1000;
 
 /// What a stored value is, whatever its encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,8 +89,10 @@ pub enum Opened {
     Under(KeyId, Zeroizing<Vec<u8>>),
     /// No key of the ring opens it, and it names none of them.
     Unknown,
-    /// It is no ciphertext of the format, or it names a key of the ring that does not open it.
+    /// It names a key of the ring that does not open it.
     Damaged,
+    /// It is not written in the configured encoding, or is no ciphertext of the format.
+    Foreign,
 }
 
 /// What became of encrypting a stored value again.
@@ -102,6 +111,10 @@ pub enum Rewrapped {
     Unknown,
     /// As [`Opened::Damaged`].
     Damaged,
+    /// As [`Opened::Foreign`].
+    Foreign,
+    /// Neither it nor the column's [`Form`] tells how the new value has to be written.
+    Untold(Untold),
 }
 
 /// The keys of a ring, and the way in which one column stores what they encrypt.
@@ -110,6 +123,7 @@ pub struct RowCodec<'a> {
     format: RowFormat,
     encoding: Encoding,
     ciphers: &'a Ciphers,
+    form: Form,
     /// The place in the ring of the key that opened the value before: the next one is most likely under it as well.
     last: Cell<usize>,
 }
@@ -118,7 +132,21 @@ impl<'a> RowCodec<'a> {
     /// A codec for the keys of a ring in the format that [`RowFormat::ring`] tells, the primary first.
     #[must_use]
     pub fn new(format: RowFormat, encoding: Encoding, ciphers: &'a Ciphers) -> Self {
-        Self { format, encoding, ciphers, last: Cell::new(0) }
+        let form = Form { alphabet: true, ..Form::default() };
+        Self { format, encoding, ciphers, form, last: Cell::new(0) }
+    }
+
+    /// Tells the codec what the column's other values show.
+    #[must_use]
+    pub fn knowing(self, form: Form) -> Self {
+        Self { form, ..self }
+    }
+
+    /// What a value shows of how the column is written.
+    #[must_use]
+    pub fn form_of(&self, stored: &[u8]) -> Form {
+        let is_base64 = self.format.takes_encoding() && self.encoding != Encoding::Binary;
+        if is_base64 { Form::of(stored) } else { Form::default() }
     }
 
     /// Decrypts a stored value, bound to this associated data.
@@ -126,18 +154,20 @@ impl<'a> RowCodec<'a> {
     pub fn open(&self, stored: &[u8], aad: &[u8]) -> Opened {
         match self.decode(stored) {
             Some(bytes) => self.open_bytes(&bytes, aad),
-            None => Opened::Damaged,
+            None => Opened::Foreign,
         }
     }
 
     /// Encrypts a stored value again, unless it is under the primary key already. What a ciphertext tells beside its text is
-    /// kept: the time in a Fernet token, by which applications let tokens expire, and the padding of its base64.
+    /// kept: the time in a Fernet token, by which applications let tokens expire; of base64 the alphabet, the padding and the line
+    /// breaks; of hexadecimal digits the case.
     pub fn rewrap(&self, stored: &[u8], aad: &[u8], rng: &mut StdRng) -> Rewrapped {
-        let Some(bytes) = self.decode(stored) else { return Rewrapped::Damaged };
+        let Some(bytes) = self.decode(stored) else { return Rewrapped::Foreign };
         let (from, plaintext) = match self.open_bytes(&bytes, aad) {
             Opened::Under(from, plaintext) => (from, plaintext),
             Opened::Unknown => return Rewrapped::Unknown,
             Opened::Damaged => return Rewrapped::Damaged,
+            Opened::Foreign => return Rewrapped::Foreign,
         };
         let Some((_, cipher)) = self.ciphers.iter().next().filter(|(primary, _)| *primary != from) else {
             return Rewrapped::UnderPrimary;
@@ -146,16 +176,21 @@ impl<'a> RowCodec<'a> {
             RowFormat::Fernet => fernet::made_at(&bytes).unwrap_or_default(),
             RowFormat::Tink | RowFormat::AesGcm | RowFormat::AesGcmHex => 0,
         };
-        match cipher.seal_bytes(&plaintext, aad, seconds, rng) {
-            Some(sealed) => Rewrapped::Anew { from, stored: self.encode(&sealed, stored) },
-            // Longer than the cipher can encrypt, and so than any key can have encrypted.
-            None => Rewrapped::Damaged,
+        for _ in 0..MOST_DRAWS {
+            // Longer than the cipher can encrypt is longer than what any key can have encrypted.
+            let Some(sealed) = cipher.seal_bytes(&plaintext, aad, seconds, rng) else { return Rewrapped::Damaged };
+            match self.encode(&sealed, stored) {
+                Ok(stored) => return Rewrapped::Anew { from, stored },
+                Err(Untold::Alphabet) => {}
+                Err(untold) => return Rewrapped::Untold(untold),
+            }
         }
+        Rewrapped::Untold(Untold::Alphabet)
     }
 
     fn open_bytes(&self, bytes: &[u8], aad: &[u8]) -> Opened {
         if !self.format.fits(bytes) {
-            return Opened::Damaged;
+            return Opened::Foreign;
         }
         let last = self.last.get();
         let places = iter::once(last).chain((0..).filter(|place| *place != last));
@@ -178,12 +213,11 @@ impl<'a> RowCodec<'a> {
         }
     }
 
-    /// Ciphertexts of the same text are equally long, so that the old one tells how the new one is padded.
-    fn encode(&self, sealed: &[u8], old: &[u8]) -> Vec<u8> {
+    fn encode(&self, sealed: &[u8], old: &[u8]) -> Result<Vec<u8>, Untold> {
         match self.format {
-            RowFormat::Fernet => Encoding::Base64Url.encode(sealed, true),
-            RowFormat::Tink | RowFormat::AesGcm => self.encoding.encode(sealed, old.ends_with(b"=")),
-            RowFormat::AesGcmHex => encoding::encode_hex_parts(sealed),
+            RowFormat::Fernet => Ok(encoding::encode_padded_base64url(sealed)),
+            RowFormat::Tink | RowFormat::AesGcm => self.encoding.encode(sealed, old, self.form),
+            RowFormat::AesGcmHex => Ok(encoding::encode_hex_parts(sealed, old)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How many rows are under which key.
+//! How many rows are under which key, and how they are written.
 
 use rotation::deadline::Deadline;
 use rotation::keyring::Ciphers;
@@ -8,6 +8,7 @@ use tokio::sync::mpsc::channel;
 
 use crate::database::Session;
 use crate::error::ReencryptError;
+use crate::marks::Marks;
 use crate::pace::Throttle;
 use crate::reader::{self, Batch};
 use crate::request::Range;
@@ -16,7 +17,7 @@ use crate::slice::SHARE;
 use crate::table::{Source, Stored};
 use crate::tally::{Tally, Unreadable};
 
-/// Counts the rows of a range until `stop`: the counts, and where to go on.
+/// Counts the rows of a range until `stop`: the counts, and where to go on. `marks` get the keys.
 pub(crate) async fn count(
     source: &Source<'_>,
     session: &Session,
@@ -24,6 +25,7 @@ pub(crate) async fn count(
     ciphers: &Ciphers,
     pace: Pace,
     stop: Deadline,
+    marks: &mut Marks,
 ) -> Result<(Tally, Option<Range>), ReencryptError> {
     let (codec, throttle) = (source.codec(ciphers), Throttle::for_reading(pace));
     let mut tally = Tally::of(ciphers.iter().map(|(id, _)| id));
@@ -35,7 +37,8 @@ pub(crate) async fn count(
                 if number.is_multiple_of(SHARE) {
                     tokio::task::yield_now().await;
                 }
-                one(&codec, Stored(row), &mut tally)?;
+                marks.pass(Stored(row).key()?);
+                one(source, &codec, Stored(row), &mut tally)?;
             }
             last = Some(batch.last);
         }
@@ -46,17 +49,25 @@ pub(crate) async fn count(
     Ok((tally, next))
 }
 
-fn one(codec: &RowCodec<'_>, row: Stored<'_>, tally: &mut Tally) -> Result<(), ReencryptError> {
+fn one(source: &Source<'_>, codec: &RowCodec<'_>, row: Stored<'_>, tally: &mut Tally) -> Result<(), ReencryptError> {
     tally.rows += 1;
     let Some(value) = row.value()? else {
         tally.nulls += 1;
         return Ok(());
     };
     let opened = row.aad()?.map(|columns| codec.open(value, &associated_data(&columns)));
-    match opened {
-        Some(Opened::Under(key, _)) => tally.under(key),
-        Some(Opened::Unknown) => tally.unreadable(row.key()?, Unreadable::Unknown),
-        Some(Opened::Damaged) | None => tally.unreadable(row.key()?, Unreadable::Damaged),
+    let state = match opened {
+        Some(Opened::Under(key, _)) => {
+            tally.under(key);
+            None
+        }
+        Some(Opened::Unknown) => Some(Unreadable::Unknown),
+        Some(Opened::Foreign) if !source.leaves(row.key()?) => Some(Unreadable::Foreign),
+        Some(Opened::Foreign | Opened::Damaged) | None => Some(Unreadable::Damaged),
+    };
+    match state {
+        Some(state) => tally.unreadable(row.key()?, state),
+        None => tally.form = tally.form.and(codec.form_of(value)),
     }
     Ok(())
 }

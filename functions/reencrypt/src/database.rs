@@ -144,12 +144,6 @@ impl Session {
         .await
     }
 
-    /// Lets the statements that follow take all the time that is left.
-    pub(crate) async fn without_statement_timeout(&self) -> Result<(), Trouble> {
-        let left = self.deadline.left().as_millis().max(1);
-        self.execute(&format!("SET statement_timeout = {left}")).await
-    }
-
     async fn execute(&self, statements: &str) -> Result<(), Trouble> {
         self.bound(self.client.batch_execute(statements)).await
     }

@@ -26,6 +26,14 @@ pub enum ReencryptError {
         /// What is wrong with it, or its table.
         problem: String,
     },
+    /// Not every value of a column is as configured, or it does not show how a new one is to be written.
+    #[error("column {column} is not understood, and none of its rows is written: {problem}")]
+    ColumnNotUnderstood {
+        /// Which.
+        column: ColumnName,
+        /// How many values, of which rows, and what to do.
+        problem: String,
+    },
     /// The secret with the database's user and password is not as expected.
     #[error(
         "secret {secret} (DATABASE_SECRET) holds no user and password of a database: expected a JSON object with the texts username and password"
@@ -76,6 +84,7 @@ impl ReencryptError {
         match self {
             Self::InvalidRequest { .. } => "InvalidRequest",
             Self::UnusableColumn { .. } => "UnusableColumn",
+            Self::ColumnNotUnderstood { .. } => "ColumnNotUnderstood",
             Self::DatabaseSecretInvalid { .. } => "DatabaseSecretInvalid",
             Self::DatabaseUnavailable { .. } => "DatabaseUnavailable",
             Self::DatabaseRefused { .. } => "DatabaseRefused",

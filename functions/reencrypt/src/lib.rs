@@ -3,18 +3,20 @@
 //!
 //! | action | does |
 //! | --- | --- |
-//! | `plan` | parts the tables into ranges of about equal size |
+//! | `plan` | reads all columns to the end, and parts those that it understands into ranges of about equal size |
 //! | `slice` | encrypts the rows of one range again that are not under the primary key |
 //! | `census` | counts rows by key, of one range or of all columns |
 //!
-//! An answer has a member `next`: the request that goes on, when time was up, or null; a plan is made in one go. A census of all columns
-//! brings along what it has counted. Which columns there are, in which format, and where the database is, says the function's
+//! An answer has a member `next`: the request that goes on, when time was up, or null. A plan and a census of all columns
+//! bring along what they have counted. Which columns there are, in which format, and where the database is, says the function's
 //! environment, never the event. The function reads the keyring and writes no secret.
 
 mod census;
+mod counting;
 mod database;
 pub mod error;
 pub mod history;
+mod marks;
 mod pace;
 mod reader;
 pub mod request;
@@ -24,6 +26,7 @@ mod slice;
 mod table;
 mod tally;
 mod tls;
+mod understood;
 
 use std::time::Duration;
 
@@ -31,20 +34,18 @@ use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::lambda::{Function, Invocation, randomness};
-use rotation::store::SecretStore;
 use rotation::telemetry::{Datum, Unit};
-use rotation::time::format_timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::database::{Access, Session, User};
 use crate::error::ReencryptError;
-use crate::request::{Range, Request, Resumed};
+use crate::marks::Marks;
+use crate::request::{Range, Request};
 use crate::ring::Ring;
 use crate::settings::Settings;
 use crate::slice::Slice;
 use crate::table::Source;
-use crate::tally::Columns;
 
 /// What the log calls this function's lines: at the level of the project's own.
 const LOG: &str = "rotation::reencrypt";
@@ -117,7 +118,8 @@ pub async fn answer(
     }
 }
 
-/// The metrics of an answer: after a slice what it has done, after a census of all columns what it has found. A census by a ring that is
+/// The metrics of an answer: after a slice what it has done, after a census of all columns what it has found. A plan's counts are
+/// followed by those of a census. A census by a ring that is
 /// not the current one any more would say that rows are unreadable which the next one opens.
 fn metrics(function: &str, answer: &Value) -> Vec<Datum> {
     let datum = |name, rows: u64| {
@@ -130,7 +132,9 @@ fn metrics(function: &str, answer: &Value) -> Vec<Datum> {
         return vec![datum("RowsRewrapped", rewrapped)];
     }
     match number("onOldKeys") {
-        Some(on_old_keys) if answer["next"].is_null() && answer["superseded"] == false => {
+        Some(on_old_keys)
+            if answer["action"] == "census" && answer["next"].is_null() && answer["superseded"] == false =>
+        {
             let unreadable = number("unknown").unwrap_or_default() + number("damaged").unwrap_or_default();
             vec![datum("RowsOnOldKey", on_old_keys), datum("RowsUnreadable", unreadable)]
         }
@@ -151,7 +155,7 @@ async fn perform(
     let job = Job { worker, ring: Ring::current(&worker.settings, &store).await?, deadline };
     let user = worker.access.user(&store).await?;
     let mut told = match request {
-        Request::Plan { slices } => job.plan(&user, *slices).await?,
+        Request::Plan { slices, resumed } => job.plan(&user, &store, *slices, resumed.as_ref()).await?,
         Request::Slice { range } => job.slice(&user, range).await?,
         Request::Census { range: Some(range), .. } => job.census(&user, range).await?,
         Request::Census { range: None, resumed } => job.census_of_all(&user, &store, resumed.as_ref()).await?,
@@ -187,24 +191,6 @@ impl Job<'_> {
         self.deadline.within(left, reserve.min(left / 2))
     }
 
-    async fn plan(&self, user: &User, slices: u64) -> Result<Answer, ReencryptError> {
-        history::check_slices(slices, self.worker.settings.columns.len())?;
-        let session = self.session(user).await?;
-        session.without_statement_timeout().await?;
-        let (mut ranges, mut rows) = (vec![], 0);
-        for column in &self.worker.settings.columns {
-            let source = Source::find(&session, column).await?;
-            let (of_column, bounds) = source.bounds(&session, slices).await?;
-            rows += of_column;
-            ranges.extend(table::ranges(column, bounds));
-        }
-        let invocations = history::invocations(u64::try_from(ranges.len()).unwrap_or(u64::MAX));
-        let ranges = told(&ranges)?;
-        history::check_size(&ranges)?;
-        let told = [("ranges", ranges), ("invocations", invocations.into()), ("rowsEstimated", rows.into())];
-        Ok(members(told).into_iter().chain(members([("next", Value::Null)])).collect())
-    }
-
     async fn slice(&self, user: &User, range: &Range) -> Result<Answer, ReencryptError> {
         let column = range.configured(&self.worker.settings)?;
         let mut rng = randomness()?;
@@ -222,72 +208,11 @@ impl Job<'_> {
         let session = self.session(user).await?;
         let source = Source::find(&session, column).await?;
         let pace = self.worker.settings.pace;
-        let (tally, next) = census::count(&source, &session, range, &self.ring.ciphers, pace, self.stop()).await?;
+        let (ciphers, marks) = (&self.ring.ciphers, &mut Marks::default());
+        let (tally, next) = census::count(&source, &session, range, ciphers, pace, self.stop(), marks).await?;
         let next = next.map(|range| Request::Census { range: Some(range), resumed: None });
         Ok(fields(&tally)?.into_iter().chain(members([("range", told(range)?), ("next", told(&next)?)])).collect())
     }
-
-    /// Counts column by column, as far as the time goes. The last answer is the whole of it: what was counted before came back with
-    /// the request.
-    async fn census_of_all(
-        &self,
-        user: &User,
-        store: &impl SecretStore,
-        resumed: Option<&Resumed>,
-    ) -> Result<Answer, ReencryptError> {
-        let settings = &self.worker.settings;
-        let first = resumed.map(|resumed| resumed.position(settings)).transpose()?.unwrap_or_default();
-        let began = resumed.map_or_else(|| format_timestamp(self.ring.as_of), |resumed| resumed.began.clone());
-        let mut columns = Columns(resumed.map(|resumed| resumed.counted.clone()).unwrap_or_default());
-        if let Some(Resumed { version, .. }) = resumed.filter(|resumed| resumed.version != self.ring.version.as_str()) {
-            // What was the primary key then is not known here, and counts by two rings do not add up.
-            let mut told = counts(&columns, &began)?;
-            told.extend(members([("ended", format_timestamp(self.ring.as_of).into()), ("superseded", true.into())]));
-            let unknown = ["primaryKey", "onOldKeys", "next"].map(|member| (member, Value::Null));
-            told.extend(members(unknown).into_iter().chain(members([("version", version.as_str().into())])));
-            return Ok(told);
-        }
-        let (session, stop) = (self.session(user).await?, self.stop());
-        let mut rest = None;
-        for (number, column) in settings.columns.iter().enumerate().skip(first) {
-            let begin = resumed.filter(|_| number == first).map(|resumed| resumed.from.clone());
-            let range = begin.unwrap_or_else(|| Range { column: column.name.clone(), after: None, through: None });
-            let source = Source::find(&session, column).await?;
-            let (tally, left) =
-                census::count(&source, &session, &range, &self.ring.ciphers, settings.pace, stop).await?;
-            columns.add(&column.name, tally);
-            if left.is_some() {
-                rest = left;
-                break;
-            }
-        }
-        let mut told = counts(&columns, &began)?;
-        told.insert("onOldKeys".to_owned(), columns.sum(|tally| tally.not_under(self.ring.primary)).into());
-        let next = rest.map(|from| {
-            let version = self.ring.version.as_str().to_owned();
-            Request::Census { range: None, resumed: Some(Resumed { from, counted: columns.0, began, version }) }
-        });
-        let (ended, superseded) = match &next {
-            // Whoever goes on sees it then.
-            Some(_) => (Value::Null, false),
-            None => {
-                let since = self.ring.since(settings, store).await?;
-                (format_timestamp(since.as_of).into(), since.superseded)
-            }
-        };
-        told.extend(members([("ended", ended), ("superseded", superseded.into()), ("next", self::told(&next)?)]));
-        Ok(told)
-    }
-}
-
-/// What a census of all columns has counted.
-fn counts(columns: &Columns, began: &str) -> Result<Answer, ReencryptError> {
-    Ok(members([
-        ("columns", told(&columns.0)?),
-        ("unknown", columns.sum(|tally| tally.unknown).into()),
-        ("damaged", columns.sum(|tally| tally.damaged).into()),
-        ("began", began.into()),
-    ]))
 }
 
 fn members<const N: usize>(members: [(&str, Value); N]) -> Answer {

@@ -6,8 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::error::ReencryptError;
 use crate::history::MOST_RANGES;
+use crate::marks::Marks;
 use crate::settings::{Column, ColumnName, Settings};
 use crate::tally::Counted;
+use crate::understood::Understood;
 
 const DEFAULT_SLICES: u64 = 16;
 
@@ -21,9 +23,12 @@ pub struct Range {
     pub after: Option<String>,
     /// Up to this key, with it; `None` means to the last.
     pub through: Option<String>,
+    /// What the plan has learned of the whole column.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub understood: Option<Understood>,
 }
 
-/// What a census of all columns has counted until it ran out of time, and where it goes on: a member `next` that came back.
+/// What a plan or a census of all columns has counted until it ran out of time, and where it goes on: a member `next` that came back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Resumed {
     /// The rows that are left of a column.
@@ -34,16 +39,22 @@ pub struct Resumed {
     pub(crate) began: String,
     /// The version of the ring that it counts by.
     pub(crate) version: String,
+    /// Where a plan parts each of the columns.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) marks: Vec<Marks>,
 }
 
 /// A request, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "lowercase")]
 pub enum Request {
-    /// Make ranges of about equal size: `{"action":"plan","slices":16}`.
+    /// Read all columns, and make ranges of about equal size: `{"action":"plan","slices":16}`.
     Plan {
         /// How many for each column.
         slices: u64,
+        /// Where a plan goes on that ran out of time.
+        #[serde(flatten)]
+        resumed: Option<Resumed>,
     },
     /// Re-encrypt the rows of a range: `{"action":"slice","range":{…}}`.
     Slice {
@@ -93,7 +104,11 @@ impl Request {
                 };
                 let slices = slices
                     .ok_or_else(|| invalid("slices", format!("expected a whole number from 1 to {MOST_RANGES}")))?;
-                Self::Plan { slices }
+                let resumed = resumed(&mut members)?;
+                if resumed.as_ref().is_some_and(|resumed| resumed.marks.len() != resumed.counted.len()) {
+                    return Err(invalid("marks", "expected those of each column that was counted"));
+                }
+                Self::Plan { slices, resumed }
             }
             Some("slice") => {
                 let range = range("range", &mut members)?;
@@ -101,6 +116,9 @@ impl Request {
             }
             Some("census") => {
                 let (range, resumed) = (range("range", &mut members)?, resumed(&mut members)?);
+                if resumed.as_ref().is_some_and(|resumed| !resumed.marks.is_empty()) {
+                    return Err(invalid("marks", "is for a plan"));
+                }
                 if range.is_some() && resumed.is_some() {
                     return Err(invalid("from", "is for a census of all columns: leave range out"));
                 }
@@ -113,7 +131,7 @@ impl Request {
         }
         Err(invalid(
             "(the event)",
-            "has a member that is not known; known are action, slices (plan), range (slice, census), and from, counted, began and version (census)",
+            "has a member that is not known; known are action, slices and marks (plan), range (slice, census), and from, counted, began and version (plan, census)",
         ))
     }
 }
@@ -135,25 +153,34 @@ fn range(member: &'static str, members: &mut Map<String, Value>) -> Result<Optio
         table: text("table")?.ok_or_else(missing)?,
         column: text("column")?.ok_or_else(missing)?,
     };
-    let range = Range { column, after: text("after")?, through: text("through")? };
+    let (after, through) = (text("after")?, text("through")?);
+    let understood = parts.remove("understood").filter(|value| !value.is_null()).map(serde_json::from_value);
+    let understood = understood.transpose();
+    let understood = understood.map_err(|_| invalid(member, "expected understood as the plan answered it"))?;
+    let range = Range { column, after, through, understood };
     if parts.is_empty() {
         return Ok(Some(range));
     }
-    Err(invalid(member, "has a member that is not known; known are schema, table, column, after and through"))
+    Err(invalid(
+        member,
+        "has a member that is not known; known are schema, table, column, after, through and understood",
+    ))
 }
 
 fn resumed(members: &mut Map<String, Value>) -> Result<Option<Resumed>, ReencryptError> {
     let from = range("from", members)?;
     let mut given = |member: &str| members.remove(member).filter(|value| !value.is_null());
+    let marks = given("marks").map_or(Ok(vec![]), serde_json::from_value);
+    let marks = marks.map_err(|_| invalid("marks", "expected those that the plan answered"))?;
     match (from, given("counted"), given("began"), given("version")) {
-        (None, None, None, None) => Ok(None),
+        (None, None, None, None) if marks.is_empty() => Ok(None),
         (Some(from), Some(counted), Some(Value::String(began)), Some(Value::String(version))) => {
             let counted = serde_json::from_value(counted)
                 .map_err(|_| invalid("counted", "expected the counts of columns, as the census answered them"))?;
             if parse_timestamp(&began).is_none() {
                 return Err(invalid("began", "expected a time such as 2026-12-24T18:00:00Z"));
             }
-            Ok(Some(Resumed { from, counted, began, version }))
+            Ok(Some(Resumed { from, counted, began, version, marks }))
         }
         // A census that began in the middle would be no evidence, and look like it.
         _ => Err(invalid("from", "goes with counted, began and version: send the member next as it was answered")),

@@ -1,5 +1,6 @@
 //! What the stack configures: which columns, where the database is, and how hard it may be worked.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -65,6 +66,10 @@ pub struct Column {
     pub encoding: Option<Encoding>,
     /// The columns of the row that the associated data is made of, see [`rotation::rows::aad`].
     pub aad: Vec<String>,
+    /// Whether base64 is padded, where no value shows it.
+    pub padding: Option<bool>,
+    /// The primary keys, as text, of rows that are left as they are.
+    pub leave: BTreeSet<String>,
 }
 
 /// An entry of `REENCRYPT_COLUMNS`.
@@ -79,6 +84,9 @@ struct Entry {
     encoding: Option<Encoding>,
     #[serde(default)]
     aad: Vec<String>,
+    padding: Option<bool>,
+    #[serde(default)]
+    leave: BTreeSet<String>,
 }
 
 /// Where the database is, and whose password opens it.
@@ -201,7 +209,7 @@ fn columns(json: &str) -> Result<Vec<Column>, RotationError> {
         return Err(invalid(COLUMNS, format!("expected 1 to {MOST_COLUMNS} columns")));
     }
     let mut columns: Vec<Column> = vec![];
-    for Entry { schema, table, column, format, encoding, aad } in entries {
+    for Entry { schema, table, column, format, encoding, aad, padding, leave } in entries {
         let names = [&schema, &table, &column].into_iter().chain(&aad);
         if !names.into_iter().all(|name| is_name(name)) {
             return Err(invalid(COLUMNS, format!("expected names of 1 to {LONGEST_NAME} bytes, without a zero byte")));
@@ -220,7 +228,10 @@ fn columns(json: &str) -> Result<Vec<Column>, RotationError> {
         if encoding.is_some() && !format.takes_encoding() {
             return wrong("has an encoding, and its format is always written in the same way");
         }
-        columns.push(Column { name, format, encoding, aad });
+        if padding.is_some() && (!format.takes_encoding() || encoding == Some(Encoding::Binary)) {
+            return wrong("has a padding, and is not written in base64");
+        }
+        columns.push(Column { name, format, encoding, aad, padding, leave });
     }
     let ring = columns[0].format.ring();
     if columns.iter().any(|column| column.format.ring() != ring) {

@@ -29,6 +29,7 @@ use crate::request::Range;
 use crate::settings::Pace;
 use crate::table::{Busy, Change, Source, Stored, get};
 use crate::tally::{Tally, Unreadable};
+use crate::understood::{self, Understood};
 
 /// After so many rows the connections get a turn: everything runs on one thread.
 pub(crate) const SHARE: usize = 32;
@@ -53,6 +54,8 @@ pub(crate) struct Sliced {
     pub(crate) overtaken: u64,
     /// Rows that were deleted in between.
     pub(crate) deleted: u64,
+    /// Rows that the configuration leaves as they are.
+    pub(crate) left: u64,
     /// Rows that stayed locked by others, or were overtaken again and again. What is in them is theirs, or as it was.
     pub(crate) busy: u64,
 }
@@ -90,12 +93,13 @@ impl Slice<'_> {
     /// Works until the end of the range or until `stop`: the counts, and where to go on.
     pub(crate) async fn run(&self, range: &Range, rng: &mut StdRng) -> Result<(Sliced, Option<Range>), ReencryptError> {
         let throttle = Throttle::for_writing(self.pace);
-        let codec = self.source.codec(self.ciphers);
+        let form = Understood::form(range.understood.as_ref(), self.source.column)?;
+        let codec = self.source.codec(self.ciphers).knowing(form);
         let mut of_second_look = StdRng::from_rng(rng);
         let (batches, read) = channel(1);
         let (works, to_write) = channel(1);
         let reading = reader::read(self.source, &self.reading, range, &throttle, self.stop, batches);
-        let rewrapping = rewrap_all(&codec, read, works, rng);
+        let rewrapping = rewrap_all(self.source, &codec, read, works, rng);
         let writing = self.write_all(&codec, &throttle, to_write, &mut of_second_look);
         let (all, seen, (written, last)) = tokio::try_join!(reading, rewrapping, writing)?;
         let next = (!all).then(|| Range { after: last.or_else(|| range.after.clone()), ..range.clone() });
@@ -209,7 +213,7 @@ impl Slice<'_> {
                     Err(Trouble::Failed(error)) => return Err(error),
                 };
                 sliced.deleted += (keys.len() - rows.len()) as u64;
-                let anew = rewrap(codec, &rows, sliced, rng).await?;
+                let anew = rewrap(self.source, codec, &rows, sliced, rng).await?;
                 let (changes, from) = changes(&rows, anew)?;
                 if !changes.is_empty() {
                     throttle.admit(changes.len(), self.stop).await;
@@ -226,6 +230,7 @@ impl Slice<'_> {
 
 /// Decrypts and encrypts what comes.
 async fn rewrap_all(
+    source: &Source<'_>,
     codec: &RowCodec<'_>,
     mut batches: Receiver<Batch>,
     works: Sender<Work>,
@@ -234,7 +239,7 @@ async fn rewrap_all(
     let mut sliced = Sliced::new();
     while let Some(batch) = batches.recv().await {
         sliced.tally.rows += batch.rows.len() as u64;
-        let anew = rewrap(codec, &batch.rows, &mut sliced, rng).await?;
+        let anew = rewrap(source, codec, &batch.rows, &mut sliced, rng).await?;
         // Nobody listens any more when writing has failed, and then its error is what counts.
         if works.send(Work { batch, anew }).await.is_err() {
             break;
@@ -245,6 +250,7 @@ async fn rewrap_all(
 
 /// The new values of those rows that need one.
 async fn rewrap(
+    source: &Source<'_>,
     codec: &RowCodec<'_>,
     rows: &[Row],
     sliced: &mut Sliced,
@@ -260,10 +266,16 @@ async fn rewrap(
             sliced.tally.nulls += 1;
             continue;
         };
+        if source.leaves(row.key()?) {
+            sliced.left += 1;
+            continue;
+        }
         match row.aad()?.map(|columns| codec.rewrap(value, &associated_data(&columns), rng)) {
             Some(Rewrapped::UnderPrimary) => sliced.under_primary += 1,
             Some(Rewrapped::Anew { from, stored }) => anew.push(Anew { row: number, from, stored }),
             Some(Rewrapped::Unknown) => sliced.tally.unreadable(row.key()?, Unreadable::Unknown),
+            Some(Rewrapped::Foreign) => return Err(understood::has_changed(source.column, row.key()?)),
+            Some(Rewrapped::Untold(what)) => return Err(understood::untold(source.column, row.key()?, what)),
             Some(Rewrapped::Damaged) | None => sliced.tally.unreadable(row.key()?, Unreadable::Damaged),
         }
     }
@@ -283,7 +295,7 @@ fn changes(rows: &[Row], anew: Vec<Anew>) -> Result<(Vec<Change<'_>>, Vec<KeyId>
 
 impl Sliced {
     fn new() -> Self {
-        Self { tally: Tally::default(), under_primary: 0, rewrapped: 0, overtaken: 0, deleted: 0, busy: 0 }
+        Self { tally: Tally::default(), under_primary: 0, rewrapped: 0, overtaken: 0, deleted: 0, left: 0, busy: 0 }
     }
 
     /// Counts the changes whose keys the database returned; the others are looked at again.
@@ -310,12 +322,13 @@ impl Sliced {
 
     /// The counts of both.
     fn and(mut self, other: Self) -> Self {
-        let Self { tally, under_primary, rewrapped, overtaken, deleted, busy } = other;
+        let Self { tally, under_primary, rewrapped, overtaken, deleted, left, busy } = other;
         self.tally.add(tally);
         self.under_primary += under_primary;
         self.rewrapped += rewrapped;
         self.overtaken += overtaken;
         self.deleted += deleted;
+        self.left += left;
         self.busy += busy;
         self
     }

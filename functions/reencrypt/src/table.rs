@@ -14,6 +14,7 @@ use crate::database::{Parameter, Rows, Session, Trouble};
 use crate::error::ReencryptError;
 use crate::request::Range;
 use crate::settings::Column;
+use crate::understood::Understood;
 
 /// The bytes of a value in the database's binary format, which for a text or a `bytea` are the value.
 #[derive(Clone, Copy, Debug)]
@@ -153,6 +154,11 @@ impl<'a> Source<'a> {
         RowCodec::new(self.column.format, self.column.encoding.unwrap_or(usual), ciphers)
     }
 
+    /// Whether the row with this key is left as it is.
+    pub(crate) fn leaves(&self, key: &str) -> bool {
+        self.column.leave.contains(key)
+    }
+
     /// The next rows of a range, in the order of their keys.
     pub(crate) async fn read(
         &self,
@@ -231,51 +237,7 @@ impl<'a> Source<'a> {
         ];
         session.query(&statement, parameters).await
     }
-
-    /// The keys that part the table's rows into `slices` of about equal size.
-    pub(crate) async fn bounds(&self, session: &Session, slices: u64) -> Result<(i64, Vec<String>), ReencryptError> {
-        let Self { table, key, .. } = self;
-        let (estimate, pages) = self.size(session).await?;
-        // Counting is exact and reads the whole index; a sample of pages is enough for a large table.
-        let sample = if estimate <= EXACT_ROWS {
-            String::new()
-        } else {
-            let wanted = (slices * SAMPLED_PAGES_PER_SLICE).clamp(2000, 20_000);
-            let share = (wanted as f64 / f64::max(pages as f64, 1.0) * 100.0).clamp(0.000_1, 100.0);
-            format!("TABLESAMPLE SYSTEM ({share}) REPEATABLE (1)")
-        };
-        let statement = format!(
-            "SELECT id::pg_catalog.text, total FROM (SELECT t.{key} AS id, pg_catalog.row_number() OVER (ORDER BY t.{key}) AS number, pg_catalog.count(*) OVER () AS total FROM {table} AS t {sample}) AS s \
-             WHERE number < total AND number * $1::pg_catalog.int8 / total > (number - 1) * $1::pg_catalog.int8 / total ORDER BY number"
-        );
-        let slices = i64::try_from(slices).unwrap_or(i64::MAX);
-        let rows = session.query(&statement, &[(&slices, Type::INT8)]).await?;
-        let bounds = rows.iter().map(|row| get(row, 0)).collect::<Result<Vec<String>, _>>()?;
-        let counted: Option<i64> = rows.first().map(|row| get(row, 1)).transpose()?;
-        let exact = counted.filter(|_| sample.is_empty());
-        Ok((exact.unwrap_or(estimate), bounds))
-    }
-
-    /// About how many rows and pages the table has, with its partitions.
-    async fn size(&self, session: &Session) -> Result<(i64, i64), ReencryptError> {
-        // A table that was never analysed has no estimate: its size tells enough.
-        const SIZE: &str = "\
-SELECT COALESCE(pg_catalog.sum(CASE WHEN c.reltuples >= 0 THEN c.reltuples::pg_catalog.float8 ELSE s.pages * 50 END), 0)::pg_catalog.int8,
-    COALESCE(pg_catalog.sum(s.pages), 0)::pg_catalog.int8
-FROM (SELECT $1::pg_catalog.text::pg_catalog.regclass::pg_catalog.oid AS oid) r
-JOIN pg_catalog.pg_class c ON c.oid = r.oid OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(r.oid))
-CROSS JOIN LATERAL (SELECT pg_catalog.pg_relation_size(c.oid) / 8192 AS pages) s
-WHERE c.relkind = 'r'";
-        let sizes = session.query(SIZE, &[(&self.table, Type::TEXT)]).await?;
-        let row = sizes.first().ok_or_else(|| refused(NOT_AS_ASKED))?;
-        Ok((get(row, 0)?, get(row, 1)?))
-    }
 }
-
-/// Up to so many rows are counted.
-const EXACT_ROWS: i64 = 1_000_000;
-/// So many pages of a larger table are looked at for each slice, which makes their sizes differ by some 6 percent.
-const SAMPLED_PAGES_PER_SLICE: u64 = 300;
 
 /// What is done about rows that another transaction has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -309,9 +271,9 @@ impl<'a> Stored<'a> {
         Ok(get::<Raw<'a>>(self.0, 1)?.0)
     }
 
-    /// The value; `None` when it is null.
+    /// The value; `None` when it is null or empty, which is what `NOT NULL` columns have instead.
     pub(crate) fn value(self) -> Result<Option<&'a [u8]>, ReencryptError> {
-        Ok(get::<Option<Raw<'a>>>(self.0, 2)?.map(|raw| raw.0))
+        Ok(get::<Option<Raw<'a>>>(self.0, 2)?.map(|raw| raw.0).filter(|value| !value.is_empty()))
     }
 
     /// The columns of the associated data; `None` when one is null.
@@ -338,9 +300,10 @@ fn value_of(kind: Kind, quoted: &str) -> String {
 }
 
 /// The range behind each bound, and before the first.
-pub(crate) fn ranges(column: &Column, bounds: Vec<String>) -> Vec<Range> {
+pub(crate) fn ranges(column: &Column, bounds: Vec<String>, understood: &Understood) -> Vec<Range> {
     let starts = std::iter::once(None).chain(bounds.iter().cloned().map(Some));
     let ends = bounds.iter().cloned().map(Some).chain(std::iter::once(None));
-    let range = |(after, through)| Range { column: column.name.clone(), after, through };
+    let range =
+        |(after, through)| Range { column: column.name.clone(), after, through, understood: Some(understood.clone()) };
     starts.zip(ends).map(range).collect()
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use rotation::keyring::KeyId;
+use rotation::rows::Form;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::ColumnName;
+use crate::understood::tells_nothing;
 
 /// The most rows that cannot be opened which an answer lists; all are counted.
 const MOST_LISTED: usize = 20;
@@ -16,16 +18,18 @@ const MOST_LISTED: usize = 20;
 pub(crate) enum Unreadable {
     /// No key of the ring opens it.
     Unknown,
-    /// It is no ciphertext, or the key that it names does not open it.
+    /// The key that it names does not open it, or a column of its associated data is null.
     Damaged,
+    /// It is not in the configured encoding and format.
+    Foreign,
 }
 
 /// A row whose value cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UnreadableRow {
     /// Its primary key.
-    key: String,
-    state: Unreadable,
+    pub(crate) key: String,
+    pub(crate) state: Unreadable,
 }
 
 /// Counts of rows.
@@ -34,14 +38,20 @@ pub(crate) struct UnreadableRow {
 pub(crate) struct Tally {
     /// How many were read.
     pub(crate) rows: u64,
-    /// Those without a value.
+    /// Those without a value: null or empty.
     pub(crate) nulls: u64,
     /// Those that were under each key: what a census counts, and what a slice has encrypted again.
     pub(crate) keys: BTreeMap<KeyId, u64>,
     pub(crate) unknown: u64,
     pub(crate) damaged: u64,
-    /// The first of those that cannot be opened.
+    /// Those of the damaged that are not in the configured encoding and format, and that the configuration does not leave alone.
+    #[serde(default)]
+    pub(crate) foreign: u64,
+    /// The first of those that cannot be opened; the foreign ones before others.
     pub(crate) unreadable: Vec<UnreadableRow>,
+    /// What the values show of how they are written.
+    #[serde(default, skip_serializing_if = "tells_nothing")]
+    pub(crate) form: Form,
 }
 
 impl Tally {
@@ -63,19 +73,32 @@ impl Tally {
         match state {
             Unreadable::Unknown => self.unknown += 1,
             Unreadable::Damaged => self.damaged += 1,
+            Unreadable::Foreign => {
+                self.damaged += 1;
+                self.foreign += 1;
+            }
         }
+        let row = || UnreadableRow { key: key.to_owned(), state };
         if self.unreadable.len() < MOST_LISTED {
-            self.unreadable.push(UnreadableRow { key: key.to_owned(), state });
+            self.unreadable.push(row());
+        } else if state == Unreadable::Foreign {
+            let other = self.unreadable.iter().rposition(|listed| listed.state != Unreadable::Foreign);
+            if let Some(other) = other {
+                self.unreadable.remove(other);
+                self.unreadable.push(row());
+            }
         }
     }
 
     /// Adds the counts of other rows.
     pub(crate) fn add(&mut self, other: Self) {
-        let Self { rows, nulls, keys, unknown, damaged, unreadable } = other;
+        let Self { rows, nulls, keys, unknown, damaged, foreign, unreadable, form } = other;
         self.rows += rows;
         self.nulls += nulls;
         self.unknown += unknown;
         self.damaged += damaged;
+        self.foreign += foreign;
+        self.form = self.form.and(form);
         for (key, rows) in keys {
             *self.keys.entry(key).or_default() += rows;
         }

@@ -5,6 +5,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose};
 use serde::{Deserialize, Serialize};
 
+use super::form::{Form, Layout, Untold};
 use crate::keyring::gcm::{NONCE_BYTES, TAG_BYTES};
 
 /// The encoding of a column.
@@ -13,9 +14,9 @@ use crate::keyring::gcm::{NONCE_BYTES, TAG_BYTES};
 pub enum Encoding {
     /// `binary`: the bytes themselves, which only a `bytea` can hold.
     Binary,
-    /// `base64`: RFC 4648 §4, with or without padding.
+    /// `base64`: RFC 4648 §4, with or without padding, in one line or in several of equal length.
     Base64,
-    /// `base64url`: RFC 4648 §5, with or without padding.
+    /// `base64url`: RFC 4648 §5, likewise.
     #[serde(rename = "base64url")]
     Base64Url,
 }
@@ -26,23 +27,41 @@ const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIEN
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 impl Encoding {
+    /// The bytes of a value, if it is in this encoding from its first character to its last.
     pub(super) fn decode(self, stored: &[u8]) -> Option<Vec<u8>> {
-        match self {
-            Self::Binary => Some(stored.to_vec()),
-            Self::Base64 => STANDARD.decode(stored).ok(),
-            Self::Base64Url => URL_SAFE.decode(stored).ok(),
-        }
+        let engine = match self {
+            Self::Binary => return Some(stored.to_vec()),
+            Self::Base64 => STANDARD,
+            Self::Base64Url => URL_SAFE,
+        };
+        let layout = Layout::of(stored)?;
+        let half_padded = layout.is_padded() && !layout.text.len().is_multiple_of(4);
+        engine.decode(&*layout.text).ok().filter(|_| !half_padded)
     }
 
-    pub(super) fn encode(self, bytes: &[u8], padded: bool) -> Vec<u8> {
-        match (self, padded) {
-            (Self::Binary, _) => bytes.to_vec(),
-            (Self::Base64, true) => general_purpose::STANDARD.encode(bytes).into_bytes(),
-            (Self::Base64, false) => general_purpose::STANDARD_NO_PAD.encode(bytes).into_bytes(),
-            (Self::Base64Url, true) => general_purpose::URL_SAFE.encode(bytes).into_bytes(),
-            (Self::Base64Url, false) => general_purpose::URL_SAFE_NO_PAD.encode(bytes).into_bytes(),
+    /// Writes bytes as `old` is written. Where `old` does not tell how, the column's other values do.
+    pub(super) fn encode(self, bytes: &[u8], old: &[u8], form: Form) -> Result<Vec<u8>, Untold> {
+        let engine = match self {
+            Self::Binary => return Ok(bytes.to_vec()),
+            Self::Base64 => general_purpose::STANDARD_NO_PAD,
+            Self::Base64Url => general_purpose::URL_SAFE_NO_PAD,
+        };
+        let old = Layout::of(old).ok_or(Untold::Lines)?;
+        let mut text = engine.encode(bytes).into_bytes();
+        if !form.alphabet && !old.shows_alphabet() && shows_alphabet(&text) {
+            return Err(Untold::Alphabet);
         }
+        let missing = text.len().wrapping_neg() % 4;
+        if missing > 0 && old.padding().or(form.padding()).ok_or(Untold::Padding)? {
+            text.resize(text.len() + missing, b'=');
+        }
+        old.lay_out(text, form)
     }
+}
+
+/// Whether a text holds a character that only one of the two alphabets has.
+pub(super) fn shows_alphabet(text: &[u8]) -> bool {
+    text.iter().any(|byte| b"+/-_".contains(byte))
 }
 
 /// A Fernet token has one form only.
@@ -50,13 +69,19 @@ pub(super) fn decode_padded_base64url(stored: &[u8]) -> Option<Vec<u8>> {
     general_purpose::URL_SAFE.decode(stored).ok()
 }
 
-/// `nonce:tag:ciphertext` as nonce, ciphertext, tag.
+/// The inverse of [`decode_padded_base64url`].
+pub(super) fn encode_padded_base64url(bytes: &[u8]) -> Vec<u8> {
+    general_purpose::URL_SAFE.encode(bytes).into_bytes()
+}
+
+/// `nonce:tag:ciphertext` as nonce, ciphertext, tag. Its digits are all in lower case or all in upper case.
 pub(super) fn decode_hex_parts(stored: &[u8]) -> Option<Vec<u8>> {
     let mut parts = stored.split(|&byte| byte == b':');
     let (Some(nonce), Some(tag), Some(text), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return None;
     };
-    if nonce.len() != 2 * NONCE_BYTES || tag.len() != 2 * TAG_BYTES {
+    let in_both_cases = is_upper_case(stored) && stored.iter().any(u8::is_ascii_lowercase);
+    if nonce.len() != 2 * NONCE_BYTES || tag.len() != 2 * TAG_BYTES || in_both_cases {
         return None;
     }
     let mut bytes = Vec::with_capacity(stored.len() / 2);
@@ -64,17 +89,23 @@ pub(super) fn decode_hex_parts(stored: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The inverse of [`decode_hex_parts`], in lower case.
-pub(super) fn encode_hex_parts(bytes: &[u8]) -> Vec<u8> {
+/// The inverse of [`decode_hex_parts`], in the case of the old value.
+pub(super) fn encode_hex_parts(bytes: &[u8], old: &[u8]) -> Vec<u8> {
+    let digits: &[u8; 16] = if is_upper_case(old) { b"0123456789ABCDEF" } else { b"0123456789abcdef" };
     let (nonce, sealed) = bytes.split_at(NONCE_BYTES.min(bytes.len()));
     let (text, tag) = sealed.split_at(sealed.len().saturating_sub(TAG_BYTES));
     let mut stored = Vec::with_capacity(2 * bytes.len() + 2);
-    encode_hex(nonce, &mut stored);
-    stored.push(b':');
-    encode_hex(tag, &mut stored);
-    stored.push(b':');
-    encode_hex(text, &mut stored);
+    for (number, part) in [nonce, tag, text].into_iter().enumerate() {
+        if number > 0 {
+            stored.push(b':');
+        }
+        stored.extend(part.iter().flat_map(|byte| [digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]));
+    }
     stored
+}
+
+fn is_upper_case(digits: &[u8]) -> bool {
+    digits.iter().any(u8::is_ascii_uppercase)
 }
 
 fn decode_hex(digits: &[u8], into: &mut Vec<u8>) -> Option<()> {
@@ -92,11 +123,4 @@ fn decode_hex(digits: &[u8], into: &mut Vec<u8>) -> Option<()> {
         into.push(digit(pair[0])? << 4 | digit(pair[1])?);
     }
     Some(())
-}
-
-fn encode_hex(bytes: &[u8], into: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        into.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    }
 }

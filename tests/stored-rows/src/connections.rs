@@ -131,7 +131,7 @@ pub async fn ask(scene: &Scene, request: &Value) -> Result<Value, Failure> {
 /// # Errors
 /// When an invocation fails, or leaves a row as it was.
 pub async fn rewrap(scene: &Scene, slices: u64) -> Result<Rewrapped, Failure> {
-    let plan = ask(scene, &json!({ "action": "plan", "slices": slices })).await?;
+    let plan = to_its_end(scene, json!({ "action": "plan", "slices": slices })).await?;
     let ranges = plan["ranges"].as_array().ok_or("the plan has no ranges")?;
     let slices = ranges.iter().map(|range| slice(scene, range));
     let mut sum = Rewrapped::default();
@@ -164,7 +164,10 @@ async fn slice(scene: &Scene, range: &Value) -> Result<Rewrapped, Failure> {
 /// # Errors
 /// When an invocation fails.
 pub async fn census(scene: &Scene) -> Result<Value, Failure> {
-    let mut request = json!({ "action": "census" });
+    to_its_end(scene, json!({ "action": "census" })).await
+}
+
+async fn to_its_end(scene: &Scene, mut request: Value) -> Result<Value, Failure> {
     loop {
         let answer = ask(scene, &request).await?;
         if answer["next"].is_null() {

@@ -156,6 +156,7 @@ async fn two_workers_on_one_range_do_nothing_twice() {
     let bench = Bench::with_tokens(&[NEW, OLD], &tokens(OLD, 3000)).await;
     let variables = [("REENCRYPT_BATCH_ROWS", "50"), ("REENCRYPT_LOCK_TIMEOUT", "900ms")];
     bench.register(json!([bench.tokens_column()]), &variables);
+    let range = bench.planned().await;
     // Both begin at the same moment: nobody can read before the table is free.
     let mut gate = server().connect().await.unwrap();
     let gate = gate.transaction().await.unwrap();
@@ -164,7 +165,7 @@ async fn two_workers_on_one_range_do_nothing_twice() {
         until_waiting(&bench, 2).await;
         gate.rollback().await.unwrap();
     };
-    let (one, other, ()) = tokio::join!(bench.slice(), bench.slice(), open);
+    let (one, other, ()) = tokio::join!(bench.slice_of(&range), bench.slice_of(&range), open);
     println!("{one}\n{other}");
     let sum = |member: &str| one[member].as_u64().unwrap() + other[member].as_u64().unwrap();
     assert_eq!((sum("rewrapped"), sum("underPrimary"), sum("busy")), (3000, 3000, 0));

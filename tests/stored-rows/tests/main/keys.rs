@@ -78,6 +78,6 @@ pub(crate) fn opened(token: &str, seeds: &[u64]) -> Option<(u64, String)> {
             let seed = seeds.iter().find(|seed| key(**seed).id() == id)?;
             Some((*seed, String::from_utf8(text.to_vec()).unwrap()))
         }
-        Opened::Unknown | Opened::Damaged => None,
+        Opened::Unknown | Opened::Damaged | Opened::Foreign => None,
     }
 }

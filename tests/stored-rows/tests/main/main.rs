@@ -15,4 +15,5 @@ mod programs;
 mod refusals;
 mod server;
 mod tls;
+mod understood;
 mod worker;

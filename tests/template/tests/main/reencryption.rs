@@ -333,7 +333,7 @@ impl Machine {
                     assert_eq!(std::str::from_utf8(&opened).unwrap(), format!("text {id}"));
                     [3, NEW, OLD].into_iter().find(|seed| key(*seed).id() == key_id)
                 }
-                Opened::Unknown | Opened::Damaged => None,
+                Opened::Unknown | Opened::Damaged | Opened::Foreign => None,
             };
             (id, under)
         });
@@ -550,7 +550,7 @@ async fn a_round_that_leaves_rows_ends_well_and_the_next_goes_on() {
 async fn the_worker_needs_its_permissions_and_has_no_others() {
     let mut machine = Machine::new(10, &[]).await;
     let plan = json!({ "action": "plan" });
-    assert_eq!(machine.invoke("reencrypt", &plan)["rowsEstimated"], 10);
+    assert_eq!(machine.invoke("reencrypt", &plan)["rows"], 10);
     let policy = machine.policy("ReencryptRole");
     let mut tried = vec![];
     for (sid, action, less) in without_each(&policy) {
@@ -562,7 +562,7 @@ async fn the_worker_needs_its_permissions_and_has_no_others() {
     }
     assert_eq!(tried, ["Keyring", "Keyring", "PasswordOfTheDatabase"]);
     machine.give("ReencryptRole", &policy);
-    assert_eq!(machine.invoke("reencrypt", &plan)["rowsEstimated"], 10);
+    assert_eq!(machine.invoke("reencrypt", &plan)["rows"], 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]

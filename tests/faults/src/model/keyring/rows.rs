@@ -164,7 +164,7 @@ impl Table {
         let opened = reader.opened.entry(row.number).or_insert_with(|| {
             match codec.open(&row.stored, &model.aad(id, row.bound_to)) {
                 Opened::Under(_, text) => Some(text.to_vec()),
-                Opened::Unknown | Opened::Damaged => None,
+                Opened::Unknown | Opened::Damaged | Opened::Foreign => None,
             }
         });
         opened.clone()
@@ -454,7 +454,7 @@ pub(crate) async fn census(store: Store<Keyring>) -> Result<String, OperateError
                 *keys.entry(key.to_string()).or_default() += 1;
             }
             Opened::Unknown => unknown += 1,
-            Opened::Damaged => damaged += 1,
+            Opened::Damaged | Opened::Foreign => damaged += 1,
         }
     }
     let described = store.describe(SECRET).await.map_err(RotationError::from)?;

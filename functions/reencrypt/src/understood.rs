@@ -1,0 +1,111 @@
+//! What a plan has learned of a whole column before any of its rows is written: every value is in the configured encoding and format,
+//! and this is how they are written.
+
+use rotation::rows::{Encoding, Form, Lines, RowFormat};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ReencryptError;
+use crate::settings::Column;
+use crate::tally::{Tally, Unreadable};
+
+/// How a column was read from its first row to its last. A slice writes nothing without it, and nothing when the column is configured
+/// otherwise by now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Understood {
+    format: RowFormat,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encoding: Option<Encoding>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    aad: Vec<String>,
+    form: Form,
+}
+
+impl Understood {
+    /// What the counts of a whole column say.
+    ///
+    /// # Errors
+    /// [`ReencryptError::ColumnNotUnderstood`] when a value is not as configured.
+    pub(crate) fn of(column: &Column, tally: &Tally) -> Result<Self, ReencryptError> {
+        if tally.foreign == 0 {
+            let Column { format, encoding, aad, .. } = column.clone();
+            return Ok(Self { format, encoding, aad, form: tally.form });
+        }
+        let foreign = tally.unreadable.iter().filter(|row| row.state == Unreadable::Foreign);
+        let keys: Vec<&str> = foreign.map(|row| row.key.as_str()).collect();
+        let problem = format!(
+            "{} of {} values are not {}: correct format and encoding in REENCRYPT_COLUMNS, repair these rows, or name them in the column's leave. Their keys begin with {}",
+            tally.foreign,
+            tally.rows - tally.nulls,
+            expected(column),
+            keys.join(", ")
+        );
+        Err(not_understood(column, problem))
+    }
+
+    /// The form in which a slice may write, with what the configuration tells.
+    ///
+    /// # Errors
+    /// [`ReencryptError::ColumnNotUnderstood`] when nothing was read yet, or it was read otherwise than the column is configured.
+    pub(crate) fn form(understood: Option<&Self>, column: &Column) -> Result<Form, ReencryptError> {
+        let again = |problem: &str| Err(not_understood(column, format!("{problem}: take the ranges of a new plan")));
+        let Some(Self { format, encoding, aad, form }) = understood else {
+            return again("the range does not come from a plan, which reads the column first");
+        };
+        if (*format, *encoding, aad) != (column.format, column.encoding, &column.aad) {
+            return again("its format, encoding or aad in REENCRYPT_COLUMNS is not the one that the plan read it by");
+        }
+        let padding = column.padding.map_or((form.padded, form.unpadded), |padded| (padded, !padded));
+        Ok(Form {
+            padded: padding.0,
+            unpadded: padding.1,
+            alphabet: form.alphabet || column.encoding.is_some(),
+            lines: form.lines,
+        })
+    }
+}
+
+/// A value that came after the plan, and is not as all were then.
+pub(crate) fn has_changed(column: &Column, key: &str) -> ReencryptError {
+    let problem = format!("the value of row {key} is not {} any more: make a new plan", expected(column));
+    not_understood(column, problem)
+}
+
+/// A value whose new form neither it nor the other values tell.
+pub(crate) fn untold(column: &Column, key: &str, untold: rotation::rows::Untold) -> ReencryptError {
+    use rotation::rows::Untold;
+    let problem = match untold {
+        Untold::Padding => {
+            "whether its new value is padded: set the column's padding to true or false in REENCRYPT_COLUMNS"
+        }
+        Untold::Alphabet => "the alphabet of its new value: set the column's encoding in REENCRYPT_COLUMNS",
+        Untold::Lines => "where its new value breaks into lines: let the application write it anew",
+    };
+    not_understood(column, format!("neither row {key} nor the other rows tell {problem}"))
+}
+
+fn not_understood(column: &Column, problem: String) -> ReencryptError {
+    ReencryptError::ColumnNotUnderstood { column: column.name.clone(), problem }
+}
+
+fn expected(column: &Column) -> String {
+    let format = match column.format {
+        RowFormat::Fernet => "fernet tokens",
+        RowFormat::Tink => "tink ciphertexts",
+        RowFormat::AesGcm => "aes-gcm ciphertexts",
+        RowFormat::AesGcmHex => "aes-gcm-hex ciphertexts",
+    };
+    let encoding = match column.encoding {
+        _ if !column.format.takes_encoding() => "",
+        None => " in the usual encoding (binary in a bytea, base64 in a text)",
+        Some(Encoding::Binary) => " in binary",
+        Some(Encoding::Base64) => " in base64",
+        Some(Encoding::Base64Url) => " in base64url",
+    };
+    format!("{format}{encoding}")
+}
+
+/// Whether a form tells nothing.
+pub(crate) fn tells_nothing(form: &Form) -> bool {
+    *form == Form { lines: Lines::One, ..Form::default() }
+}

@@ -1,0 +1,179 @@
+//! How texts of base64 are written beside their bytes: padding, alphabet and line breaks.
+//!
+//! One value does not always show it. A text whose length is a multiple of four without `=` may be padded or not; one without any of
+//! `+`, `/`, `-` and `_` may be in either alphabet; one that fits into a line does not show how long lines are. A [`Form`] is what the
+//! values of a whole column show.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::encoding::shows_alphabet;
+
+/// What the values of a column show of how they are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Form {
+    /// A value ends in `=`.
+    #[serde(skip_serializing_if = "is_false")]
+    pub padded: bool,
+    /// A value lacks the `=` that padding would give it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unpadded: bool,
+    /// A value holds a character that only one alphabet has, or the configuration names the alphabet.
+    #[serde(skip_serializing_if = "is_false")]
+    pub alphabet: bool,
+    /// The lines of values that have several.
+    #[serde(skip_serializing_if = "Lines::is_one")]
+    pub lines: Lines,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references to it")]
+fn is_false(shown: &bool) -> bool {
+    !shown
+}
+
+/// The lines of the values of a column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Lines {
+    /// No value has more than one line.
+    #[default]
+    One,
+    /// Every value with several lines has lines of this length.
+    Of {
+        /// Characters of a line.
+        width: usize,
+        /// Whether lines end in CR LF, and not in LF.
+        crlf: bool,
+    },
+    /// They differ from value to value.
+    Differ,
+}
+
+impl Lines {
+    fn is_one(&self) -> bool {
+        *self == Self::One
+    }
+}
+
+/// What the values of a column do not tell about the form of a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untold {
+    /// Whether the value is padded.
+    Padding,
+    /// Whether the value is in the alphabet of base64 or in that of base64url.
+    Alphabet,
+    /// How long its lines are.
+    Lines,
+}
+
+impl Form {
+    /// What one value shows.
+    pub(super) fn of(stored: &[u8]) -> Self {
+        let Some(layout) = Layout::of(stored) else { return Self::default() };
+        Self {
+            padded: layout.padding() == Some(true),
+            unpadded: layout.padding() == Some(false),
+            alphabet: layout.shows_alphabet(),
+            lines: layout.lines,
+        }
+    }
+
+    /// What both show.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let lines = match (self.lines, other.lines) {
+            (Lines::One, lines) | (lines, Lines::One) => lines,
+            (one, other) if one == other => one,
+            _ => Lines::Differ,
+        };
+        Self {
+            padded: self.padded | other.padded,
+            unpadded: self.unpadded | other.unpadded,
+            alphabet: self.alphabet | other.alphabet,
+            lines,
+        }
+    }
+
+    /// Whether values are padded, if all that show it agree.
+    pub(super) fn padding(self) -> Option<bool> {
+        (self.padded != self.unpadded).then_some(self.padded)
+    }
+}
+
+/// How one text is laid out.
+pub(super) struct Layout<'a> {
+    /// The text without its line breaks.
+    pub(super) text: Cow<'a, [u8]>,
+    lines: Lines,
+    /// The line break behind the last line.
+    end: &'a [u8],
+}
+
+impl<'a> Layout<'a> {
+    /// Takes a text apart; `None` when its lines are not of equal length, the last one apart, or end differently.
+    pub(super) fn of(stored: &'a [u8]) -> Option<Self> {
+        if !stored.contains(&b'\n') {
+            return Some(Self { text: Cow::Borrowed(stored), lines: Lines::One, end: b"" });
+        }
+        let body = stored.strip_suffix(b"\n").map_or(stored, |body| body.strip_suffix(b"\r").unwrap_or(body));
+        let end = &stored[body.len()..];
+        let mut lines = body.split(|byte| *byte == b'\n');
+        let first = lines.next().unwrap_or_default();
+        let crlf = if body.contains(&b'\n') { first.ends_with(b"\r") } else { end == b"\r\n" };
+        let width = first.len() - usize::from(crlf && body.contains(&b'\n'));
+        let mut text = first[..width].to_vec();
+        let mut rest = lines.peekable();
+        let several = rest.peek().is_some();
+        while let Some(line) = rest.next() {
+            let is_last = rest.peek().is_none();
+            let line = if crlf && !is_last { line.strip_suffix(b"\r")? } else { line };
+            let fits = if is_last { (1..=width).contains(&line.len()) } else { line.len() == width };
+            if !fits || line.contains(&b'\r') {
+                return None;
+            }
+            text.extend_from_slice(line);
+        }
+        if !end.is_empty() && (end == b"\r\n") != crlf {
+            return None;
+        }
+        let lines = if several { Lines::Of { width, crlf } } else { Lines::One };
+        Some(Self { text: Cow::Owned(text), lines, end })
+    }
+
+    pub(super) fn is_padded(&self) -> bool {
+        self.text.ends_with(b"=")
+    }
+
+    /// Whether the text is padded; `None` when it needs no padding.
+    pub(super) fn padding(&self) -> Option<bool> {
+        (self.is_padded() || !self.text.len().is_multiple_of(4)).then(|| self.is_padded())
+    }
+
+    pub(super) fn shows_alphabet(&self) -> bool {
+        shows_alphabet(&self.text)
+    }
+
+    /// Lays another text out in the same way. A text that fits where the old one did needs no line break.
+    pub(super) fn lay_out(&self, text: Vec<u8>, form: Form) -> Result<Vec<u8>, Untold> {
+        let ends_alike = |crlf| self.end.is_empty() || (self.end == b"\r\n") == crlf;
+        let (width, line_break): (usize, &[u8]) = match (self.lines, form.lines) {
+            (Lines::Of { width, crlf }, _) => (width, line_break(crlf)),
+            (Lines::One, _) if text.len() <= self.text.len() => (text.len(), b""),
+            (Lines::One, Lines::Of { width, .. }) if width < self.text.len() => (text.len(), b""),
+            (Lines::One, Lines::Of { width, crlf }) if ends_alike(crlf) => (width, line_break(crlf)),
+            (Lines::One, Lines::One) if self.end.is_empty() => (text.len(), b""),
+            _ => return Err(Untold::Lines),
+        };
+        if self.end.is_empty() && text.len() <= width {
+            return Ok(text);
+        }
+        let lines: Vec<&[u8]> = text.chunks(width.max(1)).collect();
+        Ok([&lines.join(line_break), self.end].concat())
+    }
+}
+
+fn line_break(crlf: bool) -> &'static [u8] {
+    if crlf { b"\r\n" } else { b"\n" }
+}
