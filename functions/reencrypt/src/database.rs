@@ -21,6 +21,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most that one statement's rows may take in memory, in bytes; the rest is left for the next one.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
+/// A statement that reads a setting of this name, with a row's key behind it and [`CHANGED_END`] after that, refuses what it has done
+/// itself: PostgreSQL knows no such setting. So a batch is undone before anybody sees it, and no transaction waits for this process.
+pub(crate) const CHANGED: &str = "reencrypt.changed:";
+/// See [`CHANGED`].
+pub(crate) const CHANGED_END: &str = ":reencrypt";
+
 /// A database that can be connected to.
 #[derive(Debug)]
 pub(crate) struct Access {
@@ -33,6 +39,8 @@ pub(crate) struct Access {
 pub(crate) enum Trouble {
     /// Another transaction is in its way, or it took too long: it can be tried again.
     Busy(String),
+    /// The row with this key is not stored as it was written: see [`CHANGED`].
+    Changed(String),
     /// There is no point in trying it again now.
     Failed(ReencryptError),
 }
@@ -41,6 +49,7 @@ impl From<Trouble> for ReencryptError {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Busy(problem) => Self::DatabaseBusy { problem },
+            Trouble::Changed(row) => Self::DatabaseRefused { problem: format!("row {row} changes when it is written") },
             Trouble::Failed(error) => error,
         }
     }
@@ -137,14 +146,16 @@ impl Session {
         self.execute(&format!(
             "SET lock_timeout = {}; SET statement_timeout = {}; SET row_security = off; \
              SET default_transaction_isolation = 'read committed'; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; \
-             SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; SET bytea_output = 'hex'",
+             SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; SET bytea_output = 'hex'; \
+             SET idle_in_transaction_session_timeout = {}",
             milliseconds(pace.lock_timeout),
+            milliseconds(pace.statement_timeout),
             milliseconds(pace.statement_timeout),
         ))
         .await
     }
 
-    async fn execute(&self, statements: &str) -> Result<(), Trouble> {
+    pub(crate) async fn execute(&self, statements: &str) -> Result<(), Trouble> {
         self.bound(self.client.batch_execute(statements)).await
     }
 
@@ -191,6 +202,10 @@ fn trouble(place: &str, error: &tokio_postgres::Error) -> Trouble {
         return unavailable(innermost(error));
     };
     let code = refused.code();
+    let changed = refused.message().split_once(CHANGED).and_then(|(_, rest)| rest.rsplit_once(CHANGED_END));
+    if let (&SqlState::UNDEFINED_OBJECT, Some((row, _))) = (code, changed) {
+        return Trouble::Changed(row.to_owned());
+    }
     let named = || format!("SQLSTATE {}", code.code());
     match code {
         &SqlState::LOCK_NOT_AVAILABLE

@@ -34,6 +34,16 @@ pub enum ReencryptError {
         /// How many values, of which rows, and what to do.
         problem: String,
     },
+    /// The table itself changes what is written, so that nobody could open it.
+    #[error(
+        "column {column} or a column of its aad is changed by the table when row {row} is written: the batch was undone; look at the table's triggers, rules and generated columns, and let them leave alone what re-encryption writes"
+    )]
+    ColumnChangesOnWrite {
+        /// Which.
+        column: ColumnName,
+        /// The primary key of a row where it happened.
+        row: String,
+    },
     /// The secret with the database's user and password is not as expected.
     #[error(
         "secret {secret} (DATABASE_SECRET) holds no user and password of a database: expected a JSON object with the texts username and password"
@@ -85,6 +95,7 @@ impl ReencryptError {
             Self::InvalidRequest { .. } => "InvalidRequest",
             Self::UnusableColumn { .. } => "UnusableColumn",
             Self::ColumnNotUnderstood { .. } => "ColumnNotUnderstood",
+            Self::ColumnChangesOnWrite { .. } => "ColumnChangesOnWrite",
             Self::DatabaseSecretInvalid { .. } => "DatabaseSecretInvalid",
             Self::DatabaseUnavailable { .. } => "DatabaseUnavailable",
             Self::DatabaseRefused { .. } => "DatabaseRefused",

@@ -44,7 +44,7 @@ pub(crate) async fn read(
                 stop.pause(BUSY_PAUSE).await;
                 continue;
             }
-            Err(Trouble::Failed(error)) => return Err(error),
+            Err(trouble) => return Err(trouble.into()),
         };
         throttle.came(found.rows.len(), found.cut_short);
         let Some(last) = found.rows.last() else { return Ok(true) };

@@ -116,8 +116,10 @@ impl Slice<'_> {
     ) -> Result<(Sliced, Option<String>), ReencryptError> {
         let (mut sliced, mut again, mut last) = (Sliced::new(), Again::default(), None);
         let (mut under_way, mut more) = (FuturesOrdered::new(), true);
+        // A connection has one transaction at a time.
+        let at_once = if self.source.has_triggers { 1 } else { AT_ONCE };
         loop {
-            let room = more && under_way.len() < AT_ONCE && again.0.len() < MOST_AGAIN;
+            let room = more && under_way.len() < at_once && again.0.len() < MOST_AGAIN;
             tokio::select! {
                 work = works.recv(), if room => match work {
                     Some(work) => under_way.push_back(self.write(throttle, work)),
@@ -164,7 +166,7 @@ impl Slice<'_> {
                 self.write_free(&changes, &from, &mut sliced, &mut again).await?;
                 throttle.freed();
             }
-            Err(Trouble::Failed(error)) => return Err(error),
+            Err(trouble) => return Err(trouble.into()),
         }
         Ok((sliced, again, batch.last))
     }
@@ -183,7 +185,7 @@ impl Slice<'_> {
                 again.0.extend(changes.iter().map(|change| change.key.to_owned()));
                 Ok(())
             }
-            Err(Trouble::Failed(error)) => Err(error),
+            Err(trouble) => Err(trouble.into()),
         }
     }
 
@@ -210,7 +212,7 @@ impl Slice<'_> {
                         again.0.extend(keys.into_iter().map(str::to_owned));
                         continue;
                     }
-                    Err(Trouble::Failed(error)) => return Err(error),
+                    Err(trouble) => return Err(trouble.into()),
                 };
                 sliced.deleted += (keys.len() - rows.len()) as u64;
                 let anew = rewrap(self.source, codec, &rows, sliced, rng).await?;
@@ -287,7 +289,8 @@ fn changes(rows: &[Row], anew: Vec<Anew>) -> Result<(Vec<Change<'_>>, Vec<KeyId>
     let mut keys = Vec::with_capacity(anew.len());
     for Anew { row, from, stored } in anew {
         let row = Stored(&rows[row]);
-        changes.push(Change { key: row.key()?, version: row.version()?, new: stored });
+        let aad = row.aad()?.unwrap_or_default();
+        changes.push(Change { key: row.key()?, version: row.version()?, new: stored, aad });
         keys.push(from);
     }
     Ok((changes, keys))

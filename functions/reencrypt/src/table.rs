@@ -4,13 +4,15 @@
 //! what the catalogue returns, quoted by the server itself: a name that would mean something else in SQL is only a name that no
 //! table has.
 
+use std::collections::HashSet;
+
 use bytes::BytesMut;
 use rotation::keyring::Ciphers;
 use rotation::rows::{Encoding, RowCodec};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
-use crate::database::{Parameter, Rows, Session, Trouble};
+use crate::database::{CHANGED, CHANGED_END, Parameter, Rows, Session, Trouble};
 use crate::error::ReencryptError;
 use crate::request::Range;
 use crate::settings::Column;
@@ -60,13 +62,18 @@ pub(crate) struct Source<'a> {
     value: String,
     key: String,
     key_type: String,
-    /// What is read of a row: its key as text, the value, the columns of the associated data.
+    /// What is read of a row: its key as text, its version, the value, the columns of the associated data.
     read: String,
+    aad: Vec<(Kind, String)>,
+    /// Whether something acts when a row is written: what it does after the statement, the statement does not see.
+    pub(crate) has_triggers: bool,
 }
 
 const TABLE: &str = "\
 SELECT c.oid::pg_catalog.int8, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::pg_catalog.text,
-    EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid)
+    EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid),
+    c.relhasrules OR EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE NOT g.tgisinternal
+        AND (g.tgrelid = c.oid OR g.tgrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid))))
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = $2";
 
@@ -101,6 +108,7 @@ impl<'a> Source<'a> {
         };
         let (oid, table, kind, has_children): (i64, String, String, bool) =
             (get(row, 0)?, get(row, 1)?, get(row, 2)?, get(row, 3)?);
+        let has_triggers = get(row, 4)?;
         match (kind.as_str(), has_children) {
             ("r", false) | ("p", _) => {}
             ("r", true) => {
@@ -141,11 +149,14 @@ impl<'a> Source<'a> {
             return Err(unusable("is the table's primary key".to_owned()));
         }
         let mut read = vec![format!("t.{key}::pg_catalog.text"), "t.xmin".to_owned(), value_of(kind, &value)];
+        let mut aad = vec![];
         for column in &column.aad {
             let (quoted, kind, _) = attribute(column).await?;
-            read.push(value_of(if kind == "bytes" { Kind::Bytes } else { Kind::Text }, &quoted));
+            let kind = if kind == "bytes" { Kind::Bytes } else { Kind::Text };
+            read.push(value_of(kind, &quoted));
+            aad.push((kind, quoted));
         }
-        Ok(Self { column, kind, table, value, key, key_type, read: read.join(", ") })
+        Ok(Self { column, kind, table, value, key, key_type, read: read.join(", "), aad, has_triggers })
     }
 
     /// The codec of the column.
@@ -192,22 +203,51 @@ impl<'a> Source<'a> {
     }
 
     /// Replaces the values of rows that nobody has written since they were read, and tells the keys of those rows. Whoever writes a
-    /// row makes a new version of it, with the id of another transaction. The changes are in the order of their keys: between the first
-    /// and the last of them the database looks, and not in the whole table, to join both. A row that another transaction has locked is
-    /// waited for, or left out.
+    /// row makes a new version of it, with the id of another transaction. A row that another transaction has locked is waited for, or
+    /// left out. What is stored is what was meant, or nothing is.
+    ///
+    /// # Errors
+    /// [`ReencryptError::ColumnChangesOnWrite`] when a trigger, a rule or the column's type stores another value, or other associated
+    /// data than the value is bound to.
     pub(crate) async fn write(
         &self,
         session: &Session,
         changes: &[Change<'_>],
         busy: Busy,
     ) -> Result<Vec<Row>, Trouble> {
-        let Self { table, value, key, key_type, .. } = self;
-        let (kind, array) = match self.kind {
-            Kind::Text => ("text", Type::TEXT_ARRAY),
-            Kind::Bytes => ("bytea", Type::BYTEA_ARRAY),
+        let written = if self.has_triggers {
+            self.write_and_look(session, changes, busy).await
+        } else {
+            self.update(session, changes, busy).await
         };
+        written.map_err(|trouble| match trouble {
+            Trouble::Changed(row) => {
+                Trouble::Failed(ReencryptError::ColumnChangesOnWrite { column: self.column.name.clone(), row })
+            }
+            other => other,
+        })
+    }
+
+    /// One `UPDATE`, which compares what it returns. The changes are in the order of their keys: between the first and the last of them
+    /// the database looks, and not in the whole table, to join both.
+    async fn update(&self, session: &Session, changes: &[Change<'_>], busy: Busy) -> Result<Vec<Row>, Trouble> {
+        let Self { table, value, key, key_type, .. } = self;
+        let (Some(first), Some(last)) = (changes.first(), changes.last()) else { return Ok(vec![]) };
+        let meant = Meant::of(self, changes);
+        let versions: Vec<Raw<'_>> = changes.iter().map(|change| Raw(change.version)).collect();
+        let (first, last) = (first.key, last.key);
+        let mut parameters = meant.parameters();
+        parameters.extend([
+            (&versions as &(dyn ToSql + Sync), Type::XID_ARRAY),
+            (&first, Type::TEXT),
+            (&last, Type::TEXT),
+        ]);
+        let number = parameters.len();
         let between = |row: &str| {
-            format!("{row}.{key} >= $4::pg_catalog.text::{key_type} AND {row}.{key} <= $5::pg_catalog.text::{key_type}")
+            format!(
+                "{row}.{key} >= ${}::pg_catalog.text::{key_type} AND {row}.{key} <= ${number}::pg_catalog.text::{key_type}",
+                number - 1
+            )
         };
         let free = match busy {
             Busy::Wait => String::new(),
@@ -219,24 +259,131 @@ impl<'a> Source<'a> {
         };
         let statement = format!(
             "UPDATE {table} AS t SET {value} = v.new \
-             FROM (SELECT pg_catalog.unnest($1::pg_catalog.text[]) AS id, pg_catalog.unnest($2::pg_catalog.xid[]) AS version, pg_catalog.unnest($3::pg_catalog.{kind}[]) AS new) AS v \
-             WHERE t.{key} = v.id::{key_type} AND {} AND t.xmin OPERATOR(pg_catalog.=) v.version{free} RETURNING v.id",
-            between("t")
+             FROM (SELECT {}, pg_catalog.unnest(${}::pg_catalog.xid[]) AS version) AS v \
+             WHERE t.{key} = v.id::{key_type} AND {} AND t.xmin OPERATOR(pg_catalog.=) v.version{free} \
+             RETURNING CASE WHEN {} THEN v.id ELSE {} END",
+            meant.columns(),
+            number - 2,
+            between("t"),
+            self.as_meant(),
+            changed("v.id")
         );
-        let (Some(first), Some(last)) = (changes.first(), changes.last()) else { return Ok(vec![]) };
-        let (first, last) = (first.key, last.key);
-        let keys: Vec<&str> = changes.iter().map(|change| change.key).collect();
-        let versions: Vec<Raw<'_>> = changes.iter().map(|change| Raw(change.version)).collect();
-        let new: Vec<Raw<'_>> = changes.iter().map(|change| Raw(&change.new)).collect();
-        let parameters: &[Parameter<'_>] = &[
-            (&keys, Type::TEXT_ARRAY),
-            (&versions, Type::XID_ARRAY),
-            (&new, array),
-            (&first, Type::TEXT),
-            (&last, Type::TEXT),
-        ];
-        session.query(&statement, parameters).await
+        session.query(&statement, &parameters).await
     }
+
+    /// The same where something acts on it: its rows are read again before anybody else sees them.
+    async fn write_and_look(&self, session: &Session, changes: &[Change<'_>], busy: Busy) -> Result<Vec<Row>, Trouble> {
+        session.execute("BEGIN").await?;
+        let looking = async {
+            let written = self.update(session, changes, busy).await?;
+            session.execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
+            self.look(session, changes, &written).await?;
+            Ok(written)
+        };
+        match looking.await {
+            Ok(written) => session.execute("COMMIT").await.map(|()| written),
+            Err(trouble) => {
+                // Where that fails too, the connection has ended, and the transaction with it.
+                let _ = session.execute("ROLLBACK").await;
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Compares the rows that were written with what was meant.
+    async fn look(&self, session: &Session, changes: &[Change<'_>], written: &[Row]) -> Result<(), Trouble> {
+        let Self { table, key, key_type, .. } = self;
+        let written: Result<HashSet<&str>, _> = written.iter().map(|row| get(row, 0)).collect();
+        let written = written.map_err(Trouble::Failed)?;
+        let changes: Vec<&Change<'_>> = changes.iter().filter(|change| written.contains(change.key)).collect();
+        let meant = Meant::of(self, changes);
+        let statement = format!(
+            "SELECT {} FROM (SELECT {}) AS v LEFT JOIN {table} AS t ON t.{key} = v.id::{key_type} \
+             WHERE ({}) IS NOT TRUE LIMIT 1",
+            changed("v.id"),
+            meant.columns(),
+            self.as_meant()
+        );
+        session.query(&statement, &meant.parameters()).await.map(drop)
+    }
+
+    /// Whether the row `t` is what was meant in `v`, byte for byte, whatever its columns' collations take for equal.
+    fn as_meant(&self) -> String {
+        let value = equal(self.kind, &self.value, "v.new");
+        let aad =
+            self.aad.iter().enumerate().map(|(number, (kind, quoted))| equal(*kind, quoted, &format!("v.aad{number}")));
+        std::iter::once(value).chain(aad).collect::<Vec<_>>().join(" AND ")
+    }
+}
+
+/// What rows have to be: parameters of a statement.
+struct Meant<'a> {
+    keys: Vec<&'a str>,
+    kind: Kind,
+    new: Vec<Raw<'a>>,
+    aad: Vec<(Kind, Vec<Raw<'a>>)>,
+}
+
+impl<'a> Meant<'a> {
+    fn of(source: &Source<'_>, changes: impl IntoIterator<Item = &'a Change<'a>>) -> Self {
+        let aad = source.aad.iter().map(|(kind, _)| (*kind, vec![])).collect();
+        let mut meant = Self { keys: vec![], kind: source.kind, new: vec![], aad };
+        for change in changes {
+            meant.keys.push(change.key);
+            meant.new.push(Raw(&change.new));
+            for ((_, values), value) in meant.aad.iter_mut().zip(&change.aad) {
+                values.push(Raw(value));
+            }
+        }
+        meant
+    }
+
+    fn parameters(&self) -> Vec<Parameter<'_>> {
+        let aad = self.aad.iter().map(|(kind, values)| (values as &(dyn ToSql + Sync), kind.array()));
+        [(&self.keys as &(dyn ToSql + Sync), Type::TEXT_ARRAY), (&self.new, self.kind.array())]
+            .into_iter()
+            .chain(aad)
+            .collect()
+    }
+
+    /// The columns `id`, `new`, `aad0` and so on of these parameters.
+    fn columns(&self) -> String {
+        let of = |number: usize, kind: Kind, name: &str| {
+            format!("pg_catalog.unnest(${number}::pg_catalog.{}[]) AS {name}", kind.name())
+        };
+        let aad = self.aad.iter().enumerate().map(|(place, (kind, _))| of(place + 3, *kind, &format!("aad{place}")));
+        [of(1, Kind::Text, "id"), of(2, self.kind, "new")].into_iter().chain(aad).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Bytes => "bytea",
+        }
+    }
+
+    fn array(self) -> Type {
+        match self {
+            Self::Text => Type::TEXT_ARRAY,
+            Self::Bytes => Type::BYTEA_ARRAY,
+        }
+    }
+}
+
+/// Whether a column of `t` and a value are the same bytes.
+fn equal(kind: Kind, quoted: &str, value: &str) -> String {
+    let collation = match kind {
+        Kind::Text => " COLLATE pg_catalog.\"C\"",
+        Kind::Bytes => "",
+    };
+    format!("{}{collation} OPERATOR(pg_catalog.=) {value}", value_of(kind, quoted))
+}
+
+/// Refuses the statement, see [`CHANGED`].
+fn changed(key: &str) -> String {
+    format!("pg_catalog.current_setting('{CHANGED}' || {key} || '{CHANGED_END}')")
 }
 
 /// What is done about rows that another transaction has locked.
@@ -254,6 +401,8 @@ pub(crate) struct Change<'a> {
     pub(crate) key: &'a str,
     pub(crate) version: &'a [u8],
     pub(crate) new: Vec<u8>,
+    /// What the value is bound to, column by column.
+    pub(crate) aad: Vec<&'a [u8]>,
 }
 
 /// A row as [`Source::read`] returns it.

@@ -15,5 +15,6 @@ mod programs;
 mod refusals;
 mod server;
 mod tls;
+mod triggers;
 mod understood;
 mod worker;
