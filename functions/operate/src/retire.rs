@@ -2,7 +2,8 @@
 //!
 //! What it believes is two censuses of all rows, as the function `reencrypt` answers them: of the ring as it is now, complete, of the
 //! same columns, with no row under the key and none that cannot be opened, and so far apart that whoever still encrypted with an older
-//! ring at the first one has stopped, and what it wrote was counted by the second.
+//! ring at the first one has stopped, and what it wrote was counted by the second: what was written in transactions that were open then,
+//! too, and nothing has come since but what an hour may bring.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -25,6 +26,8 @@ use crate::secret::{Desk, Mark, Marked, Seen, new_version, put_back};
 
 /// The service tells whole seconds: what has just been may lie in the future by one.
 const CLOCK: Duration = Duration::from_secs(2);
+/// A second census that ended earlier tells nothing of the rows as they are: a backup may have been restored since.
+const FRESH: Duration = Duration::from_secs(60 * 60);
 
 /// What a census of all columns counted: the answer of the function `reencrypt`, of which only this is looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -44,6 +47,9 @@ pub struct Census {
     /// Whether another version became current meanwhile: the counting was given up there.
     #[serde(default)]
     superseded: bool,
+    /// Whether every transaction that was open when it began had ended before the first row was read.
+    #[serde(default)]
+    settled: bool,
 }
 
 /// The rows of one column.
@@ -186,6 +192,24 @@ impl<'a> Evidence<'a> {
         Ok(Self { version: VersionId::new(first.version.clone()), apart, censuses })
     }
 
+    /// The second census tells of the rows as they are: nothing was still to come in a transaction that was open before it, and it is not
+    /// long ago.
+    fn require_fresh(&self, seen: &Seen) -> Result<(), OperateError> {
+        let [_, second] = self.censuses;
+        let outdated = |problem: String| Err(OperateError::CensusOutdated { problem });
+        if !second.settled {
+            return outdated(
+                "transactions that were open when the second began had not ended when it counted, and may hold rows under any key: end them, and count again".to_owned(),
+            );
+        }
+        match second.ended {
+            Some(Time(ended)) if ended + FRESH < seen.secret.as_of => {
+                outdated(format!("the second ended at {}, more than an hour ago: count again", format_timestamp(ended)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A version can become current again: a rollback that does not verify is put back. Who loaded the ring in between encrypts with
     /// an older key, and the version does not tell.
     fn require_no_other_ring_since(&self, seen: &Seen) -> Result<(), OperateError> {
@@ -241,6 +265,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         if evidence.version != seen.current_id {
             return self.retire_again(&seen, &ring, &evidence, rng).await;
         }
+        evidence.require_fresh(&seen)?;
         evidence.require_no_other_ring_since(&seen)?;
         let unneeded = evidence.unneeded(&ring);
         if unneeded.is_empty() {

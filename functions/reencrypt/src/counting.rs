@@ -1,17 +1,26 @@
 //! All columns, counted one after the other, over as many invocations as it takes: what a plan and a census begin with.
 
+use std::time::Duration;
+
+use rotation::deadline::Deadline;
 use rotation::store::SecretStore;
 use rotation::time::format_timestamp;
 use serde_json::{Value, json};
+use tokio_postgres::types::Type;
 
-use crate::database::User;
+use crate::database::{Session, Trouble, User};
 use crate::error::ReencryptError;
 use crate::marks::Marks;
+use crate::reader::BUSY_PAUSE;
 use crate::request::{Range, Request, Resumed};
-use crate::table::{self, Source};
+use crate::table::{self, Source, get};
 use crate::tally::Columns;
 use crate::understood::Understood;
 use crate::{Answer, Job, census, history, members, told};
+
+/// So long a census waits for transactions that are open when it begins. Most take less; for others it would keep nobody waiting who
+/// only wants to know how many rows are under which key.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// What has been counted so far.
 pub(crate) struct Counting {
@@ -19,10 +28,32 @@ pub(crate) struct Counting {
     /// Where a plan parts each of the columns.
     marks: Vec<Marks>,
     began: String,
+    settled: bool,
     /// What is left, when the time was up.
     rest: Option<Range>,
     /// Whether the ring was replaced after an invocation before this one. Nothing was counted since.
     replaced: bool,
+}
+
+/// Waits for the transactions that are open now, whose rows nobody else sees: `true` when all have ended. A prepared transaction is one of
+/// them until it is committed. They are those with a smaller id than this one gets; `pg_snapshot_xmax` would be no mark, because the
+/// newest of them may be behind it.
+async fn settle(session: &Session, stop: Deadline) -> Result<bool, ReencryptError> {
+    const BEGUN: &str = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text";
+    const ENDED: &str = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) OPERATOR(pg_catalog.>=) $1::pg_catalog.text::pg_catalog.xid8";
+    let none = || Trouble::Busy("no snapshot".to_owned());
+    let begun = session.query(BEGUN, &[]).await?;
+    let begun: String = get(begun.first().ok_or_else(none)?, 0)?;
+    let wait = stop.within(SETTLE_TIME, stop.left() / 2);
+    loop {
+        let ended = session.query(ENDED, &[(&begun, Type::TEXT)]).await?;
+        if get(ended.first().ok_or_else(none)?, 0)? {
+            return Ok(true);
+        }
+        if !wait.pause(BUSY_PAUSE).await {
+            return Ok(false);
+        }
+    }
 }
 
 impl Job<'_> {
@@ -42,6 +73,7 @@ impl Job<'_> {
             columns: Columns(resumed.map(|resumed| resumed.counted.clone()).unwrap_or_default()),
             marks: resumed.map(|resumed| resumed.marks.clone()).unwrap_or_default(),
             began: resumed.map_or_else(|| format_timestamp(self.ring.as_of), |resumed| resumed.began.clone()),
+            settled: resumed.is_some_and(|resumed| resumed.settled),
             rest: None,
             replaced: resumed.is_some_and(|resumed| resumed.version != self.ring.version.as_str()),
         };
@@ -49,6 +81,9 @@ impl Job<'_> {
             return Ok(counting);
         }
         let (session, stop) = (self.session(user).await?, self.stop());
+        if resumed.is_none() && !is_plan {
+            counting.settled = settle(&session, stop).await?;
+        }
         for (number, column) in settings.columns.iter().enumerate().skip(first) {
             let begin = resumed.filter(|_| number == first).map(|resumed| resumed.from.clone());
             let whole = || Range { column: column.name.clone(), after: None, through: None, understood: None };
@@ -131,12 +166,13 @@ impl Job<'_> {
         counting: Counting,
         go_on: impl FnOnce(Resumed) -> Request,
     ) -> Result<Answer, ReencryptError> {
-        let Counting { columns, marks, began, rest, replaced } = counting;
+        let Counting { columns, marks, began, settled, rest, replaced } = counting;
         let mut told = members([
             ("columns", self::told(&columns.0)?),
             ("unknown", columns.sum(|tally| tally.unknown).into()),
             ("damaged", columns.sum(|tally| tally.damaged).into()),
             ("began", began.clone().into()),
+            ("settled", settled.into()),
         ]);
         if replaced {
             // What was the primary key then is not known here, and counts by two rings do not add up.
@@ -153,7 +189,7 @@ impl Job<'_> {
             (format_timestamp(since.as_of).into(), since.superseded)
         };
         let version = self.ring.version.as_str().to_owned();
-        let next = rest.map(|from| go_on(Resumed { from, counted: columns.0, began, version, marks }));
+        let next = rest.map(|from| go_on(Resumed { from, counted: columns.0, began, version, settled, marks }));
         told.extend(members([("ended", ended), ("superseded", json!(superseded)), ("next", self::told(&next)?)]));
         Ok(told)
     }

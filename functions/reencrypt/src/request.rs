@@ -39,6 +39,8 @@ pub struct Resumed {
     pub(crate) began: String,
     /// The version of the ring that it counts by.
     pub(crate) version: String,
+    /// Whether the transactions that were open when it began had ended before the first row was read.
+    pub(crate) settled: bool,
     /// Where a plan parts each of the columns.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) marks: Vec<Marks>,
@@ -131,7 +133,7 @@ impl Request {
         }
         Err(invalid(
             "(the event)",
-            "has a member that is not known; known are action, slices and marks (plan), range (slice, census), and from, counted, began and version (plan, census)",
+            "has a member that is not known; known are action, slices and marks (plan), range (slice, census), and from, counted, began, version and settled (plan, census)",
         ))
     }
 }
@@ -172,6 +174,7 @@ fn resumed(members: &mut Map<String, Value>) -> Result<Option<Resumed>, Reencryp
     let mut given = |member: &str| members.remove(member).filter(|value| !value.is_null());
     let marks = given("marks").map_or(Ok(vec![]), serde_json::from_value);
     let marks = marks.map_err(|_| invalid("marks", "expected those that the plan answered"))?;
+    let settled = given("settled") == Some(Value::Bool(true));
     match (from, given("counted"), given("began"), given("version")) {
         (None, None, None, None) if marks.is_empty() => Ok(None),
         (Some(from), Some(counted), Some(Value::String(began)), Some(Value::String(version))) => {
@@ -180,7 +183,7 @@ fn resumed(members: &mut Map<String, Value>) -> Result<Option<Resumed>, Reencryp
             if parse_timestamp(&began).is_none() {
                 return Err(invalid("began", "expected a time such as 2026-12-24T18:00:00Z"));
             }
-            Ok(Some(Resumed { from, counted, began, version, marks }))
+            Ok(Some(Resumed { from, counted, began, version, settled, marks }))
         }
         // A census that began in the middle would be no evidence, and look like it.
         _ => Err(invalid("from", "goes with counted, began and version: send the member next as it was answered")),

@@ -175,3 +175,43 @@ async fn metrics_that_cannot_be_published_fail_nothing_and_take_two_seconds_at_m
     assert!(bench.sandbox.cloudwatch().data().is_empty());
     assert_eq!(bench.log().matches("metrics were not published").count(), 4);
 }
+
+/// What an application writes under the old key, and commits late.
+async fn uncommitted(end_of_statement: &str, commit: &str) {
+    let bench = Bench::with_tokens(&[NEW, OLD], &tokens(NEW, 10)).await;
+    let application = crate::bench::server().connect().await.unwrap();
+    application.batch_execute("BEGIN").await.unwrap();
+    let insert = format!("INSERT INTO {}.rows VALUES (11, $1)", bench.schema);
+    application.execute(&insert, &[&token(OLD, "text 11", 11)]).await.unwrap();
+    application.batch_execute(&end_of_statement.replace("{schema}", &bench.schema)).await.unwrap();
+    let blind = bench.census().await;
+    application.batch_execute(&commit.replace("{schema}", &bench.schema)).await.unwrap();
+    let seeing = bench.census().await;
+    assert_eq!((&blind["onOldKeys"], &seeing["onOldKeys"]), (&json!(0), &json!(1)), "{commit}");
+    assert_eq!(
+        (&blind["settled"], &seeing["settled"]),
+        (&json!(false), &json!(true)),
+        "a count of zero is believed: {commit}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_census_beside_an_open_transaction_says_so() {
+    uncommitted("", "COMMIT").await;
+    uncommitted("PREPARE TRANSACTION '{schema}'", "COMMIT PREPARED '{schema}'").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_census_waits_for_a_short_transaction() {
+    let bench = Bench::with_tokens(&[NEW, OLD], &tokens(NEW, 10)).await;
+    let application = crate::bench::server().connect().await.unwrap();
+    application.batch_execute("BEGIN").await.unwrap();
+    let insert = format!("INSERT INTO {}.rows VALUES (11, $1)", bench.schema);
+    application.execute(&insert, &[&token(OLD, "text 11", 11)]).await.unwrap();
+    let commit = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        application.batch_execute("COMMIT").await.unwrap();
+    };
+    let (census, ()) = tokio::join!(bench.census(), commit);
+    assert_eq!((&census["onOldKeys"], &census["settled"]), (&json!(1), &json!(true)));
+}

@@ -578,7 +578,7 @@ async fn a_key_is_retired_only_with_every_permission_on_the_archive() {
         let counted = json!({
             "schema": "public", "table": "rows", "column": "token", "rows": 10, "nulls": 0, "keys": keys, "unknown": 0, "damaged": 0,
         });
-        json!({ "secret": KEY_SECRET, "version": version, "began": began, "ended": ended, "columns": [counted], "next": null })
+        json!({ "secret": KEY_SECRET, "version": version, "began": began, "ended": ended, "columns": [counted], "settled": true, "next": null })
     };
     let censuses = [
         census("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"),

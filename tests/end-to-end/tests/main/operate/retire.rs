@@ -45,7 +45,8 @@ async fn census(scene: &Scene, format: KeyFormat, rows: u64) -> Value {
     json!({
         "action": "census", "secret": scene.secret(), "version": current(scene).await.unwrap().0,
         "primaryKey": ring.primary().id(), "began": now, "ended": now, "columns": [column],
-        "onOldKeys": rows, "unknown": 0, "damaged": 0, "superseded": false, "next": null, "durationMs": 12,
+        "onOldKeys": rows, "unknown": 0, "damaged": 0, "superseded": false, "settled": true, "next": null,
+        "durationMs": 12,
     })
 }
 
@@ -235,6 +236,43 @@ async fn a_key_that_rows_need_or_may_need_stays_and_the_refusal_says_what_needs_
     rotate(&token).await;
     let censuses = [json!({}), json!({})];
     assert_eq!(ask(&token, request(&token, &censuses)).await.unwrap_err().error_type, "InvalidRequest");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_census_older_than_an_hour_retires_no_key() {
+    let scene = with_old_key(KeyFormat::Raw).await;
+    let censuses = two_censuses(&scene, KeyFormat::Raw).await;
+    for later in [Duration::from_secs(61 * 60), Duration::from_secs(60 * 24 * 60 * 60)] {
+        scene.sandbox.advance(later).await.unwrap();
+        let error = ask(&scene, request(&scene, &censuses)).await.expect_err("an old census retired a key");
+        assert_eq!(error.error_type, "CensusOutdated", "{}", error.message);
+        assert!(error.message.contains("more than an hour ago"), "{}", error.message);
+    }
+    // The first may be as old as it is.
+    let censuses = [censuses[0].clone(), census(&scene, KeyFormat::Raw, 0).await];
+    scene.sandbox.advance(Duration::from_secs(59 * 60)).await.unwrap();
+    assert_eq!(ask(&scene, request(&scene, &censuses)).await.unwrap()["retired"].as_array().unwrap().len(), 1);
+    // What is done is done, however late somebody asks again.
+    scene.sandbox.advance(Duration::from_secs(2 * 60 * 60)).await.unwrap();
+    assert_eq!(ask(&scene, request(&scene, &censuses)).await.unwrap()["already"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_census_beside_open_transactions_retires_no_key() {
+    let scene = with_old_key(KeyFormat::Raw).await;
+    let [mut first, mut second] = two_censuses(&scene, KeyFormat::Raw).await;
+    for settled in [json!(false), Value::Null] {
+        second["settled"] = settled;
+        if second["settled"].is_null() {
+            second.as_object_mut().unwrap().remove("settled");
+        }
+        let error = ask(&scene, request(&scene, &[first.clone(), second.clone()])).await;
+        let error = error.expect_err("a census retired a key that open transactions may need");
+        assert_eq!(error.error_type, "CensusOutdated", "{}", error.message);
+        assert!(error.message.contains("transactions that were open"), "{}", error.message);
+    }
+    (first["settled"], second["settled"]) = (json!(false), json!(true));
+    assert!(ask(&scene, request(&scene, &[first, second])).await.is_ok(), "the second sees what the first did not");
 }
 
 #[tokio::test(flavor = "multi_thread")]
