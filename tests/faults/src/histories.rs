@@ -42,6 +42,19 @@ pub enum Event {
     },
     /// The column that a row's value is bound to changes, or changes back.
     GiveAway(u32),
+    /// A row is as a backup has it, under an older key, and nothing that worked on rows goes on.
+    Restore(u32),
+    /// An instance inserts a row in a transaction that stays open.
+    Begin {
+        /// Which instance.
+        instance: usize,
+        /// Which row, of those that only transactions insert.
+        row: u32,
+    },
+    /// All open transactions are committed.
+    Commit,
+    /// From now on, or no longer, a trigger changes the column that a value is bound to, whenever a row is updated.
+    Trigger(bool),
     /// An instance loads the secret.
     Load(usize),
     /// A person stores a value of their own.
@@ -154,7 +167,14 @@ struct Chance {
 impl Chance {
     /// Something that makes sense, with anything in between.
     fn episode(&mut self) {
-        match self.rng.random_range(0..10) {
+        match self.rng.random_range(0..13) {
+            10 => self.keeps_a_transaction_open(),
+            11 => self.restores_a_backup(),
+            12 => {
+                self.then(Event::Trigger(true));
+                self.begin(Job::Worker(Worker::Rewrap));
+                self.then(Event::Trigger(false));
+            }
             0..3 => {
                 if self.rng.random_bool(0.2) {
                     // A worker has the ring in hand that is about to be replaced.
@@ -187,6 +207,44 @@ impl Chance {
             let pause = self.pause();
             self.then(Event::Wait(pause));
         }
+    }
+
+    /// A transaction under the key that is primary now stays open while the key is replaced, and may be committed too late for a census.
+    fn keeps_a_transaction_open(&mut self) {
+        let (instance, row) =
+            (self.rng.random_range(0..self.model.instances()), rows::ROWS + self.rng.random_range(0..rows::INSERTED));
+        self.then(Event::Begin { instance, row });
+        if self.rng.random_bool(0.5) {
+            for _ in 0..self.rng.random_range(1..3) {
+                self.begin(Job::Rotation);
+                self.waits(60);
+            }
+            self.begin(Job::Worker(Worker::Rewrap));
+            self.begin(Job::Worker(Worker::Census));
+            self.waits(76);
+            self.begin(Job::Worker(Worker::Census));
+            self.begin(Job::Operation(Operation::Retire));
+        }
+        if self.rng.random_bool(0.5) {
+            self.then(Event::Commit);
+        }
+    }
+
+    /// Every row is under the primary key, twice, and then one is not.
+    fn restores_a_backup(&mut self) {
+        self.begin(Job::Worker(Worker::Rewrap));
+        self.begin(Job::Worker(Worker::Census));
+        self.waits(76);
+        self.begin(Job::Worker(Worker::Census));
+        let row = self.rng.random_range(0..rows::ROWS);
+        self.then(Event::Restore(row));
+        self.begin(Job::Operation(Operation::Retire));
+    }
+
+    /// At least so many minutes.
+    fn waits(&mut self, minutes: u64) {
+        let time = Duration::from_secs(60 * self.rng.random_range(minutes..minutes + 24));
+        self.then(Event::Wait(time));
     }
 
     /// A rollback that may be put back because the application takes its time; a worker may have its ring in hand.
@@ -262,7 +320,8 @@ impl Chance {
                 let kind = *[Unreachable, Service, Throttled, Conflict].choose(&mut self.rng).unwrap_or(&Service);
                 Event::Fail { process, kind }
             }
-            90..92 => Event::GiveAway(self.rng.random_range(0..rows::ROWS)),
+            90 => Event::GiveAway(self.rng.random_range(0..rows::ROWS)),
+            91 => Event::Commit,
             92..94 => Event::Edit(if self.rng.random_bool(0.5) { Edit::OtherMember } else { ADDS_SECONDARY }),
             94..97 => Event::Start(Job::Worker(Worker::Rewrap)),
             97 => Event::Start(Job::Rotation),

@@ -127,6 +127,12 @@ pub enum Sabotage {
     CountsTooSoon,
     /// Keys are retired though rows cannot be opened.
     IgnoresUnknown,
+    /// A worker does not look at what the table has made of what it wrote.
+    IgnoresTriggers,
+    /// Keys are retired by censuses however old: the second is dated anew.
+    BelievesOldCensuses,
+    /// Keys are retired though transactions were open that no census saw.
+    IgnoresOpenTransactions,
 }
 
 /// One combination of all these.

@@ -17,6 +17,9 @@ use crate::schedule::{Operation, Task, Worker};
 /// By so much: the consumers' cache time, the longest invocation, and the service's clock, which has whole seconds.
 const CENSUSES_APART: Duration = Duration::from_secs(76 * 60);
 
+/// How old a second census may be, and an invocation that has looked at it.
+const FRESH: Duration = Duration::from_secs(61 * 60).saturating_add(LONGEST_INVOCATION);
+
 /// What runs beside others.
 enum Process {
     /// A rotation, with the repetitions of the rotation service.
@@ -60,6 +63,16 @@ impl Service<'_, Keyring> {
         match event {
             Event::Write { instance, row } => rows::write(&mut self.world.lock(), instance, row),
             Event::GiveAway(row) => rows::give_away(&mut self.world.lock(), row),
+            Event::Begin { instance, row } => rows::begin(&mut self.world.lock(), instance, row),
+            Event::Commit => rows::commit(&mut self.world.lock()),
+            Event::Trigger(acts) => rows::trigger(&mut self.world.lock(), acts),
+            Event::Restore(row) => {
+                // Sessions end with the database that was, and whoever puts another in its place has no key retired while evidence of
+                // the one before is fresh.
+                processes.retain(|process| matches!(process, Process::Rotation(_)));
+                rows::restore(&mut self.world.lock(), row);
+                self.pass(FRESH).await;
+            }
             Event::Load(instance) => self.world.reload_one(instance),
             Event::Edit(edit) => {
                 self.world.edit(edit);
@@ -159,6 +172,8 @@ impl Service<'_, Keyring> {
     async fn settles(&mut self) -> Result<(), String> {
         self.world.lock().note(|| "! nothing disturbs any more".to_owned());
         self.world.end_staleness();
+        rows::trigger(&mut self.world.lock(), false);
+        rows::commit(&mut self.world.lock());
         rows::put_in_order(&mut self.world.lock());
         if !self.rotates_on().await? {
             // Such an application can never be rotated so.

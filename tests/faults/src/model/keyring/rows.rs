@@ -32,8 +32,10 @@ use crate::scenario::Sabotage;
 use crate::schedule::Call;
 use crate::world::Inner;
 
-/// How many rows there are at most.
+/// How many rows there are at most, beside those that transactions insert.
 pub const ROWS: u32 = 4;
+/// How many rows are inserted in transactions that stay open.
+pub const INSERTED: u32 = 2;
 
 const SECRET: &str = "shop/secret";
 /// How often a worker looks again at a row that was written in between.
@@ -43,6 +45,14 @@ const MOST_LOOKS: usize = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: BTreeMap<u32, Row>,
+    /// What is inserted in open transactions.
+    open: BTreeMap<u32, Row>,
+    /// What was stored before, and a backup has.
+    past: BTreeMap<u32, Vec<Row>>,
+    /// Whether a trigger changes what a value is bound to.
+    trigger: bool,
+    /// A row whose value a worker bound to something that does not stand beside it.
+    torn: Option<u32>,
     /// How often a value was stored.
     stored: u64,
     /// By the value of a keyring.
@@ -71,17 +81,26 @@ pub struct Seen {
     pub censuses: u64,
     /// Keys that left the ring.
     pub retired: u64,
+    /// Censuses beside open transactions.
+    pub unsettled: u64,
+    /// Rows that are as a backup had them.
+    pub restored: u64,
+    /// Writes of workers that a trigger would have made useless.
+    pub undone: u64,
 }
 
 impl Seen {
     /// Adds what happened elsewhere.
     pub fn add(&mut self, other: Self) {
-        let Self { written, rewrapped, overtaken, censuses, retired } = other;
+        let Self { written, rewrapped, overtaken, censuses, retired, unsettled, restored, undone } = other;
         self.written += written;
         self.rewrapped += rewrapped;
         self.overtaken += overtaken;
         self.censuses += censuses;
         self.retired += retired;
+        self.unsettled += unsettled;
+        self.restored += restored;
+        self.undone += undone;
     }
 }
 
@@ -173,24 +192,73 @@ impl Table {
     /// The keys that rows are under, and with which somebody may write one.
     pub(super) fn needed(&self, now: SystemTime) -> BTreeSet<KeyId> {
         let working = self.workers.values().filter(|(_, until)| now < *until).map(|(primary, _)| *primary);
-        self.rows.values().map(|row| row.key).chain(working).collect()
+        self.rows.values().chain(self.open.values()).map(|row| row.key).chain(working).collect()
     }
 }
 
-/// An instance writes a row under the primary key that it holds.
-pub(crate) fn write(world: &mut Inner<Keyring>, instance: usize, id: u32) {
+/// What an instance stores under the primary key that it holds.
+fn sealed_by(world: &mut Inner<Keyring>, instance: usize, id: u32) -> Option<Row> {
     world.load_what_is_old();
     let (model, now) = (world.scenario.model, world.now());
-    let Some(held) = world.instances.get(instance).cloned() else { return };
-    let (Some(value), Some(key)) = (held.current, held.primary) else { return };
+    let held = world.instances.get(instance).cloned()?;
+    let (value, key) = (held.current?, held.primary?);
     let table = &mut world.memory.table;
     (table.stored, table.seen.written) = (table.stored + 1, table.seen.written + 1);
     let (number, text) = (table.stored, format!("text {}", table.seen.written).into_bytes());
     let owner = table.rows.get(&id).map_or(0, |row| row.owner);
-    let Some(reader) = table.reader(model, &value) else { return };
-    let Some(stored) = model.sealed(&reader.ciphers, &text, &model.aad(id, owner), now, number) else { return };
-    table.rows.insert(id, Row { stored, number, key, text, owner, bound_to: owner });
+    let reader = table.reader(model, &value)?;
+    let stored = model.sealed(&reader.ciphers, &text, &model.aad(id, owner), now, number)?;
+    Some(Row { stored, number, key, text, owner, bound_to: owner })
+}
+
+/// An instance writes a row under the primary key that it holds.
+pub(crate) fn write(world: &mut Inner<Keyring>, instance: usize, id: u32) {
+    let Some(row) = sealed_by(world, instance, id) else { return };
+    let key = row.key;
+    let table = &mut world.memory.table;
+    if let Some(before) = table.rows.insert(id, row) {
+        table.past.entry(id).or_default().push(before);
+    }
     world.note(|| format!("instance {instance} writes row {id} under {key}"));
+    world.check_clients();
+}
+
+/// An instance inserts a row, and nobody else sees it yet.
+pub(crate) fn begin(world: &mut Inner<Keyring>, instance: usize, id: u32) {
+    let table = &world.memory.table;
+    if table.rows.contains_key(&id) || table.open.contains_key(&id) {
+        return;
+    }
+    let Some(row) = sealed_by(world, instance, id) else { return };
+    let key = row.key;
+    world.memory.table.open.insert(id, row);
+    world.note(|| format!("instance {instance} inserts row {id} under {key}, and does not commit"));
+    world.check_clients();
+}
+
+/// What was inserted is there for everybody.
+pub(crate) fn commit(world: &mut Inner<Keyring>) {
+    let table = &mut world.memory.table;
+    table.rows.append(&mut table.open);
+    world.check_clients();
+}
+
+/// Whether a trigger changes what a value is bound to.
+pub(crate) fn trigger(world: &mut Inner<Keyring>, acts: bool) {
+    world.memory.table.trigger = acts;
+}
+
+/// A row is what it was before, under an older key that is in the ring.
+pub(crate) fn restore(world: &mut Inner<Keyring>, id: u32) {
+    let current = world.memory.current.clone();
+    let table = &mut world.memory.table;
+    let Some(row) = table.rows.get_mut(&id) else { return };
+    let past = table.past.get(&id).into_iter().flatten().rev();
+    let Some(before) = past.into_iter().find(|past| past.key != row.key && current.contains(&past.key)) else { return };
+    *row = before.clone();
+    table.seen.restored += 1;
+    let key = before.key;
+    world.note(|| format!("row {id} is restored, under {key}"));
     world.check_clients();
 }
 
@@ -267,6 +335,12 @@ pub(super) fn censuses(world: &Inner<Keyring>) -> Option<[Census; 2]> {
         let long_ago = second["began"].as_str().and_then(parse_timestamp)? - Duration::from_secs(100 * 24 * 60 * 60);
         (first["began"], first["ended"]) = (format_timestamp(long_ago).into(), format_timestamp(long_ago).into());
     }
+    if sabotage == Sabotage::BelievesOldCensuses {
+        second["ended"] = format_timestamp(world.now()).into();
+    }
+    if sabotage == Sabotage::IgnoresOpenTransactions {
+        second["settled"] = true.into();
+    }
     if sabotage == Sabotage::IgnoresUnknown {
         for census in [&mut first, &mut second] {
             let column = &mut census["columns"][0];
@@ -294,6 +368,9 @@ pub(super) fn invariant_every_row_is_readable(world: &mut Inner<Keyring>) -> Che
         let kept = archived(world)?;
         let lost = world.memory.table.retired.iter().find(|id| !kept.contains(id));
         require(lost.is_none(), || format!("key {lost:?} has left the ring, and is no longer in the archive"))?;
+    }
+    if let Some(torn) = world.memory.table.torn {
+        return Err(format!("a worker wrote row {torn}, and its value is bound to what does not stand beside it"));
     }
     let lost = world
         .memory
@@ -378,6 +455,13 @@ impl Drop for Alive<'_> {
     }
 }
 
+/// The rows that somebody reads who begins now; of those that transactions insert, only the committed ones.
+fn ids(store: &Store<Keyring>) -> Vec<u32> {
+    let world = store.caller.world.lock();
+    let inserted = world.memory.table.rows.keys().copied().filter(|id| *id >= ROWS);
+    (0..ROWS).chain(inserted).collect()
+}
+
 /// A worker encrypts every row again that is not under the primary key of the ring that it reads at its beginning.
 pub(crate) async fn rewrap(store: Store<Keyring>) -> Result<String, OperateError> {
     let caller = &store.caller;
@@ -395,7 +479,7 @@ pub(crate) async fn rewrap(store: Store<Keyring>) -> Result<String, OperateError
     let (codec, mut rewrapped) = (model.codec(&ring.ciphers), 0);
     let mut rng = StdRng::seed_from_u64(u64::from(caller.invocation) << 40);
     let in_time = |world: &Inner<Keyring>| if world.now() < until { Ok(()) } else { Err(StoreErrorKind::Unreachable) };
-    for id in 0..ROWS {
+    for id in ids(&store) {
         for _ in 0..MOST_LOOKS {
             let read = store.call(Call::ReadRow, |world| {
                 in_time(world)?;
@@ -409,10 +493,21 @@ pub(crate) async fn rewrap(store: Store<Keyring>) -> Result<String, OperateError
                 let table = &mut world.memory.table;
                 let Some(now) = table.rows.get_mut(&id) else { return Ok(false) };
                 let same = now.stored == row.stored || sabotage == Sabotage::RewrapsWhateverIsThere;
+                let torn = table.trigger && model.row_format().takes_aad();
+                if same && torn && sabotage != Sabotage::IgnoresTriggers {
+                    // What came back is not what was meant: the batch is undone, and the work ends.
+                    table.seen.undone += 1;
+                    return Err(StoreErrorKind::Rejected);
+                }
                 if same {
                     table.stored += 1;
                     table.seen.rewrapped += 1;
+                    table.past.entry(id).or_default().push(now.clone());
                     (now.stored, now.number, now.key, now.bound_to) = (stored, table.stored, ring.primary, row.owner);
+                    if torn {
+                        now.owner ^= 1;
+                        table.torn = Some(id);
+                    }
                     world.note(|| format!("    row {id} is under {} now", ring.primary));
                     world.check_clients();
                 } else {
@@ -438,7 +533,8 @@ pub(crate) async fn census(store: Store<Keyring>) -> Result<String, OperateError
     let (codec, mut superseded) = (model.codec(&ring.ciphers), false);
     let mut keys: BTreeMap<String, u64> = ring.ciphers.iter().map(|(id, _)| (id.to_string(), 0)).collect();
     let (mut rows, mut old, mut unknown, mut damaged) = (0, 0, 0, 0);
-    for id in 0..ROWS {
+    let settled = caller.world.lock().memory.table.open.is_empty();
+    for id in ids(&store) {
         if id == ROWS / 2 {
             superseded = Working::read(model, &store).await?.version != ring.version;
             if superseded {
@@ -467,12 +563,13 @@ pub(crate) async fn census(store: Store<Keyring>) -> Result<String, OperateError
     let answer = json!({
         "action": "census", "secret": SECRET, "version": ring.version.as_str(), "primaryKey": ring.primary,
         "began": format_timestamp(ring.as_of), "ended": format_timestamp(ended), "columns": [column],
-        "onOldKeys": old, "unknown": unknown, "damaged": damaged, "superseded": superseded, "next": null,
+        "onOldKeys": old, "unknown": unknown, "damaged": damaged, "superseded": superseded, "settled": settled, "next": null,
     });
     let told = format!("{old} of {rows} rows on old keys, {unknown} unknown, superseded: {superseded}");
     let mut world = caller.world.lock();
     world.memory.table.censuses.push(answer);
     world.memory.table.seen.censuses += 1;
+    world.memory.table.seen.unsettled += u64::from(!settled);
     drop(world);
     Ok(told)
 }
