@@ -142,9 +142,12 @@ impl Session {
     async fn set(&self, pace: &Pace) -> Result<(), Trouble> {
         let milliseconds = |duration: Duration| duration.as_millis().max(1);
         // A row that a policy hides would never be counted: without row security the database refuses instead. Texts of keys and
-        // of associated data must not depend on how the server or the role is configured.
+        // of associated data must not depend on how the server or the role is configured. Whoever waits for a lock for less than
+        // `deadlock_timeout` is never the reason why the database ends another's transaction.
         self.execute(&format!(
-            "SET lock_timeout = {}; SET statement_timeout = {}; SET row_security = off; \
+            "SELECT pg_catalog.set_config('lock_timeout', GREATEST(1, LEAST({}, setting::pg_catalog.int8 * 9 / 10))::pg_catalog.text, false) \
+             FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'; \
+             SET statement_timeout = {}; SET row_security = off; \
              SET default_transaction_isolation = 'read committed'; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; \
              SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; SET bytea_output = 'hex'; \
              SET idle_in_transaction_session_timeout = {}",

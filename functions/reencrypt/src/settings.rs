@@ -28,8 +28,7 @@ const CA_FILE: &str = "DATABASE_CA_FILE";
 const MOST_COLUMNS: usize = 64;
 /// PostgreSQL's longest identifier, in bytes (`NAMEDATALEN` - 1).
 const LONGEST_NAME: usize = 63;
-/// PostgreSQL looks for deadlocks after a second of waiting (`deadlock_timeout`), and then ends one of the transactions. Whoever
-/// gives up before that is never the reason why it ends another's.
+/// PostgreSQL looks for deadlocks after a second of waiting, unless `deadlock_timeout` says otherwise, which a session asks for.
 const LONGEST_LOCK_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// A column, by its names in the catalogue of the database: as they are stored there, case and all, and not as SQL would quote

@@ -61,6 +61,7 @@ pub(crate) struct Source<'a> {
     table: String,
     value: String,
     key: String,
+    /// What a text is cast to, to be compared with the key: its type, and its collation, which need not be that of the type.
     key_type: String,
     /// What is read of a row: its key as text, its version, the value, the columns of the associated data.
     read: String,
@@ -89,9 +90,13 @@ WHERE a.attrelid = $1::pg_catalog.int8::pg_catalog.oid AND a.attname = $2 AND a.
 
 /// With -1 for its length a `char(n)` is told as `bpchar`, which nothing cuts off.
 const PRIMARY_KEY: &str = "\
-SELECT i.indnkeyatts::pg_catalog.int8, pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, -1), a.attname::pg_catalog.text
+SELECT i.indnkeyatts::pg_catalog.int8, pg_catalog.quote_ident(a.attname),
+    pg_catalog.format_type(a.atttypid, -1) || COALESCE(' COLLATE ' || pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(l.collname), ''),
+    a.attname::pg_catalog.text
 FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+LEFT JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
 WHERE i.indrelid = $1::pg_catalog.int8::pg_catalog.oid AND i.indisprimary";
 
 const NOT_AS_ASKED: &str = "the catalogue does not answer as PostgreSQL's does";

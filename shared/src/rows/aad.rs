@@ -9,8 +9,23 @@
 //!   decimal digits, a colon, the value, a comma. Of `tenant` and `42` that is `6:tenant,2:42,`. No two rows that differ in one of
 //!   the columns have the same.
 //!
-//! The value of a column is the bytes of a `bytea`, and of any other type its text in PostgreSQL's output format, in UTF-8: a
-//! number in decimal digits, a `uuid` in lower case with hyphens. A row with a null among the columns has no associated data.
+//! The value of a column is the bytes of a `bytea`, and of any other type what `CAST(column AS text)` gives, in UTF-8. That is not
+//! always what a client shows:
+//!
+//! | type | text |
+//! | --- | --- |
+//! | `integer`, `bigint`, `numeric` | decimal digits: `42`, `-1.50` |
+//! | `uuid` | lower case, with hyphens |
+//! | `boolean` | `true`, `false`, where clients show `t` and `f` |
+//! | `inet` | always with the length of the network: `10.0.0.1/32`, where clients show `10.0.0.1` |
+//! | `character(n)` | without the blanks at its end, which clients show |
+//! | `timestamp with time zone` | in UTC: `2026-01-01 12:00:00.5+00` |
+//! | `date`, `interval` | `2026-01-01`, `1 day 03:00:00` |
+//! | `double precision` | the shortest digits that give the same number back: `0.1` |
+//! | `jsonb` | as PostgreSQL writes it: `{"a": 1}` |
+//! | an enumeration | its label |
+//!
+//! A row with a null among the columns has no associated data.
 
 /// The associated data of the columns' values.
 #[must_use]

@@ -235,3 +235,29 @@ async fn no_write_of_the_application_is_lost_while_it_refreshes_tokens_all_the_t
     assert!(overtaken > 0, "no write came in the middle of a batch: the test shows nothing");
     assert!(longest < Duration::from_secs(2), "the application waited {longest:?}");
 }
+
+/// Where deadlocks are looked for sooner than after a second, a lock is waited for even less.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_deadlock_timeout_is_undercut() {
+    let bench = Bench::with_tokens(&[NEW, OLD], &tokens(OLD, 100)).await;
+    bench.run("ALTER ROLE {schema} SET deadlock_timeout = '100ms'").await;
+    bench.register(json!([bench.tokens_column()]), &[("REENCRYPT_LOCK_TIMEOUT", "900ms")]);
+    let range = bench.planned().await;
+    let update = format!("UPDATE {}.rows SET token = $1 WHERE id = $2", bench.schema);
+    let mut application = server().connect().await.unwrap();
+    application.batch_execute("SET deadlock_timeout = '100ms'").await.unwrap();
+    let transaction = application.transaction().await.unwrap();
+    transaction.execute(&update, &[&token(OLD, "text 60", 60), &60_i64]).await.unwrap();
+    let deadlock = async {
+        until_waiting(&bench, 1).await;
+        // The worker has looked for a deadlock by now, and found none.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let written = transaction.execute(&update, &[&token(OLD, "text 10", 10), &10_i64]).await;
+        assert!(written.is_ok(), "the application had to give way: {written:?}");
+        transaction.commit().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(bench.slice_of(&range), deadlock);
+    println!("{answer}");
+    bench.slice().await;
+    assert!(texts(&bench).await.iter().all(|(seed, _)| *seed == NEW));
+}

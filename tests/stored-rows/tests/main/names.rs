@@ -1,10 +1,11 @@
 //! Names as people give them, keys of every type that has an order, and names that are meant to do harm.
 
 use rotation::keyring::KeyFormat;
+use rotation::rows::RowFormat;
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, assert_adds_up};
-use crate::keys::{id, opened, token};
+use crate::keys::{id, opened, stored, token};
 
 const OLD: u64 = 1;
 const NEW: u64 = 2;
@@ -226,4 +227,69 @@ async fn rows_that_a_policy_would_hide_are_an_error_and_no_zero() {
     let (kind, message) = bench.refusal(json!({ "action": "census" })).await;
     assert_eq!(kind, "DatabaseRefused");
     assert!(message.contains("row-level security"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_domain_has_another_collation_will_do() {
+    let bench = Bench::new(KeyFormat::Fernet, &[NEW, OLD]).await;
+    bench.run("CREATE DOMAIN {schema}.code AS text COLLATE \"C\"; CREATE TABLE {schema}.rows (id {schema}.code COLLATE \"POSIX\" PRIMARY KEY, token text)").await;
+    bench.grant("rows", "token").await;
+    let insert = format!("INSERT INTO {}.rows VALUES ('key ' || $1::int8, $2)", bench.schema);
+    for id in 1..=50_i64 {
+        bench.sql.execute(&insert, &[&id, &token(OLD, &format!("text {id}"), 1)]).await.unwrap();
+    }
+    bench.register(json!([bench.tokens_column()]), &[("REENCRYPT_BATCH_ROWS", "7")]);
+    let plan = bench.ask(json!({ "action": "plan", "slices": 3 })).await;
+    let mut rewrapped = 0;
+    for range in plan["ranges"].as_array().unwrap() {
+        rewrapped += bench.slice_of(range).await["rewrapped"].as_u64().unwrap();
+    }
+    assert_eq!(rewrapped, 50);
+    // Also where a row is looked at again.
+    assert_eq!(bench.census().await["onOldKeys"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aad_of_every_type_is_its_cast_to_text() {
+    let bench = Bench::new(KeyFormat::Raw, &[NEW, OLD]).await;
+    bench.run("CREATE TYPE {schema}.mood AS ENUM ('sad', 'ok')").await;
+    // Whoever configures the role cannot change what a value is bound to.
+    bench.run("ALTER ROLE {schema} SET TimeZone = 'Asia/Tokyo'; ALTER ROLE {schema} SET DateStyle = 'German'; ALTER ROLE {schema} SET extra_float_digits = -10; ALTER ROLE {schema} SET IntervalStyle = 'iso_8601'").await;
+    let types = [
+        ("bigint", "42", "42"),
+        ("numeric", "-1.50", "-1.50"),
+        ("uuid", "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+        ("boolean", "true", "true"),
+        ("inet", "'10.0.0.1'", "10.0.0.1/32"),
+        ("cidr", "'10.0.0.0/8'", "10.0.0.0/8"),
+        ("character(8)", "'ab'", "ab"),
+        ("varchar(8)", "'ab '", "ab "),
+        ("timestamp with time zone", "'2026-01-01 14:00:00.5+02'", "2026-01-01 12:00:00.5+00"),
+        ("date", "'2026-01-31'", "2026-01-31"),
+        ("interval", "'27 hours'", "27:00:00"),
+        ("double precision", "0.1", "0.1"),
+        ("jsonb", "'{\"a\":1}'", "{\"a\": 1}"),
+        ("\"char\"", "'x'", "x"),
+        ("text[]", "'{a,b c}'", "{a,\"b c\"}"),
+        ("{schema}.mood", "'ok'", "ok"),
+        ("bytea", "'\\x00ff'", "\u{0}\u{ff}"),
+    ];
+    for (number, (of_type, value, text)) in types.into_iter().enumerate() {
+        // A `bytea` is its bytes: here each character stands for one.
+        let aad = if of_type == "bytea" { vec![0, 255] } else { text.as_bytes().to_vec() };
+        let sealed = String::from_utf8(stored(RowFormat::AesGcm, OLD, b"text", &aad, 1)).unwrap();
+        let table = format!("aad_{number}");
+        bench
+            .run(&format!(
+                "CREATE TABLE {{schema}}.{table} (id int PRIMARY KEY, bound {of_type}, token text);
+                 INSERT INTO {{schema}}.{table} VALUES (1, {value}, '{sealed}')"
+            ))
+            .await;
+        bench.grant(&table, "token").await;
+        let column =
+            json!({ "schema": bench.schema, "table": table, "column": "token", "format": "aes-gcm", "aad": ["bound"] });
+        bench.register(json!([column]), &[]);
+        assert_eq!(bench.slice().await["rewrapped"], 1, "{of_type}");
+        assert_eq!(bench.census().await["columns"][0]["keys"][id(NEW)], 1, "{of_type}");
+    }
 }
