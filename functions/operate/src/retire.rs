@@ -50,6 +50,9 @@ pub struct Census {
     /// Whether every transaction that was open when it began had ended before the first row was read.
     #[serde(default)]
     settled: bool,
+    /// Columns of the database that look like ciphertexts of the ring and were not counted.
+    #[serde(default)]
+    unlisted: Vec<String>,
 }
 
 /// The rows of one column.
@@ -188,6 +191,13 @@ impl<'a> Evidence<'a> {
                 );
                 return Err(OperateError::KeysStillNeeded { problem });
             }
+        }
+        if !second.unlisted.is_empty() {
+            let problem = format!(
+                "{} look like ciphertexts of this ring, and nobody counts their rows: list them in REENCRYPT_COLUMNS, or excuse them there",
+                second.unlisted.join(", ")
+            );
+            return Err(OperateError::KeysStillNeeded { problem });
         }
         Ok(Self { version: VersionId::new(first.version.clone()), apart, censuses })
     }

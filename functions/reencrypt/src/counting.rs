@@ -8,6 +8,7 @@ use rotation::time::format_timestamp;
 use serde_json::{Value, json};
 use tokio_postgres::types::Type;
 
+use crate::copies::{self, Copies};
 use crate::database::{Session, Trouble, User};
 use crate::error::ReencryptError;
 use crate::marks::Marks;
@@ -16,11 +17,14 @@ use crate::request::{Range, Request, Resumed};
 use crate::table::{self, Source, get};
 use crate::tally::Columns;
 use crate::understood::Understood;
-use crate::{Answer, Job, census, history, members, told};
+use crate::{Answer, Job, census, fields, history, members, told};
 
 /// So long a census waits for transactions that are open when it begins. Most take less; for others it would keep nobody waiting who
 /// only wants to know how many rows are under which key.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
+
+/// So long it is looked for columns that nobody listed.
+const LOOK_TIME: Duration = Duration::from_secs(10);
 
 /// What has been counted so far.
 pub(crate) struct Counting {
@@ -31,6 +35,8 @@ pub(crate) struct Counting {
     settled: bool,
     /// What is left, when the time was up.
     rest: Option<Range>,
+    /// Columns that nobody listed, once all is counted.
+    copies: Copies,
     /// Whether the ring was replaced after an invocation before this one. Nothing was counted since.
     replaced: bool,
 }
@@ -75,6 +81,7 @@ impl Job<'_> {
             began: resumed.map_or_else(|| format_timestamp(self.ring.as_of), |resumed| resumed.began.clone()),
             settled: resumed.is_some_and(|resumed| resumed.settled),
             rest: None,
+            copies: Copies::default(),
             replaced: resumed.is_some_and(|resumed| resumed.version != self.ring.version.as_str()),
         };
         if counting.replaced {
@@ -102,6 +109,10 @@ impl Job<'_> {
                 let whole = counting.columns.0.last().map(|counted| Understood::of(column, &counted.tally));
                 whole.transpose()?;
             }
+        }
+        if counting.rest.is_none() {
+            let stop = stop.within(LOOK_TIME, Duration::ZERO);
+            counting.copies = copies::find(&session, settings, &self.ring.ciphers, stop).await?;
         }
         Ok(counting)
     }
@@ -166,7 +177,7 @@ impl Job<'_> {
         counting: Counting,
         go_on: impl FnOnce(Resumed) -> Request,
     ) -> Result<Answer, ReencryptError> {
-        let Counting { columns, marks, began, settled, rest, replaced } = counting;
+        let Counting { columns, marks, began, settled, rest, copies, replaced } = counting;
         let mut told = members([
             ("columns", self::told(&columns.0)?),
             ("unknown", columns.sum(|tally| tally.unknown).into()),
@@ -180,6 +191,7 @@ impl Job<'_> {
             told.extend(members(["primaryKey", "onOldKeys", "next"].map(|member| (member, Value::Null))));
             return Ok(told);
         }
+        told.extend(fields(&copies)?);
         told.insert("onOldKeys".to_owned(), columns.sum(|tally| tally.not_under(self.ring.primary)).into());
         let (ended, superseded) = if rest.is_some() {
             // Whoever goes on sees it then.

@@ -12,6 +12,7 @@
 //! environment, never the event. The function reads the keyring and writes no secret.
 
 mod census;
+mod copies;
 mod counting;
 mod database;
 pub mod error;

@@ -79,10 +79,12 @@ struct Entry {
     schema: String,
     table: String,
     column: String,
-    format: RowFormat,
+    format: Option<RowFormat>,
     encoding: Option<Encoding>,
     #[serde(default)]
     aad: Vec<String>,
+    /// Why a column that looks like ciphertexts of the ring is none of those that follow it.
+    excused: Option<String>,
     padding: Option<bool>,
     #[serde(default)]
     leave: BTreeSet<String>,
@@ -132,6 +134,8 @@ pub struct Pace {
 pub struct Settings {
     /// The columns, in the order in which a census counts them.
     pub columns: Vec<Column>,
+    /// Columns that look like ciphertexts, and that nobody re-encrypts.
+    pub excused: Vec<ColumnName>,
     /// Name or ARN of the secret with the keyring.
     pub key_secret: String,
     /// The stack's part of the policy for keyrings.
@@ -178,8 +182,10 @@ impl Settings {
             return Err(invalid(ROWS_PER_SECOND, "expected a number of rows, at least 1"));
         }
         let minute = Duration::from_secs(60);
+        let (columns, excused) = columns(environment.require(COLUMNS)?)?;
         Ok(Self {
-            columns: columns(environment.require(COLUMNS)?)?,
+            columns,
+            excused,
             key_secret: environment.require(KEY_SECRET)?.to_owned(),
             policy: StackPolicy::from_environment(environment, KEY_SETTINGS)?,
             database,
@@ -200,24 +206,34 @@ impl Settings {
     }
 }
 
-fn columns(json: &str) -> Result<Vec<Column>, RotationError> {
+fn columns(json: &str) -> Result<(Vec<Column>, Vec<ColumnName>), RotationError> {
     // The configuration holds no secret: the parser may say where and what is wrong with it.
     let entries: Vec<Entry> =
         serde_json::from_str(json).map_err(|error| invalid(COLUMNS, format!("is not as expected: {error}")))?;
     if !(1..=MOST_COLUMNS).contains(&entries.len()) {
         return Err(invalid(COLUMNS, format!("expected 1 to {MOST_COLUMNS} columns")));
     }
-    let mut columns: Vec<Column> = vec![];
-    for Entry { schema, table, column, format, encoding, aad, padding, leave } in entries {
+    let (mut columns, mut all): (Vec<Column>, Vec<ColumnName>) = (vec![], vec![]);
+    let mut excused_names = vec![];
+    for Entry { schema, table, column, format, encoding, aad, excused, padding, leave } in entries {
         let names = [&schema, &table, &column].into_iter().chain(&aad);
         if !names.into_iter().all(|name| is_name(name)) {
             return Err(invalid(COLUMNS, format!("expected names of 1 to {LONGEST_NAME} bytes, without a zero byte")));
         }
         let name = ColumnName { schema, table, column };
         let wrong = |problem: &str| Err(invalid(COLUMNS, format!("column {name} {problem}")));
-        if columns.iter().any(|column| column.name == name) {
+        if all.contains(&name) {
             return wrong("stands there twice");
         }
+        all.push(name.clone());
+        let format = match (format, excused) {
+            (Some(format), None) => format,
+            (None, Some(_)) => {
+                excused_names.push(name);
+                continue;
+            }
+            _ => return wrong("needs a format, or the reason why it is excused"),
+        };
         if !aad.is_empty() && !format.takes_aad() {
             return wrong("has aad, and Fernet tokens take no associated data");
         }
@@ -232,12 +248,14 @@ fn columns(json: &str) -> Result<Vec<Column>, RotationError> {
         }
         columns.push(Column { name, format, encoding, aad, padding, leave });
     }
-    let ring = columns[0].format.ring();
+    let Some(ring) = columns.first().map(|column| column.format.ring()) else {
+        return Err(invalid(COLUMNS, "expected a column that is not excused"));
+    };
     if columns.iter().any(|column| column.format.ring() != ring) {
         let problem = "expected columns of one keyring: fernet alone, tink alone, or aes-gcm and aes-gcm-hex";
         return Err(invalid(COLUMNS, problem));
     }
-    Ok(columns)
+    Ok((columns, excused_names))
 }
 
 fn is_name(name: &str) -> bool {

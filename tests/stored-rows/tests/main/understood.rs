@@ -176,3 +176,36 @@ async fn a_plan_of_a_ring_that_was_replaced_says_of_which_it_is() {
     assert_eq!((&answer["ranges"], &answer["next"]), (&json!([]), &Value::Null));
     assert_eq!((&answer["superseded"], &answer["version"]), (&json!(true), &bench.census().await["version"]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_nobody_listed_are_named() {
+    let bench = Bench::with_tokens(&[NEW, OLD], &tokens(OLD, 10)).await;
+    bench.run("CREATE TABLE {schema}.audit (id bigint, was text, hash text, note varchar(40), raw bytea)").await;
+    bench.run("INSERT INTO {schema}.audit SELECT id, token, encode(sha256(token::bytea), 'base64'), 'a note that is long enough', sha256(token::bytea) FROM {schema}.rows").await;
+    bench
+        .run("CREATE TABLE {schema}.hidden AS SELECT * FROM {schema}.audit; GRANT SELECT ON {schema}.audit TO {schema}")
+        .await;
+    let copy = format!("{}.audit.was", bench.schema);
+    for request in ["plan", "census"] {
+        let answer = bench.ask(json!({ "action": request })).await;
+        assert_eq!(answer["unlisted"], json!([copy]), "{request}");
+    }
+    let excused = json!({ "schema": bench.schema, "table": "audit", "column": "was", "excused": "never decrypted" });
+    bench.register(json!([bench.tokens_column(), excused]), &[]);
+    let census = bench.census().await;
+    assert_eq!((&census["unlisted"], &census["notLookedAt"]), (&json!([]), &json!(0)));
+    assert_eq!(census["columns"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_in_every_format_of_a_ring_are_named() {
+    let (bench, _) = texts(KeyFormat::Raw, &[STANDARD.encode(sealed(1))]).await;
+    bench.run("CREATE TABLE {schema}.copies (raw bytea, standard text, url text, hex text, other text)").await;
+    let nonce_tag_text = format!("{}:{}:{}", "ab".repeat(12), "cd".repeat(16), "ef".repeat(5));
+    let insert = format!("INSERT INTO {}.copies VALUES ($1, $2, $3, $4, $5)", bench.schema);
+    let (standard, url) = (STANDARD.encode(sealed(2)), URL_SAFE.encode(sealed(3)));
+    bench.sql.execute(&insert, &[&sealed(4), &standard, &url, &nonce_tag_text, &"x".repeat(64)]).await.unwrap();
+    bench.run("GRANT SELECT ON {schema}.copies TO {schema}").await;
+    let named = ["hex", "raw", "standard", "url"].map(|column| format!("{}.copies.{column}", bench.schema));
+    assert_eq!(bench.census().await["unlisted"], json!(named));
+}

@@ -122,6 +122,11 @@ async fn a_key_that_rows_need_or_may_need_stays_and_the_refusal_says_what_needs_
         (vec![first.clone()], "InvalidRequest", "two answers"),
         (vec![first.clone(), json!({ "columns": [] })], "InvalidRequest", "missing field"),
         (vec![first.clone(), census(&scene, KeyFormat::Raw, 3).await], "KeysStillNeeded", "3 rows are under key"),
+        (
+            vec![first.clone(), changed(&|c| c["unlisted"] = json!(["audit.log.token"]))],
+            "KeysStillNeeded",
+            "audit.log.token look like ciphertexts",
+        ),
         (vec![first.clone(), cannot_open("unknown", 1)], "KeysStillNeeded", "connections.token"),
         (vec![first.clone(), cannot_open("damaged", 2)], "KeysStillNeeded", "2 are damaged"),
         // Counts that would come to nothing.
