@@ -1,8 +1,10 @@
 //! All columns, counted one after the other, over as many invocations as it takes: what a plan and a census begin with.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rotation::deadline::Deadline;
+use rotation::rows::RowFormat;
 use rotation::store::SecretStore;
 use rotation::time::format_timestamp;
 use serde_json::{Value, json};
@@ -17,7 +19,7 @@ use crate::request::{Range, Request, Resumed};
 use crate::table::{self, Source, get};
 use crate::tally::Columns;
 use crate::understood::Understood;
-use crate::{Answer, Job, census, fields, history, members, told};
+use crate::{Answer, Job, LOG, census, fields, history, members, told};
 
 /// So long a census waits for transactions that are open when it begins. Most take less; for others it would keep nobody waiting who
 /// only wants to know how many rows are under which key.
@@ -25,6 +27,10 @@ const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// So long it is looked for columns that nobody listed.
 const LOOK_TIME: Duration = Duration::from_secs(10);
+
+/// So many values one AES-GCM key may encrypt with nonces that are drawn (NIST SP 800-38D, section 8.3). Those that are stored are the least
+/// that it has encrypted.
+const MOST_VALUES: u64 = 1 << 32;
 
 /// What has been counted so far.
 pub(crate) struct Counting {
@@ -170,6 +176,11 @@ impl Job<'_> {
         Ok(told)
     }
 
+    /// Whether the ring's keys encrypt with AES-GCM. Fernet's do not.
+    fn draws_nonces(&self) -> bool {
+        self.worker.settings.columns.iter().any(|column| column.format != RowFormat::Fernet)
+    }
+
     /// What has been counted, and the request that goes on.
     async fn tell(
         &self,
@@ -192,6 +203,11 @@ impl Job<'_> {
             return Ok(told);
         }
         told.extend(fields(&copies)?);
+        let worn = if self.draws_nonces() { columns.keys_with(MOST_VALUES / 2) } else { BTreeMap::new() };
+        if !worn.is_empty() {
+            tracing::warn!(target: LOG, keys = ?worn, most = MOST_VALUES, "keys have half of the values that random nonces allow");
+        }
+        told.insert("wornKeys".to_owned(), self::told(&worn)?);
         told.insert("onOldKeys".to_owned(), columns.sum(|tally| tally.not_under(self.ring.primary)).into());
         let (ended, superseded) = if rest.is_some() {
             // Whoever goes on sees it then.

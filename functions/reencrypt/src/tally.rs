@@ -132,6 +132,17 @@ impl Columns {
         }
     }
 
+    /// The keys with at least so many values, and how many those are.
+    pub(crate) fn keys_with(&self, least: u64) -> BTreeMap<KeyId, u64> {
+        let mut keys = BTreeMap::<KeyId, u64>::new();
+        for (key, rows) in self.0.iter().flat_map(|counted| &counted.tally.keys) {
+            let sum = keys.entry(*key).or_default();
+            *sum = sum.saturating_add(*rows);
+        }
+        keys.retain(|_, rows| *rows >= least);
+        keys
+    }
+
     pub(crate) fn sum(&self, of: impl Fn(&Tally) -> u64) -> u64 {
         self.0.iter().map(|counted| of(&counted.tally)).sum()
     }

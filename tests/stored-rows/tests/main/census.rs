@@ -215,3 +215,35 @@ async fn a_census_waits_for_a_short_transaction() {
     let (census, ()) = tokio::join!(bench.census(), commit);
     assert_eq!((&census["onOldKeys"], &census["settled"]), (&json!(1), &json!(true)));
 }
+
+/// What a census of one row tells, which goes on where so many values were counted.
+async fn counted(format: KeyFormat, of_column: &str, values: u64) -> (Value, String) {
+    let bench = Bench::new(format, &[NEW, OLD]).await;
+    bench.run("CREATE TABLE {schema}.rows (id bigint PRIMARY KEY, token text)").await;
+    bench.grant("rows", "token").await;
+    let mut column = bench.tokens_column();
+    column["format"] = json!(of_column);
+    bench.register(json!([column]), &[]);
+    let mut counted = bench.all();
+    let counts = json!({ "rows": values, "nulls": 0, "keys": { id(NEW): values, id(OLD): 1 }, "unknown": 0, "damaged": 0, "unreadable": [] });
+    counted.as_object_mut().unwrap().extend(counts.as_object().unwrap().clone());
+    let version = bench.census().await["version"].clone();
+    let request = json!({
+        "action": "census", "from": bench.all(), "counted": [counted], "began": "2026-11-25T00:00:00Z", "version": version
+    });
+    (bench.ask(request).await["wornKeys"].clone(), bench.log())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_with_half_of_its_nonces_used_is_named() {
+    let half = 1_u64 << 31;
+    for (format, of_column) in [(KeyFormat::Raw, "aes-gcm"), (KeyFormat::Raw, "aes-gcm-hex"), (KeyFormat::Tink, "tink")]
+    {
+        let (worn, log) = counted(format, of_column, half).await;
+        assert_eq!(worn, json!({ id(NEW): half }), "{of_column}");
+        assert!(log.contains("half of the values") && log.contains("WARN"), "{log}");
+    }
+    let (worn, log) = counted(KeyFormat::Raw, "aes-gcm", half - 1).await;
+    assert!(worn == json!({}) && !log.contains("half of the values"), "{worn}");
+    assert_eq!(counted(KeyFormat::Fernet, "fernet", half * 4).await.0, json!({}), "AES-CBC has no such limit");
+}
