@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,6 +19,7 @@ use rotation::document::FieldName;
 use rotation::keyring::{Ciphers, Key, KeyFormat, KeyMaterial};
 use rotation::rows::{Encoding, Opened, RowCodec, RowFormat};
 use rotation::secret::SecretText;
+use rotation::time::format_timestamp;
 use serde_json::{Value, json};
 use stored_rows::{PASSWORD, Postgres};
 use template::{Stack, root, text};
@@ -491,18 +492,28 @@ async fn an_execution_goes_on_whose_version_shows_at_the_second_look() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_cannot_be_opened_are_told_and_the_others_are_rewrapped() {
     let mut machine = Machine::new(200, &[]).await;
-    machine.run("UPDATE {schema}.rows SET token = 'damaged' WHERE id = 42").await;
     let foreign = sealed(99, "text 43", 1);
     machine.run(&format!("UPDATE {{schema}}.rows SET token = '{foreign}' WHERE id = 43")).await;
     let version = machine.version();
     let execution = machine.start(&version);
     let ended = machine.wait(&execution);
     assert_eq!((&ended["status"], &ended["error"]), (&json!("FAILED"), &json!("RowsUnreadable")), "{ended}");
-    assert!(text(&ended["cause"]).starts_with("rows under no key of the ring: 1, damaged: 1;"), "{ended}");
-    assert_eq!((machine.count(Some(NEW)).await, machine.count(None).await), (198, 2));
+    assert!(text(&ended["cause"]).starts_with("rows under no key of the ring: 1, damaged: 0;"), "{ended}");
+    assert_eq!((machine.count(Some(NEW)).await, machine.count(None).await), (199, 1));
     let history = machine.history(&execution);
     assert!(!history.contains(&"Retire".to_owned()), "{history:?}");
     assert_eq!(machine.subjects(), ["Rows cannot be opened"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_is_not_understood_ends_an_execution_before_it_writes() {
+    let mut machine = Machine::new(200, &[]).await;
+    machine.run("UPDATE {schema}.rows SET token = 'something else' WHERE id = 42").await;
+    let version = machine.version();
+    let execution = machine.start(&version);
+    let ended = machine.wait(&execution);
+    assert_eq!((&ended["status"], &ended["error"]), (&json!("FAILED"), &json!("ColumnNotUnderstood")), "{ended}");
+    assert_eq!((machine.count(Some(OLD)).await, machine.count(None).await), (199, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -580,10 +591,9 @@ async fn a_key_is_retired_only_with_every_permission_on_the_archive() {
         });
         json!({ "secret": KEY_SECRET, "version": version, "began": began, "ended": ended, "columns": [counted], "settled": true, "next": null })
     };
-    let censuses = [
-        census("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"),
-        census("2026-01-02T00:00:00Z", "2026-01-02T00:00:01Z"),
-    ];
+    // Evidence is an hour old at most.
+    let now = format_timestamp(SystemTime::now() - Duration::from_secs(60));
+    let censuses = [census("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"), census(&now, &now)];
     let retire = json!({ "action": "retire", "secret_id": KEY_SECRET, "reason": "a test", "censuses": censuses });
     for (sid, action, less) in archive {
         machine.give("SweepRole", &less);
