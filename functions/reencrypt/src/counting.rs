@@ -117,7 +117,8 @@ impl Job<'_> {
             }
         }
         if counting.rest.is_none() {
-            let stop = stop.within(LOOK_TIME, Duration::ZERO);
+            // Behind `stop` there is time for what is under way, and a census without this would be no evidence.
+            let stop = self.deadline.within(LOOK_TIME, self.deadline.left() / 2);
             counting.copies = copies::find(&session, settings, &self.ring.ciphers, stop).await?;
         }
         Ok(counting)
