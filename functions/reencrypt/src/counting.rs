@@ -145,7 +145,8 @@ impl Job<'_> {
                 ranges.extend(table::ranges(column, marks.bounds(slices), &understood));
             }
         }
-        counting.marks.iter_mut().for_each(|marks| marks.thin_out_for(slices));
+        let columns = self.worker.settings.columns.len();
+        counting.marks.iter_mut().for_each(|marks| marks.thin_out_for(slices, columns));
         let rows = counting.columns.sum(|tally| tally.rows);
         let mut told = self.tell(store, counting, |resumed| Request::Plan { slices, resumed: Some(resumed) }).await?;
         let invocations = history::invocations(u64::try_from(ranges.len()).unwrap_or(u64::MAX));

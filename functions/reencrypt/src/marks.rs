@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 const MOST: usize = 4096;
 /// So many for each range are sent from one invocation to the next.
 const SENT_FOR_EACH: usize = 8;
+/// Their bytes, of all columns together: the state of an execution has 256 KB (Step Functions quotas).
+const MOST_SENT: usize = 100_000;
 
 /// The keys of every so many rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,9 +35,12 @@ impl Marks {
         }
     }
 
-    /// Keeps as many as another invocation needs.
-    pub(crate) fn thin_out_for(&mut self, slices: u64) {
+    /// Keeps as many as another invocation needs, and as can be sent for so many columns.
+    pub(crate) fn thin_out_for(&mut self, slices: u64, columns: usize) {
         self.thin_out(SENT_FOR_EACH * usize::try_from(slices).unwrap_or(MOST));
+        while self.keys.len() > 1 && self.keys.iter().map(String::len).sum::<usize>() > MOST_SENT / columns.max(1) {
+            self.thin_out(self.keys.len() - 1);
+        }
     }
 
     fn thin_out(&mut self, most: usize) {
@@ -72,7 +77,7 @@ mod tests {
         for row in 1..=rows {
             marks.pass(&row.to_string());
             if sent_at.contains(&row) {
-                marks.thin_out_for(slices);
+                marks.thin_out_for(slices, 1);
             }
         }
         let bounds = marks.bounds(slices).into_iter().map(|key| key.parse::<u64>().unwrap()).chain([rows]);
@@ -91,6 +96,18 @@ mod tests {
         }
         let sizes = sizes(100_000, 16, &[10_000, 60_000]);
         assert!(sizes.len() == 16 && sizes.iter().all(|size| (5000..7600).contains(size)), "{sizes:?}");
+    }
+
+    #[test]
+    fn what_is_sent_fits_into_the_state_of_an_execution() {
+        let mut marks = Marks::default();
+        for row in 0..10_000 {
+            marks.pass(&format!("{row:01000}"));
+        }
+        marks.thin_out_for(1000, 4);
+        let bytes: usize = marks.keys.iter().map(String::len).sum();
+        assert!((10_000..=25_000).contains(&bytes), "{bytes}");
+        assert_eq!(marks.bounds(4).len(), 3);
     }
 
     #[test]
