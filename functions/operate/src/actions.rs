@@ -108,7 +108,9 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
     ///
     /// # Errors
     /// [`OperateError::RotationOpen`], [`OperateError::NothingToGoBackTo`], [`OperateError::Compromised`],
-    /// [`OperateError::DidNotVerify`].
+    /// [`OperateError::DidNotVerify`]; of a keyring that lacks keys, [`RotationError::KeysMissing`].
+    ///
+    /// [`RotationError::KeysMissing`]: rotation::error::RotationError::KeysMissing
     pub async fn rollback(&self, rng: &mut StdRng) -> Result<Answer, OperateError> {
         let seen = self.look_to_change().await?;
         seen.require_no_open_rotation()?;
@@ -117,6 +119,8 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 return self.roll_back_again(&seen, rng).await;
             }
         }
+        // Of a ring that lacks keys, another old key is no way back.
+        self.require_all_keys(&seen).await?;
         let previous = self.previous(&seen).await?;
         let back = self.kind.back(&seen.subject(), &seen.current, previous.as_ref().map(|previous| &previous.value))?;
         let back = back.ok_or_else(|| OperateError::NothingToGoBackTo { name: seen.secret.name.clone() })?;

@@ -322,7 +322,10 @@ impl Chance {
             }
             90 => Event::GiveAway(self.rng.random_range(0..rows::ROWS)),
             91 => Event::Commit,
-            92..94 => Event::Edit(if self.rng.random_bool(0.5) { Edit::OtherMember } else { ADDS_SECONDARY }),
+            92..94 => {
+                let edits = [Edit::OtherMember, ADDS_SECONDARY, Edit::FirstValue];
+                Event::Edit(*edits.choose(&mut self.rng).unwrap_or(&Edit::OtherMember))
+            }
             94..97 => Event::Start(Job::Worker(Worker::Rewrap)),
             97 => Event::Start(Job::Rotation),
             98 => Event::Start(Job::Operation(Operation::Retire)),

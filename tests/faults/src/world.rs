@@ -183,6 +183,9 @@ impl<M: Model> World<M> {
     /// What a person does, at once.
     pub(crate) fn edit(&self, edit: Edit) {
         let mut world = self.lock();
+        if edit == Edit::FirstValue && world.first.is_none() {
+            return;
+        }
         let number = u64::from(world.versions_made) + 1;
         world.versions_made += 1;
         let version = version_id("person", number);

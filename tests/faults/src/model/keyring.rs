@@ -502,7 +502,8 @@ impl Model for Keyring {
             let clean = |id: &Name| ring.keys().any(|(_, key)| name(key) == *id && key.dates().compromised.is_none());
             let unmarked = model.shape == Shape::Json && world.asked.replaced_at_last().iter().any(clean);
             require(!unmarked, || "a compromise succeeded, and a key that it replaced is not marked".to_owned())?;
-            let held = |id: &Name| ring.keys().any(|(_, key)| name(key) == *id);
+            let taken = |id: &Name| world.memory.gone.iter().any(|gone| gone.to_string() == **id);
+            let held = |id: &Name| ring.keys().any(|(_, key)| name(key) == *id) || taken(id);
             require(world.asked.replaced().iter().all(held), || {
                 "a compromise succeeded, and a key that it replaced is not in the ring".to_owned()
             })?;
@@ -515,6 +516,9 @@ impl Model for Keyring {
         let model = world.scenario.model;
         let unprovable = matches!(model.application, Application::NameOnly | Application::CurrentOnly);
         match (operation, error) {
+            (Operation::Rollback | Operation::Retire, "KeysMissing") if !world.memory.lost.is_empty() => {
+                Refusal::ForGood
+            }
             (Operation::Compromise, "ConsumersUnproven") if unprovable && !model.is_declared() => Refusal::ForGood,
             _ => Refusal::Wrong,
         }
@@ -637,6 +641,9 @@ impl Model for Keyring {
         if self.edits().contains(&MARKS_STAGED) && rng.random_bool(0.2) {
             actions.push(Action::Edit(if rng.random_bool(0.5) { MARKS_STAGED } else { MARKS_PRIMARY }));
         }
+        if self.application != Application::NameOnly && rng.random_bool(0.1) {
+            actions.push(Action::Edit(Edit::FirstValue));
+        }
         actions
     }
 
@@ -703,6 +710,14 @@ impl Memory {
         self.gone.retain(|id| new.get(*id).is_none());
         if change.moved == Moved::ByHand {
             self.gone.extend(self.current.iter().copied().filter(|id| new.get(*id).is_none()));
+            // A value from before a retirement: nobody has its key, until the caches are too old.
+            let retired = new.keys().map(|(_, key)| key.id()).filter(|id| self.table.has_retired(*id));
+            self.restored.extend(retired.map(|id| (id, change.now)));
+        }
+        if matches!(change.moved, Moved::ByHand | Moved::Operated(Operation::Restore)) {
+            // An old value does not know what a person has marked since; nor does the last complete ring, when no sweep has seen it.
+            let unmarked = |id: &KeyId| new.get(*id).is_some_and(|key| key.dates().compromised.is_none());
+            self.compromised.retain(|id| !unmarked(id));
         }
         self.lost = &missing & &self.gone;
     }

@@ -189,6 +189,11 @@ impl Table {
         opened.clone()
     }
 
+    /// Whether the key has left the ring because no row needed it.
+    pub(super) fn has_retired(&self, id: KeyId) -> bool {
+        self.retired.contains(&id)
+    }
+
     /// The keys that rows are under, and with which somebody may write one.
     pub(super) fn needed(&self, now: SystemTime) -> BTreeSet<KeyId> {
         let working = self.workers.values().filter(|(_, until)| now < *until).map(|(primary, _)| *primary);
