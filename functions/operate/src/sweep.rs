@@ -733,27 +733,37 @@ async fn look_at<K: Operable, S: OperationStore>(
             }
         }
     }
-    if wanted.recent {
-        let verified = match desk.verify(&seen, &mut rng).await.map_err(OperateError::from) {
-            Ok(()) => Ok(()),
-            // Another look at the secret would be no answer either.
-            Err(error) if is_silence(&error) => Err(error),
-            Err(_) => match desk.look().await {
-                Ok(seen) => desk.verify(&seen, &mut rng).await.map_err(OperateError::from),
-                Err(error) => Err(error),
-            },
-        };
-        if let Err(error) = verified {
-            return failed(false)(error);
-        }
+    if wanted.recent
+        && let Err(error) = verify_again(desk, &seen, &mut rng).await
+    {
+        return failed(false)(error);
     }
-    let told = match seen.overlap_end(desk.kind).filter(|_| K::REVOCABLE) {
+    let told = told_of_overlap(desk.kind, &seen);
+    Looked::Well { proven: wanted.recent.then(|| !desk.proofs().is_empty()), told, postponed }
+}
+
+/// Proves what was promoted not long ago; what fails is looked at once more.
+async fn verify_again<K: Operable, S: OperationStore>(
+    desk: &Desk<'_, K, S>,
+    seen: &Seen,
+    rng: &mut StdRng,
+) -> Result<(), OperateError> {
+    match desk.verify(seen, rng).await.map_err(OperateError::from) {
+        // Another look at the secret would be no answer either.
+        Err(error) if is_silence(&error) => Err(error),
+        Err(_) => Ok(desk.verify(&desk.look().await?, rng).await?),
+        verified => verified,
+    }
+}
+
+/// What is to be said of a rotation's overlap.
+fn told_of_overlap<K: Operable>(kind: &K, seen: &Seen) -> String {
+    match seen.overlap_end(kind).filter(|_| K::REVOCABLE) {
         Some(end) if end > seen.secret.as_of => format!("the old token is accepted until {}", format_timestamp(end)),
         Some(_) => "the overlap with the old token is over".to_owned(),
         None if K::REVOCABLE => "the old token is not accepted any more".to_owned(),
         None => "what the old keys encrypted stays readable".to_owned(),
-    };
-    Looked::Well { proven: wanted.recent.then(|| !desk.proofs().is_empty()), told, postponed }
+    }
 }
 
 impl Operator {

@@ -301,3 +301,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn keys_of_another_ring_come_as_the_oldest_and_marks_stay() {
+    let other = Keyring::new(compromised(key(3))).unwrap().stage(key(2)).unwrap().with_secondary(key(5)).unwrap();
+    let both = full().with_keys_of(&other).unwrap();
+    let states: Vec<_> = both.keys().map(|(state, key)| (state, key.id())).collect();
+    let of = |number| key(number).id();
+    let (secondary, expected) = (KeyState::Secondary, [(KeyState::Primary, of(1)), (KeyState::Staged, of(2))]);
+    assert_eq!(states, [&expected[..], &[(secondary, of(3)), (secondary, of(4)), (secondary, of(5))]].concat());
+    assert_eq!(both.get(of(3)).unwrap().dates().compromised, Some(NOW), "known to others there is known to others");
+    assert_eq!(other.lacking(&full()).map(|(_, key)| key.id()).collect::<Vec<_>>(), [of(1), of(4)]);
+    assert_eq!(full().with_keys_of(&full()).unwrap(), full());
+}

@@ -5,7 +5,7 @@ use rotation::keyring::Keyring;
 use rotation::time::format_timestamp;
 use sandbox::{Fault, FaultRule, Moment};
 
-use super::sweep::{TOPIC, scheduled};
+use super::sweep::{TOPIC, scheduled, sweep};
 use super::*;
 use crate::archive::{ARCHIVE, archived, ring_at};
 
@@ -304,12 +304,14 @@ async fn a_retirement_that_is_killed_anywhere_loses_no_key_and_is_ended_by_the_s
             let rule = scene.sandbox.faults().add(kill.from_caller(OPERATE).nth(call).times(1));
             let died = ask(&scene, request(&scene, &censuses)).await;
             assert!(died.is_err() && matched(&scene, rule) >= call, "{operation} {when:?} {call}: {died:?}");
+            assert_eq!(sweep(&scene).await["keysMissing"], json!([]), "nobody misses a key that is being retired");
             let held: Vec<_> = archived(&scene).await.into_iter().map(|(key, _)| key).collect();
             assert!(before.keys().all(|(_, key)| held.contains(&key.id().to_string())));
             let done = ask(&scene, request(&scene, &censuses)).await;
             let done = done.unwrap_or_else(|error| panic!("{operation} {when:?} {call}: {error:?}"));
             assert_eq!(done["retired"], json!([before.secondary()[0].id()]));
             assert!(ring(&scene).await.secondary().is_empty());
+            assert_eq!(sweep(&scene).await["keysMissing"], json!([]));
             rotate(&scene).await;
         }
     }
@@ -329,6 +331,7 @@ async fn a_retirement_that_the_application_does_not_follow_is_put_back() {
     let error = ask(&scene, request(&scene, &censuses)).await.unwrap_err();
     assert_eq!(error.error_type, "DidNotVerify", "{}", error.message);
     assert_eq!(current(&scene).await, before);
+    assert_eq!(sweep(&scene).await["keysMissing"], json!([]));
     scene.balancer.add(scene.instances[1].address());
     assert!(ask(&scene, request(&scene, &censuses)).await.is_ok());
 }
