@@ -24,7 +24,7 @@ use crate::environment::{Environment, invalid};
 use crate::error::RotationError;
 use crate::event::{VersionId, digest};
 use crate::keyring::{Key, KeyId, KeyMaterial, Keyring};
-use crate::protocol::{may_have_moved, read_version};
+use crate::moves::{may_have_moved, read_version};
 use crate::secret::SecretText;
 use crate::store::{Described, Put, SecretStore, StoreErrorKind};
 use crate::target::http::secret_of;

@@ -11,9 +11,9 @@
 //! | finishSecret | looks at both once more, moves `AWSCURRENT`, proves again, or puts the old value back | describe, get both, move (and one more move for a keyring) |
 //!
 //! Modules stand in layers. Each depends on its own layer and on those below it: `lambda`; then `aws`, `protocol` and `telemetry`; then
-//! `kind`, `archive` and `target`; then `store` and `versions`; at the bottom `event`, `policy`, `document`, `keyring`, `rows` and others, which
-//! do no I/O and read no clock: time and randomness come in as arguments. Two dependencies point up: [`error`] names the errors of
-//! [`store`], and [`archive`] reads and moves with the functions of [`protocol`]. A test keeps it so.
+//! `kind`, `archive` and `target`; then `moves`, `store` and `versions`; at the bottom `event`, `policy`, `document`, `keyring`, `rows` and others, which
+//! do no I/O and read no clock: time and randomness come in as arguments. One dependency points up: [`error`] names the errors of
+//! [`store`]. A test keeps it so.
 //!
 //! # A kind of secret
 //!
@@ -88,6 +88,7 @@ pub mod keyring;
 pub mod kind;
 pub mod lambda;
 pub mod marked_ring;
+pub mod moves;
 pub mod policy;
 pub mod protocol;
 pub mod rows;

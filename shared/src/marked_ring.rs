@@ -13,8 +13,8 @@ use crate::error::RotationError;
 use crate::event::VersionId;
 use crate::keyring::{KeyId, KeyState, Keyring};
 use crate::kind::SecretKind;
+use crate::moves::read_version;
 use crate::policy::RotationPolicy;
-use crate::protocol::read_version;
 use crate::store::{Described, SecretStore, StoreError, StoreErrorKind};
 use crate::versions::Stage;
 

@@ -18,6 +18,7 @@ use crate::error::{Restored, RotationError};
 use crate::event::{RotationEvent, Step, VersionId};
 use crate::kind::{Phase, SecretKind, SecretReference, Subject, Values};
 use crate::marked_ring::{self, MarkedRing};
+use crate::moves::{current_after_move, may_have_moved, read_version};
 use crate::policy::{RotationPolicy, StackPolicy};
 use crate::secret::SecretText;
 use crate::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
@@ -27,9 +28,6 @@ use crate::versions::{Admission, Admitted, Stage};
 /// Kept free after a promotion to put the old version back: a call that is answered at its third attempt, two more, and
 /// a refresh.
 pub const ROLLBACK_RESERVE: Duration = Duration::from_secs(10);
-
-/// Waits before a read is repeated, because reads are eventually consistent between the steps.
-const READ_PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
 
 /// The wait before a secret is described again that does not list the event's version.
 const DESCRIBE_PAUSE: Duration = Duration::from_millis(300);
@@ -802,61 +800,4 @@ pub async fn read_credential<K: SecretKind, S: SecretStore>(
 
 fn not_refreshed(secret: &str, error: &RotationError) {
     tracing::warn!(secret, %error, "the target was not refreshed after the rollback");
-}
-
-/// Reads by version id; a value that is not there yet is looked for again, briefly, because reads are eventually consistent.
-///
-/// # Errors
-/// When the service refuses.
-pub async fn read_version<S: SecretStore>(
-    store: &S,
-    secret_id: &str,
-    version: &VersionId,
-    deadline: Deadline,
-) -> Result<Option<VersionValue>, StoreError> {
-    let mut pauses = READ_PAUSES.into_iter();
-    loop {
-        if let Some(value) = store.get(secret_id, version).await? {
-            return Ok(Some(value));
-        }
-        match pauses.next() {
-            Some(pause) if deadline.pause(pause).await => {}
-            _ => return Ok(None),
-        }
-    }
-}
-
-/// Who carries `AWSCURRENT` after a move from `from` whose outcome is not known. It is looked at until the stage has
-/// left `from`, or was looked for long enough.
-///
-/// # Errors
-/// When the service refuses.
-pub async fn current_after_move<S: SecretStore>(
-    store: &S,
-    secret_id: &str,
-    from: Option<&VersionId>,
-    deadline: Deadline,
-) -> Result<Option<VersionId>, StoreError> {
-    let mut pauses = READ_PAUSES.into_iter();
-    loop {
-        let now = store.describe(secret_id).await?;
-        let holder = now.versions.holder(&Stage::Current);
-        if holder != from {
-            return Ok(holder.cloned());
-        }
-        match pauses.next() {
-            Some(pause) if deadline.pause(pause).await => {}
-            _ => return Ok(holder.cloned()),
-        }
-    }
-}
-
-/// Whether a failed move of a stage may have happened all the same: by this call, whose answer was lost and which was
-/// then repeated, or by a duplicate.
-#[must_use]
-pub fn may_have_moved(error: &StoreError) -> bool {
-    matches!(
-        error.kind,
-        StoreErrorKind::Conflict | StoreErrorKind::Unreachable | StoreErrorKind::Service | StoreErrorKind::Throttled
-    )
 }

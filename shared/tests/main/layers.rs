@@ -7,8 +7,8 @@ use std::path::Path;
 const LAYERS: [&[&str]; 5] = [
     &["lambda"],
     &["aws", "protocol", "telemetry"],
-    &["kind", "archive", "target"],
-    &["store", "versions"],
+    &["kind", "archive", "marked_ring", "target"],
+    &["moves", "store", "versions"],
     &[
         "deadline",
         "document",
@@ -25,8 +25,8 @@ const LAYERS: [&[&str]; 5] = [
     ],
 ];
 
-/// Dependencies that point up, which the documentation of the crate names.
-const UP: [(&str, &str); 2] = [("error", "store"), ("archive", "protocol")];
+/// What points up, which the documentation of the crate names.
+const UP: [(&str, &str); 1] = [("error", "store")];
 
 /// The sources of a module, without comments, in which examples stand.
 fn source(path: &Path, into: &mut String) {
