@@ -536,15 +536,19 @@ impl RotationError {
     /// others from the repair.
     pub(crate) fn gives_up_pending(&self, step: Step) -> bool {
         // testSecret may be a test of the configuration, whose version Secrets Manager takes away itself.
-        let is_unfit = matches!(self, Self::WrongKind { .. } | Self::ValueLost { .. }) && step != Step::TestSecret;
+        let is_unfit = matches!(
+            self,
+            Self::WrongKind { .. }
+                | Self::ValueLost { .. }
+                | Self::KeysMissing { .. }
+                | Self::MarkedRingUnreadable { .. }
+                | Self::TooFewStages { .. }
+        ) && step != Step::TestSecret;
         let is_for_good = matches!(
             self,
             Self::CurrentChanged { .. }
                 | Self::OverlapTooShort { .. }
                 | Self::PendingTooOld { .. }
-                | Self::KeysMissing { .. }
-                | Self::MarkedRingUnreadable { .. }
-                | Self::TooFewStages { .. }
                 | Self::KeyringUnproven { .. }
                 | Self::ValueUnchanged { .. }
         );
