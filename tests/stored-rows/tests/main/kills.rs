@@ -12,7 +12,7 @@ use crate::worker::{assert_all_under, tokens};
 
 const OLD: u64 = 1;
 const NEW: u64 = 2;
-const ROWS: i64 = 400;
+const ROWS: i64 = 200;
 const SEEDS: u64 = 100;
 
 /// The rows under each key; every one has to read as it did.
@@ -32,7 +32,7 @@ async fn readable(bench: &Bench) -> (usize, usize) {
 async fn start_over(bench: &Bench) {
     bench.run("UPDATE {schema}.rows r SET token = b.token FROM {schema}.before b WHERE b.id = r.id").await;
     // Slow enough that writing takes longer than to start and to connect.
-    let pace = [("REENCRYPT_BATCH_ROWS", "10"), ("REENCRYPT_ROWS_PER_SECOND", "2000")];
+    let pace = [("REENCRYPT_BATCH_ROWS", "5"), ("REENCRYPT_ROWS_PER_SECOND", "600")];
     bench.register(json!([bench.tokens_column()]), &pace);
 }
 
