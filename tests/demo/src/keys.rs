@@ -45,7 +45,7 @@ pub(crate) async fn perform(out: &Output, executable: PathBuf) -> Result<(), Fai
     out.title("Rotation on schedule: the staged key becomes primary, the old one goes on decrypting");
     let next = next_rotation(&scene).await?;
     let ahead = next.duration_since(scene.sandbox.now()).unwrap_or_default();
-    out.line(&format!("  next rotation: {} (in {} days)", format_timestamp(next), ahead.as_secs() / DAY.as_secs()));
+    out.detail(&format!("  next rotation: {} (in {} days)", format_timestamp(next), ahead.as_secs() / DAY.as_secs()));
     viewer.during(scene.sandbox.advance((ahead + HOUR).saturating_sub(DAY))).await?;
     succeeded(&scene.sandbox.wait_for_rotation(KEY_SECRET, ROTATION_TIMEOUT).await?)?;
     let promoted = show(out, &scene).await?;

@@ -51,17 +51,16 @@ pub(crate) async fn perform(out: &Output, executable: PathBuf) -> Result<(), Fai
 
     out.title("The end of the overlap, 24 hours later");
     check(scene.accepted(&secrets[0]).await? == [true, true], "the old token is accepted during the overlap")?;
-    out.line("  now:            old token accepted by both instances");
     scene.sandbox.advance(DAY + HOUR).await?;
     scene.token("AWSCURRENT").await?;
     check(scene.accepted(&secrets[0]).await? == [false, false], "the old token is refused after the overlap")?;
     check(scene.accepted(&secrets[1]).await? == [true, true], "the new token is accepted after the overlap")?;
-    out.line("  25 hours later: old token refused by both, new token accepted by both");
+    out.line("  the old token was accepted by both instances until then; now they refuse it, and accept the new one");
 
     out.title("Rotation on schedule: the clock moves into the next rotation window");
     let next = next_rotation(&scene).await?;
     let ahead = next.duration_since(scene.sandbox.now()).unwrap_or_default();
-    out.line(&format!("  next rotation: {} (in {} days)", format_timestamp(next), ahead.as_secs() / DAY.as_secs()));
+    out.detail(&format!("  next rotation: {} (in {} days)", format_timestamp(next), ahead.as_secs() / DAY.as_secs()));
     let before = fresh.report().sent;
     // The window of a rotation by days is the day that ends at the next rotation date.
     viewer.during(scene.sandbox.advance((ahead + HOUR).saturating_sub(DAY))).await?;

@@ -57,9 +57,11 @@ fn profiles(target: &Path) -> Vec<std::path::PathBuf> {
         let entries = fs::read_dir(of).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
     };
-    let below = folders(target);
-    let triples = below.iter().flat_map(|folder| folders(folder));
-    triples.chain(below.clone()).filter(|folder| folder.join("deps").is_dir()).collect()
+    // A profile's folder is in that of a processor, which may be in one of several of Cargo's own.
+    let first = folders(target);
+    let second: Vec<_> = first.iter().flat_map(|folder| folders(folder)).collect();
+    let third = second.iter().flat_map(|folder| folders(folder));
+    third.chain(first.clone()).chain(second.clone()).filter(|folder| folder.join("deps").is_dir()).collect()
 }
 
 /// How often each library was compiled since then: one file each, named by the library and by what it was compiled for.

@@ -52,6 +52,8 @@ fn build(folder: &Path) {
     build.env("PATH", std::env::join_paths(folders).unwrap());
     // A target that is not installed is an error here, and nothing to be downloaded.
     build.env("RUSTUP_AUTO_INSTALL", "0").env("SAM_BUILD_MODE", "debug");
+    // It builds for a named processor, with the features of a deployment, and build scripts with features of their own.
+    build.env("CARGO_TARGET_DIR", root().join("target/sam-cargo"));
     settle(&mut build);
     let started = Instant::now();
     let output = build.output().unwrap();
