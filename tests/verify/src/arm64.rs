@@ -53,7 +53,7 @@ pub(crate) fn verify() -> Result<(), String> {
     let folder = workshop.root.join("target/arm64/functions");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     for function in FUNCTIONS {
-        let program = target.join(TRIPLE).join("debug").join(function);
+        let program = target.join("lambda").join(function).join("bootstrap");
         check_machine(&program)?;
         let (qemu, libraries) =
             (processor.join("usr/bin/qemu-aarch64-static"), processor.join("usr/aarch64-linux-gnu"));

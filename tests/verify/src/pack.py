@@ -1,6 +1,6 @@
 """Packs the functions of a release: the same bytes for the same programs, whenever and wherever it runs.
 
-pack.py zips FOLDER ARCHITECTURE PROGRAM...   a zip of each program, as Lambda takes it
+pack.py zips FOLDER ARCHITECTURE PROGRAM...   a zip of each NAME/bootstrap, as Lambda takes it
 pack.py sbom FOLDER PACKAGE...                FOLDER/sbom.cdx.json (CycloneDX 1.5) and FOLDER/SHA256SUMS
 """
 
@@ -23,7 +23,8 @@ def zips(folder, architecture, programs):
         entry = zipfile.ZipInfo("bootstrap", (1980, 1, 1, 0, 0, 0))
         entry.create_system, entry.external_attr = 3, 0o100755 << 16
         entry.compress_type = zipfile.ZIP_DEFLATED
-        file = folder / f"{program.name}-{architecture}.zip"
+        # cargo lambda puts each program into a folder of its name.
+        file = folder / f"{program.parent.name}-{architecture}.zip"
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr(entry, program.read_bytes(), compresslevel=9)
         size = file.stat().st_size

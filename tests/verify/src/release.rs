@@ -64,7 +64,7 @@ fn build(workshop: &Workshop, root: &Path) -> Result<PathBuf, String> {
         step(&format!("the functions for {architecture}"), cargo)?;
         let mut pack = Command::new("python3");
         pack.arg(workshop.root.join(PACK)).arg("zips").arg(&files).arg(architecture);
-        pack.args(FUNCTIONS.map(|function| root.join("target").join(triple).join("release").join(function)));
+        pack.args(FUNCTIONS.map(|function| root.join("target/lambda").join(function).join("bootstrap")));
         step(&format!("the zips for {architecture}"), pack)?;
     }
     let mut list = Command::new("python3");
