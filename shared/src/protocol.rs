@@ -249,6 +249,12 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
         if let Some(previous) = previous {
             self.ignoring_conflict(&event.secret_id, record, previous, None).await?;
         }
+        // What was put back is no complete ring: its staged key stands nowhere else.
+        let ring = marked_ring::stage();
+        if secret.versions.holder(&ring) == Some(failed) {
+            let current = secret.versions.holder(&Stage::Current);
+            self.ignoring_conflict(&event.secret_id, ring, failed, current).await?;
+        }
         Ok(())
     }
 

@@ -667,8 +667,15 @@ async fn look_after<K: Operable, S: OperationStore>(
     desk: &Desk<'_, K, S>,
     quiet: Duration,
 ) -> Result<(), OperateError> {
-    let seen = desk.look_value().await?;
-    desk.tidy(&seen).await?;
+    let seen = match desk.look_value().await {
+        // An empty object, which the first rotation fills.
+        Err(OperateError::Rotation(RotationError::EmptyValue)) => return Ok(()),
+        seen => seen?,
+    };
+    if let Err(error) = desk.tidy(&seen).await {
+        let secret = seen.secret.name.as_str();
+        tracing::warn!(secret, %error, "stages that tell nothing any more were not taken away");
+    }
     desk.require_all_keys(&seen).await?;
     if since(&seen.secret, seen.secret.last_changed).is_some_and(|changed| changed >= quiet) {
         desk.keep_ring(&seen).await?;

@@ -1,7 +1,7 @@
 //! The functions for aarch64, which the template deploys: built on any Linux machine, and run through qemu.
 //!
 //! Where the Rust toolchain has no standard library for aarch64 (`rustup target add aarch64-unknown-linux-gnu` brings
-//! one), the one of Debian is taken, with the compiler that made it. Debian's packages are unpacked into `target`, and
+//! one), the one of Debian 12 is taken, with the compiler that made it. Debian's packages are unpacked into `target`, and
 //! nothing is installed. The C compiler and the linker are those of cargo lambda.
 
 use std::fs;
@@ -37,8 +37,8 @@ const PROCESSOR: [&str; 3] = ["qemu-user-static", "libc6-arm64-cross", "libgcc-s
 /// censuses.
 pub(crate) fn verify() -> Result<(), String> {
     let workshop = Workshop::open()?;
-    TESTS.install(run)?;
-    POSTGRES.install(run)?;
+    TESTS.install(step)?;
+    POSTGRES.install(step)?;
     let toolchain = toolchain(&workshop)?;
     let processor = unpacked(&workshop, "processor", &PROCESSOR)?;
     let mut cargo = workshop.cargo("lambda build --locked --arm64 --skip-target-check");
@@ -90,7 +90,8 @@ pub(crate) fn toolchain(workshop: &Workshop) -> Result<Toolchain, String> {
     if Path::new(String::from_utf8_lossy(&folder.stdout).trim()).is_dir() {
         return Ok(Toolchain { rustc: None });
     }
-    let root = unpacked(workshop, "compiler", &COMPILER)?;
+    let root = unpacked(workshop, "compiler", &COMPILER)
+        .map_err(|problem| format!("{problem}\nelsewhere than on Debian 12: rustup target add {TRIPLE}"))?;
     let (libraries, compiler) = (root.join("usr/lib/x86_64-linux-gnu"), root.join("usr/bin/rustc"));
     let rustc = root.join("rustc");
     let (libraries, compiler) = (libraries.display(), compiler.display());
@@ -122,7 +123,13 @@ fn unpacked(workshop: &Workshop, name: &str, packages: &[&str]) -> Result<PathBu
             option("Dir::Cache", "cache"),
             "APT::Architecture=amd64".to_owned(),
             "APT::Architectures::=amd64".to_owned(),
-            "APT::Architectures::=arm64".to_owned(),
+            // Only Debian's own archive has all processors at one address.
+            if packages.iter().any(|package| package.ends_with(":arm64")) {
+                "APT::Architectures::=arm64"
+            } else {
+                "APT::Architectures::=amd64"
+            }
+            .to_owned(),
             "APT::Sandbox::User=root".to_owned(),
         ] {
             apt.args(["-o", &option]);

@@ -33,8 +33,13 @@ def zips(folder, architecture, programs):
         print(f"{file.name} {size / 1e6:.1f} MB")
 
 
+def is_macro(package):
+    return any("proc-macro" in target["kind"] for target in package["targets"])
+
+
 def sbom(folder, packages):
     cargo = [os.environ.get("CARGO", "cargo"), "metadata", "--format-version", "1", "--locked"]
+    cargo += ["--filter-platform", "aarch64-unknown-linux-gnu"]
     metadata = json.loads(subprocess.run(cargo, check=True, stdout=subprocess.PIPE).stdout)
     by_id = {package["id"]: package for package in metadata["packages"]}
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
@@ -42,8 +47,9 @@ def sbom(folder, packages):
     shipped, edges = set(wanted), {}
     while wanted:
         one = wanted.pop()
-        # Not what only tests and build scripts use.
-        edges[one] = [d["pkg"] for d in nodes[one]["deps"] if any(kind["kind"] is None for kind in d["dep_kinds"])]
+        # Not what only tests, build scripts and the compiler use.
+        normal = [d["pkg"] for d in nodes[one]["deps"] if any(kind["kind"] is None for kind in d["dep_kinds"])]
+        edges[one] = [package for package in normal if not is_macro(by_id[package])]
         wanted += [dependency for dependency in edges[one] if dependency not in shipped]
         shipped.update(edges[one])
 

@@ -63,8 +63,8 @@ pub fn follow(what: &str, mut command: Command, mut say: impl FnMut(&str)) -> Re
 
 fn read(output: impl Read + Send + 'static, lines: Sender<String>) -> thread::JoinHandle<()> {
     thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if lines.send(line).is_err() {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            if lines.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                 return;
             }
         }

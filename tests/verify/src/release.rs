@@ -1,4 +1,5 @@
-//! The files of a release: a zip of each function and a list of what is in it (SBOM), the same bytes from every machine.
+//! The files of a release: a zip of each function and a list of what is in it (SBOM), the same bytes each time that one
+//! toolchain makes them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,6 +28,11 @@ pub(crate) fn make() -> Result<(), String> {
 /// Makes them here and from a copy of what is committed in another folder, and compares.
 pub(crate) fn compare() -> Result<(), String> {
     let workshop = Workshop::open()?;
+    let mut status = workshop.command("git");
+    let status = status.args(["status", "--porcelain"]).output().map_err(|error| format!("git: {error}"))?;
+    if !status.stdout.is_empty() {
+        return Err("commit first: the other build is of what is committed".to_owned());
+    }
     let copy = workshop.root.join("target/another-clone");
     if copy.exists() {
         fs::remove_dir_all(&copy).map_err(|error| format!("{}: {error}", copy.display()))?;
@@ -48,9 +54,12 @@ pub(crate) fn compare() -> Result<(), String> {
 
 /// Builds the functions of the workspace in `root` for both processors and packs them.
 fn build(workshop: &Workshop, root: &Path) -> Result<PathBuf, String> {
-    TESTS.install(verify::progress::run)?;
+    TESTS.install(step)?;
     let cross = arm64::toolchain(workshop)?;
     let files = root.join("target/release-files");
+    if files.exists() {
+        fs::remove_dir_all(&files).map_err(|error| format!("{}: {error}", files.display()))?;
+    }
     for (architecture, triple, processor) in
         [("x86_64", "x86_64-unknown-linux-gnu", "haswell"), ("arm64", "aarch64-unknown-linux-gnu", "neoverse-n1")]
     {

@@ -16,7 +16,7 @@ const WORKFLOWS: &[&str] =
 /// Formatting, lints, pure and protocol tests.
 pub(crate) fn quick() -> Result<(), String> {
     let workshop = Workshop::open()?;
-    TESTS.install(run)?;
+    TESTS.install(step)?;
     step("formatting", workshop.cargo("fmt --all --check"))?;
     step("lints", workshop.cargo("clippy --workspace --all-targets --locked -- -D warnings"))?;
     let tests = nextest(&workshop, "quick")?;
@@ -29,7 +29,7 @@ pub(crate) fn everything() -> Result<(), String> {
     let workshop = Workshop::open()?;
     let began = SystemTime::now();
     for environment in ENVIRONMENTS {
-        environment.install(|what, command| step(&format!("tools: {what}"), command))?;
+        environment.install(step)?;
     }
     step("formatting", workshop.cargo("fmt --all --check"))?;
     step("lints", workshop.cargo("clippy --workspace --all-targets --locked -- -D warnings"))?;

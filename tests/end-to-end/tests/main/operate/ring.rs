@@ -176,3 +176,16 @@ async fn nobody_misses_a_key_after_a_rollback_or_an_edit_that_loses_none() {
     rotate(&scene).await;
     assert_eq!(missed(&scene).await, json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_no_rotation_has_made_yet_is_no_problem() {
+    let plan = Plan { value: Some("{}".to_owned()), ..keys(KeyFormat::Raw) };
+    let scene = with_operator(once(plan)).await;
+    let tested = scene.configure().await.unwrap();
+    assert!(matches!(tested, RotationOutcome::TestSucceeded { .. }), "{tested:?}");
+    scene.sandbox.advance(HOUR).await.unwrap();
+    let swept = sweep(&scene).await;
+    assert_eq!((&swept["problems"], &swept["failed"]), (&json!([]), &json!(0)), "{swept}");
+    rotate(&scene).await;
+    assert!(ring_at(&scene, KeyFormat::Raw, "AWSCURRENT").await.is_some());
+}
