@@ -135,12 +135,12 @@ async fn the_program_keeps_records_under_the_keyring_that_its_settings_name() {
 
 #[tokio::test]
 async fn the_program_keeps_its_records_in_the_postgresql_that_its_settings_name_and_finds_them_there_again() {
-    let server = stored_rows::Postgres::start(&[]).unwrap();
+    let server = end_to_end::postgres::Postgres::start(&[]).unwrap();
     let sql = server.connect().await.unwrap();
     sql.batch_execute(application::database::TABLE).await.unwrap();
     let fake = FakeSecretsManager::with_current("one").await;
     fake.keyring().put("k1", &keys::ring(KeyFormat::Raw, 1, None, &[]), &["AWSCURRENT"]);
-    let (user, password) = (stored_rows::SUPERUSER, stored_rows::PASSWORD);
+    let (user, password) = (end_to_end::postgres::SUPERUSER, end_to_end::postgres::PASSWORD);
     let url = format!("postgres://{user}:{password}@127.0.0.1:{}/postgres", server.port());
     let start = async || {
         let mut command = against(&fake);

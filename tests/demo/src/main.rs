@@ -13,8 +13,8 @@ mod tokens;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use end_to_end::connections::REENCRYPT;
 use end_to_end::{FUNCTION, Failure, KEY_FUNCTION, OPERATE, Scene, program};
-use stored_rows::connections::REENCRYPT;
 
 use crate::stage::Output;
 

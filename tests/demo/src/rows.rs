@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use application::{KeyFormat, RecordLoad, RecordReport};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use end_to_end::connections::{Connections, REENCRYPT, Rewrapped, census, rewrap, rows_by_key, rows_unreadable};
+use end_to_end::postgres::{PASSWORD, Postgres};
 use end_to_end::{Failure, KEY_FIELD, KEY_SECRET, OPERATE, Plan, Scene};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::keyring::{KeyMaterial, Keyring};
 use serde_json::{Value, json};
-use stored_rows::connections::{Connections, REENCRYPT, Rewrapped, census, rewrap, rows_by_key, rows_unreadable};
-use stored_rows::{PASSWORD, Postgres};
 
 use crate::keys::{show, succeeded};
 use crate::stage::{Output, Viewer};

@@ -1,5 +1,8 @@
 //! A scene: the sandbox, a built rotation function, a secret, and instances of the sample application behind one address.
 
+pub mod connections;
+pub mod postgres;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::net::SocketAddr;
@@ -16,7 +19,7 @@ use aws_sdk_secretsmanager::types::{RotationRulesType, Tag};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioExecutor;
-use lambda_host::FunctionConfig;
+use sandbox::lambda_host::FunctionConfig;
 use sandbox::{RotationOutcome, Sandbox, Settings};
 use serde_json::Value;
 
@@ -550,7 +553,7 @@ pub async fn program(name: &'static str) -> Result<PathBuf, Failure> {
 /// # Errors
 /// When Cargo fails.
 pub fn build_with(name: &str, arguments: &[&str]) -> Result<PathBuf, Failure> {
-    let output = sandbox::cargo()
+    let output = verify::cargo::cargo()
         .args(["build", "--quiet", "--locked", "--message-format=json-render-diagnostics"])
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::lambda_host::LambdaHost;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
@@ -10,7 +11,6 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use lambda_host::LambdaHost;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

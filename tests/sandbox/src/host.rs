@@ -1,7 +1,7 @@
 //! The Lambda host as the rotation service sees it.
 
+use crate::lambda_host::{InvokeError, LambdaHost};
 use axum::body::Bytes;
-use lambda_host::{InvokeError, LambdaHost};
 
 use crate::invoker::{Answer, InvokeFailure, Invoker, Invoking};
 

@@ -28,7 +28,7 @@ pub struct InvokeFailure {
     pub message: String,
 }
 
-/// A place that runs functions. [`lambda_host::LambdaHost`] is the real one; tests also run functions in process.
+/// A place that runs functions. [`LambdaHost`](crate::lambda_host::LambdaHost) is the real one; tests also run functions in process.
 pub trait Invoker: Send + Sync + 'static {
     /// Whether there is a function of this name, which RotateSecret checks.
     fn has(&self, function: &str) -> bool;

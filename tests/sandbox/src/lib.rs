@@ -21,7 +21,6 @@
 //! # }
 //! ```
 
-mod cargo;
 mod clock;
 mod cloudwatch;
 mod control;
@@ -29,7 +28,9 @@ mod events;
 mod faults;
 mod host;
 mod invoker;
+pub mod lambda_host;
 mod logs;
+mod programs;
 mod rotation_service;
 pub mod schedule;
 mod scheduler;
@@ -47,11 +48,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use lambda_host::{ConfigurationError, FunctionConfig, LambdaHost};
+use crate::lambda_host::{ConfigurationError, FunctionConfig, LambdaHost};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
-pub use crate::cargo::{cargo, command_beside_cargo, program};
 pub use crate::clock::Clock;
 pub use crate::cloudwatch::{CloudWatch, Datum, StatisticSet};
 pub use crate::events::{
@@ -59,6 +59,7 @@ pub use crate::events::{
 };
 pub use crate::faults::{Fault, FaultRule, Faults, Moment};
 pub use crate::invoker::{Answer, InvokeFailure, Invoker, Invoking};
+pub use crate::programs::program;
 pub use crate::settings::{ConfigurationTest, PrivatePut, Settings};
 pub use crate::sns::Notification;
 pub use crate::state_machines::Execution;

@@ -14,7 +14,7 @@ mod pattern;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lambda_host::{LambdaHost, LogEvent};
+use crate::lambda_host::{LambdaHost, LogEvent};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -136,7 +136,7 @@ fn greet(sandbox: &Sandbox, options: &Options) {
     println!(
         "  aws secretsmanager rotate-secret --secret-id demo --rotation-rules AutomaticallyAfterDays=90 \
          --rotation-lambda-arn {}",
-        lambda_host::function_arn(function)
+        sandbox::lambda_host::function_arn(function)
     );
     println!("  curl {endpoint}/_sandbox/clock -d '{{\"advance\": \"90d\"}}'");
     println!();

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use crate::lambda_host::{ACCOUNT, REGION};
 use axum::body::Body;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use lambda_host::{ACCOUNT, REGION};
 use serde::Serialize;
 use uuid::Uuid;
 

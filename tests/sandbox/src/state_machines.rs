@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use lambda_host::{ACCOUNT, REGION};
+use crate::lambda_host::{ACCOUNT, REGION};
 use serde::Serialize;
 use serde_json::{Value, json};
 

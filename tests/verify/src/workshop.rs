@@ -6,16 +6,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use verify::cargo::{BUILT_PROGRAMS, command_beside_cargo};
 use verify::progress::run;
 use verify::tools::{TESTS, workspace};
-
-/// Names the folder of built programs to the demo, the sandbox and the tests, which else have Cargo build them.
-const PROGRAMS: &str = "BUILT_PROGRAMS";
-
-/// How the names of the variables begin by which Cargo describes the program that it runs: build scripts that watch them
-/// would run again.
-const OUTER_PACKAGE: [&str; 6] =
-    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_", "CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
 
 pub(crate) struct Workshop {
     pub(crate) root: PathBuf,
@@ -52,12 +45,8 @@ impl Workshop {
 
     /// A program in the workspace's root, with the tests' tools first in its `PATH`.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
-        command.current_dir(&self.root).env(PROGRAMS, &self.programs);
-        let described = |name: &str| OUTER_PACKAGE.iter().any(|prefix| name.starts_with(prefix));
-        env::vars_os().filter(|(name, _)| name.to_str().is_some_and(described)).for_each(|(name, _)| {
-            command.env_remove(name);
-        });
+        let mut command = command_beside_cargo(program);
+        command.current_dir(&self.root).env(BUILT_PROGRAMS, &self.programs);
         command
     }
 

@@ -90,7 +90,7 @@ async fn cargo_lambda_watch_serves_a_rotation_and_cargo_lambda_invoke_the_exampl
 
 /// Without what this machine is told of AWS and of proxies.
 fn cargo_lambda() -> Command {
-    let mut command = Command::from(sandbox::command_beside_cargo(tool("cargo-lambda")));
+    let mut command = Command::from(verify::cargo::command_beside_cargo(tool("cargo-lambda")));
     for (variable, _) in std::env::vars_os() {
         let upper = variable.to_string_lossy().to_uppercase();
         if upper.starts_with("AWS_") || upper.ends_with("_PROXY") {

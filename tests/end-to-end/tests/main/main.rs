@@ -7,7 +7,7 @@ mod archive;
 mod aws_cli;
 mod boto3;
 mod cargo_lambda;
-mod faults;
+mod convergence;
 mod interop;
 mod keys;
 mod leaks;

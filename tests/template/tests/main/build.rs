@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use sandbox::command_beside_cargo;
 use template::{MAIN, root, settle, tool};
+use verify::cargo::command_beside_cargo;
 
 /// The folder of each function that `sam build` made, by the function's name in the template.
 pub(crate) fn built() -> &'static BTreeMap<&'static str, PathBuf> {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use end_to_end::postgres::{PASSWORD, Postgres};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::document::FieldName;
@@ -21,7 +22,6 @@ use rotation::rows::{Encoding, Opened, RowCodec, RowFormat};
 use rotation::secret::SecretText;
 use rotation::time::format_timestamp;
 use serde_json::{Value, json};
-use stored_rows::{PASSWORD, Postgres};
 use template::{Stack, root, text};
 use tokio_postgres::Client;
 

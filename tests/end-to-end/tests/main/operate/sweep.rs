@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use aws_sdk_secretsmanager::types::Tag;
 use end_to_end::program;
-use lambda_host::FunctionConfig;
 use rotation::time::format_timestamp;
+use sandbox::lambda_host::FunctionConfig;
 use sandbox::{Fault, FaultRule, Sandbox, Settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

@@ -1,0 +1,59 @@
+use crate::lambda_host::{ConfigurationError, InvokeError};
+
+/// The region of every function of the host.
+pub const REGION: &str = "us-east-1";
+
+/// The account of every function of the host.
+pub const ACCOUNT: &str = "000000000000";
+
+/// The ARN of the function of that name.
+#[must_use]
+pub fn function_arn(name: &str) -> String {
+    format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}")
+}
+
+/// The name of a function of this account and region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FunctionName(String);
+
+impl FunctionName {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn check(name: &str) -> Result<(), ConfigurationError> {
+        if is_name(name) { Ok(()) } else { Err(ConfigurationError::Name(name.to_owned())) }
+    }
+
+    /// Reads what the Invoke API takes for `FunctionName`: `name`, `ACCOUNT:function:name` or the ARN, each with
+    /// an optional `:qualifier`. There are no versions and aliases, so `$LATEST` is the only one that exists.
+    pub(crate) fn parse(text: &str) -> Result<Self, InvokeError> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let (scope, name, qualifier) = match parts.as_slice() {
+            [name] => (None, name, None),
+            [name, qualifier] => (None, name, Some(qualifier)),
+            [account, "function", name] => (Some((REGION, *account)), name, None),
+            [account, "function", name, qualifier] => (Some((REGION, *account)), name, Some(qualifier)),
+            ["arn", "aws", "lambda", region, account, "function", name] => (Some((*region, *account)), name, None),
+            ["arn", "aws", "lambda", region, account, "function", name, qualifier] => {
+                (Some((*region, *account)), name, Some(qualifier))
+            }
+            _ => return Err(InvokeError::InvalidName(text.to_owned())),
+        };
+        if !is_name(name) {
+            return Err(InvokeError::InvalidName(text.to_owned()));
+        }
+        let (region, account) = scope.unwrap_or((REGION, ACCOUNT));
+        let qualifier = qualifier.copied().filter(|qualifier| *qualifier != "$LATEST");
+        if (region, account) != (REGION, ACCOUNT) || qualifier.is_some() {
+            let suffix = qualifier.map(|qualifier| format!(":{qualifier}")).unwrap_or_default();
+            let arn = format!("arn:aws:lambda:{region}:{account}:function:{name}{suffix}");
+            return Err(InvokeError::FunctionNotFound { arn });
+        }
+        Ok(Self((*name).to_owned()))
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}

@@ -1,0 +1,392 @@
+//! Runs built `bootstrap` binaries on this machine as AWS Lambda does: a Runtime API per process, Lambda's
+//! environment and nothing of the parent's, one invocation at a time per process, warm reuse, time limits,
+//! crashes, and the log lines that Lambda writes.
+//!
+//! [`LambdaHost`] is the whole interface; [`LambdaHost::router`] serves the Invoke API for the AWS CLI and SDKs.
+//!
+//! What is not Lambda: memory and processor are not limited (memory is reported), extensions are not offered, and
+//! an idle process is not frozen but waits for its next event. Deadlines are in the machine's own time.
+
+mod environment;
+mod error;
+mod forward;
+mod function;
+mod identity;
+mod invoke_api;
+mod log;
+mod process;
+mod runtime_api;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+pub use crate::lambda_host::error::{ConfigurationError, InvokeError};
+pub use crate::lambda_host::identity::{ACCOUNT, REGION, function_arn};
+pub use crate::lambda_host::log::LogEvent;
+
+use crate::lambda_host::forward::Forward;
+use crate::lambda_host::function::Function;
+use crate::lambda_host::identity::FunctionName;
+use crate::lambda_host::log::{LogClock, Logs};
+
+/// The largest request or response payload of a synchronous invocation, in bytes (Lambda quotas, 6 MB).
+pub const MAX_PAYLOAD: usize = 6 * 1024 * 1024;
+
+/// What Lambda knows about a function.
+#[derive(Clone, Debug)]
+pub struct FunctionConfig {
+    /// 1 to 64 of `[a-zA-Z0-9-_]`.
+    pub name: String,
+    /// The built binary; it is started as `bootstrap` in a task root of its own. It is looked at when a process is
+    /// started, so a rebuilt binary takes effect with the next cold start.
+    pub executable: PathBuf,
+    /// The function's own variables: at most 4 KB together, none of those that Lambda reserves (region and
+    /// credentials are among these).
+    pub environment: BTreeMap<String, String>,
+    /// How long one invocation may take, more than zero and at most 15 minutes. Unlike Lambda's, it may be a
+    /// fraction of a second.
+    pub timeout: Duration,
+    /// 128 to 10,240 MB. Told to the function and reported, not enforced.
+    pub memory_mb: u32,
+}
+
+/// What an invocation came to. A function that failed is an invocation, too: see `function_error`.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// The id that Lambda gave the request; it is in the function's log lines.
+    pub request_id: String,
+    /// The function's answer, or its error as JSON with `errorType` and `errorMessage`.
+    pub payload: Bytes,
+    /// `Unhandled`, as Lambda says, when the function returned an error, crashed or ran out of time.
+    pub function_error: Option<String>,
+    /// A process was started for this invocation.
+    pub cold: bool,
+    /// How long the function had the event, without initialisation.
+    pub duration: Duration,
+    /// From the start of the process until it first asked for an event; `None` when warm, or when no initialisation
+    /// succeeded before the invocation began.
+    pub init_duration: Option<Duration>,
+    /// What the process has used since its start; `None` where the machine doesn't tell.
+    pub usage: Option<Usage>,
+    /// The last 4 KB that this invocation logged.
+    pub log_tail: String,
+}
+
+/// What a process has used since its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The most memory that it has held (`VmHWM`), in KiB.
+    pub max_memory_kb: u64,
+    /// Time on a processor, of all threads that still run (`schedstat`).
+    pub cpu_time: Duration,
+}
+
+/// Functions, and the processes that run them. Clones share both; with the last of them, every process is killed.
+///
+/// Must be used within a Tokio runtime with time and I/O enabled. An invocation runs on when its caller goes away.
+#[derive(Clone, Default)]
+pub struct LambdaHost {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    registry: Mutex<Registry>,
+}
+
+#[derive(Default)]
+struct Registry {
+    functions: BTreeMap<String, Entry>,
+    clock: LogClock,
+    closed: bool,
+}
+
+struct Entry {
+    backend: Backend,
+    /// Configurations that were replaced while they had an invocation under way.
+    retired: Vec<Weak<Function>>,
+    logs: Arc<Logs>,
+}
+
+#[derive(Clone)]
+enum Backend {
+    Processes(Arc<Function>),
+    Forward(Arc<Forward>),
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Inner {
+    /// Ends every process, also those in the middle of an invocation, which then fails as after a crash.
+    fn close(&self) {
+        let mut registry = lock(&self.registry);
+        registry.closed = true;
+        let entries = registry.functions.values();
+        entries.flat_map(Entry::processes).for_each(|function| function.close());
+    }
+}
+
+impl Entry {
+    /// Whatever may have a process.
+    fn processes(&self) -> impl Iterator<Item = Arc<Function>> {
+        let current = match &self.backend {
+            Backend::Processes(function) => Some(function.clone()),
+            Backend::Forward(_) => None,
+        };
+        current.into_iter().chain(self.retired.iter().filter_map(Weak::upgrade))
+    }
+}
+
+impl Registry {
+    fn logs(&self, name: &str) -> Arc<Logs> {
+        let logs = self.functions.get(name).map(|entry| entry.logs.clone());
+        logs.unwrap_or_else(|| Arc::new(Logs::new(self.clock.clone())))
+    }
+
+    fn function(&self, name: &str) -> Result<&Function, ConfigurationError> {
+        match self.functions.get(name).map(|entry| &entry.backend) {
+            Some(Backend::Processes(function)) => Ok(function),
+            Some(Backend::Forward(_)) => Err(ConfigurationError::Forwarded { name: name.to_owned() }),
+            None => Err(ConfigurationError::FunctionNotFound { arn: function_arn(name) }),
+        }
+    }
+
+    fn register(&mut self, config: FunctionConfig) -> Result<(), ConfigurationError> {
+        let config = check(config)?;
+        let name = config.name.clone();
+        let logs = self.logs(&name);
+        let function = match self.functions.get(&name).map(|entry| &entry.backend) {
+            Some(Backend::Processes(old)) => old.reconfigured(config),
+            _ => Function::new(config, logs.clone()),
+        };
+        self.put(name, Backend::Processes(Arc::new(function)), logs);
+        Ok(())
+    }
+
+    fn put(&mut self, name: String, backend: Backend, logs: Arc<Logs>) {
+        let mut retired = Vec::new();
+        if let Some(old) = self.functions.remove(&name) {
+            retired = old.retired;
+            retired.retain(|function| function.strong_count() > 0);
+            if let Backend::Processes(function) = old.backend {
+                function.retire();
+                retired.push(Arc::downgrade(&function));
+            }
+        }
+        self.functions.insert(name, Entry { backend, retired, logs });
+    }
+}
+
+impl LambdaHost {
+    /// A host without functions.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A host without functions, whose logs are dated by this clock instead of the machine's. Deadlines are not.
+    #[must_use]
+    pub fn with_log_clock(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        let host = Self::default();
+        lock(&host.inner.registry).clock = LogClock(Arc::new(now));
+        host
+    }
+
+    /// Adds a function, or replaces the one of that name: warm processes end, busy ones finish their invocation and
+    /// are not used again. Logs are kept.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that Lambda would refuse; nothing has changed then. A missing executable is not an error here:
+    /// invocations fail with `Runtime.InvalidEntrypoint`.
+    pub fn register(&self, config: FunctionConfig) -> Result<(), ConfigurationError> {
+        lock(&self.inner.registry).register(config)
+    }
+
+    /// Sends the invocations of `name` to `base_url`, where `cargo lambda watch` listens (`http://127.0.0.1:9000`),
+    /// instead of running a process.
+    ///
+    /// # Errors
+    ///
+    /// A name that Lambda would refuse, or a URL that is not `http://host:port`.
+    pub fn forward(&self, name: &str, base_url: &str) -> Result<(), ConfigurationError> {
+        FunctionName::check(name)?;
+        let backend = Backend::Forward(Arc::new(Forward::new(name, base_url)?));
+        let mut registry = lock(&self.inner.registry);
+        let logs = registry.logs(name);
+        registry.put(name.to_owned(), backend, logs);
+        Ok(())
+    }
+
+    /// Sets one variable of a function's environment, like UpdateFunctionConfiguration: the next invocation starts
+    /// cold, even if the value is the same.
+    ///
+    /// # Errors
+    ///
+    /// An unknown function, one that is forwarded, or an environment that Lambda would refuse.
+    pub fn set_environment(&self, name: &str, key: &str, value: &str) -> Result<(), ConfigurationError> {
+        let mut registry = lock(&self.inner.registry);
+        let mut config = registry.function(name)?.config().clone();
+        config.environment.insert(key.to_owned(), value.to_owned());
+        registry.register(config)
+    }
+
+    /// Sets how long one invocation of a function may take, in the same way.
+    ///
+    /// # Errors
+    ///
+    /// An unknown function, one that is forwarded, or a timeout that Lambda would refuse.
+    pub fn set_timeout(&self, name: &str, timeout: Duration) -> Result<(), ConfigurationError> {
+        let mut registry = lock(&self.inner.registry);
+        let mut config = registry.function(name)?.config().clone();
+        config.timeout = timeout;
+        registry.register(config)
+    }
+
+    /// Bounds how many processes of a function run at a time; `None` is unbounded, the default. Further invocations
+    /// are answered with [`InvokeError::TooManyRequests`].
+    ///
+    /// # Errors
+    ///
+    /// An unknown function, or one that is forwarded.
+    pub fn set_reserved_concurrency(&self, name: &str, limit: Option<u32>) -> Result<(), ConfigurationError> {
+        lock(&self.inner.registry).function(name)?.set_reserved_concurrency(limit);
+        Ok(())
+    }
+
+    /// Invokes a function and waits for its answer (`RequestResponse`). `name` is a name, a partial or a whole ARN, with
+    /// or without `$LATEST`; an empty payload becomes `{}`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvokeError`], when the function was not invoked. A failed function is no error: see
+    /// [`Invocation::function_error`].
+    pub async fn invoke(&self, name: &str, payload: Bytes) -> Result<Invocation, InvokeError> {
+        self.invoke_with_id(Uuid::new_v4().to_string(), name, payload).await
+    }
+
+    async fn invoke_with_id(&self, request_id: String, name: &str, payload: Bytes) -> Result<Invocation, InvokeError> {
+        let backend = self.backend(name)?;
+        let payload = check_payload(payload)?;
+        // A task of its own, so that the function is not cut off when the caller goes away.
+        let invocation = match backend {
+            Backend::Processes(function) => tokio::spawn(function.invoke(request_id, payload)),
+            Backend::Forward(forward) => tokio::spawn(forward.invoke(request_id, payload)),
+        };
+        invocation.await.map_err(|_| InvokeError::Closed)?
+    }
+
+    /// Kills the processes of `name` that are in the middle of an invocation or of their initialisation, with SIGKILL,
+    /// before this returns. Answers how many there were.
+    pub fn kill_running(&self, name: &str) -> usize {
+        let registry = lock(&self.inner.registry);
+        let entry = registry.functions.get(name);
+        entry.map_or(0, |entry| entry.processes().map(|function| function.kill_running()).sum())
+    }
+
+    /// Every line that the function wrote to its standard output and error, and Lambda's own (`START`, `END`,
+    /// `REPORT`, `INIT_REPORT`), oldest first; the last 100,000 of them. Empty for an unknown function.
+    #[must_use]
+    pub fn logs(&self, name: &str) -> Vec<String> {
+        // The registry is not locked while lines are copied.
+        let logs = lock(&self.inner.registry).logs(name);
+        logs.lines()
+    }
+
+    /// The same lines with the time at which each arrived; `None` for an unknown function.
+    #[must_use]
+    pub fn log_events(&self, name: &str) -> Option<Vec<LogEvent>> {
+        let logs = lock(&self.inner.registry).functions.get(name).map(|entry| entry.logs.clone());
+        logs.map(|logs| logs.events())
+    }
+
+    /// The names of all functions, in order.
+    #[must_use]
+    pub fn functions(&self) -> Vec<String> {
+        lock(&self.inner.registry).functions.keys().cloned().collect()
+    }
+
+    /// The function that was given this access key id as its role's; what a service needs to tell its callers apart.
+    #[must_use]
+    pub fn function_of_access_key(&self, access_key_id: &str) -> Option<String> {
+        lock(&self.inner.registry).functions.iter().find_map(|(name, entry)| match &entry.backend {
+            Backend::Processes(function) if function.access_key_id() == access_key_id => Some(name.clone()),
+            _ => None,
+        })
+    }
+
+    /// The Invoke API: `POST /2015-03-31/functions/{name}/invocations`, `GET /2015-03-31/functions`,
+    /// `GET /2015-03-31/functions/{name}` and `…/{name}/configuration`. The router holds a clone of this host.
+    pub fn router(&self) -> axum::Router {
+        invoke_api::router(self.clone())
+    }
+
+    /// Kills every process, also those in the middle of an invocation. Functions stay registered, but invocations
+    /// are answered with [`InvokeError::Closed`].
+    pub fn close(&self) {
+        self.inner.close();
+    }
+
+    fn backend(&self, name: &str) -> Result<Backend, InvokeError> {
+        let name = FunctionName::parse(name)?;
+        let registry = lock(&self.inner.registry);
+        if registry.closed {
+            return Err(InvokeError::Closed);
+        }
+        match registry.functions.get(name.as_str()) {
+            Some(entry) => Ok(entry.backend.clone()),
+            None => Err(InvokeError::FunctionNotFound { arn: function_arn(name.as_str()) }),
+        }
+    }
+}
+
+impl std::fmt::Debug for LambdaHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LambdaHost").field("functions", &self.functions()).finish()
+    }
+}
+
+fn check(mut config: FunctionConfig) -> Result<FunctionConfig, ConfigurationError> {
+    FunctionName::check(&config.name)?;
+    environment::check(&config.environment)?;
+    if config.timeout.is_zero() || config.timeout > Duration::from_secs(900) {
+        return Err(ConfigurationError::Timeout(config.timeout));
+    }
+    if !(128..=10_240).contains(&config.memory_mb) {
+        return Err(ConfigurationError::Memory(config.memory_mb));
+    }
+    // The process is started in another folder. An absolute path fails only when there is no current folder or no
+    // path, and then the executable is reported as missing.
+    if let Ok(absolute) = std::path::absolute(&config.executable) {
+        config.executable = absolute;
+    }
+    Ok(config)
+}
+
+fn check_payload(payload: Bytes) -> Result<Bytes, InvokeError> {
+    if payload.is_empty() {
+        return Ok(Bytes::from_static(b"{}"));
+    }
+    if payload.len() > MAX_PAYLOAD {
+        return Err(InvokeError::RequestTooLarge { limit: MAX_PAYLOAD });
+    }
+    match serde_json::from_slice::<&RawValue>(&payload) {
+        Ok(_) => Ok(payload),
+        Err(error) => Err(InvokeError::InvalidRequestContent(error.to_string())),
+    }
+}
+
+/// No invariant spans a panic while one of this crate's locks is held, so a poisoned one is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

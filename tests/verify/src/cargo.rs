@@ -1,0 +1,55 @@
+//! Starting Cargo from a program that Cargo itself may have started.
+
+use std::env;
+use std::ffi::OsStr;
+use std::process::Command;
+
+/// The variable with the folders of built programs, as `PATH` has them: `cargo demo`, `cargo sandbox` and `cargo verify`
+/// build first, and set it. Without it the demo, the sandbox and the tests have Cargo build them.
+pub const BUILT_PROGRAMS: &str = "BUILT_PROGRAMS";
+
+/// How the names of the variables begin by which Cargo describes the program that it runs
+/// (<https://doc.rust-lang.org/cargo/reference/environment-variables.html>).
+const OUTER_PACKAGE: [&str; 6] =
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_", "CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
+
+/// Cargo: the one that started this program, or else the one in `PATH`, as [`command_beside_cargo`] starts it.
+#[must_use]
+pub fn cargo() -> Command {
+    command_beside_cargo(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A program that may run Cargo, without the variables by which an outer Cargo describes the program that it runs.
+///
+/// Build scripts watch some of them, such as `CARGO_PKG_NAME` and `CARGO_MANIFEST_DIR`: passed on, they would have those
+/// dependencies, and everything above them, built anew each time Cargo is started from a shell and from a program in turn.
+/// Settings such as `CARGO_HOME` and `CARGO_TARGET_DIR` are passed on.
+#[must_use]
+pub fn command_beside_cargo(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(describes_a_package) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn describes_a_package(variable: &str) -> bool {
+    OUTER_PACKAGE.iter().any(|prefix| variable.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::describes_a_package;
+
+    #[test]
+    fn a_nested_cargo_keeps_its_settings_and_loses_the_outer_package() {
+        for variable in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PRIMARY_PACKAGE"] {
+            assert!(describes_a_package(variable), "{variable}");
+        }
+        for variable in ["CARGO", "CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_TERM_COLOR", "CARGO_INCREMENTAL", "PATH"] {
+            assert!(!describes_a_package(variable), "{variable}");
+        }
+    }
+}
