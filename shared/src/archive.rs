@@ -25,9 +25,9 @@ use crate::error::RotationError;
 use crate::event::{VersionId, digest};
 use crate::keyring::{Key, KeyId, KeyMaterial, Keyring};
 use crate::moves::{may_have_moved, read_version};
+use crate::pattern::secret_of;
 use crate::secret::SecretText;
 use crate::store::{Described, Put, SecretStore, StoreErrorKind};
-use crate::target::http::secret_of;
 use crate::time::{format_timestamp, parse_timestamp};
 use crate::versions::Stage;
 

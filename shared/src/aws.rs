@@ -44,9 +44,6 @@ use crate::target::http::is_loopback;
 use crate::telemetry::{Datum, MetricSink, NAMESPACE, Unit};
 use crate::versions::{Stage, Versions};
 
-#[cfg(feature = "operations")]
-pub use operations::{Execution, Failure, OperationClients};
-
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_ATTEMPTS: u32 = 4;

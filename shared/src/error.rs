@@ -2,10 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::event::{Step, VersionId};
-use crate::keyring::{KeyId, KeyringError};
-use crate::store::StoreError;
+use crate::key::KeyId;
 use crate::time::format_timestamp;
+use crate::versions::VersionId;
+
+mod keyring;
+mod store;
+
+pub use keyring::{KeyringError, Place};
+pub use store::{StoreError, StoreErrorKind};
 
 /// Why a step of a rotation did not happen.
 ///
@@ -534,7 +539,7 @@ impl RotationError {
 
     /// Whether the rotation's own pending version must be given up at this step, because no retry can ever promote it, or because it would keep
     /// others from the repair.
-    pub(crate) fn gives_up_pending(&self, step: Step) -> bool {
+    pub(crate) fn gives_up_pending(&self, is_tested: bool) -> bool {
         // testSecret may be a test of the configuration, whose version Secrets Manager takes away itself.
         let is_unfit = matches!(
             self,
@@ -543,7 +548,7 @@ impl RotationError {
                 | Self::KeysMissing { .. }
                 | Self::MarkedRingUnreadable { .. }
                 | Self::TooFewStages { .. }
-        ) && step != Step::TestSecret;
+        ) && !is_tested;
         let is_for_good = matches!(
             self,
             Self::CurrentChanged { .. }

@@ -4,10 +4,11 @@ use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use crate::error::RotationError;
 use crate::secret::SecretText;
+
+pub use crate::versions::{VersionId, digest};
 
 /// One of the four steps of a rotation.
 ///
@@ -54,42 +55,6 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// The identifier of a version of a secret: the ClientRequestToken with which it was written. Not a secret.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
-pub struct VersionId(String);
-
-impl VersionId {
-    /// Takes the identifier as Secrets Manager gave it.
-    #[must_use]
-    pub fn new(id: String) -> Self {
-        Self(id)
-    }
-
-    /// The identifier as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// The first 32 hexadecimal digits of SHA-256 (FIPS 180-4) over the parts, each followed by a zero byte: a name for what they
-/// tell together.
-pub fn digest<T: AsRef<str>>(parts: impl IntoIterator<Item = T>) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part.as_ref());
-        hash.update([0]);
-    }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
-}
-
-impl fmt::Display for VersionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -193,7 +158,7 @@ impl RotationEvent {
             }
             token => token.map(RotationToken),
         };
-        Ok(Self { step, secret_id, version: VersionId(version), rotation_token })
+        Ok(Self { step, secret_id, version: VersionId::new(version), rotation_token })
     }
 }
 

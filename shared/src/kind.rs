@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use rand::rngs::StdRng;
 use serde_json::{Map, Value};
 
+use crate::admission::Admitted;
 use crate::archive::ToArchive;
 use crate::deadline::Deadline;
 use crate::document::{Document, FieldName};
@@ -13,7 +14,6 @@ use crate::error::RotationError;
 use crate::keyring::Keyring;
 use crate::policy::{RotationPolicy, Setting};
 use crate::secret::SecretText;
-use crate::versions::Admitted;
 
 /// What the protocol knows about the secret when it asks a kind to do something.
 #[derive(Debug)]

@@ -11,9 +11,9 @@
 //! | finishSecret | looks at both once more, moves `AWSCURRENT`, proves again, or puts the old value back | describe, get both, move (and one more move for a keyring) |
 //!
 //! Modules stand in layers. Each depends on its own layer and on those below it: `lambda`; then `aws`, `protocol` and `telemetry`; then
-//! `kind`, `archive` and `target`; then `moves`, `store` and `versions`; at the bottom `event`, `policy`, `document`, `keyring`, `rows` and others, which
-//! do no I/O and read no clock: time and randomness come in as arguments. One dependency points up: [`error`] names the errors of
-//! [`store`]. A test keeps it so.
+//! `kind`, `archive`, `marked_ring` and `target`; then `admission`, `moves` and `store`; then `event`, `policy`, `document`, `keyring`, `rows` and
+//! others; at the bottom `error`, `key` and `versions`. The last two layers do no I/O and read no clock: time and randomness come in as
+//! arguments. No modules depend on each other in a circle. A test keeps it so.
 //!
 //! # A kind of secret
 //!
@@ -77,6 +77,7 @@
 //! }
 //! ```
 
+pub mod admission;
 pub mod archive;
 pub mod aws;
 pub mod deadline;
@@ -84,11 +85,13 @@ pub mod document;
 pub mod environment;
 pub mod error;
 pub mod event;
+pub mod key;
 pub mod keyring;
 pub mod kind;
 pub mod lambda;
 pub mod marked_ring;
 pub mod moves;
+mod pattern;
 pub mod policy;
 pub mod protocol;
 pub mod rows;

@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::admission::{Admission, Admitted};
 use crate::deadline::Deadline;
 use crate::document::{Document, MAX_VALUE_BYTES, is_empty_object};
 use crate::error::{Restored, RotationError};
@@ -23,7 +24,7 @@ use crate::policy::{RotationPolicy, StackPolicy};
 use crate::secret::SecretText;
 use crate::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
 use crate::time::format_timestamp;
-use crate::versions::{Admission, Admitted, Stage};
+use crate::versions::Stage;
 
 /// Kept free after a promotion to put the old version back: a call that is answered at its third attempt, two more, and
 /// a refresh.
@@ -207,7 +208,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
                     }
                 };
                 if let Err(error) = &performed
-                    && error.gives_up_pending(event.step)
+                    && error.gives_up_pending(event.step == Step::TestSecret)
                     && let Err(second) = self.detach_pending(event, &event.version).await
                 {
                     tracing::warn!(secret = secret.name, version = %event.version, error = %second, "AWSPENDING was not detached");

@@ -1,9 +1,46 @@
-//! The versions of a secret, their stages, and the one decision that stands before every step: admission.
+//! The versions of a secret and their stages, as Secrets Manager tells of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use crate::error::RotationError;
-use crate::event::{Step, VersionId, digest};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+/// The identifier of a version of a secret: the ClientRequestToken with which it was written. Not a secret.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct VersionId(String);
+
+impl VersionId {
+    /// Takes the identifier as Secrets Manager gave it.
+    #[must_use]
+    pub fn new(id: String) -> Self {
+        Self(id)
+    }
+
+    /// The identifier as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VersionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The first 32 hexadecimal digits of SHA-256 (FIPS 180-4) over the parts, each followed by a zero byte: a name for what they
+/// tell together.
+pub fn digest<T: AsRef<str>>(parts: impl IntoIterator<Item = T>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_ref());
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// A version stage (staging label).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,87 +110,7 @@ impl FromIterator<(VersionId, BTreeSet<Stage>)> for Versions {
 /// The most staging labels across all versions of a secret (Secrets Manager quotas).
 pub const MAX_STAGES: usize = 20;
 
-/// What an event may do to a secret in the state that was seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// The version is pending: perform the step.
-    Perform(Admitted),
-    /// The version is current and the step comes before promotion: there is nothing left to do.
-    NothingToDo,
-    /// The version is current and the step is the last: do again what follows promotion, which repairs a crash there.
-    RepeatAfterPromotion(Admitted),
-    /// The version was promoted and a rollback of it died half way: finish that, never promote it again.
-    FinishRollback(Admitted),
-}
-
-/// The proof that an event was admitted, and what was seen at that time. Only [`Versions::admit`] makes one, so a step
-/// that skips the check does not compile:
-///
-/// ```compile_fail,E0451
-/// use rotation::event::VersionId;
-/// use rotation::versions::Admitted;
-///
-/// let forged = Admitted { version: VersionId::new("v".into()), current: None, previous: None };
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admitted {
-    version: VersionId,
-    current: Option<VersionId>,
-    previous: Option<VersionId>,
-}
-
-impl Admitted {
-    /// The version that this rotation creates.
-    #[must_use]
-    pub fn version(&self) -> &VersionId {
-        &self.version
-    }
-
-    /// The version that carried `AWSCURRENT`.
-    #[must_use]
-    pub fn current(&self) -> Option<&VersionId> {
-        self.current.as_ref()
-    }
-
-    /// The version that carried `AWSPREVIOUS`.
-    #[must_use]
-    pub fn previous(&self) -> Option<&VersionId> {
-        self.previous.as_ref()
-    }
-}
-
 impl Versions {
-    /// Decides what `step` may do to `version`.
-    ///
-    /// # Errors
-    /// [`RotationError::UnknownVersion`] when the secret has no such version, [`RotationError::NotPending`] when the
-    /// version is neither pending nor current: such a version is not this rotation's to touch.
-    pub fn admit(&self, version: &VersionId, step: Step) -> Result<Admission, RotationError> {
-        let Some(stages) = self.0.get(version) else {
-            let holder = self.holder(&Stage::Pending).cloned();
-            return Err(RotationError::UnknownVersion { version: version.clone(), holder });
-        };
-        let admitted = Admitted {
-            version: version.clone(),
-            current: self.holder(&Stage::Current).cloned(),
-            previous: self.holder(&Stage::Previous).cloned(),
-        };
-        let has = |stage| stages.contains(&stage);
-        match (has(Stage::Current), has(Stage::Pending), has(Stage::Previous), step) {
-            (true, _, _, Step::FinishSecret) => Ok(Admission::RepeatAfterPromotion(admitted)),
-            (true, _, _, _) => Ok(Admission::NothingToDo),
-            (false, true, true, _) => Ok(Admission::FinishRollback(admitted)),
-            (false, false, true, _) if self.holder(&Stage::restored_after(version)).is_some() => {
-                Ok(Admission::FinishRollback(admitted))
-            }
-            (false, true, false, _) => Ok(Admission::Perform(admitted)),
-            (false, false, _, _) => Err(RotationError::NotPending {
-                version: version.clone(),
-                holder: self.holder(&Stage::Pending).cloned(),
-            }),
-        }
-    }
-
     /// Whether the version carries any stage.
     #[must_use]
     pub fn contains(&self, version: &VersionId) -> bool {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use admin_token::AdminToken;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rotation::admission::{Admission, Admitted};
 use rotation::deadline::Deadline;
 use rotation::document::{Document, FieldName};
 use rotation::environment::Environment;
@@ -21,7 +22,7 @@ use rotation::secret::SecretText;
 use rotation::store::{Described, Put, SecretStore, StoreError, VersionValue};
 use rotation::target::{Answer, Operation, Target, TargetSettings, Verdict};
 use rotation::time::{format_timestamp, parse_timestamp};
-use rotation::versions::{Admission, Admitted, Stage, Versions};
+use rotation::versions::{Stage, Versions};
 
 const NAME: &str = "shop/admin-token";
 const HOUR: Duration = Duration::from_secs(60 * 60);

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
+use rotation::admission::{Admission, Admitted};
 use rotation::deadline::Deadline;
 use rotation::document::{Document, MAX_VALUE_BYTES, is_empty_object};
 use rotation::error::RotationError;
@@ -14,7 +15,7 @@ use rotation::policy::{RotationPolicy, StackPolicy};
 use rotation::protocol::{ROLLBACK_RESERVE, read_credential};
 use rotation::secret::SecretText;
 use rotation::store::{Described, OperationStore, Put, StoreError, StoreErrorKind};
-use rotation::versions::{Admission, Admitted, Stage, Versions};
+use rotation::versions::{Stage, Versions};
 
 use crate::error::OperateError;
 use crate::operable::Operable;

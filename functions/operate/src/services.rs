@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rotation::aws::{Clients, Execution, Failure, OperationClients};
+use rotation::aws::Clients;
+use rotation::aws::operations::{Execution, Failure, OperationClients};
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;

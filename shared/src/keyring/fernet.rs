@@ -19,12 +19,13 @@ use rand::rngs::StdRng;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::format::{StagedKey, assemble};
-use super::states::ring_member;
+use super::ring::Keyring;
+use super::states::{States, ring_member};
 use super::text::{self, Accepted, Style, read_list};
-use super::{Cipher, Ciphers, Key, KeyMaterial, Keyring, KeyringError, States, WireFormat};
+use super::wire::{Cipher, Ciphers, StagedKey, WireFormat, assemble};
 use crate::document::{Document, FieldName};
-use crate::error::RotationError;
+use crate::error::{KeyringError, RotationError};
+use crate::key::{Key, KeyMaterial};
 use crate::secret::SecretText;
 
 /// The format.

@@ -6,7 +6,8 @@ use rand::RngCore as _;
 use rand::rngs::StdRng;
 use zeroize::Zeroizing;
 
-use super::{Cipher, KeyMaterial};
+use super::wire::Cipher;
+use crate::key::KeyMaterial;
 
 /// The length of the nonce before a ciphertext.
 pub(crate) const NONCE_BYTES: usize = 12;

@@ -14,13 +14,14 @@
 //! A secret that has only `NAME` is a ring of one key. In a text secret the keys stand comma-separated, the primary first.
 //! Where a key stands is its state, whatever `NAME_RING` says: that is where the application takes it from.
 
-use super::format::{StagedKey, assemble};
 use super::gcm::AesGcm;
-use super::states::ring_member;
+use super::ring::Keyring;
+use super::states::{States, ring_member};
 use super::text::{self, Accepted, Style, Written, at, read, read_list};
-use super::{Cipher, Ciphers, Key, Keyring, KeyringError, States, WireFormat};
+use super::wire::{Cipher, Ciphers, StagedKey, WireFormat, assemble};
 use crate::document::{Document, FieldName};
-use crate::error::RotationError;
+use crate::error::{KeyringError, RotationError};
+use crate::key::Key;
 use crate::secret::SecretText;
 
 /// The format.

@@ -13,9 +13,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::{Dates, Key, KeyId, KeyState, Keyring, KeyringError};
+use super::ring::Keyring;
 use crate::document::{self, Document, FieldName};
-use crate::error::RotationError;
+use crate::error::{KeyringError, RotationError};
+use crate::key::{Dates, Key, KeyId, KeyState};
 use crate::secret::SecretText;
 use crate::time::{format_timestamp, parse_timestamp};
 

@@ -4,8 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-use super::{KEY_BYTES, Key, KeyMaterial, KeyringError, Place};
 use crate::document::FieldName;
+use crate::error::{KeyringError, Place};
+use crate::key::{KEY_BYTES, Key, KeyMaterial};
 use crate::secret::SecretText;
 
 /// Longer than any key; what is longer is not decoded.

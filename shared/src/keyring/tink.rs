@@ -14,12 +14,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use super::format::{StagedKey, assemble};
 use super::gcm::AesGcm;
-use super::states::ring_member;
-use super::{Cipher, Ciphers, KEY_BYTES, Key, KeyMaterial, Keyring, KeyringError, Place, States, WireFormat};
+use super::ring::Keyring;
+use super::states::{States, ring_member};
+use super::wire::{Cipher, Ciphers, StagedKey, WireFormat, assemble};
 use crate::document::{self, Document, FieldName};
-use crate::error::RotationError;
+use crate::error::{KeyringError, Place, RotationError};
+use crate::key::{KEY_BYTES, Key, KeyMaterial};
 use crate::secret::SecretText;
 
 const TYPE_PREFIX: &str = "type.googleapis.com/google.crypto.tink.";

@@ -5,7 +5,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose};
 use serde::{Deserialize, Serialize};
 
-use super::form::{Form, Layout, Untold};
+use super::form::{Form, Layout, Untold, shows_alphabet};
 use crate::keyring::gcm::{NONCE_BYTES, TAG_BYTES};
 
 /// The encoding of a column.
@@ -57,11 +57,6 @@ impl Encoding {
         }
         old.lay_out(text, form)
     }
-}
-
-/// Whether a text holds a character that only one of the two alphabets has.
-pub(super) fn shows_alphabet(text: &[u8]) -> bool {
-    text.iter().any(|byte| b"+/-_".contains(byte))
 }
 
 /// A Fernet token has one form only.

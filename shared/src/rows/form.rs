@@ -8,8 +8,6 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::encoding::shows_alphabet;
-
 /// What the values of a column show of how they are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -176,4 +174,9 @@ impl<'a> Layout<'a> {
 
 fn line_break(crlf: bool) -> &'static [u8] {
     if crlf { b"\r\n" } else { b"\n" }
+}
+
+/// Whether a text holds a character that only one of the two alphabets has.
+pub(super) fn shows_alphabet(text: &[u8]) -> bool {
+    text.iter().any(|byte| b"+/-_".contains(byte))
 }

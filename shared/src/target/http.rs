@@ -20,6 +20,7 @@ use crate::environment::{Environment, invalid};
 use crate::error::{RotationError, innermost};
 use crate::keyring::KeyId;
 use crate::kind::SecretReference;
+use crate::pattern::{fill, secret_of};
 use crate::secret::SecretText;
 
 /// The longest time for one request, so that one silent instance does not use up the whole time.
@@ -315,29 +316,6 @@ impl UrlPattern {
             .ok_or_else(|| format!("the target's URL cannot be made for a secret named {name}"))?;
         url.parse().map_err(|_| format!("the target's URL for a secret named {name} is not a URL"))
     }
-}
-
-/// The secret that a variable names, by a pattern with places for the name of another.
-pub(crate) fn secret_of(variable: &str, pattern: &str, name: &str) -> Result<String, RotationError> {
-    let places = "places are {name} and {1} to {9}";
-    let problem = || format!("has a place without a part in the secret's name {name}; {places}");
-    fill(pattern, name, |part| Some(part.to_owned())).ok_or_else(|| invalid(variable, &problem()))
-}
-
-/// Puts the name and its parts into a pattern; `None` when a place has no part, or the part may not stand there.
-fn fill(pattern: &str, name: &str, allow: impl Fn(&str) -> Option<String>) -> Option<String> {
-    let mut parts = pattern.split('{');
-    let mut text = parts.next()?.to_owned();
-    for part in parts {
-        let (place, rest) = part.split_once('}')?;
-        let value = match place {
-            "name" => name,
-            number => name.split('/').nth(number.parse::<usize>().ok()?.checked_sub(1)?)?,
-        };
-        text.push_str(&allow(value)?);
-        text.push_str(rest);
-    }
-    Some(text)
 }
 
 /// RFC 3986 §2.3: everything but the unreserved characters, so that a name stays one segment of a path.

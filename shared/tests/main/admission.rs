@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use rotation::admission::Admission;
 use rotation::error::RotationError;
 use rotation::event::{Step, VersionId};
-use rotation::versions::{Admission, Stage, Versions};
+use rotation::versions::{Stage, Versions};
 
 const STEPS: [Step; 4] = [Step::CreateSecret, Step::SetSecret, Step::TestSecret, Step::FinishSecret];
 

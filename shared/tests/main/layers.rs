@@ -3,76 +3,66 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::module_graph::{Graph, circles, folders, graph};
+
 /// The layers, from the top. A module depends on its own layer and those below.
-const LAYERS: [&[&str]; 5] = [
+const LAYERS: [&[&str]; 6] = [
     &["lambda"],
     &["aws", "protocol", "telemetry"],
-    &["kind", "archive", "marked_ring", "target"],
-    &["moves", "store", "versions"],
-    &[
-        "deadline",
-        "document",
-        "environment",
-        "error",
-        "event",
-        "keyring",
-        "policy",
-        "rows",
-        "schedule",
-        "secret",
-        "time",
-        "token",
-    ],
+    &["archive", "kind", "marked_ring", "target"],
+    &["admission", "moves", "store"],
+    &["document", "environment", "event", "keyring", "pattern", "policy", "rows", "schedule", "token"],
+    &["deadline", "error", "key", "secret", "time", "versions"],
 ];
 
-/// What points up, which the documentation of the crate names.
-const UP: [(&str, &str); 1] = [("error", "store")];
-
-/// The sources of a module, without comments, in which examples stand.
-fn source(path: &Path, into: &mut String) {
-    if path.is_dir() {
-        std::fs::read_dir(path).unwrap().for_each(|entry| source(&entry.unwrap().path(), into));
-    } else {
-        let text = std::fs::read_to_string(path).unwrap();
-        into.extend(text.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| [line, "\n"]));
-    }
+fn sources() -> Graph {
+    graph(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
 }
 
-/// The modules that a source names after `crate::`.
-fn known_to(source: &str) -> BTreeSet<String> {
-    let names = source.split("crate::").skip(1).map(|rest| {
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-        rest[..end].to_owned()
-    });
-    names.filter(|name| !name.is_empty()).collect()
+fn edges(edges: &[(&str, &[&str])]) -> Graph {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    edges.iter().map(|(module, others)| ((*module).to_owned(), names(others))).collect()
 }
 
 #[test]
 fn dependencies_between_layers_point_one_way() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let layer = |module: &str| LAYERS.iter().position(|layer| layer.contains(&module));
-    let (mut found, mut up) = (BTreeSet::new(), BTreeSet::new());
-    for entry in std::fs::read_dir(&root).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        let module = name.trim_end_matches(".rs").to_owned();
-        if module == "lib" || !found.insert(module.clone()) {
-            continue;
-        }
-        let own = layer(&module).unwrap_or_else(|| panic!("{module} stands in no layer"));
-        let mut text = String::new();
-        [root.join(format!("{module}.rs")), root.join(&module)]
-            .iter()
-            .filter(|path| path.exists())
-            .for_each(|path| source(path, &mut text));
-        for other in known_to(&text) {
-            let other_layer =
-                layer(&other).unwrap_or_else(|| panic!("{module} knows {other}, which stands in no layer"));
-            if other_layer < own {
-                up.insert((module.clone(), other));
-            }
-        }
+    let mut known = folders(&sources());
+    known.remove("");
+    let names: BTreeSet<&str> = known.keys().map(String::as_str).collect();
+    assert_eq!(names, LAYERS.concat().into_iter().collect(), "every module stands in one layer");
+    for (module, others) in &known {
+        let up: Vec<_> = others.iter().filter(|other| layer(other) < layer(module)).collect();
+        assert!(up.is_empty(), "{module} knows {up:?}");
     }
-    assert_eq!(found.len(), LAYERS.iter().map(|layer| layer.len()).sum::<usize>());
-    let expected: BTreeSet<_> = UP.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
-    assert_eq!(up, expected);
+}
+
+#[test]
+fn modules_do_not_know_each_other_in_a_circle() {
+    let files = sources();
+    assert_eq!(circles(&files), BTreeSet::new());
+    assert_eq!(circles(&folders(&files)), BTreeSet::new());
+}
+
+#[test]
+fn a_circle_is_found_through_lists_and_parents() {
+    let folder = std::env::temp_dir().join(format!("module-graph-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("b")).unwrap();
+    for (file, text) in [
+        ("lib.rs", "mod a;\nmod b;\n// use a::X;\n"),
+        ("a.rs", "use crate::{\n    b::{self, d::Thing},\n};\n"),
+        ("b.rs", "pub mod c;\nmod d;\npub use c::C;\n"),
+        ("b/c.rs", "use super::d::Thing;\n\n#[cfg(test)]\nmod tests {\n    use super::*;\n}\n"),
+        ("b/d.rs", "fn f() {\n    crate::a::f();\n}\n"),
+    ] {
+        std::fs::write(folder.join(file), text).unwrap();
+    }
+    let found = graph(&folder);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let expected = edges(&[("", &[]), ("a", &["b", "b::d"]), ("b", &["b::c"]), ("b::c", &["b::d"]), ("b::d", &["a"])]);
+    assert_eq!(found, expected);
+    let circle = ["a", "b", "b::c", "b::d"].map(str::to_owned).to_vec();
+    assert_eq!(circles(&found), BTreeSet::from([circle]));
+    let folder_circle = ["a", "b"].map(str::to_owned).to_vec();
+    assert_eq!(circles(&folders(&found)), BTreeSet::from([folder_circle]));
 }

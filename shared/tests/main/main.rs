@@ -11,6 +11,7 @@ mod key_formats;
 mod keyring;
 mod keys;
 mod layers;
+mod module_graph;
 mod operations;
 mod policy;
 mod rows;

@@ -1,6 +1,6 @@
 //! What is sent to SNS and CloudWatch Logs is what they take, whatever a secret or a title looks like.
 
-use rotation::aws::OperationClients;
+use rotation::aws::operations::OperationClients;
 use rotation::aws::operations::{failure_pattern, is_about, subject};
 
 use crate::{CANARY, assert_not_in, environment};

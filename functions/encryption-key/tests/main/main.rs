@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use encryption_key::{Consumers, DEFAULT_CACHE_TIME, EncryptionKey};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rotation::admission::{Admission, Admitted};
 use rotation::document::{Document, FieldName};
 use rotation::environment::Environment;
 use rotation::error::RotationError;
@@ -28,7 +29,7 @@ use rotation::secret::SecretText;
 use rotation::target::http::TokenSecret;
 use rotation::target::{Answer, Operation, ReportedKeys, Target, TargetSettings, Verdict};
 use rotation::time::parse_timestamp;
-use rotation::versions::{Admission, Admitted, Stage};
+use rotation::versions::Stage;
 
 const NAME: &str = "shop/production/encryption-key";
 const FIELD: &str = "TOKEN_ENCRYPTION_KEY";
