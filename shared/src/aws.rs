@@ -1,10 +1,7 @@
-//! The adapters to AWS: the only files that know the SDK are this one and those below it.
+//! The adapters to Secrets Manager and CloudWatch, and what clients of other services are made from.
 //!
 //! The configuration is made by hand, from the variables that Lambda sets: the SDK's default chain costs 2.5 ms of every
 //! cold start to arrive at the same. TLS is rustls with ring, because aws-lc gathers entropy for 40 ms at its first use.
-
-#[cfg(feature = "operations")]
-pub mod operations;
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
@@ -69,9 +66,9 @@ impl Clients {
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
     pub fn from_environment(environment: &Environment, machine: fn() -> SystemTime) -> Result<Self, RotationError> {
-        let common = Common::from_environment(environment)?;
-        let secrets_manager = common.config(environment, "AWS_ENDPOINT_URL_SECRETS_MANAGER")?;
-        let cloudwatch = common.config(environment, "AWS_ENDPOINT_URL_CLOUDWATCH")?;
+        let settings = SdkSettings::from_environment(environment)?;
+        let secrets_manager = settings.config(environment, "AWS_ENDPOINT_URL_SECRETS_MANAGER")?;
+        let cloudwatch = settings.config(environment, "AWS_ENDPOINT_URL_CLOUDWATCH")?;
         let endpoint = secrets_manager.endpoint_url().map(str::to_owned);
         let clock = ServiceClock { answered: Arc::default(), machine };
         let secrets_manager =
@@ -79,8 +76,8 @@ impl Clients {
         Ok(Self {
             secrets_manager: aws_sdk_secretsmanager::Client::from_conf(secrets_manager),
             cloudwatch: aws_sdk_cloudwatch::Client::new(&cloudwatch),
-            endpoint: endpoint.unwrap_or_else(|| format!("secretsmanager.{}", common.region)),
-            region: common.region,
+            endpoint: endpoint.unwrap_or_else(|| format!("secretsmanager.{}", settings.region)),
+            region: settings.region,
             clock,
         })
     }
@@ -92,16 +89,21 @@ impl Clients {
     }
 }
 
-/// What the clients of one process have in common, whatever their service.
-struct Common {
+/// What the clients of one process have in common, whatever their service: Region, credentials, TLS, time limits and retries.
+#[derive(Debug)]
+pub struct SdkSettings {
     region: String,
     credentials: Credentials,
     fips: bool,
     http: SharedHttpClient,
 }
 
-impl Common {
-    fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+impl SdkSettings {
+    /// Reads the variables that Lambda sets, and `AWS_USE_FIPS_ENDPOINT`, see [`Clients::from_environment`].
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`] names the variable.
+    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
         let credentials = Credentials::new(
             environment.require("AWS_ACCESS_KEY_ID")?,
             environment.require("AWS_SECRET_ACCESS_KEY")?,
@@ -119,8 +121,11 @@ impl Common {
         })
     }
 
-    /// The configuration for the service whose endpoint `variable` overrides.
-    fn config(&self, environment: &Environment, variable: &str) -> Result<SdkConfig, RotationError> {
+    /// The configuration for the service whose endpoint `variable` overrides, else `AWS_ENDPOINT_URL`.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
+    pub fn config(&self, environment: &Environment, variable: &str) -> Result<SdkConfig, RotationError> {
         let endpoint = endpoint(environment, variable)?;
         if self.fips && endpoint.is_some() {
             let problem = "the SDK takes it only without an AWS_ENDPOINT_URL; name the FIPS endpoint there instead";
@@ -322,7 +327,7 @@ const MOVE: &str = "UpdateSecretVersionStage";
 const ROTATE: &str = "RotateSecret";
 
 /// Why a call failed, in the service's words, for calls whose requests hold no value.
-fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
+pub fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
     error.code().map_or_else(
         || error.source().map_or("no answer".to_owned(), innermost),
         |code| format!("{code}: {}", error.message().unwrap_or_default()),
@@ -333,7 +338,7 @@ fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkErro
 ///
 /// # Errors
 /// Why there was none.
-fn answered<T, E: ProvideErrorMetadata + std::error::Error + 'static>(
+pub fn answered<T, E: ProvideErrorMetadata + std::error::Error + 'static>(
     result: Result<T, SdkError<E>>,
 ) -> Result<(), String> {
     match result {

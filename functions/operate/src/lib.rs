@@ -18,6 +18,7 @@
 //! result, never a value. Who made it is in CloudTrail, under the request id.
 
 pub mod actions;
+pub mod aws;
 pub mod digest;
 mod doctor;
 pub mod error;

@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rotation::aws::Clients;
-use rotation::aws::operations::{Execution, Failure, OperationClients};
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
@@ -12,6 +11,7 @@ use rotation::store::Described;
 use rotation::time::format_timestamp;
 use serde_json::{Value, json};
 
+use crate::aws::{Execution, Failure, OperationClients};
 use crate::doctor::Findings;
 use crate::error::OperateError;
 use crate::function_name;

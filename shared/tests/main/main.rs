@@ -12,7 +12,6 @@ mod keyring;
 mod keys;
 mod layers;
 mod module_graph;
-mod operations;
 mod policy;
 mod rows;
 mod schedule;

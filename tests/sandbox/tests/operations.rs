@@ -15,7 +15,7 @@ use aws_sdk_cloudwatchlogs::operation::filter_log_events::builders::FilterLogEve
 use axum::body::Bytes;
 use common::problem;
 use http_body_util::BodyExt as _;
-use rotation::aws::operations::OperationClients;
+use operate::aws::OperationClients;
 use sandbox::{Fault, FaultRule, Sandbox, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;

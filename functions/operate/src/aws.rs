@@ -1,13 +1,13 @@
-//! What only operators need of AWS: notifications through SNS, what the rotation functions logged, and the start of state machines.
+//! The adapters that only this function has: notifications through SNS, what the rotation functions logged, and the start of state
+//! machines.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
+use rotation::aws::{SdkSettings, answered, reason};
+use rotation::environment::Environment;
+use rotation::error::RotationError;
 use serde::Deserialize;
-
-use super::{Common, answered, reason, time};
-use crate::environment::Environment;
-use crate::error::RotationError;
 
 /// A subject is "less than 100 characters long". Source: SNS API reference, `Publish`.
 const MAX_SUBJECT: usize = 99;
@@ -20,7 +20,7 @@ const EXECUTIONS: i32 = 100;
 /// 2024-01-01: FilterLogEvents lists the newest events first only from there on.
 const NEWEST_FIRST_SINCE: Duration = Duration::from_secs(1_704_067_200);
 
-/// The clients of a function for operators: made once, beside [`super::Clients`].
+/// The clients of a function for operators: made once, beside [`rotation::aws::Clients`].
 #[derive(Clone, Debug)]
 pub struct OperationClients {
     sns: aws_sdk_sns::Client,
@@ -55,16 +55,16 @@ pub struct Execution {
 }
 
 impl OperationClients {
-    /// Makes the clients from the variables that [`super::Clients::from_environment`] reads, with the overrides
+    /// Makes the clients from the variables that [`rotation::aws::Clients::from_environment`] reads, with the overrides
     /// `AWS_ENDPOINT_URL_SNS`, `AWS_ENDPOINT_URL_CLOUDWATCH_LOGS`, `AWS_ENDPOINT_URL_SFN` and `AWS_ENDPOINT_URL`. Nothing is sent.
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
     pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
-        let common = Common::from_environment(environment)?;
-        let sns = common.config(environment, "AWS_ENDPOINT_URL_SNS")?;
-        let logs = common.config(environment, "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS")?;
-        let state_machines = common.config(environment, "AWS_ENDPOINT_URL_SFN")?;
+        let settings = SdkSettings::from_environment(environment)?;
+        let sns = settings.config(environment, "AWS_ENDPOINT_URL_SNS")?;
+        let logs = settings.config(environment, "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS")?;
+        let state_machines = settings.config(environment, "AWS_ENDPOINT_URL_SFN")?;
         Ok(Self {
             sns: aws_sdk_sns::Client::new(&sns),
             logs: aws_sdk_cloudwatchlogs::Client::new(&logs),
@@ -74,7 +74,7 @@ impl OperationClients {
 
     /// Starts an execution of a state machine under a name, and tells when it began: the one that is at work under this name already, with
     /// the same input, is answered as if it were new. `None` when the name is used up for 90 days. Bound it with
-    /// [`crate::deadline::Deadline::bound`].
+    /// [`rotation::deadline::Deadline::bound`].
     ///
     /// # Errors
     /// The service's words, or why there was no answer.
@@ -86,14 +86,16 @@ impl OperationClients {
     ) -> Result<Option<SystemTime>, String> {
         let call = self.state_machines.start_execution().state_machine_arn(state_machine).name(name).input(input);
         match call.send().await {
-            Ok(started) => time(Some(started.start_date)).map(Some).ok_or_else(|| "startDate is no time".to_owned()),
+            Ok(started) => {
+                SystemTime::try_from(started.start_date).map(Some).map_err(|_| "startDate is no time".to_owned())
+            }
             Err(error) if error.as_service_error().is_some_and(|error| error.is_execution_already_exists()) => Ok(None),
             Err(error) => Err(reason(&error)),
         }
     }
 
     /// The last hundred executions of a state machine, the newest first. One that was started a moment ago may be missing. Bound it with
-    /// [`crate::deadline::Deadline::bound`].
+    /// [`rotation::deadline::Deadline::bound`].
     ///
     /// # Errors
     /// The service's words, or why there was no answer.
@@ -103,14 +105,14 @@ impl OperationClients {
         let executions = listed.executions.into_iter().map(|one| {
             let status = one.status.as_str().to_owned();
             // One that goes on after a failure may still tell when that was.
-            let ended = time(one.stop_date).filter(|_| status != "RUNNING");
+            let ended = one.stop_date.and_then(|date| SystemTime::try_from(date).ok()).filter(|_| status != "RUNNING");
             Execution { name: one.name, status, ended }
         });
         Ok(executions.collect())
     }
 
     /// Publishes a message to a topic, with what [`subject`] makes of `title`. A call that is tried again may arrive
-    /// twice. Bound it with [`crate::deadline::Deadline::bound`].
+    /// twice. Bound it with [`rotation::deadline::Deadline::bound`].
     ///
     /// # Errors
     /// The service's words, or why there was no answer.
@@ -133,7 +135,7 @@ impl OperationClients {
     }
 
     /// The newest failure of a step for a secret (a name or an ARN) in the log of a rotation function since `since`, and
-    /// since 2024 at the earliest. Bound it with [`crate::deadline::Deadline::bound`].
+    /// since 2024 at the earliest. Bound it with [`rotation::deadline::Deadline::bound`].
     ///
     /// # Errors
     /// The service's words, or why there was no answer; `ResourceNotFoundException` when there is no such log group, as
