@@ -80,6 +80,7 @@
 pub mod admission;
 pub mod archive;
 pub mod aws;
+pub mod census;
 pub mod deadline;
 pub mod document;
 pub mod environment;

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 /// The last second that RFC 3339 can write, in seconds of Unix time.
 const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
 
@@ -16,4 +18,23 @@ pub fn format_timestamp(time: SystemTime) -> String {
 #[must_use]
 pub fn parse_timestamp(text: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339(text).ok()
+}
+
+/// A time that is written so in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Timestamp(pub SystemTime);
+
+impl TryFrom<String> for Timestamp {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        parse_timestamp(&text).map(Self).ok_or("expected a time such as 2026-12-24T18:00:00Z")
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(time: Timestamp) -> Self {
+        format_timestamp(time.0)
+    }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use aws_lambda_events::eventbridge::EventBridgeEvent;
+use rotation::census::Census;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::keyring::KeyId;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::OperateError;
-use crate::retire::Census;
+use crate::retire;
 
 /// The actions, by the names under which they are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -156,7 +157,7 @@ impl Request {
         let Value::Object(mut members) = event else {
             return Err(invalid("(the event)", "expected a JSON object".to_owned()));
         };
-        let censuses = Census::two(members.remove("censuses"))?;
+        let censuses = retire::two_censuses(members.remove("censuses"))?;
         let keys = members.remove("keys").filter(|keys| !keys.is_null());
         let mut text = |member: &'static str| match members.remove(member) {
             None | Some(Value::Null) => Ok(None),

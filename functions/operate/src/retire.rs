@@ -5,17 +5,17 @@
 //! ring at the first one has stopped, and what it wrote was counted by the second: what was written in transactions that were open then,
 //! too, and nothing has come since but what an hour may bring.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use encryption_key::LONGEST_INVOCATION;
 use rand::rngs::StdRng;
+use rotation::census::{Census, Counted, Tally};
 use rotation::event::VersionId;
 use rotation::keyring::{Key, KeyId, Keyring};
 use rotation::store::OperationStore;
-use rotation::time::{format_timestamp, parse_timestamp};
+use rotation::time::{Timestamp, format_timestamp};
 use rotation::versions::Stage;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::actions::{Answer, Before, answer};
@@ -29,120 +29,43 @@ const CLOCK: Duration = Duration::from_secs(2);
 /// A second census that ended earlier tells nothing of the rows as they are: a backup may have been restored since.
 const FRESH: Duration = Duration::from_secs(60 * 60);
 
-/// What a census of all columns counted: the answer of the function `reencrypt`, of which only this is looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Census {
-    /// The keyring's name.
-    secret: String,
-    /// The version of the ring that the rows were opened with.
-    version: String,
-    /// When it began and ended, by the service's clock.
-    began: Time,
-    /// Null when it is not complete.
-    ended: Option<Time>,
-    columns: Vec<Counted>,
-    /// Where it goes on, when it is not complete.
-    next: Option<Value>,
-    /// Whether another version became current meanwhile: the counting was given up there.
-    #[serde(default)]
-    superseded: bool,
-    /// Whether every transaction that was open when it began had ended before the first row was read.
-    #[serde(default)]
-    settled: bool,
-    /// Columns of the database that look like ciphertexts of the ring and were not counted.
-    #[serde(default)]
-    unlisted: Vec<String>,
+/// Reads the two censuses of a request.
+///
+/// # Errors
+/// [`OperateError::InvalidRequest`].
+pub(crate) fn two_censuses(value: Option<Value>) -> Result<Option<[Census; 2]>, OperateError> {
+    let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
+    serde_json::from_value(value).map(Some).map_err(|error| {
+        // Serde's other words quote what it read.
+        let told = Some(error.to_string()).filter(|told| told.starts_with("missing field"));
+        let told = told.unwrap_or_else(|| "a member of one is of another form".to_owned());
+        let expected = "expected two answers of reencrypt to {\"action\":\"census\"}, as they are";
+        OperateError::InvalidRequest { member: "censuses".to_owned(), problem: format!("{expected}: {told}") }
+    })
 }
 
-/// The rows of one column.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-struct Counted {
-    schema: String,
-    table: String,
-    column: String,
-    /// All that were read, and those without a value.
-    rows: u64,
-    nulls: u64,
-    /// Rows by the key that opens them.
-    keys: BTreeMap<KeyId, u64>,
-    /// Rows that no key of the ring opens, and rows whose value is no ciphertext or not intact.
-    unknown: u64,
-    damaged: u64,
-}
-
-impl Counted {
-    fn name(&self) -> String {
-        format!("{}.{}.{}", self.schema, self.table, self.column)
+/// When a census ended, if it is a complete one of the secret `name`.
+fn require_complete(census: &Census, name: &str, which: &str) -> Result<SystemTime, OperateError> {
+    let outdated = |problem: &str| Err(OperateError::CensusOutdated { problem: format!("the {which} {problem}") });
+    if census.secret != name {
+        return outdated(&format!("is of secret {}", census.secret));
     }
-
-    /// Whether it says of every row under which key it is, or why it is under none.
-    fn is_whole(&self) -> bool {
-        let counted = [self.nulls, self.unknown, self.damaged].into_iter().chain(self.keys.values().copied());
-        counted.into_iter().try_fold(0_u64, u64::checked_add) == Some(self.rows)
+    if census.superseded {
+        return outdated("was overtaken by another version of the ring: count again");
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
-struct Time(SystemTime);
-
-impl TryFrom<String> for Time {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        parse_timestamp(&text).map(Self).ok_or("expected a time such as 2026-11-24T00:00:00Z")
-    }
-}
-
-impl Census {
-    /// Reads the two censuses of a request.
-    ///
-    /// # Errors
-    /// [`OperateError::InvalidRequest`].
-    pub(crate) fn two(value: Option<Value>) -> Result<Option<[Self; 2]>, OperateError> {
-        let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
-        serde_json::from_value(value).map(Some).map_err(|error| {
-            // Serde's other words quote what it read.
-            let told = Some(error.to_string()).filter(|told| told.starts_with("missing field"));
-            let told = told.unwrap_or_else(|| "a member of one is of another form".to_owned());
-            let expected = "expected two answers of reencrypt to {\"action\":\"census\"}, as they are";
-            OperateError::InvalidRequest { member: "censuses".to_owned(), problem: format!("{expected}: {told}") }
-        })
-    }
-
-    /// When it ended, if it is a complete one of this secret.
-    fn require_complete_of(&self, name: &str, which: &str) -> Result<SystemTime, OperateError> {
-        let outdated = |problem: &str| Err(OperateError::CensusOutdated { problem: format!("the {which} {problem}") });
-        if self.secret != name {
-            return outdated(&format!("is of secret {}", self.secret));
+    let mut columns = BTreeSet::new();
+    for Counted { column, tally } in &census.columns.0 {
+        if !tally.is_whole() {
+            return outdated(&format!("does not say what became of every row of {column}"));
         }
-        if self.superseded {
-            return outdated("was overtaken by another version of the ring: count again");
-        }
-        let mut columns = BTreeSet::new();
-        for column in &self.columns {
-            if !column.is_whole() {
-                return outdated(&format!("does not say what became of every row of {}", column.name()));
-            }
-            if !columns.insert(column.name()) {
-                return outdated(&format!("has {} twice", column.name()));
-            }
-        }
-        match self.ended {
-            Some(ended) if ended < self.began => outdated("ends before it begins"),
-            Some(Time(ended)) if self.next.is_none() && !self.columns.is_empty() => Ok(ended),
-            _ => outdated("is not complete: invoke reencrypt with its `next`, until that is null"),
+        if !columns.insert(column) {
+            return outdated(&format!("has {column} twice"));
         }
     }
-
-    fn columns(&self) -> BTreeSet<String> {
-        self.columns.iter().map(Counted::name).collect()
-    }
-
-    /// Rows of this key that were counted; `None` when some column was counted without it.
-    fn rows(&self, key: KeyId) -> Option<u64> {
-        self.columns.iter().try_fold(0_u64, |rows, column| Some(rows.saturating_add(*column.keys.get(&key)?)))
+    match census.ended {
+        Some(ended) if ended < census.began => outdated("ends before it begins"),
+        Some(Timestamp(ended)) if census.next.is_none() && !columns.is_empty() => Ok(ended),
+        _ => outdated("is not complete: invoke reencrypt with its `next`, until that is null"),
     }
 }
 
@@ -157,14 +80,14 @@ struct Evidence<'a> {
 impl<'a> Evidence<'a> {
     fn of(censuses: &'a [Census; 2], seen: &Seen, apart: Duration) -> Result<Self, OperateError> {
         let [first, second] = censuses;
-        let first_ended = first.require_complete_of(&seen.secret.name, "first")?;
-        let second_ended = second.require_complete_of(&seen.secret.name, "second")?;
+        let first_ended = require_complete(first, &seen.secret.name, "first")?;
+        let second_ended = require_complete(second, &seen.secret.name, "second")?;
         if first.version != second.version {
             let problem = format!("they are of different versions, {} and {}", first.version, second.version);
             return Err(OperateError::CensusOutdated { problem });
         }
-        let (first_columns, second_columns) = (first.columns(), second.columns());
-        let by_one: Vec<&str> = first_columns.symmetric_difference(&second_columns).map(String::as_str).collect();
+        let (first_columns, second_columns) = (first.columns.names(), second.columns.names());
+        let by_one: Vec<_> = first_columns.symmetric_difference(&second_columns).map(ToString::to_string).collect();
         if !by_one.is_empty() {
             // No other second census makes it good: those who go on ask for both again.
             let problem = format!(
@@ -181,25 +104,24 @@ impl<'a> Evidence<'a> {
             let problem = format!("the second ends in the future, at {}", format_timestamp(second_ended));
             return Err(OperateError::CensusOutdated { problem });
         }
-        for column in censuses.iter().flat_map(|census| &census.columns) {
-            let Counted { unknown, damaged, .. } = column;
+        for Counted { column, tally } in censuses.iter().flat_map(|census| &census.columns.0) {
+            let Tally { unknown, damaged, .. } = tally;
             if unknown + damaged > 0 {
                 let problem = format!(
-                    "{} rows of {} cannot be opened ({unknown} with no key of the ring, {damaged} are damaged), and may need any key: the census lists them",
-                    unknown + damaged,
-                    column.name()
+                    "{} rows of {column} cannot be opened ({unknown} with no key of the ring, {damaged} are damaged), and may need any key: the census lists them",
+                    unknown + damaged
                 );
                 return Err(OperateError::KeysStillNeeded { problem });
             }
         }
-        if !second.unlisted.is_empty() {
+        if let Some(unlisted) = second.unlisted.as_ref().filter(|unlisted| !unlisted.is_empty()) {
             let problem = format!(
                 "{} look like ciphertexts of this ring, and nobody counts their rows: list them in REENCRYPT_COLUMNS, or excuse them there",
-                second.unlisted.join(", ")
+                unlisted.join(", ")
             );
             return Err(OperateError::KeysStillNeeded { problem });
         }
-        Ok(Self { version: VersionId::new(first.version.clone()), apart, censuses })
+        Ok(Self { version: first.version.clone(), apart, censuses })
     }
 
     /// The second census tells of the rows as they are: nothing was still to come in a transaction that was open before it, and it is not
@@ -213,7 +135,7 @@ impl<'a> Evidence<'a> {
             );
         }
         match second.ended {
-            Some(Time(ended)) if ended + FRESH < seen.secret.as_of => {
+            Some(Timestamp(ended)) if ended + FRESH < seen.secret.as_of => {
                 outdated(format!("the second ended at {}, more than an hour ago: count again", format_timestamp(ended)))
             }
             _ => Ok(()),
@@ -241,7 +163,7 @@ impl<'a> Evidence<'a> {
     /// How many rows need the key; `None` when a census did not count it.
     fn rows(&self, key: KeyId) -> Option<u64> {
         let [first, second] = self.censuses;
-        Some(first.rows(key)?.max(second.rows(key)?))
+        Some(first.columns.rows_under(key)?.max(second.columns.rows_under(key)?))
     }
 
     /// The secondary keys that no row needs.

@@ -1,5 +1,6 @@
 //! How many rows are under which key, and how they are written.
 
+use rotation::census::{Tally, Unreadable};
 use rotation::deadline::Deadline;
 use rotation::keyring::Ciphers;
 use rotation::rows::aad::associated_data;
@@ -15,7 +16,6 @@ use crate::request::Range;
 use crate::settings::Pace;
 use crate::slice::SHARE;
 use crate::table::{Source, Stored};
-use crate::tally::{Tally, Unreadable};
 
 /// Counts the rows of a range until `stop`: the counts, and where to go on. `marks` get the keys.
 pub(crate) async fn count(

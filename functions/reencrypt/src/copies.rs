@@ -4,15 +4,15 @@
 //! Only what the function's user may read is looked at. A value that is bound to associated data, of a format that names no key, looks
 //! like anything.
 
+use rotation::census::ColumnName;
 use rotation::deadline::Deadline;
 use rotation::keyring::{Ciphers, KeyFormat};
 use rotation::rows::{Encoding, Opened, RowCodec, RowFormat};
-use serde::Serialize;
 use tokio_postgres::Row;
 
 use crate::database::Session;
 use crate::error::ReencryptError;
-use crate::settings::{ColumnName, Settings};
+use crate::settings::Settings;
 use crate::table::{Raw, get};
 
 /// More columns than these are not looked at.
@@ -36,13 +36,12 @@ WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND a.attnum > 0 AND
 ORDER BY 1, 2, 3";
 
 /// What was found.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default)]
 pub(crate) struct Copies {
     /// Columns that look like ciphertexts of the ring, are not in the configuration, and are not excused in it.
-    unlisted: Vec<String>,
+    pub(crate) unlisted: Vec<String>,
     /// Columns that could not be looked at: there was no time, or the database refused.
-    not_looked_at: usize,
+    pub(crate) not_looked_at: usize,
 }
 
 /// Looks at a sample of every text and `bytea` that the user may read, until `stop`.

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rotation::census::{Census, Columns};
 use rotation::deadline::Deadline;
+use rotation::event::VersionId;
+use rotation::keyring::KeyId;
 use rotation::rows::RowFormat;
 use rotation::store::SecretStore;
-use rotation::time::format_timestamp;
-use serde_json::{Value, json};
+use rotation::time::Timestamp;
 use tokio_postgres::types::Type;
 
 use crate::copies::{self, Copies};
@@ -17,7 +19,6 @@ use crate::marks::Marks;
 use crate::reader::BUSY_PAUSE;
 use crate::request::{Range, Request, Resumed};
 use crate::table::{self, Source, get};
-use crate::tally::Columns;
 use crate::understood::Understood;
 use crate::{Answer, Job, LOG, census, fields, history, members, told};
 
@@ -37,14 +38,14 @@ pub(crate) struct Counting {
     columns: Columns,
     /// Where a plan parts each of the columns.
     marks: Vec<Marks>,
-    began: String,
+    began: Timestamp,
     settled: bool,
     /// What is left, when the time was up.
     rest: Option<Range>,
     /// Columns that nobody listed, once all is counted.
     copies: Copies,
-    /// Whether the ring was replaced after an invocation before this one. Nothing was counted since.
-    replaced: bool,
+    /// The version that was counted, when the ring was replaced after an invocation before this one. Nothing was counted since.
+    replaced: Option<VersionId>,
 }
 
 /// Waits for the transactions that are open now, whose rows nobody else sees: `true` when all have ended. A prepared transaction is one of
@@ -82,15 +83,15 @@ impl Job<'_> {
         let settings = &self.worker.settings;
         let first = resumed.map(|resumed| resumed.position(settings)).transpose()?.unwrap_or_default();
         let mut counting = Counting {
-            columns: Columns(resumed.map(|resumed| resumed.counted.clone()).unwrap_or_default()),
+            columns: resumed.map(|resumed| resumed.counted.clone()).unwrap_or_default(),
             marks: resumed.map(|resumed| resumed.marks.clone()).unwrap_or_default(),
-            began: resumed.map_or_else(|| format_timestamp(self.ring.as_of), |resumed| resumed.began.clone()),
+            began: resumed.map_or(Timestamp(self.ring.as_of), |resumed| resumed.began),
             settled: resumed.is_some_and(|resumed| resumed.settled),
             rest: None,
             copies: Copies::default(),
-            replaced: resumed.is_some_and(|resumed| resumed.version != self.ring.version.as_str()),
+            replaced: resumed.map(|resumed| resumed.version.clone()).filter(|version| *version != self.ring.version),
         };
-        if counting.replaced {
+        if counting.replaced.is_some() {
             return Ok(counting);
         }
         let (session, stop) = (self.session(user).await?, self.stop());
@@ -138,7 +139,7 @@ impl Job<'_> {
         history::check_slices(slices, self.worker.settings.columns.len())?;
         let mut counting = self.count_all(user, resumed, true).await?;
         let mut ranges = vec![];
-        if counting.rest.is_none() && !counting.replaced {
+        if counting.rest.is_none() && counting.replaced.is_none() {
             let whole = self.worker.settings.columns.iter().zip(&counting.columns.0).zip(&counting.marks);
             for ((column, counted), marks) in whole {
                 let understood = Understood::of(column, &counted.tally)?;
@@ -148,13 +149,14 @@ impl Job<'_> {
         let columns = self.worker.settings.columns.len();
         counting.marks.iter_mut().for_each(|marks| marks.thin_out_for(slices, columns));
         let rows = counting.columns.sum(|tally| tally.rows);
-        let mut told = self.tell(store, counting, |resumed| Request::Plan { slices, resumed: Some(resumed) }).await?;
+        let go_on = |resumed| Request::Plan { slices, resumed: Some(resumed) };
+        let census = self.census_so_far(store, counting, go_on).await?;
+        // Whoever asked compares it with the version that it works for.
+        let mut told = fields(&Census { version: self.ring.version.clone(), ..census })?;
         let invocations = history::invocations(u64::try_from(ranges.len()).unwrap_or(u64::MAX));
         let ranges = self::told(&ranges)?;
         history::check_size(&ranges)?;
         told.extend(members([("ranges", ranges), ("invocations", invocations.into()), ("rows", rows.into())]));
-        // Whoever asked compares it with the version that it works for.
-        told.insert("version".to_owned(), self.ring.version.as_str().into());
         Ok(told)
     }
 
@@ -170,57 +172,65 @@ impl Job<'_> {
     ) -> Result<Answer, ReencryptError> {
         let mut counting = self.count_all(user, resumed, false).await?;
         counting.marks.clear();
-        let mut told =
-            self.tell(store, counting, |resumed| Request::Census { range: None, resumed: Some(resumed) }).await?;
-        if let Some(Resumed { version, .. }) = resumed {
-            told.insert("version".to_owned(), version.as_str().into());
-        }
-        Ok(told)
+        let go_on = |resumed| Request::Census { range: None, resumed: Some(resumed) };
+        fields(&self.census_so_far(store, counting, go_on).await?)
     }
 
-    /// Whether the ring's keys encrypt with AES-GCM. Fernet's do not.
-    fn draws_nonces(&self) -> bool {
-        self.worker.settings.columns.iter().any(|column| column.format != RowFormat::Fernet)
-    }
-
-    /// What has been counted, and the request that goes on.
-    async fn tell(
+    /// What has been counted, with the request that goes on.
+    async fn census_so_far(
         &self,
         store: &impl SecretStore,
         counting: Counting,
         go_on: impl FnOnce(Resumed) -> Request,
-    ) -> Result<Answer, ReencryptError> {
+    ) -> Result<Census, ReencryptError> {
         let Counting { columns, marks, began, settled, rest, copies, replaced } = counting;
-        let mut told = members([
-            ("columns", self::told(&columns.0)?),
-            ("unknown", columns.sum(|tally| tally.unknown).into()),
-            ("damaged", columns.sum(|tally| tally.damaged).into()),
-            ("began", began.clone().into()),
-            ("settled", settled.into()),
-        ]);
-        if replaced {
-            // What was the primary key then is not known here, and counts by two rings do not add up.
-            told.extend(members([("ended", format_timestamp(self.ring.as_of).into()), ("superseded", true.into())]));
-            told.extend(members(["primaryKey", "onOldKeys", "next"].map(|member| (member, Value::Null))));
-            return Ok(told);
+        let mut census = Census {
+            secret: self.ring.secret.clone(),
+            version: self.ring.version.clone(),
+            primary_key: None,
+            began,
+            ended: None,
+            on_old_keys: None,
+            unknown: columns.sum(|tally| tally.unknown),
+            damaged: columns.sum(|tally| tally.damaged),
+            settled,
+            superseded: false,
+            next: None,
+            unlisted: None,
+            not_looked_at: None,
+            worn_keys: None,
+            columns,
+        };
+        if let Some(version) = replaced {
+            // What the primary key was then is not known here, and counts by two rings do not add up.
+            let ended = Some(Timestamp(self.ring.as_of));
+            return Ok(Census { version, ended, superseded: true, ..census });
         }
-        told.extend(fields(&copies)?);
-        let worn = if self.draws_nonces() { columns.keys_with(MOST_VALUES / 2) } else { BTreeMap::new() };
+        census.primary_key = Some(self.ring.primary);
+        census.on_old_keys = Some(census.columns.sum(|tally| tally.not_under(self.ring.primary)));
+        (census.unlisted, census.not_looked_at) = (Some(copies.unlisted), Some(copies.not_looked_at));
+        census.worn_keys = Some(self.worn_keys(&census.columns));
+        if let Some(from) = rest {
+            // Whoever goes on sees then whether another version became current.
+            let (counted, version) = (census.columns.clone(), self.ring.version.clone());
+            census.next = Some(told(&go_on(Resumed { from, counted, began, version, settled, marks }))?);
+        } else {
+            let since = self.ring.since(&self.worker.settings, store).await?;
+            (census.ended, census.superseded) = (Some(Timestamp(since.as_of)), since.superseded);
+        }
+        Ok(census)
+    }
+
+    /// Keys with half of the values that random nonces allow. Fernet's keys draw none.
+    fn worn_keys(&self, columns: &Columns) -> BTreeMap<KeyId, u64> {
+        let settings = &self.worker.settings;
+        if settings.columns.iter().all(|column| column.format == RowFormat::Fernet) {
+            return BTreeMap::new();
+        }
+        let worn = columns.keys_with(MOST_VALUES / 2);
         if !worn.is_empty() {
             tracing::warn!(target: LOG, keys = ?worn, most = MOST_VALUES, "keys have half of the values that random nonces allow");
         }
-        told.insert("wornKeys".to_owned(), self::told(&worn)?);
-        told.insert("onOldKeys".to_owned(), columns.sum(|tally| tally.not_under(self.ring.primary)).into());
-        let (ended, superseded) = if rest.is_some() {
-            // Whoever goes on sees it then.
-            (Value::Null, false)
-        } else {
-            let since = self.ring.since(&self.worker.settings, store).await?;
-            (format_timestamp(since.as_of).into(), since.superseded)
-        };
-        let version = self.ring.version.as_str().to_owned();
-        let next = rest.map(|from| go_on(Resumed { from, counted: columns.0, began, version, settled, marks }));
-        told.extend(members([("ended", ended), ("superseded", json!(superseded)), ("next", self::told(&next)?)]));
-        Ok(told)
+        worn
     }
 }

@@ -1,10 +1,9 @@
 //! Why a request was not done: every variant has one stable name, says what to do, and holds no value of a row or a secret.
 
 use lambda_runtime::Diagnostic;
+use rotation::census::ColumnName;
 use rotation::error::RotationError;
 use rotation::store::StoreError;
-
-use crate::settings::ColumnName;
 
 /// Why a request was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -25,7 +25,6 @@ mod ring;
 pub mod settings;
 mod slice;
 mod table;
-mod tally;
 mod tls;
 mod understood;
 

@@ -1,14 +1,15 @@
 //! What the function is asked to do.
 
-use rotation::time::parse_timestamp;
+use rotation::census::{ColumnName, Columns};
+use rotation::event::VersionId;
+use rotation::time::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::ReencryptError;
 use crate::history::MOST_RANGES;
 use crate::marks::Marks;
-use crate::settings::{Column, ColumnName, Settings};
-use crate::tally::Counted;
+use crate::settings::{Column, Settings};
 use crate::understood::Understood;
 
 const DEFAULT_SLICES: u64 = 16;
@@ -34,11 +35,11 @@ pub struct Resumed {
     /// The rows that are left of a column.
     pub(crate) from: Range,
     /// The counts of the columns up to that one.
-    pub(crate) counted: Vec<Counted>,
+    pub(crate) counted: Columns,
     /// When the census began.
-    pub(crate) began: String,
+    pub(crate) began: Timestamp,
     /// The version of the ring that it counts by.
-    pub(crate) version: String,
+    pub(crate) version: VersionId,
     /// Whether the transactions that were open when it began had ended before the first row was read.
     pub(crate) settled: bool,
     /// Where a plan parts each of the columns.
@@ -107,7 +108,7 @@ impl Request {
                 let slices = slices
                     .ok_or_else(|| invalid("slices", format!("expected a whole number from 1 to {MOST_RANGES}")))?;
                 let resumed = resumed(&mut members)?;
-                if resumed.as_ref().is_some_and(|resumed| resumed.marks.len() != resumed.counted.len()) {
+                if resumed.as_ref().is_some_and(|resumed| resumed.marks.len() != resumed.counted.0.len()) {
                     return Err(invalid("marks", "expected those of each column that was counted"));
                 }
                 Self::Plan { slices, resumed }
@@ -180,10 +181,8 @@ fn resumed(members: &mut Map<String, Value>) -> Result<Option<Resumed>, Reencryp
         (Some(from), Some(counted), Some(Value::String(began)), Some(Value::String(version))) => {
             let counted = serde_json::from_value(counted)
                 .map_err(|_| invalid("counted", "expected the counts of columns, as the census answered them"))?;
-            if parse_timestamp(&began).is_none() {
-                return Err(invalid("began", "expected a time such as 2026-12-24T18:00:00Z"));
-            }
-            Ok(Some(Resumed { from, counted, began, version, settled, marks }))
+            let began = Timestamp::try_from(began).map_err(|problem| invalid("began", problem))?;
+            Ok(Some(Resumed { from, counted, began, version: VersionId::new(version), settled, marks }))
         }
         // A census that began in the middle would be no evidence, and look like it.
         _ => Err(invalid("from", "goes with counted, began and version: send the member next as it was answered")),
@@ -198,7 +197,7 @@ impl Resumed {
     pub(crate) fn position(&self, settings: &Settings) -> Result<usize, ReencryptError> {
         let column = self.from.configured(settings)?;
         let position = settings.columns.iter().position(|other| other == column).unwrap_or_default();
-        let counted = self.counted.iter().map(|counted| &counted.column);
+        let counted = self.counted.0.iter().map(|counted| &counted.column);
         if counted.eq(settings.columns[..=position].iter().map(|column| &column.name)) {
             return Ok(position);
         }

@@ -1,15 +1,15 @@
 //! What the stack configures: which columns, where the database is, and how hard it may be worked.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rotation::census::ColumnName;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::policy::{KEY_SETTINGS, StackPolicy};
 use rotation::rows::{Encoding, RowFormat};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 const COLUMNS: &str = "REENCRYPT_COLUMNS";
 const KEY_SECRET: &str = "REENCRYPT_KEY_SECRET";
@@ -31,29 +31,6 @@ const LONGEST_NAME: usize = 63;
 /// PostgreSQL looks for deadlocks after a second of waiting, unless `deadlock_timeout` says otherwise, which a session asks for.
 const LONGEST_LOCK_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// A column, by its names in the catalogue of the database: as they are stored there, case and all, and not as SQL would quote
-/// them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ColumnName {
-    /// The schema.
-    #[serde(default = "public")]
-    pub schema: String,
-    /// The table.
-    pub table: String,
-    /// The column.
-    pub column: String,
-}
-
-fn public() -> String {
-    "public".to_owned()
-}
-
-impl fmt::Display for ColumnName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.schema, self.table, self.column)
-    }
-}
-
 /// A column, and what is stored in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -69,6 +46,10 @@ pub struct Column {
     pub padding: Option<bool>,
     /// The primary keys, as text, of rows that are left as they are.
     pub leave: BTreeSet<String>,
+}
+
+fn public() -> String {
+    "public".to_owned()
 }
 
 /// An entry of `REENCRYPT_COLUMNS`.

@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rotation::census::{Tally, Unreadable};
 use rotation::deadline::Deadline;
 use rotation::keyring::{Ciphers, KeyId};
 use rotation::rows::aad::associated_data;
@@ -28,7 +29,6 @@ use crate::reader::{self, BUSY_PAUSE, Batch};
 use crate::request::Range;
 use crate::settings::Pace;
 use crate::table::{Busy, Change, Source, Stored, get};
-use crate::tally::{Tally, Unreadable};
 use crate::understood::{self, Understood};
 
 /// After so many rows the connections get a turn: everything runs on one thread.

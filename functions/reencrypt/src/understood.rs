@@ -1,12 +1,12 @@
 //! What a plan has learned of a whole column before any of its rows is written: every value is in the configured encoding and format,
 //! and this is how they are written.
 
-use rotation::rows::{Encoding, Form, Lines, RowFormat};
+use rotation::census::{Tally, Unreadable};
+use rotation::rows::{Encoding, Form, RowFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ReencryptError;
 use crate::settings::Column;
-use crate::tally::{Tally, Unreadable};
 
 /// How a column was read from its first row to its last. A slice writes nothing without it, and nothing when the column is configured
 /// otherwise by now.
@@ -103,9 +103,4 @@ fn expected(column: &Column) -> String {
         Some(Encoding::Base64Url) => " in base64url",
     };
     format!("{format}{encoding}")
-}
-
-/// Whether a form tells nothing.
-pub(crate) fn tells_nothing(form: &Form) -> bool {
-    *form == Form { lines: Lines::One, ..Form::default() }
 }

@@ -94,6 +94,12 @@ impl Form {
         }
     }
 
+    /// Whether the values show nothing of it.
+    #[must_use]
+    pub fn shows_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Whether values are padded, if all that show it agree.
     pub(super) fn padding(self) -> Option<bool> {
         (self.padded != self.unpadded).then_some(self.padded)

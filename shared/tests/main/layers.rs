@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 6] = [
     &["aws", "protocol", "telemetry"],
     &["archive", "kind", "marked_ring", "target"],
     &["admission", "moves", "store"],
-    &["document", "environment", "event", "keyring", "pattern", "policy", "rows", "schedule", "token"],
+    &["census", "document", "environment", "event", "keyring", "pattern", "policy", "rows", "schedule", "token"],
     &["deadline", "error", "key", "secret", "time", "versions"],
 ];
 

@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use encryption_key::{Consumers, EncryptionKey, LONGEST_INVOCATION, MAX_PENDING_AGE};
-use operate::retire::Census;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use rotation::archive::{ArchiveSettings, DEFAULT_RETENTION};
+use rotation::census::Census;
 use rotation::document::{Document, FieldName};
 use rotation::error::RotationError;
-use rotation::event::VersionId;
 use rotation::keyring::{Key, KeyFormat, KeyId, Keyring as Ring};
 use rotation::kind::{SecretKind, Subject};
 use rotation::policy::Promotion;
@@ -26,6 +25,7 @@ use rotation::target::http::TokenSecret;
 use rotation::target::{ReportedKeys, Target, TargetSettings};
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
+use rotation::versions::VersionId;
 use serde_json::Value;
 
 use super::{CREDENTIAL, CREDENTIAL_SECRET, Model, Refusal, Shape, member, object, told};

@@ -10,12 +10,11 @@ use std::time::{Duration, SystemTime};
 
 use encryption_key::LONGEST_INVOCATION;
 use operate::error::OperateError;
-use operate::retire::Census;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::archive::Archive;
+use rotation::census::Census;
 use rotation::error::RotationError;
-use rotation::event::VersionId;
 use rotation::keyring::{Ciphers, KeyFormat, KeyId, Keyring as Ring};
 use rotation::rows::aad::associated_data;
 use rotation::rows::{Encoding, Opened, Rewrapped, RowCodec, RowFormat};
@@ -23,6 +22,7 @@ use rotation::secret::SecretText;
 use rotation::store::{SecretStore as _, StoreErrorKind};
 use rotation::time::{format_timestamp, parse_timestamp};
 use rotation::versions::Stage;
+use rotation::versions::VersionId;
 use serde_json::{Value, json};
 
 use super::{Keyring, must_know};

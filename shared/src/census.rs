@@ -1,0 +1,248 @@
+//! How many stored rows are under which key: what the function `reencrypt` counts and answers, and what a retirement goes by.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::keyring::KeyId;
+use crate::rows::Form;
+use crate::time::Timestamp;
+use crate::versions::VersionId;
+
+/// The most unreadable rows that an answer lists; all are counted.
+const MOST_LISTED: usize = 20;
+
+/// A column, by its names in the catalogue of the database: as they are stored there, case and all, and not as SQL would quote
+/// them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ColumnName {
+    /// The schema.
+    pub schema: String,
+    /// The table.
+    pub table: String,
+    /// The column.
+    pub column: String,
+}
+
+impl fmt::Display for ColumnName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.schema, self.table, self.column)
+    }
+}
+
+/// Why a value cannot be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unreadable {
+    /// No key of the ring opens it.
+    Unknown,
+    /// The key that it names does not open it, or a column of its associated data is null.
+    Damaged,
+    /// It is not in the configured encoding and format.
+    Foreign,
+}
+
+/// A row whose value cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreadableRow {
+    /// Its primary key, as text.
+    pub key: String,
+    /// Why.
+    pub state: Unreadable,
+}
+
+/// Counts of rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tally {
+    /// How many were read.
+    pub rows: u64,
+    /// Those without a value: null or empty.
+    pub nulls: u64,
+    /// Those that were under each key: what a census counts, and what a slice has encrypted again.
+    pub keys: BTreeMap<KeyId, u64>,
+    /// Those that no key of the ring opens.
+    pub unknown: u64,
+    /// Those whose value is no ciphertext, or not intact.
+    pub damaged: u64,
+    /// Those of the damaged that are not in the configured encoding and format, and that the configuration does not leave alone.
+    #[serde(default)]
+    pub foreign: u64,
+    /// The first of those that cannot be opened; the foreign ones before others.
+    #[serde(default)]
+    pub unreadable: Vec<UnreadableRow>,
+    /// What the values show of how they are written.
+    #[serde(default, skip_serializing_if = "Form::shows_nothing")]
+    pub form: Form,
+}
+
+impl Tally {
+    /// No rows. Every key counts, be it zero.
+    #[must_use]
+    pub fn of(keys: impl IntoIterator<Item = KeyId>) -> Self {
+        Self { keys: keys.into_iter().map(|key| (key, 0)).collect(), ..Self::default() }
+    }
+
+    /// Rows that are under another key than this one.
+    #[must_use]
+    pub fn not_under(&self, primary: KeyId) -> u64 {
+        self.keys.iter().filter(|(key, _)| **key != primary).map(|(_, rows)| *rows).sum()
+    }
+
+    /// Whether it says of every row under which key it is, or why it is under none.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let counted = [self.nulls, self.unknown, self.damaged].into_iter().chain(self.keys.values().copied());
+        counted.into_iter().try_fold(0_u64, u64::checked_add) == Some(self.rows)
+    }
+
+    /// Counts a row under this key.
+    pub fn under(&mut self, key: KeyId) {
+        *self.keys.entry(key).or_default() += 1;
+    }
+
+    /// Counts the row with this primary key, which cannot be opened.
+    pub fn unreadable(&mut self, key: &str, state: Unreadable) {
+        match state {
+            Unreadable::Unknown => self.unknown += 1,
+            Unreadable::Damaged => self.damaged += 1,
+            Unreadable::Foreign => {
+                self.damaged += 1;
+                self.foreign += 1;
+            }
+        }
+        let row = || UnreadableRow { key: key.to_owned(), state };
+        if self.unreadable.len() < MOST_LISTED {
+            self.unreadable.push(row());
+        } else if state == Unreadable::Foreign {
+            let other = self.unreadable.iter().rposition(|listed| listed.state != Unreadable::Foreign);
+            if let Some(other) = other {
+                self.unreadable.remove(other);
+                self.unreadable.push(row());
+            }
+        }
+    }
+
+    /// Adds the counts of other rows.
+    pub fn add(&mut self, other: Self) {
+        let Self { rows, nulls, keys, unknown, damaged, foreign, unreadable, form } = other;
+        self.rows += rows;
+        self.nulls += nulls;
+        self.unknown += unknown;
+        self.damaged += damaged;
+        self.foreign += foreign;
+        self.form = self.form.and(form);
+        for (key, rows) in keys {
+            *self.keys.entry(key).or_default() += rows;
+        }
+        let room = MOST_LISTED.saturating_sub(self.unreadable.len());
+        self.unreadable.extend(unreadable.into_iter().take(room));
+    }
+}
+
+/// What was counted of one column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// The column.
+    #[serde(flatten)]
+    pub column: ColumnName,
+    /// Its rows.
+    #[serde(flatten)]
+    pub tally: Tally,
+}
+
+/// The counts of several columns, in the order in which they were counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Columns(pub Vec<Counted>);
+
+impl Columns {
+    /// Adds what was counted of a column. All of them together list no more rows than one does: an answer is the input of the next
+    /// request, and of a state machine, and keys of tables may be long.
+    pub fn add(&mut self, column: &ColumnName, mut tally: Tally) {
+        let listed: usize = self.0.iter().map(|counted| counted.tally.unreadable.len()).sum();
+        tally.unreadable.truncate(MOST_LISTED.saturating_sub(listed));
+        match self.0.iter_mut().find(|counted| counted.column == *column) {
+            Some(counted) => counted.tally.add(tally),
+            None => self.0.push(Counted { column: column.clone(), tally }),
+        }
+    }
+
+    /// Their names.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<&ColumnName> {
+        self.0.iter().map(|counted| &counted.column).collect()
+    }
+
+    /// The rows under this key; `None` when some column was counted without it.
+    #[must_use]
+    pub fn rows_under(&self, key: KeyId) -> Option<u64> {
+        self.0.iter().try_fold(0_u64, |rows, counted| Some(rows.saturating_add(*counted.tally.keys.get(&key)?)))
+    }
+
+    /// The keys with at least so many values, and how many those are.
+    #[must_use]
+    pub fn keys_with(&self, least: u64) -> BTreeMap<KeyId, u64> {
+        let mut keys = BTreeMap::<KeyId, u64>::new();
+        for (key, rows) in self.0.iter().flat_map(|counted| &counted.tally.keys) {
+            let sum = keys.entry(*key).or_default();
+            *sum = sum.saturating_add(*rows);
+        }
+        keys.retain(|_, rows| *rows >= least);
+        keys
+    }
+
+    /// A count over all columns.
+    #[must_use]
+    pub fn sum(&self, of: impl Fn(&Tally) -> u64) -> u64 {
+        self.0.iter().map(|counted| of(&counted.tally)).sum()
+    }
+}
+
+/// A census of all columns: the answer of `reencrypt`, and one of the two that a retirement wants. A reader needs what has no default;
+/// members that it does not know are no error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Census {
+    /// The keyring's name.
+    pub secret: String,
+    /// The version of the ring that the rows were opened with.
+    pub version: VersionId,
+    /// The primary key of that version; null where it is not known any more.
+    #[serde(default)]
+    pub primary_key: Option<KeyId>,
+    /// When it began, by the service's clock.
+    pub began: Timestamp,
+    /// When it ended; null when it is not complete.
+    pub ended: Option<Timestamp>,
+    /// What was counted, column by column.
+    pub columns: Columns,
+    /// Rows of all columns under another key than the primary; null where that is not known any more.
+    #[serde(default)]
+    pub on_old_keys: Option<u64>,
+    /// Rows of all columns that no key of the ring opens.
+    #[serde(default)]
+    pub unknown: u64,
+    /// Rows of all columns whose value is no ciphertext, or not intact.
+    #[serde(default)]
+    pub damaged: u64,
+    /// Whether every transaction that was open when it began had ended before the first row was read.
+    #[serde(default)]
+    pub settled: bool,
+    /// Whether another version became current meanwhile.
+    #[serde(default)]
+    pub superseded: bool,
+    /// The request that goes on, when it is not complete.
+    pub next: Option<Value>,
+    /// Columns of the database that look like ciphertexts of the ring and were not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlisted: Option<Vec<String>>,
+    /// How many columns could not be looked at for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_looked_at: Option<usize>,
+    /// Keys with half of the values that random nonces allow, or more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worn_keys: Option<BTreeMap<KeyId, u64>>,
+}
