@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rotation::document::Document;
+use rotation::event::VersionId;
 use rotation::kind::{Phase, Values};
 use rotation::moves::{current_after_move, may_have_moved};
 use rotation::protocol::ROLLBACK_RESERVE;
 use rotation::store::{Described, OperationStore, StoreError};
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
-use rotation::versions::VersionId;
 use serde_json::{Map, Value, json};
 
 use crate::error::OperateError;

@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use lambda_runtime::Diagnostic;
 use rotation::error::RotationError;
+use rotation::event::VersionId;
 use rotation::store::StoreError;
 use rotation::time::format_timestamp;
-use rotation::versions::VersionId;
 
 use crate::request::Action;
 

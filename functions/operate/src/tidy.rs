@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use encryption_key::LONGEST_INVOCATION;
+use rotation::event::VersionId;
 use rotation::store::{Described, OperationStore, StoreError};
-use rotation::versions::VersionId;
 use rotation::versions::{Stage, Versions};
 
 use crate::error::OperateError;

@@ -11,10 +11,9 @@ use crate::database::Session;
 use crate::error::ReencryptError;
 use crate::marks::Marks;
 use crate::pace::Throttle;
-use crate::reader::{self, Batch};
+use crate::reader::{self, Batch, SHARE};
 use crate::request::Range;
 use crate::settings::Pace;
-use crate::slice::SHARE;
 use crate::table::{Source, Stored};
 
 /// Counts the rows of a range until `stop`: the counts, and where to go on. `marks` get the keys.

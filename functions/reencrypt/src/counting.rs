@@ -12,15 +12,17 @@ use rotation::store::SecretStore;
 use rotation::time::Timestamp;
 use tokio_postgres::types::Type;
 
+use crate::answer::{Answer, fields, members, told};
 use crate::copies::{self, Copies};
 use crate::database::{Session, Trouble, User};
 use crate::error::ReencryptError;
+use crate::job::{Job, LOG};
 use crate::marks::Marks;
 use crate::reader::BUSY_PAUSE;
 use crate::request::{Range, Request, Resumed};
 use crate::table::{self, Source, get};
 use crate::understood::Understood;
-use crate::{Answer, Job, LOG, census, fields, history, members, told};
+use crate::{census, history};
 
 /// So long a census waits for transactions that are open when it begins. Most take less; for others it would keep nobody waiting who
 /// only wants to know how many rows are under which key.
@@ -152,12 +154,12 @@ impl Job<'_> {
         let go_on = |resumed| Request::Plan { slices, resumed: Some(resumed) };
         let census = self.census_so_far(store, counting, go_on).await?;
         // Whoever asked compares it with the version that it works for.
-        let mut told = fields(&Census { version: self.ring.version.clone(), ..census })?;
+        let mut answer = fields(&Census { version: self.ring.version.clone(), ..census })?;
         let invocations = history::invocations(u64::try_from(ranges.len()).unwrap_or(u64::MAX));
-        let ranges = self::told(&ranges)?;
+        let ranges = told(&ranges)?;
         history::check_size(&ranges)?;
-        told.extend(members([("ranges", ranges), ("invocations", invocations.into()), ("rows", rows.into())]));
-        Ok(told)
+        answer.extend(members([("ranges", ranges), ("invocations", invocations.into()), ("rows", rows.into())]));
+        Ok(answer)
     }
 
     /// Counts all columns. The last answer is the whole of it.

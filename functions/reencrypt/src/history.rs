@@ -29,7 +29,7 @@ const MOST_BYTES: usize = 250_000;
 ///
 /// # Errors
 /// [`ReencryptError::InvalidRequest`] says how many it can.
-pub(crate) fn check_slices(slices: u64, columns: usize) -> Result<(), ReencryptError> {
+pub fn check_slices(slices: u64, columns: usize) -> Result<(), ReencryptError> {
     let columns = u64::try_from(columns).unwrap_or(u64::MAX);
     if slices.saturating_mul(columns) <= MOST_RANGES {
         return Ok(());
@@ -45,7 +45,7 @@ pub(crate) fn check_slices(slices: u64, columns: usize) -> Result<(), ReencryptE
 ///
 /// # Errors
 /// [`ReencryptError::InvalidRequest`].
-pub(crate) fn check_size(ranges: &Value) -> Result<(), ReencryptError> {
+pub fn check_size(ranges: &Value) -> Result<(), ReencryptError> {
     let bytes = ranges.to_string().len();
     if bytes <= MOST_BYTES {
         return Ok(());
@@ -58,34 +58,4 @@ pub(crate) fn check_size(ranges: &Value) -> Result<(), ReencryptError> {
 
 fn too_many(problem: String) -> ReencryptError {
     ReencryptError::InvalidRequest { member: "slices", problem }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn ranges_that_an_execution_cannot_hold_are_refused() {
-        assert_eq!(check_slices(MOST_RANGES, 1), Ok(()));
-        assert_eq!(check_slices(16, 31), Ok(()));
-        for (slices, columns, most) in [(MOST_RANGES + 1, 1, 500), (16, 32, 15), (100, 64, 7)] {
-            let refused = check_slices(slices, columns).map_err(|error| error.to_string());
-            let says = format!("ask for at most {most},");
-            assert!(
-                refused.as_ref().is_err_and(|refused| refused.contains(&says)),
-                "{slices} of {columns}: {refused:?}"
-            );
-            assert_eq!(check_slices(most, columns), Ok(()), "what it asks for it takes");
-        }
-        assert_eq!(check_size(&json!(["k".repeat(1_000)])), Ok(()));
-        assert!(check_size(&json!(vec!["k".repeat(2_700); 100])).is_err());
-    }
-
-    #[test]
-    fn the_fewer_ranges_the_longer_each_is_gone_on_with() {
-        assert_eq!([1, 16, 100, MOST_RANGES].map(invocations), [579, 36, 5, 1]);
-        assert_eq!(invocations(0), invocations(1), "tables without rows");
-    }
 }

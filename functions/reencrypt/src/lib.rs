@@ -11,14 +11,16 @@
 //! bring along what they have counted. Which columns there are, in which format, and where the database is, says the function's
 //! environment, never the event. The function reads the keyring and writes no secret.
 
+mod answer;
 mod census;
 mod copies;
 mod counting;
 mod database;
 pub mod error;
 pub mod history;
-mod marks;
-mod pace;
+mod job;
+pub mod marks;
+pub mod pace;
 mod reader;
 pub mod request;
 mod ring;
@@ -26,47 +28,25 @@ pub mod settings;
 mod slice;
 mod table;
 mod tls;
-mod understood;
-
-use std::time::Duration;
+pub mod understood;
 
 use rotation::deadline::Deadline;
-use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::lambda::{Function, Invocation, randomness};
 use rotation::telemetry::{Datum, Unit};
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::database::{Access, Session, User};
+use crate::answer::{Answer, fields, members, told};
+use crate::database::User;
 use crate::error::ReencryptError;
+use crate::job::{Job, LOG};
 use crate::marks::Marks;
 use crate::request::{Range, Request};
 use crate::ring::Ring;
-use crate::settings::Settings;
 use crate::slice::Slice;
 use crate::table::Source;
 
-/// What the log calls this function's lines: at the level of the project's own.
-const LOG: &str = "rotation::reencrypt";
-
-/// What is made from the environment, once.
-#[derive(Debug)]
-pub struct Worker {
-    settings: Settings,
-    access: Access,
-}
-
-impl Worker {
-    /// Reads all variables of [`Settings`].
-    ///
-    /// # Errors
-    /// An unusable variable, by name.
-    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
-        let settings = Settings::from_environment(environment)?;
-        Ok(Self { access: Access::new(settings.database.clone())?, settings })
-    }
-}
+pub use crate::job::Worker;
 
 /// Answers one invocation.
 ///
@@ -142,9 +122,6 @@ fn metrics(function: &str, answer: &Value) -> Vec<Datum> {
     }
 }
 
-/// What is told of a request, by name.
-type Answer = Map<String, Value>;
-
 async fn perform(
     function: &Function,
     worker: &Worker,
@@ -172,25 +149,7 @@ async fn perform(
     Ok(told)
 }
 
-/// One request at work.
-struct Job<'a> {
-    worker: &'a Worker,
-    ring: Ring,
-    deadline: Deadline,
-}
-
 impl Job<'_> {
-    async fn session(&self, user: &User) -> Result<Session, ReencryptError> {
-        self.worker.access.connect(user, &self.worker.settings.pace, self.deadline).await
-    }
-
-    /// When to begin nothing new: what is under way takes a statement for each of the stages, and rows that were in the way.
-    fn stop(&self) -> Deadline {
-        let left = self.deadline.left();
-        let reserve = self.worker.settings.pace.statement_timeout * 2 + Duration::from_secs(1);
-        self.deadline.within(left, reserve.min(left / 2))
-    }
-
     async fn slice(&self, user: &User, range: &Range) -> Result<Answer, ReencryptError> {
         let column = range.configured(&self.worker.settings)?;
         let mut rng = randomness()?;
@@ -212,22 +171,5 @@ impl Job<'_> {
         let (tally, next) = census::count(&source, &session, range, ciphers, pace, self.stop(), marks).await?;
         let next = next.map(|range| Request::Census { range: Some(range), resumed: None });
         Ok(fields(&tally)?.into_iter().chain(members([("range", told(range)?), ("next", told(&next)?)])).collect())
-    }
-}
-
-fn members<const N: usize>(members: [(&str, Value); N]) -> Answer {
-    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-/// As JSON. Everything that is told is a count, a name or a key of a table, and always has a form in JSON.
-fn told(what: &impl Serialize) -> Result<Value, ReencryptError> {
-    serde_json::to_value(what)
-        .map_err(|_| ReencryptError::InvalidRequest { member: "range", problem: "cannot be told as JSON".to_owned() })
-}
-
-fn fields(what: &impl Serialize) -> Result<Answer, ReencryptError> {
-    match told(what)? {
-        Value::Object(fields) => Ok(fields),
-        _ => Ok(Map::new()),
     }
 }

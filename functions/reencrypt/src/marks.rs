@@ -13,7 +13,7 @@ const MOST_SENT: usize = 100_000;
 /// The keys of every so many rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Marks {
+pub struct Marks {
     rows: u64,
     every: u64,
     keys: Vec<String>,
@@ -27,7 +27,7 @@ impl Default for Marks {
 
 impl Marks {
     /// The next row has this key.
-    pub(crate) fn pass(&mut self, key: &str) {
+    pub fn pass(&mut self, key: &str) {
         self.rows += 1;
         if self.rows.is_multiple_of(self.every.max(1)) {
             self.keys.push(key.to_owned());
@@ -36,7 +36,7 @@ impl Marks {
     }
 
     /// Keeps as many as another invocation needs, and as can be sent for so many columns.
-    pub(crate) fn thin_out_for(&mut self, slices: u64, columns: usize) {
+    pub fn thin_out_for(&mut self, slices: u64, columns: usize) {
         self.thin_out(SENT_FOR_EACH * usize::try_from(slices).unwrap_or(MOST));
         while self.keys.len() > 1 && self.keys.iter().map(String::len).sum::<usize>() > MOST_SENT / columns.max(1) {
             self.thin_out(self.keys.len() - 1);
@@ -55,7 +55,8 @@ impl Marks {
     }
 
     /// The last keys of all ranges but the last.
-    pub(crate) fn bounds(&self, slices: u64) -> Vec<String> {
+    #[must_use]
+    pub fn bounds(&self, slices: u64) -> Vec<String> {
         let every = u128::from(self.every.max(1));
         let (rows, slices) = (u128::from(self.rows), u128::from(slices.max(1)));
         let places = (1..slices).map(|number| (number * rows + slices * every / 2) / (slices * every));
@@ -65,57 +66,5 @@ impl Marks {
             .collect();
         bounds.dedup();
         bounds.into_iter().cloned().collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sizes(rows: u64, slices: u64, sent_at: &[u64]) -> Vec<u64> {
-        let mut marks = Marks::default();
-        for row in 1..=rows {
-            marks.pass(&row.to_string());
-            if sent_at.contains(&row) {
-                marks.thin_out_for(slices, 1);
-            }
-        }
-        let bounds = marks.bounds(slices).into_iter().map(|key| key.parse::<u64>().unwrap()).chain([rows]);
-        let mut before = 0;
-        bounds.map(|bound| bound - std::mem::replace(&mut before, bound)).collect()
-    }
-
-    #[test]
-    fn ranges_are_of_about_equal_size() {
-        for (rows, slices) in [(1, 1), (1003, 4), (5000, 16), (100_000, 16), (100_000, 1000), (17, 16), (4096, 3)] {
-            let sizes = sizes(rows, slices, &[]);
-            let about = rows as f64 / slices as f64;
-            assert_eq!(sizes.len() as u64, slices, "{rows} {sizes:?}");
-            let spread = sizes.iter().all(|size| (*size as f64 - about).abs() <= 1.0 + about / 2.0);
-            assert!(spread, "{rows} {slices}: {sizes:?}");
-        }
-        let sizes = sizes(100_000, 16, &[10_000, 60_000]);
-        assert!(sizes.len() == 16 && sizes.iter().all(|size| (5000..7600).contains(size)), "{sizes:?}");
-    }
-
-    #[test]
-    fn what_is_sent_fits_into_the_state_of_an_execution() {
-        let mut marks = Marks::default();
-        for row in 0..10_000 {
-            marks.pass(&format!("{row:01000}"));
-        }
-        marks.thin_out_for(1000, 4);
-        let bytes: usize = marks.keys.iter().map(String::len).sum();
-        assert!((10_000..=25_000).contains(&bytes), "{bytes}");
-        assert_eq!(marks.bounds(4).len(), 3);
-    }
-
-    #[test]
-    fn a_table_of_fewer_rows_than_ranges_has_no_empty_range() {
-        for rows in 0..20 {
-            let sizes = sizes(rows, 16, &[]);
-            assert!(rows == 0 || sizes.iter().all(|size| *size > 0), "{rows}: {sizes:?}");
-            assert!(sizes.len() as u64 <= rows.max(1), "{rows}: {sizes:?}");
-        }
     }
 }

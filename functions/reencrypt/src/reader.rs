@@ -14,6 +14,8 @@ use crate::table::{Source, Stored};
 
 /// The pause before a statement is tried again.
 pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// After so many rows the connections get a turn: everything runs on one thread.
+pub(crate) const SHARE: usize = 32;
 
 /// Rows, and the key of the last of them.
 pub(crate) struct Batch {

@@ -194,7 +194,7 @@ impl Resumed {
     ///
     /// # Errors
     /// [`ReencryptError::InvalidRequest`] when the stack has no such column, or its columns are not those that were counted.
-    pub(crate) fn position(&self, settings: &Settings) -> Result<usize, ReencryptError> {
+    pub fn position(&self, settings: &Settings) -> Result<usize, ReencryptError> {
         let column = self.from.configured(settings)?;
         let position = settings.columns.iter().position(|other| other == column).unwrap_or_default();
         let counted = self.counted.0.iter().map(|counted| &counted.column);

@@ -25,14 +25,12 @@ use tokio_postgres::Row;
 use crate::database::{Session, Trouble};
 use crate::error::ReencryptError;
 use crate::pace::Throttle;
-use crate::reader::{self, BUSY_PAUSE, Batch};
+use crate::reader::{self, BUSY_PAUSE, Batch, SHARE};
 use crate::request::Range;
 use crate::settings::Pace;
 use crate::table::{Busy, Change, Source, Stored, get};
 use crate::understood::{self, Understood};
 
-/// After so many rows the connections get a turn: everything runs on one thread.
-pub(crate) const SHARE: usize = 32;
 /// Batches that are sent to the database at once: it finds the next one waiting when it has written one.
 const AT_ONCE: usize = 2;
 /// More rows that were not written than these are looked at again before the range goes on.

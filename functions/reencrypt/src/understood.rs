@@ -26,7 +26,7 @@ impl Understood {
     ///
     /// # Errors
     /// [`ReencryptError::ColumnNotUnderstood`] when a value is not as configured.
-    pub(crate) fn of(column: &Column, tally: &Tally) -> Result<Self, ReencryptError> {
+    pub fn of(column: &Column, tally: &Tally) -> Result<Self, ReencryptError> {
         if tally.foreign == 0 {
             let Column { format, encoding, aad, .. } = column.clone();
             return Ok(Self { format, encoding, aad, form: tally.form });
@@ -47,7 +47,7 @@ impl Understood {
     ///
     /// # Errors
     /// [`ReencryptError::ColumnNotUnderstood`] when nothing was read yet, or it was read otherwise than the column is configured.
-    pub(crate) fn form(understood: Option<&Self>, column: &Column) -> Result<Form, ReencryptError> {
+    pub fn form(understood: Option<&Self>, column: &Column) -> Result<Form, ReencryptError> {
         let again = |problem: &str| Err(not_understood(column, format!("{problem}: take the ranges of a new plan")));
         let Some(Self { format, encoding, aad, form }) = understood else {
             return again("the range does not come from a plan, which reads the column first");

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use lambda_runtime::Diagnostic;
 use rotation::error::{Restored, RotationError};
+use rotation::event::VersionId;
 use rotation::keyring::KeyringError;
 use rotation::store::{StoreError, StoreErrorKind};
 use rotation::time::parse_timestamp;
-use rotation::versions::VersionId;
 
 /// Every error: its name, which alarms and dashboards are made of, and the part of its message that says what to do.
 /// A change here is a change of what users rely on.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rotation::event::VersionId;
 use rotation::marked_ring;
 use rotation::versions::Stage;
-use rotation::versions::VersionId;
 use serde_json::value::RawValue;
 
 use crate::model::{Model, Shape};

@@ -17,9 +17,9 @@ use rand::rngs::StdRng;
 use rotation::census::Census;
 use rotation::document::Document;
 use rotation::error::RotationError;
+use rotation::event::VersionId;
 use rotation::kind::{SecretKind, Subject};
 use rotation::target::{ReportedKeys, Target, TargetSettings};
-use rotation::versions::VersionId;
 
 use crate::invariants::{Change, Checked};
 use crate::operations::{Name, Operating, Operator};

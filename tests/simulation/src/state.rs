@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rotation::versions::VersionId;
+use rotation::event::VersionId;
 use rotation::versions::{Stage, Versions};
 
 /// Why the service refuses a change. Nothing has changed then.

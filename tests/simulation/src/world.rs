@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
+use rotation::event::VersionId;
 use rotation::store::StoreErrorKind;
 use rotation::versions::Stage;
-use rotation::versions::VersionId;
 use tokio::time::Instant;
 
 use crate::invariants::{self, Checked, Promises};

@@ -12,118 +12,29 @@ const CANARY: &str = "c4naryVALUEc4nary";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_not_understood_is_refused_without_repeating_it() {
     let bench = Bench::with_tokens(&[2, 1], &[]).await;
-    let with = |member: &str, value: Value| {
-        let mut range = bench.all();
-        range[member] = value;
-        range
-    };
-    let counted = |member: &str, value: Value| {
-        let mut counted = bench.all();
-        let counts = json!({ "rows": 1, "nulls": 1, "keys": {}, "unknown": 0, "damaged": 0, "unreadable": [] });
-        counted.as_object_mut().unwrap().extend(counts.as_object().unwrap().clone());
-        counted[member] = value;
-        counted
-    };
-    let resumed = |member: &str, value: Value| {
-        let mut request = json!({
-            "action": "census", "from": bench.all(), "counted": [counted("rows", json!(1))],
-            "began": "2026-11-25T00:00:00Z", "version": "v"
-        });
-        request[member] = value;
-        request
-    };
-    let requests = [
-        (json!(null), "(the event)"),
-        (json!([CANARY]), "(the event)"),
-        (json!({}), "action"),
-        (json!({ "action": CANARY }), "action"),
-        (json!({ "action": "PLAN" }), "action"),
-        (json!({ "action": "plan", CANARY: 1 }), "(the event)"),
-        (json!({ "action": "plan", "slices": 0 }), "slices"),
-        (json!({ "action": "plan", "slices": 501 }), "slices"),
-        (json!({ "action": "plan", "slices": 1.5 }), "slices"),
-        (json!({ "action": "plan", "slices": CANARY }), "slices"),
-        (json!({ "action": "plan", "range": bench.all() }), "(the event)"),
-        (json!({ "action": "slice" }), "range"),
-        (json!({ "action": "slice", "range": CANARY }), "range"),
-        (json!({ "action": "slice", "range": {} }), "range"),
-        (json!({ "action": "slice", "range": with(CANARY, json!(1)) }), "range"),
-        (json!({ "action": "slice", "range": with("after", json!(1)) }), "range"),
-        (json!({ "action": "slice", "range": with("after", json!("1\u{0}")) }), "range"),
-        (json!({ "action": "slice", "range": with("column", json!(CANARY)) }), "range"),
-        (json!({ "action": "slice", "range": with("password", json!(CANARY)) }), "range"),
-        (json!({ "action": "slice", "range": bench.all(), "from": bench.all() }), "(the event)"),
-        (json!({ "action": "census", "range": bench.all(), "from": bench.all() }), "from"),
-        (json!({ "action": "census", "host": CANARY }), "(the event)"),
-        (json!({ "action": "census", "from": bench.all() }), "from"),
-        (json!({ "action": "census", "counted": [] }), "from"),
-        (resumed("from", Value::Null), "from"),
-        (resumed("version", json!(1)), "from"),
-        (resumed("range", bench.all()), "from"),
-        (resumed("began", json!(CANARY)), "began"),
-        (resumed("counted", json!(CANARY)), "counted"),
-        (resumed("counted", json!([])), "counted"),
-        (resumed("counted", json!([counted("table", json!(CANARY))])), "counted"),
-        (resumed("counted", json!([counted("rows", json!(-1))])), "counted"),
-        (resumed("counted", json!([counted("keys", json!({ CANARY: 1 }))])), "counted"),
-        (resumed("counted", json!([counted("rows", json!(1)), counted("rows", json!(1))])), "counted"),
-    ];
-    for (request, member) in requests {
+    let mut unknown = bench.all();
+    unknown["column"] = json!(CANARY);
+    for request in [
+        json!({ "action": CANARY }),
+        json!({ "action": "slice", "range": unknown }),
+        json!({ "action": "census", "from": bench.all(), "counted": CANARY, "began": "2026-11-25T00:00:00Z", "version": "v" }),
+    ] {
         let (kind, message) = bench.refusal(request.clone()).await;
         assert_eq!(kind, "InvalidRequest", "{request}");
-        assert!(message.starts_with(&format!("event member {member}: ")), "{request}: {message}");
-        assert!(!message.contains("c4nary"), "{message}");
+        assert!(message.starts_with("event member ") && !message.contains("c4nary"), "{message}");
     }
     assert!(!bench.log().contains("c4nary"));
 }
 
-/// Columns, variables, and a part of the message.
-type Broken = (Value, &'static [(&'static str, &'static str)], &'static str);
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_that_cannot_work_is_the_answer_to_every_request() {
     let bench = Bench::with_tokens(&[2, 1], &[]).await;
-    let with = |member: &str, value: Value| {
-        let mut column = bench.tokens_column();
-        column[member] = value;
-        json!([column])
-    };
     let good = json!([bench.tokens_column()]);
-    let one = &good[0];
-    let broken: Vec<Broken> = vec![
-        (json!([]), &[], "REENCRYPT_COLUMNS"),
-        (json!({}), &[], "REENCRYPT_COLUMNS"),
-        (json!([one, one]), &[], "stands there twice"),
-        (with("format", json!("aes-cbc")), &[], "REENCRYPT_COLUMNS"),
-        (with("fromat", json!("fernet")), &[], "unknown field"),
-        (with("table", json!("")), &[], "expected names"),
-        (with("table", json!("x".repeat(64))), &[], "expected names"),
-        (with("aad", json!(["id"])), &[], "Fernet tokens take no associated data"),
-        (with("encoding", json!("base64")), &[], "always written in the same way"),
-        (json!([one, { "table": "others", "column": "token", "format": "tink" }]), &[], "columns of one keyring"),
-        (json!([{ "table": "t", "column": "c", "format": "tink", "aad": ["c"] }]), &[], "named in its own aad"),
-        (with("excused", json!("why")), &[], "needs a format, or the reason why it is excused"),
-        (json!([{ "table": "t", "column": "c" }]), &[], "needs a format, or the reason why it is excused"),
-        (json!([{ "table": "t", "column": "c", "excused": "why" }]), &[], "a column that is not excused"),
-        (with("padding", json!(true)), &[], "is not written in base64"),
-        (good.clone(), &[("REENCRYPT_KEY_SECRET", "")], "REENCRYPT_KEY_SECRET"),
-        (good.clone(), &[("REENCRYPT_BATCHROWS", "1")], "REENCRYPT_BATCHROWS"),
-        (good.clone(), &[("REENCRYPT_BATCH_ROWS", "0")], "REENCRYPT_BATCH_ROWS"),
-        (good.clone(), &[("REENCRYPT_ROWS_PER_SECOND", "0")], "REENCRYPT_ROWS_PER_SECOND"),
-        (good.clone(), &[("REENCRYPT_LOCK_TIMEOUT", "1s")], "REENCRYPT_LOCK_TIMEOUT"),
-        (good.clone(), &[("REENCRYPT_STATEMENT_TIMEOUT", "0s")], "REENCRYPT_STATEMENT_TIMEOUT"),
-        (good.clone(), &[("DATABASE_HOST", "")], "DATABASE_HOST"),
-        (good.clone(), &[("DATABASE_PASSWORD", CANARY)], "DATABASE_PASSWORD"),
-        (good.clone(), &[("DATABASE_CA_FILE", "/nowhere.pem")], "DATABASE_CA_FILE"),
-        (good.clone(), &[("DATABASE_CA_FILE", "/dev/null")], "DATABASE_CA_FILE"),
-        (good.clone(), &[("ROTATION_KEY_FORMAT", "pem")], "ROTATION_KEY_FORMAT"),
-    ];
-    for (columns, variables, problem) in broken {
-        bench.register_as("broken", columns.clone(), variables);
-        let (kind, message) = bench.invoke_as("broken", &json!({ "action": "plan" })).await.expect_err(problem);
-        assert!(["InvalidConfiguration", "InvalidPolicy"].contains(&kind.as_str()), "{kind}: {message}");
-        assert!(message.contains(problem), "{problem}: {message}");
-        assert!(!message.contains(CANARY), "{message}");
+    bench.register_as("broken", good.clone(), &[("DATABASE_PASSWORD", CANARY)]);
+    for request in [json!({ "action": "plan" }), json!({ "action": "census" })] {
+        let (kind, message) = bench.invoke_as("broken", &request).await.unwrap_err();
+        assert_eq!(kind, "InvalidConfiguration");
+        assert!(message.contains("DATABASE_PASSWORD") && !message.contains(CANARY), "{message}");
     }
     // A ring of another kind than the rows, and a secret that this stack may not use.
     bench.register(json!([{ "schema": bench.schema, "table": "rows", "column": "token", "format": "aes-gcm" }]), &[]);

@@ -17,6 +17,7 @@ use rotation::archive::{ArchiveSettings, DEFAULT_RETENTION};
 use rotation::census::Census;
 use rotation::document::{Document, FieldName};
 use rotation::error::RotationError;
+use rotation::event::VersionId;
 use rotation::keyring::{Key, KeyFormat, KeyId, Keyring as Ring};
 use rotation::kind::{SecretKind, Subject};
 use rotation::policy::Promotion;
@@ -25,7 +26,6 @@ use rotation::target::http::TokenSecret;
 use rotation::target::{ReportedKeys, Target, TargetSettings};
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
-use rotation::versions::VersionId;
 use serde_json::Value;
 
 use super::{CREDENTIAL, CREDENTIAL_SECRET, Model, Refusal, Shape, member, object, told};

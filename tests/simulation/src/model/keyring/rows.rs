@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rotation::archive::Archive;
 use rotation::census::Census;
 use rotation::error::RotationError;
+use rotation::event::VersionId;
 use rotation::keyring::{Ciphers, KeyFormat, KeyId, Keyring as Ring};
 use rotation::rows::aad::associated_data;
 use rotation::rows::{Encoding, Opened, Rewrapped, RowCodec, RowFormat};
@@ -22,7 +23,6 @@ use rotation::secret::SecretText;
 use rotation::store::{SecretStore as _, StoreErrorKind};
 use rotation::time::{format_timestamp, parse_timestamp};
 use rotation::versions::Stage;
-use rotation::versions::VersionId;
 use serde_json::{Value, json};
 
 use super::{Keyring, must_know};
