@@ -154,7 +154,7 @@ impl Digest {
         if self.window.tells_of(at) {
             let at = format_timestamp(at);
             let what = format!("{secret}: execution {execution} of the re-encryption is {status} since {at}");
-            self.add(Line::Problem, format!("{what}; the README says under Alarms what to do: reencryption-failed"));
+            self.add(Line::Problem, format!("{what}; infra/RUNBOOK-ROWS.md says under reencryption-failed what to do"));
         }
     }
 

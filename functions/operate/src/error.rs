@@ -175,7 +175,7 @@ fn not_managed(function: Option<&str>) -> String {
         Some(function) => format!(
             "it is rotated by {function}, and only names that end with admin-token or encryption-key say what a secret holds; ask whoever runs that function, which may rotate it well"
         ),
-        None => "no function rotates it; have it rotated by the function for what it holds, a token or a keyring, as the README says under \"Adopt an existing secret\"".to_owned(),
+        None => "no function rotates it; have it rotated by the function for what it holds, a token or a keyring, as infra/ADOPT.md says under \"Adopt an existing secret\"".to_owned(),
     }
 }
 

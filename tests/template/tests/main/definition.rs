@@ -243,12 +243,12 @@ fn the_history_of_an_execution_holds_what_it_does() {
     let most = templates().written(MAIN)["Parameters"]["ReencryptSlices"]["MaxValue"].as_u64();
     assert_eq!(most, Some(history::MOST_RANGES), "one column may have them all");
 
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let page = std::fs::read_to_string(root().join("functions/reencrypt/README.md")).unwrap();
     let [few, some, most] = [16, 100, history::MOST_RANGES].map(history::invocations);
     assert_eq!(most, 1);
     let told = format!("{few} with 16 ranges, {some} with 100, one with {}", history::MOST_RANGES);
-    assert!(readme.contains(&told), "the README does not say: {told}");
-    assert!(readme.contains(&format!("about {} invocations", history::INVOCATIONS_OF_CENSUS)));
+    assert!(page.contains(&told), "the page of reencrypt does not say: {told}");
+    assert!(page.contains(&format!("about {} invocations", history::INVOCATIONS_OF_CENSUS)));
 
     // What is left is for all other states: the second census is taken so often again, by so many invocations, and each task may have been
     // repeated to the end a few times.

@@ -138,7 +138,7 @@ fn every_metric_that_an_alarm_or_the_dashboard_names_is_published_and_the_revers
     );
 }
 
-/// The alarms that there are, in the order of the README's runbook.
+/// The alarms that there are, in the order of the runbook: `infra/RUNBOOK.md`, then `infra/RUNBOOK-ROWS.md`.
 const ALARMS: [&str; 17] = [
     "rotation-failed",
     "rotation-overdue",
@@ -170,7 +170,7 @@ fn alarms(stack: &Stack) -> BTreeMap<String, Value> {
 
 #[test]
 fn every_alarm_tells_somebody_and_has_its_part_of_the_runbook() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let runbook = ["infra/RUNBOOK.md", "infra/RUNBOOK-ROWS.md"].map(|page| (page, page_of(page)));
     let expected: BTreeSet<&str> = ALARMS.into_iter().collect();
     assert_eq!(alarms(&most()).keys().map(String::as_str).collect::<BTreeSet<_>>(), expected);
     // Who reads is seen only with a trail, and rows are re-encrypted only where there are columns.
@@ -180,8 +180,13 @@ fn every_alarm_tells_somebody_and_has_its_part_of_the_runbook() {
             texts(&alarm["AlarmActions"]),
             ["arn:aws:sns:us-east-1:000000000000:shop-production-secret-rotation"]
         );
-        assert!(alarm["AlarmDescription"].as_str().is_some_and(|text| text.len() > 20), "{name}");
-        assert!(readme.contains(&format!("\n### `{name}`\n")), "the README has no part on {name}");
+        let (page, _) =
+            runbook.iter().find(|(_, text)| text.contains(&format!("\n## {name}\n"))).unwrap_or_else(|| {
+                panic!("the runbook has no part on {name}");
+            });
+        let description = text(&alarm["AlarmDescription"]);
+        assert!(description.ends_with(&format!(" Runbook: {page}#{name}")), "{name}: {description}");
+        assert!(description.len() < 1024, "CloudWatch's limit: {name}");
         // Silence is no failure, but for the heartbeat, which is there to be missed. What an hourly sweep measures stays as it was until
         // the next one: one that is a minute late leaves an hour out, and an alarm that ends and begins again tells nothing new.
         let measured = text(&alarm["Namespace"]) == NAMESPACE;
@@ -192,13 +197,22 @@ fn every_alarm_tells_somebody_and_has_its_part_of_the_runbook() {
         };
         assert_eq!(alarm["TreatMissingData"], missing, "{name}");
     }
-    let parts = readme.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`'));
-    assert_eq!(parts.collect::<Vec<_>>(), ALARMS);
+    // A part begins with what the alarm means and who is hurt. Other parts of these pages do not.
+    let parts = runbook.iter().flat_map(|(_, text)| text.split("\n## ").skip(1));
+    let parts = parts.filter(|part| part.contains("\n- **Means:** ") && part.contains("\n- **Hurt:** "));
+    let parts: Vec<&str> =
+        parts.filter(|part| part.contains("\n- **Call:** ")).filter_map(|part| part.lines().next()).collect();
+    assert_eq!(parts, ALARMS);
 }
 
-fn readme_part(heading: &str) -> String {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let part = readme.split(&format!("\n{heading}\n")).nth(1).unwrap_or_else(|| panic!("no {heading}"));
+fn page_of(page: &str) -> String {
+    std::fs::read_to_string(root().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"))
+}
+
+/// What stands in a page under a heading, up to the next one.
+fn part_of(page: &str, heading: &str) -> String {
+    let text = page_of(page);
+    let part = text.split(&format!("\n{heading}\n")).nth(1).unwrap_or_else(|| panic!("{page}: no {heading}"));
     part.split("\n#").next().unwrap().to_owned()
 }
 
@@ -210,8 +224,8 @@ fn billed(alarm: &Value) -> usize {
 }
 
 #[test]
-fn the_costs_in_the_readme_are_those_of_the_stack() {
-    let costs = readme_part("## What a secret costs a month");
+fn documented_costs_are_those_of_the_stack() {
+    let costs = part_of("infra/README.md", "## What it costs a month");
     let rows: Vec<Vec<&str>> = costs
         .lines()
         .filter(|line| line.starts_with('|'))
@@ -280,7 +294,7 @@ fn the_costs_in_the_readme_are_those_of_the_stack() {
 #[test]
 fn the_runbook_shows_the_lines_that_it_speaks_of() {
     // A warning is no ERROR: a filter on those alone would hide it.
-    let part = readme_part("### `sweep-missing`");
+    let part = part_of("infra/RUNBOOK.md", "## sweep-missing");
     let sources = deployed_sources();
     let message = "metrics were not published";
     let logged =
@@ -295,10 +309,13 @@ fn the_runbook_shows_the_lines_that_it_speaks_of() {
 #[test]
 fn the_runbooks_commands_ask_once_and_wait() {
     // Otherwise the AWS CLI sends a request again after a minute: a compromise would be asked for several times.
-    let part = readme_part("## Alarms");
-    let invocations: Vec<&str> = part.lines().filter(|line| line.contains("aws lambda invoke")).collect();
-    assert_eq!(invocations.len(), 1, "{invocations:?}");
-    assert!(invocations[0].contains("AWS_MAX_ATTEMPTS=1 aws lambda invoke --cli-read-timeout 0 "), "{invocations:?}");
+    for page in ["infra/RUNBOOK.md", "functions/operate/README.md", "functions/operate/ACTIONS.md"] {
+        let page = page_of(page);
+        let invocations: Vec<&str> = page.lines().filter(|line| line.contains("aws lambda invoke")).collect();
+        assert_eq!(invocations.len(), 1, "{invocations:?}");
+        let asks = "AWS_MAX_ATTEMPTS=1 aws lambda invoke --cli-read-timeout 0 ";
+        assert!(invocations[0].contains(asks), "{invocations:?}");
+    }
 }
 
 /// Datapoints that CloudWatch retrieves for an alarm that looks at three (CloudWatch user guide, "How alarm state is evaluated when data is
@@ -414,9 +431,9 @@ fn eventbridge_publishes_without_a_condition() {
 }
 
 #[test]
-fn the_readme_shows_the_policies_of_a_topic_of_your_own() {
+fn documents_show_the_policies_of_a_topic_of_your_own() {
     let stack = most();
-    let part = readme_part("### A topic of your own");
+    let part = part_of("infra/README.md", "## A topic of your own");
     let shown: Vec<Value> = part
         .split("```json\n")
         .skip(1)

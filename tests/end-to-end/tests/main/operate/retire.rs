@@ -433,7 +433,7 @@ async fn a_round_that_a_person_starts_after_a_failure_counts() {
     assert!(scene.sandbox.end_execution(&name, "FAILED"));
     scene.sandbox.advance(HOUR).await.unwrap();
     assert_eq!(swept(&scene).await["ended"], "FAILED");
-    // As the README names it: by the version first.
+    // As the page of reencrypt names it: by the version first.
     let version = current(&scene).await.unwrap().0;
     let by_hand = format!("{version}-1790000000");
     let start =
