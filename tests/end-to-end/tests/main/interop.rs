@@ -69,7 +69,7 @@ async fn next_period(scene: &Scene) {
 }
 
 /// Encrypts under the value's primary key with this project's cipher.
-fn sealed_here(format: KeyFormat, value: &str, json: bool, plaintext: &[u8]) -> Vec<u8> {
+pub(crate) fn sealed_here(format: KeyFormat, value: &str, json: bool, plaintext: &[u8]) -> Vec<u8> {
     let (document, ring) = parsed(format, value, json);
     let ciphers = wire(format).ciphers(&document).unwrap();
     let mut rng = StdRng::seed_from_u64(1);

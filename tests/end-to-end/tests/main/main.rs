@@ -8,6 +8,7 @@ mod aws_cli;
 mod boto3;
 mod cargo_lambda;
 mod convergence;
+mod examples;
 mod interop;
 mod keys;
 mod leaks;
