@@ -18,6 +18,7 @@ pub(crate) fn quick() -> Result<(), String> {
     let workshop = Workshop::open()?;
     TESTS.install(step)?;
     step("formatting", workshop.cargo("fmt --all --check"))?;
+    step("spelling", spelling(&workshop))?;
     step("lints", workshop.cargo("clippy --workspace --all-targets --locked -- -D warnings"))?;
     let tests = nextest(&workshop, "quick")?;
     println!("\n{} passed, 0 failed", tests.passed);
@@ -32,6 +33,7 @@ pub(crate) fn everything() -> Result<(), String> {
         environment.install(step)?;
     }
     step("formatting", workshop.cargo("fmt --all --check"))?;
+    step("spelling", spelling(&workshop))?;
     step("lints", workshop.cargo("clippy --workspace --all-targets --locked -- -D warnings"))?;
     for (schema, files) in [("github-workflows", WORKFLOWS), ("dependabot", &[".github/dependabot.yml"][..])] {
         let mut check = workshop.command(workshop.tool("check-jsonschema"));
@@ -58,6 +60,13 @@ pub(crate) fn everything() -> Result<(), String> {
     }
     println!("{} passed, 0 failed", tests.passed);
     Ok(())
+}
+
+/// Of the documents, and of the sources of what is deployed. `Cargo.toml` says what it leaves out.
+fn spelling(workshop: &Workshop) -> Command {
+    let mut typos = workshop.command(workshop.tool("typos"));
+    typos.args(["--format", "brief", "."]);
+    typos
 }
 
 /// Runs the tests of a profile in `.config/nextest.toml`, and tells the time of each test program.

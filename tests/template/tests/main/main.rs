@@ -4,6 +4,7 @@
 
 mod build;
 mod definition;
+mod documents;
 mod emulator;
 mod metrics;
 mod network;

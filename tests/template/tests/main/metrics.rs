@@ -10,7 +10,7 @@ use crate::settings::deployed_sources;
 use crate::support::*;
 
 /// A metric's name, and the names of its dimensions.
-type Metric = (String, Vec<String>);
+pub(crate) type Metric = (String, Vec<String>);
 
 const NAMESPACE: &str = "SecretRotation";
 
@@ -19,7 +19,7 @@ fn metric(name: &str, dimensions: &[&str]) -> Metric {
 }
 
 /// What the code publishes, as its sources say it.
-fn published() -> BTreeSet<Metric> {
+pub(crate) fn published() -> BTreeSet<Metric> {
     let telemetry = std::fs::read_to_string(root().join("shared/src/telemetry.rs")).unwrap();
     assert!(telemetry.contains(&format!("pub const NAMESPACE: &str = \"{NAMESPACE}\";")));
     // In telemetry.rs a metric is `count("Name", dimensions)` or `Datum { name: "Name", dimensions: … }`.
@@ -139,7 +139,7 @@ fn every_metric_that_an_alarm_or_the_dashboard_names_is_published_and_the_revers
 }
 
 /// The alarms that there are, in the order of the runbook: `infra/RUNBOOK.md`, then `infra/RUNBOOK-ROWS.md`.
-const ALARMS: [&str; 17] = [
+pub(crate) const ALARMS: [&str; 17] = [
     "rotation-failed",
     "rotation-overdue",
     "rotation-stuck",

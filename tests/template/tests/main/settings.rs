@@ -56,7 +56,7 @@ pub(crate) fn deployed_sources() -> String {
     sources
 }
 
-fn variables_that_the_code_reads() -> BTreeSet<String> {
+pub(crate) fn variables_that_the_code_reads() -> BTreeSet<String> {
     let name = Regex::new("\"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\"").unwrap();
     let sources = deployed_sources();
     let names = name.captures_iter(&sources).map(|found| found[1].to_owned());
