@@ -12,7 +12,7 @@ use crate::deadline::Deadline;
 use crate::document::{Document, FieldName};
 use crate::error::RotationError;
 use crate::keyring::Keyring;
-use crate::policy::{RotationPolicy, Setting};
+use crate::policy::{RotationPolicy, Settings};
 use crate::secret::SecretText;
 
 /// What the protocol knows about the secret when it asks a kind to do something.
@@ -68,8 +68,9 @@ pub enum Phase {
 /// There is no method for finishSecret: promotion belongs to the protocol, and no kind can alter it. Every method may
 /// be called any number of times for the same version.
 pub trait SecretKind: Sync {
-    /// The kind's own settings, beside those that every kind has.
-    const SETTINGS: &'static [Setting];
+    /// The kind's settings, beside `rotation:field` and `rotation:hold`, which every kind has. A secret with any other tag
+    /// `rotation:*`, and a stack with any other variable `ROTATION_*`, is refused.
+    const SETTINGS: Settings = &[];
 
     /// Whether an application is asked: then the protocol reads both values for [`set`](Self::set).
     fn has_target(&self) -> bool;

@@ -27,13 +27,11 @@
 //! use rotation::document::Document;
 //! use rotation::error::RotationError;
 //! use rotation::kind::{Phase, SecretKind, Subject, Values};
-//! use rotation::policy::{Setting, TOKEN_SETTINGS};
+//! use rotation::token::TokenFormat;
 //!
 //! struct SigningKey;
 //!
 //! impl SecretKind for SigningKey {
-//!     const SETTINGS: &'static [Setting] = TOKEN_SETTINGS;
-//!
 //!     fn has_target(&self) -> bool {
 //!         false
 //!     }
@@ -43,11 +41,11 @@
 //!     }
 //!
 //!     fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
-//!         Document::first(&subject.policy.token.generate(rng), subject.policy.field.as_ref())
+//!         Document::first(&TokenFormat::of(subject.policy).generate(rng), subject.policy.field.as_ref())
 //!     }
 //!
 //!     fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
-//!         current.with_secret(&subject.policy.token.generate(rng))
+//!         current.with_secret(&TokenFormat::of(subject.policy).generate(rng))
 //!     }
 //!
 //!     fn check_succession(

@@ -1,6 +1,12 @@
 //! What a secret's owner may choose: built-in defaults, then the stack's environment, then the secret's tags, within
-//! bounds that the stack sets and a floor that nothing goes under. A function knows the settings that all kinds of secrets
-//! have, and those of its own kind; any other `rotation:*` is an error.
+//! bounds that the stack sets and a floor that nothing goes under.
+//!
+//! Every secret has `rotation:field` and `rotation:hold`. All others belong to the kinds that list them
+//! ([`SecretKind::SETTINGS`]); any other `rotation:*` is an error, because a misspelt one would silently not be in force.
+//!
+//! [`SecretKind::SETTINGS`]: crate::kind::SecretKind::SETTINGS
+
+mod setting;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,9 +15,9 @@ use std::time::{Duration, SystemTime};
 use crate::document::FieldName;
 use crate::environment::{Environment, invalid};
 use crate::error::RotationError;
-use crate::keyring::KeyFormat;
 use crate::time::{format_timestamp, parse_timestamp};
-use crate::token::{MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, TokenEncoding, TokenFormat, TokenPrefix};
+
+pub use setting::{AnySetting, Choices, Setting, Settings, one_of};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest overlap that any stack can allow.
@@ -24,40 +30,49 @@ pub const LONGEST_MAX_HOLD: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 const TAG_PREFIX: &str = "rotation:";
 const EXPECTED_DATE: &str = "expected a date such as 2026-12-24 or 2026-12-24T18:00:00Z";
 
-/// A setting, by its tag and its environment variable. One table, so that the two cannot drift apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Setting {
-    tag: &'static str,
-    variable: &'static str,
-    /// In force when neither says anything, as an operator would write it.
-    default: &'static str,
+/// A setting whose bounds the stack sets: [`StackPolicy::for_secret`] reads it into a field of [`RotationPolicy`].
+const fn bounded_by_stack(tag: &'static str, variable: &'static str, default_text: &'static str) -> Setting<()> {
+    Setting { tag, variable, default_text, default: |_| (), read: |_, _| Ok(()) }
 }
 
-impl fmt::Display for Setting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.tag, self.variable)
+const FIELD: Setting<()> = bounded_by_stack("rotation:field", "ROTATION_FIELD", "the whole value");
+const HOLD: Setting<()> = bounded_by_stack("rotation:hold", "ROTATION_HOLD", "none");
+/// How long the previous value is accepted, for kinds that have such a time: 0 s to 30 days and the stack's `MAX_OVERLAP`. It is in
+/// [`RotationPolicy::overlap`].
+pub const OVERLAP: Setting<()> = bounded_by_stack("rotation:overlap", "ROTATION_OVERLAP", "24h");
+/// When the application is asked whether it accepts the new value, for kinds that ask one: before promotion, or after it.
+pub const VERIFY: Setting<Verify> = Setting {
+    tag: "rotation:verify",
+    variable: "ROTATION_VERIFY",
+    default_text: "before",
+    default: |_| Verify::Before,
+    read: |text, _| one_of(text, &[("before", Verify::Before), ("after", Verify::After)]),
+};
+/// How a new key becomes primary, for kinds that stage: `staged` or `immediate`.
+pub const PROMOTION: Setting<Promotion> = Setting {
+    tag: "rotation:promotion",
+    variable: "ROTATION_PROMOTION",
+    default_text: "staged",
+    default: |_| Promotion::Staged,
+    read: |text, _| one_of(text, &[("staged", Promotion::Staged), ("immediate", Promotion::Immediate)]),
+};
+
+/// The order in which settings are listed; those of `false` only for kinds that list them.
+const FIRST: [(&'static dyn AnySetting, bool); 4] =
+    [(&FIELD, true), (&OVERLAP, false), (&HOLD, true), (&VERIFY, false)];
+
+/// The settings of kinds that list `of_kind`, each once.
+fn settings(of_kind: &[&'static dyn AnySetting]) -> Vec<&'static dyn AnySetting> {
+    let listed = |setting: &dyn AnySetting| of_kind.iter().any(|own| own.tag() == setting.tag());
+    let first = FIRST.into_iter().filter(|(setting, always)| *always || listed(*setting)).map(|(setting, _)| setting);
+    let mut settings: Vec<_> = first.collect();
+    for own in of_kind {
+        if settings.iter().all(|setting| setting.tag() != own.tag()) {
+            settings.push(*own);
+        }
     }
+    settings
 }
-
-const FIELD: Setting = Setting { tag: "rotation:field", variable: "ROTATION_FIELD", default: "the whole value" };
-const OVERLAP: Setting = Setting { tag: "rotation:overlap", variable: "ROTATION_OVERLAP", default: "24h" };
-const HOLD: Setting = Setting { tag: "rotation:hold", variable: "ROTATION_HOLD", default: "none" };
-const VERIFY: Setting = Setting { tag: "rotation:verify", variable: "ROTATION_VERIFY", default: "before" };
-const TOKEN_BYTES: Setting = Setting { tag: "rotation:token-bytes", variable: "ROTATION_TOKEN_BYTES", default: "48" };
-const TOKEN_ENCODING: Setting =
-    Setting { tag: "rotation:token-encoding", variable: "ROTATION_TOKEN_ENCODING", default: "base64url" };
-const TOKEN_PREFIX: Setting =
-    Setting { tag: "rotation:token-prefix", variable: "ROTATION_TOKEN_PREFIX", default: "none" };
-const KEY_FORMAT: Setting = Setting { tag: "rotation:key-format", variable: "ROTATION_KEY_FORMAT", default: "raw" };
-/// How a new key becomes primary.
-pub const PROMOTION: Setting = Setting { tag: "rotation:promotion", variable: "ROTATION_PROMOTION", default: "staged" };
-
-/// What every kind of secret has.
-const COMMON_SETTINGS: [Setting; 4] = [FIELD, OVERLAP, HOLD, VERIFY];
-/// The settings of kinds that make tokens.
-pub const TOKEN_SETTINGS: &[Setting] = &[TOKEN_BYTES, TOKEN_ENCODING, TOKEN_PREFIX];
-/// The settings of kinds that keep keyrings.
-pub const KEY_SETTINGS: &[Setting] = &[KEY_FORMAT, PROMOTION];
 
 /// When the application is asked whether it accepts the new token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,21 +98,21 @@ pub enum Promotion {
 pub struct RotationPolicy {
     /// The member of the JSON object that is rotated; `None` means the whole text.
     pub field: Option<FieldName>,
-    /// How long the previous token is accepted, 0 s to 30 days.
+    /// How long the previous value is accepted, 0 s to 30 days. It means nothing to a kind that does not list [`OVERLAP`].
     pub overlap: Duration,
     /// Until when no rotation may begin.
     pub hold_until: Option<SystemTime>,
-    /// The format of new tokens.
-    pub token: TokenFormat,
-    /// When the application is asked.
-    pub verify: Verify,
-    /// How a keyring is written.
-    pub key_format: KeyFormat,
-    /// How a new key becomes primary.
-    pub promotion: Promotion,
+    /// What is chosen for the kind's own settings, see [`RotationPolicy::get`].
+    pub own: Choices,
 }
 
 impl RotationPolicy {
+    /// The value of one of the kind's settings.
+    #[must_use]
+    pub fn get<T>(&self, setting: &Setting<T>) -> T {
+        self.own.get(setting)
+    }
+
     /// Whether every previous token is accepted for the overlap, when the schedule may rotate again after `period`.
     ///
     /// # Errors
@@ -117,7 +132,7 @@ impl RotationPolicy {
 /// What the stack fixes for all its secrets: its own choices, and the bounds for those of the tags.
 #[derive(Clone, Debug)]
 pub struct StackPolicy {
-    settings: Vec<Setting>,
+    settings: Vec<&'static dyn AnySetting>,
     choices: BTreeMap<&'static str, String>,
     name_prefix: Option<String>,
     allowed_fields: Vec<FieldName>,
@@ -128,16 +143,22 @@ pub struct StackPolicy {
 /// Where a choice was made, for the error that names it.
 #[derive(Clone, Copy)]
 enum Source {
-    Environment(Setting),
-    Tag(Setting),
+    Environment(&'static str),
+    Tag(&'static str),
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Environment(setting) => write!(f, "environment variable {}", setting.variable),
-            Self::Tag(setting) => write!(f, "tag {}", setting.tag),
+            Self::Environment(variable) => write!(f, "environment variable {variable}"),
+            Self::Tag(tag) => write!(f, "tag {tag}"),
         }
+    }
+}
+
+impl Source {
+    fn refuse(self, problem: String) -> RotationError {
+        RotationError::InvalidPolicy { setting: self.to_string(), problem }
     }
 }
 
@@ -147,13 +168,16 @@ impl StackPolicy {
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] or [`RotationError::InvalidPolicy`] with the variable's name.
-    pub fn from_environment(environment: &Environment, of_kind: &[Setting]) -> Result<Self, RotationError> {
-        let settings = [&COMMON_SETTINGS, of_kind].concat();
-        let known: Vec<_> = settings.iter().map(|setting| setting.variable).collect();
+    pub fn from_environment(
+        environment: &Environment,
+        of_kind: &[&'static dyn AnySetting],
+    ) -> Result<Self, RotationError> {
+        let settings = settings(of_kind);
+        let known: Vec<_> = settings.iter().map(|setting| setting.variable()).collect();
         environment.refuse_unknown("ROTATION_", &known)?;
         let choices = settings
             .iter()
-            .filter_map(|setting| Some((setting.tag, environment.get(setting.variable)?.to_owned())))
+            .filter_map(|setting| Some((setting.tag(), environment.get(setting.variable())?.to_owned())))
             .collect();
         let field = |variable: &str, name: &str| {
             FieldName::new(name.trim()).ok_or_else(|| {
@@ -194,17 +218,20 @@ impl StackPolicy {
 
     /// The same for secrets of one kind: the settings of another are an error in their tags.
     #[must_use]
-    pub fn for_kind(&self, of_kind: &[Setting]) -> Self {
-        Self { settings: [&COMMON_SETTINGS, of_kind].concat(), ..self.clone() }
+    pub fn for_kind(&self, of_kind: &[&'static dyn AnySetting]) -> Self {
+        Self { settings: settings(of_kind), ..self.clone() }
     }
 
     /// Where each setting of a secret with these tags comes from: its name, its value, and `tag`, `environment` or `default`.
     #[must_use]
     pub fn sources<'a>(&'a self, tags: &'a BTreeMap<String, String>) -> Vec<(&'static str, &'a str, &'static str)> {
-        let source = |setting: &Setting| match (tags.get(setting.tag), self.choices.get(setting.tag)) {
-            (Some(value), _) => (setting.tag, value.as_str(), "tag"),
-            (None, Some(value)) => (setting.tag, value.as_str(), "environment"),
-            (None, None) => (setting.tag, setting.default, "default"),
+        let source = |setting: &&'static dyn AnySetting| {
+            let tag = setting.tag();
+            match (tags.get(tag), self.choices.get(tag)) {
+                (Some(value), _) => (tag, value.as_str(), "tag"),
+                (None, Some(value)) => (tag, value.as_str(), "environment"),
+                (None, None) => (tag, setting.default_text(), "default"),
+            }
         };
         self.settings.iter().map(source).collect()
     }
@@ -238,115 +265,87 @@ impl StackPolicy {
         tags: &BTreeMap<String, String>,
         now: SystemTime,
     ) -> Result<RotationPolicy, RotationError> {
-        if let Some(unknown) = tags
-            .keys()
-            .find(|tag| tag.starts_with(TAG_PREFIX) && !self.settings.iter().any(|setting| setting.tag == tag.as_str()))
-        {
-            let known: Vec<_> = self.settings.iter().map(|setting| setting.tag).collect();
-            return Err(RotationError::InvalidPolicy {
-                setting: format!("tag {unknown}"),
-                problem: format!("is not a setting of this function; known are {}", known.join(", ")),
-            });
-        }
-        let choice = |setting: Setting| -> Option<(Source, &str)> {
-            let tag = tags.get(setting.tag).map(|value| (Source::Tag(setting), value.as_str()));
-            tag.or_else(|| Some((Source::Environment(setting), self.choices.get(setting.tag)?.as_str())))
-        };
-        let refuse =
-            |source: Source, problem: String| RotationError::InvalidPolicy { setting: source.to_string(), problem };
-
-        let field = match choice(FIELD) {
-            None => None,
-            Some((source, name)) => {
-                let field = FieldName::new(name).filter(|field| self.allowed_fields.contains(field));
-                let allowed = || match self.allowed_fields.as_slice() {
-                    [] => "this stack allows no member to be chosen; set ALLOWED_FIELDS".to_owned(),
-                    fields => {
-                        let names: Vec<_> = fields.iter().map(FieldName::as_str).collect();
-                        format!("expected one of {} (ALLOWED_FIELDS)", names.join(", "))
-                    }
-                };
-                Some(field.ok_or_else(|| refuse(source, allowed()))?)
-            }
-        };
-        let overlap = match choice(OVERLAP) {
-            None => DAY.min(self.max_overlap),
-            Some((source, text)) => humantime::parse_duration(text)
-                .ok()
-                .filter(|overlap| *overlap <= self.max_overlap)
-                .ok_or_else(|| {
-                    let most = humantime::format_duration(self.max_overlap);
-                    refuse(source, format!("expected a duration such as 24h, at most {most} (MAX_OVERLAP)"))
-                })?,
-        };
-        let hold_until = match choice(HOLD) {
-            None => None,
-            Some((source, text)) => {
-                let latest = now + self.max_hold;
-                let until = parse_date(text).filter(|until| *until <= latest).ok_or_else(|| {
-                    refuse(
-                        source,
-                        format!(
-                            "{EXPECTED_DATE}, at most {} away (MAX_HOLD; now until {})",
-                            humantime::format_duration(self.max_hold),
-                            format_timestamp(latest)
-                        ),
-                    )
-                })?;
-                (until > now).then_some(until)
-            }
-        };
-        let bytes = match choice(TOKEN_BYTES) {
-            None => 48,
-            Some((source, text)) => text
-                .parse()
-                .ok()
-                .filter(|bytes| (MIN_TOKEN_BYTES..=MAX_TOKEN_BYTES).contains(bytes))
-                .ok_or_else(|| {
-                    refuse(source, format!("expected a number of bytes from {MIN_TOKEN_BYTES} to {MAX_TOKEN_BYTES}"))
-                })?,
-        };
-        let prefix =
-            match choice(TOKEN_PREFIX) {
+        self.refuse_unknown(tags)?;
+        let chosen = |setting: &dyn AnySetting| self.chosen(tags, setting);
+        Ok(RotationPolicy {
+            field: chosen(&FIELD).map(|(source, text)| self.field(source, text)).transpose()?,
+            overlap: match chosen(&OVERLAP) {
+                None => DAY.min(self.max_overlap),
+                Some((source, text)) => self.overlap(source, text)?,
+            },
+            hold_until: match chosen(&HOLD) {
                 None => None,
-                Some((source, text)) => Some(TokenPrefix::new(text).ok_or_else(|| {
-                    refuse(source, "expected 2 to 16 letters and digits, the first a letter".to_owned())
-                })?),
-            };
-        let encoding = match choice(TOKEN_ENCODING) {
-            None if prefix.is_some() => TokenEncoding::Base62,
-            None => TokenEncoding::Base64Url,
-            Some((source, text)) => {
-                let encoding = match text {
-                    "base64url" => TokenEncoding::Base64Url,
-                    "hex" => TokenEncoding::Hex,
-                    "base62" => TokenEncoding::Base62,
-                    _ => return Err(refuse(source, "expected base64url, hex or base62".to_owned())),
-                };
-                if prefix.is_some() && encoding != TokenEncoding::Base62 {
-                    return Err(refuse(source, format!("expected base62, because {} is set", TOKEN_PREFIX.tag)));
-                }
-                encoding
+                Some((source, text)) => self.hold(source, text, now)?,
+            },
+            own: self.own(tags)?,
+        })
+    }
+
+    fn refuse_unknown(&self, tags: &BTreeMap<String, String>) -> Result<(), RotationError> {
+        let is_known = |tag: &String| self.settings.iter().any(|setting| setting.tag() == tag.as_str());
+        let Some(unknown) = tags.keys().find(|tag| tag.starts_with(TAG_PREFIX) && !is_known(tag)) else {
+            return Ok(());
+        };
+        let known: Vec<_> = self.settings.iter().map(|setting| setting.tag()).collect();
+        Err(RotationError::InvalidPolicy {
+            setting: format!("tag {unknown}"),
+            problem: format!("is not a setting of this function; known are {}", known.join(", ")),
+        })
+    }
+
+    /// What is chosen for `setting`, and where; `None` where the kind does not have it.
+    fn chosen<'a>(&'a self, tags: &'a BTreeMap<String, String>, setting: &dyn AnySetting) -> Option<(Source, &'a str)> {
+        let tag = tags.get(setting.tag()).map(|value| (Source::Tag(setting.tag()), value.as_str()));
+        let in_environment =
+            || Some((Source::Environment(setting.variable()), self.choices.get(setting.tag())?.as_str()));
+        let listed = self.settings.iter().any(|own| own.tag() == setting.tag());
+        tag.or_else(in_environment).filter(|_| listed)
+    }
+
+    fn field(&self, source: Source, name: &str) -> Result<FieldName, RotationError> {
+        let field = FieldName::new(name).filter(|field| self.allowed_fields.contains(field));
+        field.ok_or_else(|| {
+            let names: Vec<_> = self.allowed_fields.iter().map(FieldName::as_str).collect();
+            source.refuse(if names.is_empty() {
+                "this stack allows no member to be chosen; set ALLOWED_FIELDS".to_owned()
+            } else {
+                format!("expected one of {} (ALLOWED_FIELDS)", names.join(", "))
+            })
+        })
+    }
+
+    fn overlap(&self, source: Source, text: &str) -> Result<Duration, RotationError> {
+        let overlap = humantime::parse_duration(text).ok().filter(|overlap| *overlap <= self.max_overlap);
+        overlap.ok_or_else(|| {
+            let most = humantime::format_duration(self.max_overlap);
+            source.refuse(format!("expected a duration such as 24h, at most {most} (MAX_OVERLAP)"))
+        })
+    }
+
+    fn hold(&self, source: Source, text: &str, now: SystemTime) -> Result<Option<SystemTime>, RotationError> {
+        let latest = now + self.max_hold;
+        let until = parse_date(text).filter(|until| *until <= latest).ok_or_else(|| {
+            source.refuse(format!(
+                "{EXPECTED_DATE}, at most {} away (MAX_HOLD; now until {})",
+                humantime::format_duration(self.max_hold),
+                format_timestamp(latest)
+            ))
+        })?;
+        Ok((until > now).then_some(until))
+    }
+
+    /// What is chosen for the settings that have no field of their own. Each may depend on the others.
+    fn own(&self, tags: &BTreeMap<String, String>) -> Result<Choices, RotationError> {
+        let by_stack = [FIELD, OVERLAP, HOLD].map(|setting| setting.tag);
+        let own = || self.settings.iter().filter(|setting| !by_stack.contains(&setting.tag()));
+        let texts = own().filter_map(|setting| Some((setting.tag(), self.chosen(tags, *setting)?.1.to_owned())));
+        let choices = Choices::from_iter(texts);
+        for setting in own() {
+            if let Some((source, text)) = self.chosen(tags, *setting) {
+                setting.check(text, &choices).map_err(|problem| source.refuse(problem))?;
             }
-        };
-        let verify = match choice(VERIFY) {
-            None | Some((_, "before")) => Verify::Before,
-            Some((_, "after")) => Verify::After,
-            Some((source, _)) => return Err(refuse(source, "expected before or after".to_owned())),
-        };
-        let key_format = match choice(KEY_FORMAT) {
-            None | Some((_, "raw")) => KeyFormat::Raw,
-            Some((_, "fernet")) => KeyFormat::Fernet,
-            Some((_, "tink")) => KeyFormat::Tink,
-            Some((source, _)) => return Err(refuse(source, "expected raw, fernet or tink".to_owned())),
-        };
-        let promotion = match choice(PROMOTION) {
-            None | Some((_, "staged")) => Promotion::Staged,
-            Some((_, "immediate")) => Promotion::Immediate,
-            Some((source, _)) => return Err(refuse(source, "expected staged or immediate".to_owned())),
-        };
-        let token = TokenFormat { bytes, encoding, prefix };
-        Ok(RotationPolicy { field, overlap, hold_until, token, verify, key_format, promotion })
+        }
+        Ok(choices)
     }
 }
 

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::{CryptoRng, Rng as _};
 use zeroize::Zeroizing;
 
+use crate::policy::{OVERLAP, RotationPolicy, Setting, Settings, VERIFY, one_of};
 use crate::secret::SecretText;
 
 /// The least randomness a token may have, in bytes: twice the 128 bits of OWASP ASVS 5.0 (7.2.3, reference tokens),
@@ -15,6 +16,50 @@ pub const MAX_TOKEN_BYTES: usize = 256;
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const CHECKSUM_DIGITS: usize = 6;
+
+/// The bytes of randomness in a new token, 32 to 256.
+pub const TOKEN_BYTES: Setting<usize> = Setting {
+    tag: "rotation:token-bytes",
+    variable: "ROTATION_TOKEN_BYTES",
+    default_text: "48",
+    default: |_| 48,
+    read: |text, _| {
+        let bytes = text.parse().ok().filter(|bytes| (MIN_TOKEN_BYTES..=MAX_TOKEN_BYTES).contains(bytes));
+        bytes.ok_or_else(|| format!("expected a number of bytes from {MIN_TOKEN_BYTES} to {MAX_TOKEN_BYTES}"))
+    },
+};
+/// The alphabet of a new token: base62 with a prefix, else base64url unless another is chosen.
+pub const TOKEN_ENCODING: Setting<TokenEncoding> = Setting {
+    tag: "rotation:token-encoding",
+    variable: "ROTATION_TOKEN_ENCODING",
+    default_text: "base64url",
+    default: |choices| {
+        if choices.has(&TOKEN_PREFIX) { TokenEncoding::Base62 } else { TokenEncoding::Base64Url }
+    },
+    read: |text, choices| {
+        let names =
+            [("base64url", TokenEncoding::Base64Url), ("hex", TokenEncoding::Hex), ("base62", TokenEncoding::Base62)];
+        match one_of(text, &names)? {
+            encoding if encoding != TokenEncoding::Base62 && choices.has(&TOKEN_PREFIX) => {
+                Err(format!("expected base62, because {} is set", TOKEN_PREFIX.tag))
+            }
+            encoding => Ok(encoding),
+        }
+    },
+};
+/// The prefix of a new token, by which secret scanners recognise it.
+pub const TOKEN_PREFIX: Setting<Option<TokenPrefix>> = Setting {
+    tag: "rotation:token-prefix",
+    variable: "ROTATION_TOKEN_PREFIX",
+    default_text: "none",
+    default: |_| None,
+    read: |text, _| {
+        let prefix = TokenPrefix::new(text);
+        prefix.map(Some).ok_or_else(|| "expected 2 to 16 letters and digits, the first a letter".to_owned())
+    },
+};
+/// The settings of kinds that make tokens, which an application accepts for an overlap.
+pub const TOKEN_SETTINGS: Settings = &[&OVERLAP, &VERIFY, &TOKEN_BYTES, &TOKEN_ENCODING, &TOKEN_PREFIX];
 
 /// The alphabet of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +95,13 @@ pub struct TokenFormat {
 }
 
 impl TokenFormat {
+    /// The format that a secret's policy chooses.
+    #[must_use]
+    pub fn of(policy: &RotationPolicy) -> Self {
+        let (bytes, encoding) = (policy.get(&TOKEN_BYTES), policy.get(&TOKEN_ENCODING));
+        Self { bytes, encoding, prefix: policy.get(&TOKEN_PREFIX) }
+    }
+
     /// A new token of this format, from `rng` alone.
     pub fn generate(&self, rng: &mut impl CryptoRng) -> SecretText {
         match (&self.prefix, self.encoding) {

@@ -14,11 +14,12 @@ use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::keyring::{sign_of_keyring, token_end_member};
 use rotation::kind::{Phase, SecretKind, Subject, Values};
-use rotation::policy::{RotationPolicy, Setting, TOKEN_SETTINGS, Verify};
+use rotation::policy::{RotationPolicy, Settings, VERIFY, Verify};
 use rotation::secret::SecretText;
 use rotation::target::http::HttpTarget;
 use rotation::target::{Target, prove, refresh};
 use rotation::time::{format_timestamp, parse_timestamp};
+use rotation::token::{TOKEN_SETTINGS, TokenFormat};
 
 /// The kind of secret that is an admin token, with the application that uses it, if the stack names one.
 #[derive(Debug)]
@@ -108,7 +109,7 @@ impl PreviousMembers {
 }
 
 impl<T: Target + Send> SecretKind for AdminToken<T> {
-    const SETTINGS: &'static [Setting] = TOKEN_SETTINGS;
+    const SETTINGS: Settings = TOKEN_SETTINGS;
 
     fn has_target(&self) -> bool {
         self.target.is_some()
@@ -138,11 +139,11 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
     }
 
     fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
-        Document::first(&subject.policy.token.generate(rng), subject.policy.field.as_ref())
+        Document::first(&TokenFormat::of(subject.policy).generate(rng), subject.policy.field.as_ref())
     }
 
     fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
-        Self::with_token(subject, current, &subject.policy.token.generate(rng))
+        Self::with_token(subject, current, &TokenFormat::of(subject.policy).generate(rng))
     }
 
     fn members(&self, _: &RotationPolicy, field: &FieldName) -> Vec<FieldName> {
@@ -196,7 +197,7 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         deadline: Deadline,
     ) -> Result<(), RotationError> {
         let Some(target) = &self.target else { return Ok(()) };
-        if phase == Phase::BeforePromotion && subject.policy.verify == Verify::After {
+        if phase == Phase::BeforePromotion && subject.policy.get(&VERIFY) == Verify::After {
             // The application reads AWSCURRENT only: there is nothing that it could load yet.
             return Ok(());
         }
@@ -215,7 +216,7 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         rng: &mut StdRng,
     ) -> Result<(), RotationError> {
         let Some(target) = &self.target else { return Ok(()) };
-        let (subjected, which, hint) = match (phase, subject.policy.verify, values.old) {
+        let (subjected, which, hint) = match (phase, subject.policy.get(&VERIFY), values.old) {
             (Phase::BeforePromotion, Verify::After, Some(old)) => (
                 old,
                 "current",
@@ -231,7 +232,7 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
                 (values.new, "current", ": is TARGET_VERIFY_URL this secret's application, and TARGET_HEADER right?")
             }
         };
-        let random = subject.policy.token.generate(rng);
+        let random = TokenFormat::of(subject.policy).generate(rng);
         let refused = RotationError::TargetRefused { which, hint };
         prove(target, subject.name, &subjected.secret()?, &random, refused, deadline).await
     }

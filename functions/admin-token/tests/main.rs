@@ -15,13 +15,14 @@ use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::event::{RotationEvent, RotationToken, Step, VersionId};
 use rotation::kind::{Phase, SecretKind, Subject, Values};
-use rotation::policy::{RotationPolicy, StackPolicy, TOKEN_SETTINGS};
+use rotation::policy::{RotationPolicy, StackPolicy};
 use rotation::protocol::{Outcome, Rotator};
 use rotation::schedule::RotationRules;
 use rotation::secret::SecretText;
 use rotation::store::{Described, Put, SecretStore, StoreError, VersionValue};
 use rotation::target::{Answer, Operation, Target, TargetSettings, Verdict};
 use rotation::time::{format_timestamp, parse_timestamp};
+use rotation::token::{TOKEN_SETTINGS, TokenFormat};
 use rotation::versions::{Stage, Versions};
 
 const NAME: &str = "shop/admin-token";
@@ -94,7 +95,7 @@ impl Rotation {
 
     /// The token that a value made with the seed 1 has.
     fn token(&self) -> String {
-        self.policy.token.generate(&mut StdRng::seed_from_u64(1)).expose().to_owned()
+        TokenFormat::of(&self.policy).generate(&mut StdRng::seed_from_u64(1)).expose().to_owned()
     }
 }
 

@@ -19,9 +19,9 @@ use rotation::deadline::Deadline;
 use rotation::document::{Document, FieldName};
 use rotation::environment::Environment;
 use rotation::error::RotationError;
-use rotation::keyring::{Cipher, Ciphers, Key, KeyFormat, KeyId, Keyring, token_end_member};
+use rotation::keyring::{Cipher, Ciphers, KEY_SETTINGS, Key, KeyFormat, KeyId, Keyring, token_end_member};
 use rotation::kind::{Phase, SecretKind, SecretReference, Subject, Values};
-use rotation::policy::{KEY_SETTINGS, MAX_OVERLAP, PROMOTION, Promotion, RotationPolicy, Setting, Verify};
+use rotation::policy::{MAX_OVERLAP, PROMOTION, Promotion, RotationPolicy, Settings, VERIFY, Verify};
 use rotation::secret::SecretText;
 use rotation::target::http::{HttpTarget, TokenSecret};
 use rotation::target::{NeededKeys, Target, prove_keys, refresh};
@@ -183,13 +183,13 @@ impl<T: Target> EncryptionKey<T> {
 fn promotion_of(policy: &RotationPolicy, ring: &Keyring) -> Promotion {
     match ring.primary().dates().compromised {
         Some(_) => Promotion::Immediate,
-        None => policy.promotion,
+        None => policy.get(&PROMOTION),
     }
 }
 
 /// A text secret has no place for a staged key.
 fn check_policy(policy: &RotationPolicy) -> Result<(), RotationError> {
-    if policy.field.is_some() || policy.promotion == Promotion::Immediate {
+    if policy.field.is_some() || policy.get(&PROMOTION) == Promotion::Immediate {
         return Ok(());
     }
     let problem = "is staged, and a text secret has no place for a staged key: store a JSON object and name its member with rotation:field, or choose immediate";
@@ -199,7 +199,7 @@ fn check_policy(policy: &RotationPolicy) -> Result<(), RotationError> {
 /// Whether consumers that read a single key where `old` stood could no longer work with `new`.
 fn needs_ring_readers(policy: &RotationPolicy, old: &Keyring, new: &Keyring) -> bool {
     // A Fernet list with a second key is no Fernet key any more.
-    let became_list = policy.key_format == KeyFormat::Fernet && old.keys().count() == 1 && new.keys().count() > 1;
+    let became_list = KeyFormat::of(policy) == KeyFormat::Fernet && old.keys().count() == 1 && new.keys().count() > 1;
     old.primary().id() != new.primary().id() || became_list
 }
 
@@ -215,7 +215,7 @@ fn promote(
 
 /// A key whose id no other key of the ring has, and which readers of the value `current` can read.
 fn new_key(subject: &Subject<'_>, current: &Document, ring: &Keyring, rng: &mut StdRng) -> Result<Key, RotationError> {
-    let wire = subject.policy.key_format.wire();
+    let wire = KeyFormat::of(subject.policy).wire();
     loop {
         let key = key_without(subject.now, rng, |id| ring.get(id).is_some());
         if wire.fits(current, &key)? {
@@ -242,7 +242,7 @@ fn seen_by(created: SystemTime, last_rotated: Option<SystemTime>) -> SystemTime 
 }
 
 fn parse(subject: &Subject<'_>, document: &Document) -> Result<Keyring, RotationError> {
-    subject.policy.key_format.wire().parse(document)
+    KeyFormat::of(subject.policy).wire().parse(document)
 }
 
 fn ids(ring: &Keyring) -> BTreeSet<KeyId> {
@@ -271,7 +271,7 @@ fn require_made_from(subject: &Subject<'_>, old: &Document, new: &Document) -> R
     let promotable = is.primary().dates().compromised.is_none() || primary == was.primary().id();
     let follows = is.holds_all_of(&was) && succeeds && added_by_us && same_dates && promotable;
     // And what no ring tells, such as a key that was disabled, is as it was: with the old ring written over both, they are alike.
-    let wire = subject.policy.key_format.wire();
+    let wire = KeyFormat::of(subject.policy).wire();
     let rest = |document: &Document| -> Result<Vec<Option<SecretText>>, RotationError> {
         let document = wire.write(document, &was)?;
         let Some(field) = document.field() else { return Ok(vec![Some(document.text().clone())]) };
@@ -283,7 +283,7 @@ fn require_made_from(subject: &Subject<'_>, old: &Document, new: &Document) -> R
 
 /// Whether an application can prove before promotion that it knows the new primary key.
 fn require_provable(policy: &RotationPolicy, old: &Keyring, new: &Keyring) -> Result<(), RotationError> {
-    if policy.verify == Verify::Before || old.get(new.primary().id()).is_some() {
+    if policy.get(&VERIFY) == Verify::Before || old.get(new.primary().id()).is_some() {
         return Ok(());
     }
     let problem = format!(
@@ -299,7 +299,7 @@ fn prove_ring(
     new: &Document,
     rng: &mut StdRng,
 ) -> Result<(), RotationError> {
-    let wire = subject.policy.key_format.wire();
+    let wire = KeyFormat::of(subject.policy).wire();
     let (ring, readers) = (parse(subject, new)?, wire.ciphers(new)?);
     let writers = old.map(|old| wire.ciphers(old)).transpose()?;
     for (id, writer) in writers.iter().flat_map(Ciphers::iter) {
@@ -330,7 +330,7 @@ fn canary(
 }
 
 impl<T: Target + Send> SecretKind for EncryptionKey<T> {
-    const SETTINGS: &'static [Setting] = KEY_SETTINGS;
+    const SETTINGS: Settings = KEY_SETTINGS;
 
     fn has_target(&self) -> bool {
         self.target.is_some()
@@ -346,7 +346,7 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
     }
 
     fn parse(&self, policy: &RotationPolicy, text: SecretText) -> Result<Document, RotationError> {
-        let document = policy.key_format.wire().document(text, policy.field.as_ref())?;
+        let document = KeyFormat::of(policy).wire().document(text, policy.field.as_ref())?;
         let end = document.field().map(token_end_member).filter(|end| document.has_member(end));
         match end {
             None => Ok(document),
@@ -364,12 +364,12 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
     fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
         check_policy(subject.policy)?;
         let (policy, now) = (subject.policy, subject.now);
-        let wire = policy.key_format.wire();
+        let wire = KeyFormat::of(policy).wire();
         let primary = key_without(now, rng, |_| false);
         let text = wire.first(&primary);
         let Some(field) = &policy.field else { return wire.document(text, None) };
         let (value, ring) = (Document::first(&text, Some(field))?, Keyring::new(primary.promoted_at(now))?);
-        let ring = match policy.promotion {
+        let ring = match policy.get(&PROMOTION) {
             Promotion::Immediate => ring,
             Promotion::Staged => {
                 let staged = new_key(subject, &value, &ring, rng)?;
@@ -382,11 +382,11 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
     fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
         check_policy(subject.policy)?;
         let next = self.next(subject, current, &parse(subject, current)?, rng)?;
-        subject.policy.key_format.wire().write(current, &next)
+        KeyFormat::of(subject.policy).wire().write(current, &next)
     }
 
     fn members(&self, policy: &RotationPolicy, field: &FieldName) -> Vec<FieldName> {
-        policy.key_format.wire().members(field)
+        KeyFormat::of(policy).wire().members(field)
     }
 
     fn check_succession(
@@ -419,7 +419,7 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
     }
 
     fn ring(&self, policy: &RotationPolicy, value: &Document) -> Result<Option<Keyring>, RotationError> {
-        policy.key_format.wire().parse(value).map(Some)
+        KeyFormat::of(policy).wire().parse(value).map(Some)
     }
 
     fn report(&self, subject: &Subject<'_>, old: Option<&Document>, new: &Document) -> Map<String, Value> {
@@ -442,7 +442,7 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
         deadline: Deadline,
     ) -> Result<(), RotationError> {
         let Some((target, _)) = &self.target else { return Ok(()) };
-        if phase == Phase::BeforePromotion && subject.policy.verify == Verify::After {
+        if phase == Phase::BeforePromotion && subject.policy.get(&VERIFY) == Verify::After {
             // The application reads AWSCURRENT only: there is nothing that it could load yet.
             return Ok(());
         }
@@ -469,7 +469,7 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
         let aware = self.consumers.keyring_aware;
         let silence_is_accepted =
             aware || !old.as_ref().is_some_and(|old| needs_ring_readers(subject.policy, old, &new));
-        let needed = match (phase, subject.policy.verify, &old) {
+        let needed = match (phase, subject.policy.get(&VERIFY), &old) {
             (Phase::Configuration, _, _) => NeededKeys { silence_is_accepted: true, ..NeededKeys::default() },
             (Phase::AfterPromotion, _, _) => {
                 let encrypts_with = Some(new.primary().id());

@@ -43,11 +43,13 @@ use rotation::aws::Clients;
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
+use rotation::keyring::KEY_SETTINGS;
 use rotation::kind::SecretKind;
 use rotation::lambda::{AUDIT, Function, Invocation, randomness};
-use rotation::policy::{KEY_SETTINGS, StackPolicy, TOKEN_SETTINGS};
+use rotation::policy::StackPolicy;
 use rotation::store::{Described, OperationStore};
 use rotation::target::http::HttpTarget;
+use rotation::token::TOKEN_SETTINGS;
 use serde_json::Value;
 
 use crate::actions::Answer;

@@ -8,7 +8,7 @@ use encryption_key::{EncryptionKey, LONGEST_INVOCATION};
 use rotation::deadline::Deadline;
 use rotation::document::Document;
 use rotation::error::RotationError;
-use rotation::keyring::{Key, Keyring};
+use rotation::keyring::{Key, KeyFormat, Keyring};
 use rotation::kind::{Phase, SecretKind, Subject};
 use rotation::policy::RotationPolicy;
 use rotation::secret::SecretText;
@@ -203,7 +203,7 @@ impl<T: Target + Send> Operable for EncryptionKey<T> {
             return Err(OperateError::Compromised { what: format!("key {}", before.id()) });
         }
         let back = now.clone().reinstate(before.id(), subject.now).map_err(RotationError::from)?;
-        Ok(Some(subject.policy.key_format.wire().write(current, &back)?))
+        Ok(Some(KeyFormat::of(subject.policy).wire().write(current, &back)?))
     }
 
     fn marked(&self, subject: &Subject<'_>, current: &Document) -> Result<Option<Document>, RotationError> {
@@ -213,7 +213,7 @@ impl<T: Target + Send> Operable for EncryptionKey<T> {
             return Ok(None);
         }
         let marked = ring.mark_compromised(subject.now);
-        subject.policy.key_format.wire().write(current, &marked).map(Some)
+        KeyFormat::of(subject.policy).wire().write(current, &marked).map(Some)
     }
 
     fn token(&self, _: &Document) -> Result<Option<SecretText>, RotationError> {
@@ -238,5 +238,5 @@ impl<T: Target + Send> Operable for EncryptionKey<T> {
 }
 
 fn ring(policy: &RotationPolicy, document: &Document) -> Result<Keyring, RotationError> {
-    policy.key_format.wire().parse(document)
+    KeyFormat::of(policy).wire().parse(document)
 }

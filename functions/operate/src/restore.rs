@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rand::rngs::StdRng;
 use rotation::error::RotationError;
-use rotation::keyring::{Key, KeyId, Keyring};
+use rotation::keyring::{Key, KeyFormat, KeyId, Keyring};
 use rotation::marked_ring::{MarkedRing, Missing};
 use rotation::store::{Described, OperationStore};
 use serde_json::json;
@@ -103,7 +103,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
             return Err(seen.changed());
         };
         let restored = ring.with_keys_of(current).map_err(RotationError::from)?;
-        let value = seen.policy.key_format.wire().restore(&seen.current, &marked, &restored)?;
+        let value = KeyFormat::of(&seen.policy).wire().restore(&seen.current, &marked, &restored)?;
         let version = new_version(rng);
         let published = self.publish(seen, &value, &[Mark::Operation], &version).await;
         let unmarked = self.drop_stage(&version, &Mark::Operation.on(&version)).await;

@@ -12,7 +12,7 @@ use encryption_key::LONGEST_INVOCATION;
 use rand::rngs::StdRng;
 use rotation::census::{Census, Counted, Tally};
 use rotation::event::VersionId;
-use rotation::keyring::{Key, KeyId, Keyring};
+use rotation::keyring::{Key, KeyFormat, KeyId, Keyring};
 use rotation::store::OperationStore;
 use rotation::time::{Timestamp, format_timestamp};
 use rotation::versions::Stage;
@@ -206,7 +206,7 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         // Rows may be under keys that only the marked ring has, and were counted as such that no key opens.
         self.require_all_keys(&seen).await?;
         let next = without(&ring, &unneeded)?;
-        let value = seen.policy.key_format.wire().write(&seen.current, &next)?;
+        let value = KeyFormat::of(&seen.policy).wire().write(&seen.current, &next)?;
         let archive = self.kind.archive(&seen.subject(), &value)?;
         let mut archive = archive.ok_or_else(|| OperateError::NoArchive { name: seen.secret.name.clone() })?;
         archive.retired = ring.secondary().iter().filter(|key| unneeded.contains(&key.id())).cloned().collect();

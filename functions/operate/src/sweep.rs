@@ -10,14 +10,15 @@ use rand::seq::SliceRandom as _;
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
+use rotation::keyring::KEY_SETTINGS;
 use rotation::kind::SecretKind;
 use rotation::lambda::{AUDIT, randomness};
 use rotation::marked_ring;
-use rotation::policy::{KEY_SETTINGS, TOKEN_SETTINGS};
 use rotation::store::{Described, ListFilter, OperationStore, Page, StoreError, StoreErrorKind};
 use rotation::target::Target as _;
 use rotation::telemetry::{Datum, Unit};
 use rotation::time::format_timestamp;
+use rotation::token::TOKEN_SETTINGS;
 use rotation::versions::Stage;
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use rotation::error::RotationError;
 use rotation::event::VersionId;
-use rotation::keyring::{Ciphers, KeyId};
+use rotation::keyring::{Ciphers, KeyFormat, KeyId};
 use rotation::store::SecretStore;
 use rotation::versions::Stage;
 
@@ -36,7 +36,7 @@ impl Ring {
         settings.policy.check_name(&described.name)?;
         let policy = settings.policy.for_secret(&described.tags, described.as_of)?;
         let expected = settings.columns.first().map(|column| column.format.ring());
-        if expected != Some(policy.key_format) {
+        if expected != Some(KeyFormat::of(&policy)) {
             return Err(RotationError::InvalidConfiguration {
                 variable: "REENCRYPT_COLUMNS".to_owned(),
                 problem: format!(
@@ -50,7 +50,7 @@ impl Ring {
         let version = version.ok_or_else(|| missing(&described.name))?;
         let value = store.get(&settings.key_secret, &version).await?;
         let value = value.ok_or(RotationError::ValueMissing { version: version.clone() })?;
-        let wire = policy.key_format.wire();
+        let wire = KeyFormat::of(&policy).wire();
         let ciphers = wire.ciphers(&wire.document(value.text, policy.field.as_ref())?)?;
         let primary = ciphers.iter().next().map(|(primary, _)| primary);
         let primary = primary.ok_or(RotationError::EmptyValue)?;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use rotation::census::ColumnName;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
-use rotation::policy::{KEY_SETTINGS, StackPolicy};
+use rotation::keyring::KEY_SETTINGS;
+use rotation::policy::StackPolicy;
 use rotation::rows::{Encoding, RowFormat};
 use serde::Deserialize;
 

@@ -8,6 +8,18 @@ use super::tink::Tink;
 use super::wire::WireFormat;
 use crate::document::{Document, FieldName};
 use crate::error::RotationError;
+use crate::policy::{OVERLAP, PROMOTION, RotationPolicy, Setting, Settings, VERIFY, one_of};
+
+/// How a keyring is written: `raw`, `fernet` or `tink`.
+pub const KEY_FORMAT: Setting<KeyFormat> = Setting {
+    tag: "rotation:key-format",
+    variable: "ROTATION_KEY_FORMAT",
+    default_text: "raw",
+    default: |_| KeyFormat::Raw,
+    read: |text, _| one_of(text, &[("raw", KeyFormat::Raw), ("fernet", KeyFormat::Fernet), ("tink", KeyFormat::Tink)]),
+};
+/// The settings of kinds that keep keyrings. The overlap is the time between two censuses.
+pub const KEY_SETTINGS: Settings = &[&OVERLAP, &VERIFY, &KEY_FORMAT, &PROMOTION];
 
 /// The wire formats, by their names in `rotation:key-format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +33,12 @@ pub enum KeyFormat {
 }
 
 impl KeyFormat {
+    /// The format that a secret's policy chooses.
+    #[must_use]
+    pub fn of(policy: &RotationPolicy) -> Self {
+        policy.get(&KEY_FORMAT)
+    }
+
     /// The format's rules.
     #[must_use]
     pub fn wire(self) -> &'static dyn WireFormat {

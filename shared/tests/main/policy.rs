@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use rotation::document::FieldName;
 use rotation::error::RotationError;
-use rotation::keyring::KeyFormat;
+use rotation::keyring::{KEY_SETTINGS, KeyFormat};
 use rotation::policy::{
-    DEFAULT_MAX_HOLD, KEY_SETTINGS, MAX_OVERLAP, Promotion, RotationPolicy, StackPolicy, TOKEN_SETTINGS, Verify,
+    DEFAULT_MAX_HOLD, MAX_OVERLAP, OVERLAP, PROMOTION, Promotion, RotationPolicy, Setting, StackPolicy, VERIFY, Verify,
 };
 use rotation::time::{format_timestamp, parse_timestamp};
-use rotation::token::{MIN_TOKEN_BYTES, TokenEncoding};
+use rotation::token::{MIN_TOKEN_BYTES, TOKEN_SETTINGS, TokenEncoding, TokenFormat};
 
 use crate::{environment, field};
 
@@ -94,9 +94,10 @@ fn without_environment_and_tags_the_built_in_defaults_hold() {
     assert_eq!(policy.field, None);
     assert_eq!(policy.overlap, DAY);
     assert_eq!(policy.hold_until, None);
-    assert_eq!((policy.token.bytes, policy.token.encoding), (48, TokenEncoding::Base64Url));
-    assert_eq!(policy.token.prefix, None);
-    assert_eq!(policy.verify, Verify::Before);
+    let token = TokenFormat::of(&policy);
+    assert_eq!((token.bytes, token.encoding), (48, TokenEncoding::Base64Url));
+    assert_eq!(token.prefix, None);
+    assert_eq!(policy.get(&VERIFY), Verify::Before);
 }
 
 #[test]
@@ -114,17 +115,17 @@ fn tags_win_over_the_environment_and_the_environment_over_the_defaults() {
             show_hold,
             ["None", "Some(\"2026-11-24T00:00:00Z\")", "Some(\"2026-12-24T00:00:00Z\")"],
         ),
-        ("after", "before", |policy| format!("{:?}", policy.verify), ["Before", "After", "Before"]),
-        ("33", "255", |policy| policy.token.bytes.to_string(), ["48", "33", "255"]),
-        ("hex", "base62", |policy| format!("{:?}", policy.token.encoding), ["Base64Url", "Hex", "Base62"]),
+        ("after", "before", |policy| format!("{:?}", policy.get(&VERIFY)), ["Before", "After", "Before"]),
+        ("33", "255", |policy| TokenFormat::of(policy).bytes.to_string(), ["48", "33", "255"]),
+        ("hex", "base62", |policy| format!("{:?}", TokenFormat::of(policy).encoding), ["Base64Url", "Hex", "Base62"]),
         (
             "stack",
             "tag",
-            |policy| format!("{:?}", policy.token.prefix),
+            |policy| format!("{:?}", TokenFormat::of(policy).prefix),
             ["None", "Some(TokenPrefix(\"stack\"))", "Some(TokenPrefix(\"tag\"))"],
         ),
-        ("fernet", "tink", |policy| format!("{:?}", policy.key_format), ["Raw", "Fernet", "Tink"]),
-        ("immediate", "staged", |policy| format!("{:?}", policy.promotion), ["Staged", "Immediate", "Staged"]),
+        ("fernet", "tink", |policy| format!("{:?}", KeyFormat::of(policy)), ["Raw", "Fernet", "Tink"]),
+        ("immediate", "staged", |policy| format!("{:?}", policy.get(&PROMOTION)), ["Staged", "Immediate", "Staged"]),
     ];
     for ((tag, variable), (in_stack, in_tag, show, [default, from_stack, from_tag])) in SETTINGS.into_iter().zip(table)
     {
@@ -266,7 +267,7 @@ fn nothing_goes_under_the_floor_of_32_bytes() {
     }
     // There is no variable that lowers the floor.
     let attempts = [("MIN_TOKEN_BYTES", "1"), ("TOKEN_BYTES", "1")];
-    assert_eq!(policy(&attempts, &[]).unwrap().token.bytes, 48);
+    assert_eq!(TokenFormat::of(&policy(&attempts, &[]).unwrap()).bytes, 48);
     assert_eq!(refusal(policy(&attempts, &[("rotation:token-bytes", "31")])).0, "tag rotation:token-bytes");
 }
 
@@ -292,15 +293,59 @@ fn a_setting_of_another_kind_is_an_error_in_a_tag_and_in_a_variable() {
     assert!(problem.contains("ROTATION_KEY_FORMAT, ROTATION_PROMOTION"), "{problem}");
 }
 
+/// A setting that only a kind of this test has.
+const KEPT: Setting<u8> = Setting {
+    tag: "rotation:kept",
+    variable: "ROTATION_KEPT",
+    default_text: "3",
+    default: |_| 3,
+    read: |text, _| match text.parse() {
+        Ok(kept @ 1..=9) => Ok(kept),
+        _ => Err("expected a number from 1 to 9".to_owned()),
+    },
+};
+
+#[test]
+fn a_kind_brings_settings_of_its_own() {
+    let of_kind = |variables: &[(&str, &str)]| StackPolicy::from_environment(&environment(variables), &[&KEPT]);
+    let kept = |stack: &StackPolicy, chosen: &[(&str, &str)]| {
+        stack.for_secret(&tags(chosen), now()).map(|policy| policy.get(&KEPT))
+    };
+    let (silent, chosen) = (of_kind(&[]).unwrap(), of_kind(&[("ROTATION_KEPT", "5")]).unwrap());
+    assert_eq!((kept(&silent, &[]), kept(&chosen, &[])), (Ok(3), Ok(5)));
+    assert_eq!(kept(&chosen, &[("rotation:kept", "9")]), Ok(9));
+    let expected = |setting: &str| (setting.to_owned(), "expected a number from 1 to 9".to_owned());
+    assert_eq!(refusal(kept(&chosen, &[("rotation:kept", "10")])), expected("tag rotation:kept"));
+    assert_eq!(refusal(of_kind(&[("ROTATION_KEPT", "0")])), expected("environment variable ROTATION_KEPT"));
+    let untagged = BTreeMap::new();
+    let sources = silent.sources(&untagged).into_iter().map(|(tag, value, from)| [tag, value, from]);
+    assert!(sources.collect::<Vec<_>>().contains(&["rotation:kept", "3", "default"]));
+}
+
+#[test]
+fn tags_that_mean_nothing_to_a_kind_are_refused() {
+    let stack = StackPolicy::from_environment(&environment(&[]), &[&KEPT]).unwrap();
+    for (tag, value) in [("rotation:overlap", "1h"), ("rotation:verify", "after"), ("rotation:promotion", "staged")] {
+        let (setting, problem) = refusal(stack.for_secret(&tags(&[(tag, value)]), now()));
+        assert_eq!(setting, format!("tag {tag}"));
+        let known = "rotation:field, rotation:hold, rotation:kept";
+        assert_eq!(problem, format!("is not a setting of this function; known are {known}"));
+    }
+    let refused = StackPolicy::from_environment(&environment(&[("ROTATION_OVERLAP", "1h")]), &[&KEPT]);
+    assert_eq!(refusal(refused).0, "environment variable ROTATION_OVERLAP");
+    let listed = StackPolicy::from_environment(&environment(&[("ROTATION_OVERLAP", "1h")]), &[&OVERLAP]).unwrap();
+    assert_eq!(listed.for_secret(&tags(&[]), now()).unwrap().overlap, HOUR);
+}
+
 #[test]
 fn a_keyring_is_raw_and_staged_unless_something_else_is_chosen() {
     let default = policy(&[], &[]).unwrap();
-    assert_eq!((default.key_format, default.promotion), (KeyFormat::Raw, Promotion::Staged));
+    assert_eq!((KeyFormat::of(&default), default.get(&PROMOTION)), (KeyFormat::Raw, Promotion::Staged));
     let chosen = [("rotation:key-format", "tink"), ("rotation:promotion", "immediate")];
     let chosen = policy(&[("ROTATION_KEY_FORMAT", "fernet")], &chosen).unwrap();
-    assert_eq!((chosen.key_format, chosen.promotion), (KeyFormat::Tink, Promotion::Immediate));
-    let format = policy(&[("ROTATION_KEY_FORMAT", "fernet")], &[]).unwrap().key_format;
-    assert_eq!(format, KeyFormat::Fernet);
+    assert_eq!((KeyFormat::of(&chosen), chosen.get(&PROMOTION)), (KeyFormat::Tink, Promotion::Immediate));
+    let format = policy(&[("ROTATION_KEY_FORMAT", "fernet")], &[]).unwrap();
+    assert_eq!(KeyFormat::of(&format), KeyFormat::Fernet);
     bounds(
         "rotation:key-format",
         &[],
@@ -329,7 +374,7 @@ fn a_prefix_is_2_to_16_letters_and_digits() {
 #[test]
 fn a_prefix_means_base62_and_refuses_another_encoding() {
     let prefixed = policy(&[], &[("rotation:token-prefix", "acme")]).unwrap();
-    assert_eq!(prefixed.token.encoding, TokenEncoding::Base62);
+    assert_eq!(TokenFormat::of(&prefixed).encoding, TokenEncoding::Base62);
     let both = [("rotation:token-prefix", "acme"), ("rotation:token-encoding", "base62")];
     assert_eq!(policy(&[], &both).unwrap(), prefixed);
     for other in ["hex", "base64url"] {

@@ -15,7 +15,7 @@ use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::keyring::{Key, KeyFormat, KeyId};
 use rotation::kind::{Phase, SecretKind, SecretReference, Subject, Values};
-use rotation::policy::{RotationPolicy, Setting, Verify};
+use rotation::policy::{RotationPolicy, Settings, VERIFY, Verify};
 use rotation::secret::SecretText;
 use rotation::target::http::{HttpTarget, TokenSecret};
 use rotation::target::{NeededKeys, Target, prove_keys, refresh};
@@ -70,7 +70,7 @@ fn field(policy: &RotationPolicy) -> Result<&FieldName, RotationError> {
 }
 
 impl<T: Target + Send> SecretKind for SigningSecret<T> {
-    const SETTINGS: &'static [Setting] = &[];
+    const SETTINGS: Settings = &[&VERIFY];
 
     fn has_target(&self) -> bool {
         self.target.is_some()
@@ -125,7 +125,7 @@ impl<T: Target + Send> SecretKind for SigningSecret<T> {
         deadline: Deadline,
     ) -> Result<(), RotationError> {
         let Some((target, _)) = &self.target else { return Ok(()) };
-        if phase == Phase::BeforePromotion && subject.policy.verify == Verify::After {
+        if phase == Phase::BeforePromotion && subject.policy.get(&VERIFY) == Verify::After {
             // The application reads AWSCURRENT only: there is nothing that it could load yet.
             return Ok(());
         }
@@ -142,7 +142,7 @@ impl<T: Target + Send> SecretKind for SigningSecret<T> {
         _: &mut StdRng,
     ) -> Result<(), RotationError> {
         let (Some((target, _)), Some(token)) = (&self.target, subject.credential) else { return Ok(()) };
-        let accepted = match (phase, subject.policy.verify, values.old) {
+        let accepted = match (phase, subject.policy.get(&VERIFY), values.old) {
             (Phase::Configuration, _, _) => None,
             (Phase::BeforePromotion, Verify::After, Some(old)) => Some(old),
             _ => Some(values.new),

@@ -11,7 +11,7 @@ use rotation::document::{Document, FieldName};
 use rotation::error::RotationError;
 use rotation::keyring::Keyring;
 use rotation::kind::{Phase, SecretKind, SecretReference, Subject, Values};
-use rotation::policy::{RotationPolicy, Setting};
+use rotation::policy::{RotationPolicy, Settings};
 use rotation::secret::SecretText;
 use serde_json::{Map, Value};
 
@@ -25,7 +25,7 @@ pub(crate) struct Tested<M, K> {
 }
 
 impl<M: Model, K: SecretKind> SecretKind for Tested<M, K> {
-    const SETTINGS: &'static [Setting] = K::SETTINGS;
+    const SETTINGS: Settings = K::SETTINGS;
 
     fn has_target(&self) -> bool {
         self.kind.has_target()

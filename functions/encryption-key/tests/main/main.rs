@@ -22,9 +22,9 @@ use rotation::document::{Document, FieldName};
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::event::{Step, VersionId};
-use rotation::keyring::{Key, KeyFormat, KeyMaterial, Keyring};
+use rotation::keyring::{KEY_SETTINGS, Key, KeyFormat, KeyMaterial, Keyring};
 use rotation::kind::{SecretKind as _, Subject};
-use rotation::policy::{KEY_SETTINGS, RotationPolicy, StackPolicy};
+use rotation::policy::{RotationPolicy, StackPolicy};
 use rotation::secret::SecretText;
 use rotation::target::http::TokenSecret;
 use rotation::target::{Answer, Operation, ReportedKeys, Target, TargetSettings, Verdict};
@@ -162,7 +162,7 @@ impl Rotation {
 
     /// The value that is the key alone, as an owner would have stored it.
     fn bare(&self, key: &Key) -> Document {
-        let text = self.policy.key_format.wire().first(key);
+        let text = KeyFormat::of(&self.policy).wire().first(key);
         match &self.policy.field {
             None => self.parse(text.expose()),
             field => Document::first(&text, field.as_ref()).unwrap(),
@@ -170,16 +170,16 @@ impl Rotation {
     }
 
     fn value(&self, ring: &Keyring) -> Document {
-        self.policy.key_format.wire().write(&self.bare(ring.primary()), ring).unwrap()
+        KeyFormat::of(&self.policy).wire().write(&self.bare(ring.primary()), ring).unwrap()
     }
 
     /// The value that a rotation makes of the ring `new`, over one that holds `old`.
     fn following(&self, old: &Keyring, new: &Keyring) -> Document {
-        self.policy.key_format.wire().write(&self.value(old), new).unwrap()
+        KeyFormat::of(&self.policy).wire().write(&self.value(old), new).unwrap()
     }
 
     fn ring(&self, document: &Document) -> Keyring {
-        self.policy.key_format.wire().parse(document).unwrap()
+        KeyFormat::of(&self.policy).wire().parse(document).unwrap()
     }
 
     /// The ring that a rotation makes of `current` at `now`.

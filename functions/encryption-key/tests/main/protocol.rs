@@ -560,7 +560,7 @@ async fn without_a_target_no_other_secret_is_read() {
 async fn a_token_is_never_rotated_as_a_keyring() {
     let rotation = Rotation::of(STAGED);
     // Tokens that look like keys, as `openssl rand -base64 32` makes both.
-    let [now, before] = [1, 2].map(|seed| rotation.policy.key_format.wire().first(&key(seed)));
+    let [now, before] = [1, 2].map(|seed| KeyFormat::of(&rotation.policy).wire().first(&key(seed)));
     let (end, until) = ("TOKEN_ENCRYPTION_KEY_PREVIOUS_UNTIL", "2026-11-02T12:00:00Z");
     let [now, before] = [now.expose(), before.expose()];
     let value = format!(r#"{{"{FIELD}":"{now}","{FIELD}_PREVIOUS":"{before}","{end}":"{until}"}}"#);

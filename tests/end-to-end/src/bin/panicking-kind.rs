@@ -7,12 +7,13 @@ use rotation::deadline::Deadline;
 use rotation::document::Document;
 use rotation::error::RotationError;
 use rotation::kind::{Phase, SecretKind, Subject, Values};
-use rotation::policy::{Setting, TOKEN_SETTINGS};
+use rotation::policy::Settings;
+use rotation::token::{TOKEN_SETTINGS, TokenFormat};
 
 struct PanickingKind;
 
 impl SecretKind for PanickingKind {
-    const SETTINGS: &'static [Setting] = TOKEN_SETTINGS;
+    const SETTINGS: Settings = TOKEN_SETTINGS;
 
     fn has_target(&self) -> bool {
         true
@@ -23,11 +24,11 @@ impl SecretKind for PanickingKind {
     }
 
     fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
-        Document::first(&subject.policy.token.generate(rng), subject.policy.field.as_ref())
+        Document::first(&TokenFormat::of(subject.policy).generate(rng), subject.policy.field.as_ref())
     }
 
     fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
-        current.with_secret(&subject.policy.token.generate(rng))
+        current.with_secret(&TokenFormat::of(subject.policy).generate(rng))
     }
 
     fn check_succession(
