@@ -111,7 +111,7 @@ impl Document {
         };
         let document = Self { text, json: Some(Json { field: field.clone(), members }) };
         if document.member(field)?.is_none() {
-            return Err(RotationError::FieldMissing { field: field.to_string() });
+            return Err(missing(field));
         }
         Ok(document)
     }
@@ -157,7 +157,7 @@ impl Document {
     pub fn secret(&self) -> Result<SecretText, RotationError> {
         match self.field() {
             None => Ok(self.text.clone()),
-            Some(field) => self.member(field)?.ok_or_else(|| RotationError::FieldMissing { field: field.to_string() }),
+            Some(field) => self.member(field)?.ok_or_else(|| missing(field)),
         }
     }
 
@@ -196,19 +196,19 @@ impl Document {
     }
 
     /// This JSON value with the member `name` set; a new member follows the rotated one, spaced as that one is.
-    /// Text stays as it is.
     ///
     /// # Errors
-    /// [`RotationError::FieldRepeated`] when `name` stands more than once.
+    /// [`RotationError::NotAnObject`] when it is a text, [`RotationError::FieldRepeated`] when `name` stands more than once.
     pub fn with_member(&self, name: &FieldName, value: &SecretText) -> Result<Self, RotationError> {
-        let Some(json) = &self.json else { return Ok(self.clone()) };
+        let not_an_object = || RotationError::NotAnObject { field: name.to_string(), problem: "text" };
+        let json = self.json.as_ref().ok_or_else(not_an_object)?;
         let text = self.text.expose();
         let value = quoted(value.expose());
         let edited = if let Some(position) = self.position(name)? {
             let old = &json.members[position].value;
             [&text[..old.start], value.expose(), &text[old.end..]].concat()
         } else {
-            let Some(anchor) = self.position(&json.field)? else { return Ok(self.clone()) };
+            let anchor = self.position(&json.field)?.ok_or_else(|| missing(&json.field))?;
             let member = &json.members[anchor];
             let before = anchor.checked_sub(1).map_or(0, |previous| json.members[previous].value.end);
             // What stands before the anchor's key, after the `{` or the `,`: its line break and indentation.
@@ -271,6 +271,10 @@ impl Document {
         let raw = &self.text.expose()[member.key.clone()];
         serde_json::from_str::<String>(raw).is_ok_and(|key| key == name.0)
     }
+}
+
+fn missing(field: &FieldName) -> RotationError {
+    RotationError::FieldMissing { field: field.to_string() }
 }
 
 fn quoted(text: &str) -> SecretText {

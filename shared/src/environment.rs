@@ -6,6 +6,9 @@ use std::str::FromStr;
 
 use crate::error::RotationError;
 
+/// How the variables begin that some kinds of secrets read, and others do not.
+const OF_KINDS: [&str; 3] = ["TARGET_", "CONSUMERS_", "KEY_ARCHIVE_"];
+
 /// Environment variables. They include credentials, so `Debug` shows the names only.
 #[derive(Clone)]
 pub struct Environment(BTreeMap<String, String>);
@@ -25,10 +28,20 @@ impl Environment {
         let set = self.0.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str());
         match set.filter(|name| name.starts_with(prefix)).find(|name| !known.contains(name)) {
             None => Ok(()),
+            Some(name) if known.is_empty() => Err(invalid(name, "is not a setting of this function")),
             Some(name) => {
                 Err(invalid(name, &format!("is not a setting of this function; known are {}", known.join(", "))))
             }
         }
+    }
+
+    /// Refuses variables that only other kinds of secrets read. `read` is how those begin that this one reads.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`] names the variable.
+    pub fn refuse_foreign(&self, read: &[&str]) -> Result<(), RotationError> {
+        let mut foreign = OF_KINDS.iter().filter(|prefix| !read.contains(prefix));
+        foreign.try_for_each(|prefix| self.refuse_unknown(prefix, &[]))
     }
 
     /// The variable's value.

@@ -172,6 +172,14 @@ pub enum RotationError {
         /// How the name of the other kind's function ends.
         function: &'static str,
     },
+    /// The value is none of this kind.
+    #[error("the value is no {expected}: {problem}; nothing was written: store one, or correct the tag rotation:field")]
+    InvalidValue {
+        /// What the kind rotates, and its form.
+        expected: &'static str,
+        /// What is wrong, by the names of members and never by what they hold.
+        problem: String,
+    },
     /// The staged key has not been in the secret for as long as consumers keep what they read.
     #[error("key {key} of secret {name} was staged less than the consumers' cache time ago, so some may not have it yet: rotate from {} on; or have every instance asked (TARGET_INSTANCES, without CONSUMERS_KEYRING_AWARE); or, in an emergency, tag the secret rotation:promotion=immediate", format_timestamp(*.from))]
     StagedTooYoung {
@@ -501,6 +509,7 @@ impl RotationError {
             Self::PendingTooOld { .. } => "PendingTooOld",
             Self::Keyring(_) => "KeyringInvalid",
             Self::WrongKind { .. } => "WrongKind",
+            Self::InvalidValue { .. } => "InvalidValue",
             Self::StagedTooYoung { .. } => "StagedTooYoung",
             Self::KeysMissing { .. } => "KeysMissing",
             Self::MarkedRingUnreadable { .. } => "MarkedRingUnreadable",
@@ -544,6 +553,7 @@ impl RotationError {
         let is_unfit = matches!(
             self,
             Self::WrongKind { .. }
+                | Self::InvalidValue { .. }
                 | Self::ValueLost { .. }
                 | Self::KeysMissing { .. }
                 | Self::MarkedRingUnreadable { .. }

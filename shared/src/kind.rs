@@ -72,6 +72,10 @@ pub trait SecretKind: Sync {
     /// `rotation:*`, and a stack with any other variable `ROTATION_*`, is refused.
     const SETTINGS: Settings = &[];
 
+    /// The environment variables that the kind reads beside its settings, by how they begin: `TARGET_` when it asks an application,
+    /// `CONSUMERS_`, `KEY_ARCHIVE_`. A function is refused that has one of these and reads none of them.
+    const VARIABLES: &'static [&'static str] = &[];
+
     /// Whether an application is asked: then the protocol reads both values for [`set`](Self::set).
     fn has_target(&self) -> bool;
 
@@ -117,10 +121,12 @@ pub trait SecretKind: Sync {
     /// A current value that is not of this kind.
     fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError>;
 
-    /// The members of a JSON secret that a rotation of `field` writes: `field` alone, unless the kind keeps more. The
-    /// protocol refuses to promote a value that differs from the current one in any other.
-    fn members(&self, _: &RotationPolicy, field: &FieldName) -> Vec<FieldName> {
-        vec![field.clone()]
+    /// The members of a JSON value that are this kind's: the rotated one alone, unless the kind keeps more. A text has none.
+    ///
+    /// The protocol refuses to promote a value that differs from the current one in any member that neither of them names here. So
+    /// the list has to be short: what it names may be changed by anybody during a rotation.
+    fn members(&self, _: &RotationPolicy, value: &Document) -> Vec<FieldName> {
+        value.field().cloned().into_iter().collect()
     }
 
     /// The kind's own last look before promotion: whether `new`, made at `created`, was made from `old`, differs from it,

@@ -143,8 +143,10 @@ where
 /// # Errors
 /// When the Lambda runtime API fails.
 pub async fn run<K: SecretKind>(kind: impl FnOnce(&Environment) -> Result<K, RotationError>) -> Result<(), Error> {
-    let start =
-        |environment: &Environment| Ok((kind(environment)?, StackPolicy::from_environment(environment, K::SETTINGS)?));
+    let start = |environment: &Environment| {
+        environment.refuse_foreign(K::VARIABLES)?;
+        Ok((kind(environment)?, StackPolicy::from_environment(environment, K::SETTINGS)?))
+    };
     serve(start, invoke).await
 }
 
@@ -179,6 +181,7 @@ async fn invoke<K: SecretKind>(
                 overlap_shortened_from = outcome["overlapShortenedFrom"].as_str(),
                 primary_key = outcome["primaryKey"].as_str(),
                 remaining = outcome["remaining"].as_str(),
+                report = report.outcome.of_kind(),
                 duration_ms,
                 "step done"
             );

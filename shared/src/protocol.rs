@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::admission::{Admission, Admitted};
 use crate::deadline::Deadline;
-use crate::document::{Document, MAX_VALUE_BYTES, is_empty_object};
+use crate::document::{Document, FieldName, MAX_VALUE_BYTES, is_empty_object};
 use crate::error::{Restored, RotationError};
 use crate::event::{RotationEvent, Step, VersionId};
 use crate::kind::{Phase, SecretKind, SecretReference, Subject, Values};
@@ -84,6 +84,14 @@ pub enum Outcome {
     PromotedEarlier(Promotion),
     /// finishSecret found the first value of the secret in place; no application knew a value before, so none is asked.
     FirstValue,
+}
+
+impl Outcome {
+    /// What the kind adds to the report of a promotion, as JSON; `None` when that is nothing.
+    pub(crate) fn of_kind(&self) -> Option<String> {
+        let (Self::Promoted(promotion) | Self::PromotedEarlier(promotion)) = self else { return None };
+        (!promotion.of_kind.is_empty()).then(|| serde_json::to_string(&promotion.of_kind).unwrap_or_default())
+    }
 }
 
 /// What a promotion means to consumers.
@@ -445,7 +453,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             return Err(changed());
         }
         let (old, new) = (self.parse(rotation, &current)?, self.parse(rotation, &pending)?);
-        let written = old.field().map_or(vec![], |field| self.kind.members(&rotation.policy, field));
+        let written = [&old, &new].map(|value| self.kind.members(&rotation.policy, value)).concat();
         if !old.same_other_members(&new, &written) {
             return Err(changed());
         }
@@ -741,12 +749,14 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
             None => None,
         };
         let held = held.and_then(|held| self.parse(rotation, &held).ok());
-        let members = rotation.policy.field.iter().flat_map(|field| self.kind.members(&rotation.policy, field));
-        let lost = members.filter(|member| held.as_ref().is_some_and(|held| held.has_member(member)));
+        let members = |held: &Document| {
+            self.kind.members(&rotation.policy, held).into_iter().filter(|name| held.has_member(name)).collect()
+        };
+        let lost: Vec<FieldName> = held.as_ref().map_or(vec![], members);
         RotationError::ValueLost {
             name: rotation.secret.name.clone(),
             current: current.clone(),
-            lost: lost.map(|member| member.to_string()).collect(),
+            lost: lost.iter().map(FieldName::to_string).collect(),
             previous: previous.cloned(),
         }
     }
@@ -789,18 +799,20 @@ pub async fn read_credential<K: SecretKind, S: SecretStore>(
     let Some(SecretReference { id, field }) = kind.credential(&secret.name)? else { return Ok(None) };
     let unavailable =
         |reason: RotationError| RotationError::CredentialUnavailable { secret: id.clone(), reason: Box::new(reason) };
+    let value = store.get_current(&id).await.map_err(|error| unavailable(error.into()))?;
     let own = id == secret.name || id == secret_id;
-    let rotated = match (&field, &policy.field) {
-        (Some(read), Some(rotated)) => kind.members(policy, rotated).contains(read),
+    let rotated = || match (&field, kind.parse(policy, value.text.clone())) {
+        (Some(read), Ok(value)) if value.field().is_some() => kind.members(policy, &value).contains(read),
+        // What is no value of this kind is told as that, elsewhere.
+        (Some(read), Err(_)) => policy.field.as_ref() == Some(read),
         _ => true,
     };
-    if own && rotated {
+    if own && rotated() {
         // The application would be sent the very value that is rotated.
         let problem = "is the secret that is rotated: name the one with the token that the target requires".to_owned();
         let variable = "TARGET_TOKEN_SECRET".to_owned();
         return Err(unavailable(RotationError::InvalidConfiguration { variable, problem }));
     }
-    let value = store.get_current(&id).await.map_err(|error| unavailable(error.into()))?;
     let credential = Document::parse(value.text, field.as_ref()).and_then(|document| document.secret());
     credential.map(Some).map_err(unavailable)
 }

@@ -110,6 +110,7 @@ impl PreviousMembers {
 
 impl<T: Target + Send> SecretKind for AdminToken<T> {
     const SETTINGS: Settings = TOKEN_SETTINGS;
+    const VARIABLES: &'static [&'static str] = &["TARGET_"];
 
     fn has_target(&self) -> bool {
         self.target.is_some()
@@ -146,7 +147,8 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         Self::with_token(subject, current, &TokenFormat::of(subject.policy).generate(rng))
     }
 
-    fn members(&self, _: &RotationPolicy, field: &FieldName) -> Vec<FieldName> {
+    fn members(&self, _: &RotationPolicy, value: &Document) -> Vec<FieldName> {
+        let Some(field) = value.field() else { return vec![] };
         let previous = PreviousMembers::of(field);
         vec![field.clone(), previous.token, previous.until]
     }

@@ -331,6 +331,7 @@ fn canary(
 
 impl<T: Target + Send> SecretKind for EncryptionKey<T> {
     const SETTINGS: Settings = KEY_SETTINGS;
+    const VARIABLES: &'static [&'static str] = &["TARGET_", "CONSUMERS_", "KEY_ARCHIVE_"];
 
     fn has_target(&self) -> bool {
         self.target.is_some()
@@ -385,8 +386,8 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
         KeyFormat::of(subject.policy).wire().write(current, &next)
     }
 
-    fn members(&self, policy: &RotationPolicy, field: &FieldName) -> Vec<FieldName> {
-        KeyFormat::of(policy).wire().members(field)
+    fn members(&self, policy: &RotationPolicy, value: &Document) -> Vec<FieldName> {
+        value.field().map_or(vec![], |field| KeyFormat::of(policy).wire().members(field))
     }
 
     fn check_succession(

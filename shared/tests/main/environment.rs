@@ -51,6 +51,17 @@ fn a_variable_that_does_not_parse_is_named_with_what_to_write_and_without_its_va
 }
 
 #[test]
+fn variables_that_a_kind_does_not_read_are_refused() {
+    let set = environment(&[("TARGET_VERIFY_URL", "https://app"), ("CONSUMERS_CACHE_TIME", ""), ("TARGETS", "x")]);
+    assert_eq!(set.refuse_foreign(&["TARGET_"]), Ok(()));
+    let refused = set.refuse_foreign(&["CONSUMERS_", "KEY_ARCHIVE_"]).unwrap_err();
+    assert_eq!(refused.name(), "InvalidConfiguration");
+    assert!(refused.to_string().ends_with("TARGET_VERIFY_URL: is not a setting of this function"), "{refused}");
+    let kept = environment(&[("KEY_ARCHIVE_SECRET", "shop/archive"), ("CONSUMERS_CACHE_TIME", "1h")]);
+    assert!(kept.refuse_foreign(&["KEY_ARCHIVE_"]).unwrap_err().to_string().contains("CONSUMERS_CACHE_TIME"));
+}
+
+#[test]
 fn debug_shows_the_names_of_variables_and_no_credential() {
     let shown = format!("{:?}", environment(&lambda()));
     assert!(shown.contains("AWS_SECRET_ACCESS_KEY"), "{shown}");

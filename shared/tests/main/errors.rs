@@ -108,6 +108,11 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             "(member A_RING), and this function rotates tokens, which would destroy it: nothing was written; have the secret rotated by the function for its kind (…encryption-key), or correct the tag rotation:field",
         ),
         (
+            "InvalidValue",
+            E::InvalidValue { expected: "pepper of 32 bytes in hex", problem: "member A holds 31 bytes".to_owned() },
+            "the value is no pepper of 32 bytes in hex: member A holds 31 bytes; nothing was written: store one",
+        ),
+        (
             "StagedTooYoung",
             E::StagedTooYoung { name: name(), key, from: until },
             "rotate from 2026-12-24T18:00:00Z on; or have every instance asked (TARGET_INSTANCES, without CONSUMERS_KEYRING_AWARE); or, in an emergency, tag the secret rotation:promotion=immediate",

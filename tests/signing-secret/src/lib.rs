@@ -71,6 +71,7 @@ fn field(policy: &RotationPolicy) -> Result<&FieldName, RotationError> {
 
 impl<T: Target + Send> SecretKind for SigningSecret<T> {
     const SETTINGS: Settings = &[&VERIFY];
+    const VARIABLES: &'static [&'static str] = &["TARGET_"];
 
     fn has_target(&self) -> bool {
         self.target.is_some()
@@ -96,8 +97,8 @@ impl<T: Target + Send> SecretKind for SigningSecret<T> {
         current.with_secret(&generate(subject.now, rng))?.with_member(&previous, &old)
     }
 
-    fn members(&self, _: &RotationPolicy, field: &FieldName) -> Vec<FieldName> {
-        vec![field.clone(), previous_member(field)]
+    fn members(&self, _: &RotationPolicy, value: &Document) -> Vec<FieldName> {
+        value.field().map_or(vec![], |field| vec![field.clone(), previous_member(field)])
     }
 
     fn check_succession(

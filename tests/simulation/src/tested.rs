@@ -26,6 +26,7 @@ pub(crate) struct Tested<M, K> {
 
 impl<M: Model, K: SecretKind> SecretKind for Tested<M, K> {
     const SETTINGS: Settings = K::SETTINGS;
+    const VARIABLES: &'static [&'static str] = K::VARIABLES;
 
     fn has_target(&self) -> bool {
         self.kind.has_target()
@@ -51,8 +52,8 @@ impl<M: Model, K: SecretKind> SecretKind for Tested<M, K> {
         self.model.create(&self.kind, subject, current, rng)
     }
 
-    fn members(&self, policy: &RotationPolicy, field: &FieldName) -> Vec<FieldName> {
-        self.kind.members(policy, field)
+    fn members(&self, policy: &RotationPolicy, value: &Document) -> Vec<FieldName> {
+        self.kind.members(policy, value)
     }
 
     fn check_succession(

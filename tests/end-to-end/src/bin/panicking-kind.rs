@@ -14,6 +14,7 @@ struct PanickingKind;
 
 impl SecretKind for PanickingKind {
     const SETTINGS: Settings = TOKEN_SETTINGS;
+    const VARIABLES: &'static [&'static str] = &["TARGET_"];
 
     fn has_target(&self) -> bool {
         true
