@@ -804,7 +804,7 @@ pub async fn read_credential<K: SecretKind, S: SecretStore>(
     let rotated = || match (&field, kind.parse(policy, value.text.clone())) {
         (Some(read), Ok(value)) if value.field().is_some() => kind.members(policy, &value).contains(read),
         // What is no value of this kind is told as that, elsewhere.
-        (Some(read), Err(_)) => policy.field.as_ref() == Some(read),
+        (Some(read), Err(_)) => policy.field.as_ref().is_none_or(|rotated| rotated == read),
         _ => true,
     };
     if own && rotated() {
