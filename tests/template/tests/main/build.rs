@@ -11,9 +11,11 @@ use std::time::Instant;
 use template::{MAIN, root, settle, tool};
 use verify::cargo::command_beside_cargo;
 
+use crate::support::most;
+
 /// The folder of each function that `sam build` made, by the function's name in the template.
-pub(crate) fn built() -> &'static BTreeMap<&'static str, PathBuf> {
-    static BUILT: OnceLock<BTreeMap<&'static str, PathBuf>> = OnceLock::new();
+pub(crate) fn built() -> &'static BTreeMap<String, PathBuf> {
+    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
     BUILT.get_or_init(|| {
         let folder = root().join("target/sam");
         std::fs::create_dir_all(&folder).unwrap();
@@ -26,12 +28,13 @@ pub(crate) fn built() -> &'static BTreeMap<&'static str, PathBuf> {
             build(&folder);
             std::fs::write(&stamp, run).unwrap();
         }
-        FUNCTIONS.map(|name| (name, folder.join(name))).into()
+        functions().into_iter().map(|name| (name.clone(), folder.join(name))).collect()
     })
 }
 
-const FUNCTIONS: [&str; 5] =
-    ["AdminTokenFunction", "EncryptionKeyFunction", "OperateFunction", "SweepFunction", "ReencryptFunction"];
+fn functions() -> Vec<String> {
+    most().of_type("AWS::Serverless::Function").into_keys().map(str::to_owned).collect()
+}
 
 /// The processor of this machine, as Lambda calls it.
 pub(crate) fn architecture() -> &'static str {
@@ -62,7 +65,7 @@ fn build(folder: &Path) {
     println!("sam build: {:.0} s", started.elapsed().as_secs_f64());
     // As the release profile does.
     let mut strip = Command::new("strip");
-    strip.args(FUNCTIONS.map(|name| folder.join(name).join("bootstrap")));
+    strip.args(functions().into_iter().map(|name| folder.join(name).join("bootstrap")));
     assert!(strip.status().unwrap().success());
 }
 

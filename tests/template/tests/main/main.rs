@@ -6,6 +6,7 @@ mod build;
 mod definition;
 mod documents;
 mod emulator;
+mod kinds;
 mod metrics;
 mod network;
 mod permissions;

@@ -354,20 +354,26 @@ fn the_alarm_on_slow_functions_follows_their_timeouts() {
     let functions = stack.of_type("AWS::Serverless::Function");
     let timeout = |name: &str| functions[name]["Timeout"].as_u64().unwrap();
     assert_eq!(timeout("AdminTokenFunction"), 110);
+    let rotating = rotation_functions(&stack);
+    let mut watched = rotating.clone();
+    watched.insert("SweepFunction".to_owned(), "shop-production-sweep".to_owned());
+    let measured = |one: &Value| text(&one["MetricStat"]["Metric"]["Dimensions"][0]["Value"]);
     // Milliseconds by seconds times ten is percent.
-    let expected = format!(
-        "MAX([m0 / ({} * 10), m1 / ({} * 10), m2 / {}])",
-        timeout("AdminTokenFunction"),
-        timeout("EncryptionKeyFunction"),
-        timeout("SweepFunction") * 10
-    );
+    let metrics = items(&alarm["Metrics"]).split_off(1);
+    let percents = metrics.iter().map(|one| {
+        let (resource, _) = watched.iter().find(|(_, name)| **name == measured(one)).unwrap();
+        let (id, seconds) = (text(&one["Id"]), timeout(resource));
+        if rotating.contains_key(resource) {
+            format!("{id} / ({seconds} * 10)")
+        } else {
+            format!("{id} / {}", seconds * 10)
+        }
+    });
+    let expected = format!("MAX([{}])", percents.collect::<Vec<_>>().join(", "));
     assert_eq!(alarm["Metrics"][0]["Expression"], expected);
     assert_eq!(text(&alarm["Threshold"]), "80");
-    let functions: Vec<String> = items(&alarm["Metrics"])[1..]
-        .iter()
-        .map(|one| text(&one["MetricStat"]["Metric"]["Dimensions"][0]["Value"]))
-        .collect();
-    assert_eq!(functions, ["shop-production-admin-token", "shop-production-encryption-key", "shop-production-sweep"]);
+    let functions: BTreeSet<String> = metrics.into_iter().map(measured).collect();
+    assert_eq!(functions, watched.into_values().collect());
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn subnets_and_blocks_are_checked_by_their_looks() {
 fn rotation_is_switched_on_when_the_endpoints_are_there() {
     // Secrets Manager tries the function at once; without endpoints it would run out of time.
     let (with, without) = (in_a_vpc(&[]).unwrap(), least());
-    for schedule in ["AdminTokenSchedule", "EncryptionKeySchedule"] {
+    for schedule in without.of_type("AWS::SecretsManager::RotationSchedule").into_keys() {
         assert_eq!(with.resources[schedule]["Metadata"]["Endpoints"], "Network", "{schedule}");
         assert_eq!(without.resources[schedule]["Metadata"]["Endpoints"], "", "{schedule}");
     }

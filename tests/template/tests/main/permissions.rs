@@ -267,10 +267,6 @@ fn key() -> String {
     base64::engine::general_purpose::STANDARD.encode([7; 32])
 }
 
-fn role_of(function: &Value) -> String {
-    function["Role"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()
-}
-
 /// Each action on secrets that a policy allows, with the statement that does, and the policy without it.
 pub(crate) fn without_each(policy: &Value) -> Vec<(String, String, Value)> {
     let mut found = vec![];

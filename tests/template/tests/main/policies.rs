@@ -8,15 +8,6 @@ use template::{ACCOUNT, MAIN, REGION, Stack, root, text};
 
 use crate::support::*;
 
-/// The roles of the functions.
-const ROLES: [(&str, &str); 5] = [
-    ("AdminTokenFunction", "AdminTokenRole"),
-    ("EncryptionKeyFunction", "EncryptionKeyRole"),
-    ("OperateFunction", "OperateRole"),
-    ("SweepFunction", "SweepRole"),
-    ("ReencryptFunction", "ReencryptRole"),
-];
-
 /// Every identity-based policy of the stack, with everything switched off and on, by name.
 pub(crate) fn documents() -> BTreeMap<String, Value> {
     let mut documents = BTreeMap::new();
@@ -113,7 +104,9 @@ fn a_value_is_read_or_written_only_where_a_function_of_the_stack_rotates_it() {
         let token = statements(&policies["EncryptionKeyRole"]).into_iter();
         let token = token.filter(|statement| statement["Sid"] == "TokenOfTheApplication").count();
         assert_eq!(token, usize::from(environment == "production"));
-        for (_, role) in ROLES.into_iter().filter(|(_, role)| policies.contains_key(*role)) {
+        let rotating = rotation_functions(&stack);
+        for (resource, function) in stack.of_type("AWS::Serverless::Function") {
+            let role = &role_of(function);
             for statement in statements(&policies[role]).into_iter().filter(|statement| allows(statement)) {
                 if !texts(&statement["Action"]).iter().any(|action| sensitive.contains(action)) {
                     continue;
@@ -142,14 +135,12 @@ fn a_value_is_read_or_written_only_where_a_function_of_the_stack_rotates_it() {
                     continue;
                 }
                 let by = &statement["Condition"]["ArnEquals"]["secretsmanager:resource/AllowRotationLambdaArn"];
-                let function =
-                    |kind: &str| format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:shop-{environment}-{kind}");
-                let expected: Vec<String> = match role {
-                    "AdminTokenRole" => vec![function("admin-token")],
-                    "EncryptionKeyRole" => vec![function("encryption-key")],
-                    _ => vec![function("admin-token"), function("encryption-key")],
+                // Its own secrets alone, for a rotation function.
+                let expected: BTreeSet<String> = match rotating.get(resource) {
+                    Some(own) => [function_arn(own)].into(),
+                    None => rotating.values().map(|name| function_arn(name)).collect(),
                 };
-                assert_eq!(texts(by), expected, "{role}");
+                assert_eq!(texts(by).into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), expected, "{role}");
             }
         }
     }
@@ -275,12 +266,12 @@ fn who_rotates_cannot_choose_another_function() {
         }
         assert_eq!(rotating, ["OperateRole", "OperatorPolicy"]);
         // With the one that is there, and with no other: a token function would destroy a keyring.
-        let functions = ["admin-token", "encryption-key"]
-            .map(|kind| format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:shop-{environment}-{kind}"));
+        let functions: BTreeSet<String> = rotation_functions(&stack).values().map(|name| function_arn(name)).collect();
         for name in ["OperateRole", "OperatorPolicy"] {
             let condition = &speaking_of(&policies[name], "secretsmanager:RotateSecret")[0]["Condition"];
             assert_eq!(condition["Null"][key], "true", "{name}");
-            assert_eq!(texts(&condition["ArnEquals"]["secretsmanager:resource/AllowRotationLambdaArn"]), functions);
+            let by = texts(&condition["ArnEquals"]["secretsmanager:resource/AllowRotationLambdaArn"]);
+            assert_eq!(by.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), functions, "{environment}: {name}");
             assert_eq!(condition.as_object().unwrap().len(), 2, "{name}");
         }
     }
@@ -442,12 +433,6 @@ fn the_archive_of_keys_has_a_key_that_nobody_else_may_use() {
     assert!(!least().of_type("AWS::SecretsManager::Secret").contains_key("KeyArchiveSecret"));
 }
 
-/// Whether an ARN is one of those that a policy names.
-fn names(pattern: &str, arn: &str) -> bool {
-    let pattern = pattern.replace('.', "[.]").replace('*', ".*").replace('?', ".");
-    Regex::new(&format!("^{pattern}$")).unwrap().is_match(arn)
-}
-
 #[test]
 fn the_archive_of_keys_is_in_the_hands_of_those_who_make_rings_current_and_of_nobody_else() {
     for (environment, stack, expected) in [
@@ -481,31 +466,34 @@ fn the_archive_of_keys_is_in_the_hands_of_those_who_make_rings_current_and_of_no
 fn every_function_has_a_role_of_its_own_that_no_other_can_take() {
     let stack = most();
     let roles = stack.of_type("AWS::IAM::Role");
-    for (function, role) in ROLES {
-        let properties = &stack.of_type("AWS::Serverless::Function")[function];
+    let functions = stack.of_type("AWS::Serverless::Function");
+    for (function, properties) in &functions {
+        let role = role_of(properties);
         assert_eq!(properties["Role"], format!("arn:aws:iam::{ACCOUNT}:role/{role}"));
+        assert_eq!(role, function.replace("Function", "Role"));
+        let role = role.as_str();
         let trust = &roles[role]["AssumeRolePolicyDocument"]["Statement"];
         assert_eq!(items(trust).len(), 1);
         assert_eq!(trust[0]["Principal"]["Service"], "lambda.amazonaws.com");
         assert!(roles[role]["ManagedPolicyArns"].is_null(), "{role} has what this file does not show");
     }
-    assert_eq!(stack.of_type("AWS::Serverless::Function").len(), ROLES.len());
+    let taken: BTreeSet<String> = functions.values().map(|function| role_of(function)).collect();
+    assert_eq!(taken.len(), functions.len());
 }
 
 #[test]
 fn secrets_manager_alone_invokes_the_rotation_functions() {
     let stack = least();
     let permissions = stack.of_type("AWS::Lambda::Permission");
-    assert_eq!(permissions.len(), 2);
+    assert_eq!(permissions.len(), rotation_functions(&stack).len());
     for (name, permission) in permissions {
         assert_eq!(permission["Principal"], "secretsmanager.amazonaws.com", "{name}");
         assert_eq!(permission["SourceAccount"], ACCOUNT, "{name}");
     }
     let written = templates().written(MAIN)["Resources"].clone();
-    for (schedule, permission) in
-        [("AdminTokenSchedule", "AdminTokenPermission"), ("EncryptionKeySchedule", "EncryptionKeyPermission")]
-    {
+    for schedule in stack.of_type("AWS::SecretsManager::RotationSchedule").into_keys() {
         // Secrets Manager tries the function when rotation is switched on.
-        assert!(texts(&written[schedule]["DependsOn"]).contains(&permission), "{schedule}");
+        let permission = schedule.replace("Schedule", "Permission");
+        assert!(texts(&written[schedule]["DependsOn"]).contains(&permission.as_str()), "{schedule}");
     }
 }

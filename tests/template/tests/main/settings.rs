@@ -7,9 +7,9 @@ use admin_token::AdminToken;
 use encryption_key::EncryptionKey;
 use regex_lite::Regex;
 use rotation::environment::Environment;
-use rotation::keyring::KEY_SETTINGS;
+use rotation::error::RotationError;
+use rotation::kind::SecretKind;
 use rotation::policy::StackPolicy;
-use rotation::token::TOKEN_SETTINGS;
 use sandbox::schedule::{RotationRules, Schedule};
 use serde_json::{Value, json};
 use template::{MAIN, REGION, Stack, root, text};
@@ -52,16 +52,18 @@ pub(crate) fn rust_sources(folder: &Path, into: &mut String) {
 pub(crate) fn deployed_sources() -> String {
     let mut sources = String::new();
     rust_sources(&root().join("shared/src"), &mut sources);
-    for function in ["admin-token", "encryption-key", "operate", "reencrypt"] {
-        rust_sources(&root().join("functions").join(function).join("src"), &mut sources);
+    for function in std::fs::read_dir(root().join("functions")).unwrap() {
+        rust_sources(&function.unwrap().path().join("src"), &mut sources);
     }
     sources
 }
 
 pub(crate) fn variables_that_the_code_reads() -> BTreeSet<String> {
     let name = Regex::new("\"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\"").unwrap();
+    // An example in a comment reads nothing.
     let sources = deployed_sources();
-    let names = name.captures_iter(&sources).map(|found| found[1].to_owned());
+    let code = sources.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let names = name.captures_iter(&code).map(|found| found[1].to_owned());
     names.filter(|name| !NO_VARIABLES.contains(&name.as_str())).collect()
 }
 
@@ -87,19 +89,24 @@ fn every_variable_that_the_code_reads_is_set_and_the_reverse() {
     }
 }
 
+/// What [`rotation::lambda::run`] reads at start.
+fn accepted<K: SecretKind>(environment: &Environment, kind: impl FnOnce(&Environment) -> Result<K, RotationError>) {
+    environment.refuse_foreign(K::VARIABLES).unwrap();
+    kind(environment).unwrap();
+    StackPolicy::from_environment(environment, K::SETTINGS).unwrap();
+}
+
 #[test]
 fn the_rotation_functions_accept_their_variables() {
     for stack in [least(), most()] {
         let functions = stack.of_type("AWS::Serverless::Function");
-        for name in ["AdminTokenFunction", "EncryptionKeyFunction"] {
-            let variables = variables(functions[name]);
-            let environment: Environment = variables.iter().collect::<Vec<_>>().into_iter().collect();
-            if name == "AdminTokenFunction" {
-                AdminToken::from_environment(&environment).unwrap();
-                StackPolicy::from_environment(&environment, TOKEN_SETTINGS).unwrap();
-            } else {
-                EncryptionKey::from_environment(&environment).unwrap();
-                StackPolicy::from_environment(&environment, KEY_SETTINGS).unwrap();
+        for name in rotation_functions(&stack).into_keys() {
+            let variables = variables(functions[name.as_str()]);
+            let environment: Environment = variables.into_iter().collect();
+            match name.as_str() {
+                "AdminTokenFunction" => accepted(&environment, AdminToken::from_environment),
+                "EncryptionKeyFunction" => accepted(&environment, EncryptionKey::from_environment),
+                _ => panic!("add the kind of {name} here"),
             }
         }
     }
@@ -336,8 +343,8 @@ fn timeouts_leave_room_for_three_times_the_targets_and_twenty_seconds() {
         let stack = templates.resolve(&parameters, &BTreeMap::new()).unwrap();
         let functions = stack.of_type("AWS::Serverless::Function");
         let seconds: u64 = choice.trim_end_matches('s').parse().unwrap();
-        for name in ["AdminTokenFunction", "EncryptionKeyFunction"] {
-            let timeout = functions[name]["Timeout"].as_u64().unwrap();
+        for name in rotation_functions(&stack).into_keys() {
+            let timeout = functions[name.as_str()]["Timeout"].as_u64().unwrap();
             assert!(timeout >= (3 * seconds + 20).max(60) && timeout <= 900, "{name}, {choice}: {timeout} s");
         }
         assert_eq!(

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use regex_lite::Regex;
 use serde_json::Value;
-use template::{Stack, Templates};
+use template::{ACCOUNT, REGION, Stack, Templates};
 
 /// The least that a stack is told.
 pub(crate) const LEAST: [(&str, &str); 4] =
@@ -63,6 +64,37 @@ pub(crate) fn least() -> Stack {
 /// The stack with all that it can have.
 pub(crate) fn most() -> Stack {
     templates().resolve(&MOST, &BTreeMap::new()).unwrap()
+}
+
+/// The names of the rotation functions, by their resources: those that Secrets Manager may invoke.
+pub(crate) fn rotation_functions(stack: &Stack) -> BTreeMap<String, String> {
+    let invoked = stack.of_type("AWS::Lambda::Permission").into_values();
+    let invoked: Vec<&Value> = invoked
+        .filter(|permission| permission["Principal"] == "secretsmanager.amazonaws.com")
+        .map(|permission| &permission["FunctionName"])
+        .collect();
+    let functions = stack.of_type("AWS::Serverless::Function").into_iter();
+    functions
+        .filter(|(_, function)| invoked.contains(&&function["FunctionName"]))
+        .map(|(resource, function)| (resource.to_owned(), template::text(&function["FunctionName"])))
+        .collect()
+}
+
+/// The ARN of a function, by its name.
+pub(crate) fn function_arn(name: &str) -> String {
+    format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}")
+}
+
+/// The role of a function.
+pub(crate) fn role_of(function: &Value) -> String {
+    let arn = template::text(&function["Role"]);
+    arn.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// Whether an ARN is one of those that a policy names.
+pub(crate) fn names(pattern: &str, arn: &str) -> bool {
+    let pattern = pattern.replace('.', "[.]").replace('*', ".*").replace('?', ".");
+    Regex::new(&format!("^{pattern}$")).unwrap().is_match(arn)
 }
 
 /// The items of a list, or the one item that stands without a list.
