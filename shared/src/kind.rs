@@ -1,4 +1,43 @@
 //! The one extension point: what is particular to a kind of secret.
+//!
+//! # Add a kind
+//!
+//! Copy the example in the [crate's documentation](crate#a-kind-of-secret), and change what the kind does otherwise. These are all
+//! places that a kind has. In each of them search for `signing-secret` (a kind with everything) or for `encryption-key`.
+//!
+//! In the code:
+//!
+//! 1. `functions/NAME/`: `Cargo.toml` and `src/main.rs` from `admin-token`, with two names changed. `src/lib.rs` has one
+//!    `impl SecretKind`, and `from_environment`.
+//! 2. `Cargo.toml` of the workspace: `members`, `default-members` (what `sam build` builds) and `[workspace.dependencies]`.
+//! 3. [`SETTINGS`](SecretKind::SETTINGS): the kind's own tags, as constants of type [`Setting`], and those of
+//!    [`policy`](crate::policy) that it has. [`VARIABLES`](SecretKind::VARIABLES): `["TARGET_"]` when it asks an application.
+//! 4. [`members`](SecretKind::members), when a value keeps more than one member. Refuse in [`parse`](SecretKind::parse) what is
+//!    none of the kind's values, with [`RotationError::InvalidValue`].
+//! 5. Tests: copy `tests/signing-secret/tests/main.rs`, which has a store of 100 lines. A model in `tests/faults/src/model` drives the kind
+//!    through every schedule of faults.
+//!
+//! Run it now: `cargo sandbox`, then `aws secretsmanager rotate-secret --rotation-lambda-arn …:function:NAME`.
+//!
+//! In the stack:
+//!
+//! 6. `template.yaml`: function, permission, secret, resource policy and schedule (copy the five resources of `EncryptionKey`); the
+//!    member's name in `ALLOWED_FIELDS` of `Globals`; the secret's and the function's names where `Access` and `Monitoring` get their
+//!    parameters. A kind that asks no application sets the six variables `TARGET_*` to `!Ref AWS::NoValue`, as `ReencryptFunction`
+//!    does; without overlap or `verify`, `ROTATION_OVERLAP` or `ROTATION_VERIFY` too.
+//! 7. `infra/access.yaml`: a role (copy `AdminTokenRole`) and its output, and the name in each list of functions. `infra/monitoring.yaml`:
+//!    a parameter, and the name in each alarm and widget; `FunctionSlowAlarm` has it in its expression too.
+//! 8. `cargo nextest run -p template kinds settings policies metrics` names every list that lacks the function, and every variable
+//!    that it would refuse. `tests/template/tests/main/settings.rs` needs one line: the kind's type.
+//! 9. `tests/verify/src/release.rs`: the binary, to be released.
+//!
+//! For operators:
+//!
+//! 10. `operate` answers `NotManaged` for a kind that it does not know. `functions/operate/src/kinds.rs` tells a secret's kind by the name
+//!     of its function, and says what an operator can do with it. The sweep watches the age and the `AWSPENDING` of every rotated secret.
+//! 11. The tables of tags, variables and members in the README.
+//!
+//! [`Setting`]: crate::policy::Setting
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
