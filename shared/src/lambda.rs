@@ -21,7 +21,7 @@ use crate::event::RotationEvent;
 use crate::kind::SecretKind;
 use crate::policy::StackPolicy;
 use crate::protocol::{Report, Rotator};
-use crate::telemetry::{Datum, MetricSink as _, PUBLISH_TIMEOUT, metrics};
+use crate::telemetry::{Datum, PUBLISH_TIMEOUT, metrics};
 
 pub use lambda_runtime::Error;
 

@@ -1,6 +1,5 @@
 //! Logs and metrics: what operators see, and never a value.
 
-use std::future::Future;
 use std::time::Duration;
 
 use crate::error::RotationError;
@@ -35,12 +34,6 @@ pub struct Datum {
     pub value: f64,
     /// The value's unit.
     pub unit: Unit,
-}
-
-/// Where metrics go. One call, bounded in time by the caller; a failure is logged and forgotten.
-pub trait MetricSink: Sync {
-    /// Publishes all of `data` in one call.
-    fn publish(&self, data: Vec<Datum>) -> impl Future<Output = Result<(), String>> + Send;
 }
 
 /// The metrics of one invocation: none for a step in the middle that succeeded.

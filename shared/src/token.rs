@@ -142,29 +142,6 @@ impl TokenPrefix {
     }
 }
 
-/// Whether `token` has the form and the checksum of a token with `prefix`, as a secret scanner would check it.
-///
-/// ```
-/// use rand::{SeedableRng, rngs::StdRng};
-/// use rotation::token::{TokenEncoding, TokenFormat, TokenPrefix, has_valid_checksum};
-///
-/// let prefix = TokenPrefix::new("acme").unwrap();
-/// let format = TokenFormat { bytes: 48, encoding: TokenEncoding::Base62, prefix: Some(prefix.clone()) };
-/// let token = format.generate(&mut StdRng::seed_from_u64(1));
-/// assert!(has_valid_checksum(&token, &prefix));
-/// ```
-#[must_use]
-pub fn has_valid_checksum(token: &SecretText, prefix: &TokenPrefix) -> bool {
-    let Some(rest) = token.expose().strip_prefix(prefix.0.as_str()).and_then(|rest| rest.strip_prefix('_')) else {
-        return false;
-    };
-    if rest.len() <= CHECKSUM_DIGITS || !rest.bytes().all(|b| BASE62.contains(&b)) {
-        return false;
-    }
-    let (random, digits) = rest.split_at(rest.len() - CHECKSUM_DIGITS);
-    *checksum(random) == digits
-}
-
 fn random_bytes(count: usize, rng: &mut impl CryptoRng) -> Zeroizing<Vec<u8>> {
     let mut bytes = Zeroizing::new(vec![0; count]);
     rng.fill_bytes(&mut bytes);

@@ -96,18 +96,23 @@ impl Database {
     }
 }
 
-/// How hard the database may be worked.
+/// How hard the database may be worked. Each is for something that no measurement of the worker shows: what else uses the database, and how
+/// long that can wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// The most rows that one statement reads or writes.
+    /// The most rows that one statement reads or writes. A batch is one transaction, and whoever follows the changes of the database
+    /// (logical replication, change data capture, statement triggers) has it in memory as a whole.
     pub batch_rows: usize,
-    /// How long one UPDATE should take: its rows are locked for so long.
+    /// How long one UPDATE should take: its rows are locked for so long, and an application that wants one of them waits.
     pub batch_time: Duration,
-    /// The most rows that are written in a second; `None` means no limit.
+    /// The most rows that are written in a second; `None` means no limit. Batches that are short enough for the application may still be
+    /// more than replicas, backups of the log and the vacuum can follow.
     pub rows_per_second: Option<u32>,
-    /// How long a statement waits for another's lock.
+    /// How long a statement waits for another's lock, while it holds those of its other rows. Less spares applications that give up
+    /// sooner; more leaves fewer rows to a second look, where transactions are long.
     pub lock_timeout: Duration,
-    /// How long a statement may take.
+    /// How long a statement may take. A batch shrinks until it fits; a look into the catalogue of a slow or very large database cannot, and would
+    /// fail for ever.
     pub statement_timeout: Duration,
 }
 

@@ -112,12 +112,6 @@ impl Ciphers {
     pub fn get(&self, id: KeyId) -> Option<&dyn Cipher> {
         self.iter().find_map(|(held, cipher)| (held == id).then_some(cipher))
     }
-
-    /// Decrypts with the first key that can.
-    #[must_use]
-    pub fn open(&self, ciphertext: &[u8]) -> Option<(KeyId, Zeroizing<Vec<u8>>)> {
-        self.iter().find_map(|(id, cipher)| Some((id, cipher.open(ciphertext)?)))
-    }
 }
 
 /// Where the staged key of a value stands.

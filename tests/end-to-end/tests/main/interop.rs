@@ -80,8 +80,9 @@ pub(crate) fn sealed_here(format: KeyFormat, value: &str, json: bool, plaintext:
 /// Decrypts with this project's cipher.
 fn opened_here(format: KeyFormat, value: &str, json: bool, ciphertext: &[u8]) -> Vec<u8> {
     let (document, _) = parsed(format, value, json);
-    let opened = wire(format).ciphers(&document).unwrap().open(ciphertext);
-    opened.expect("no key opens it").1.to_vec()
+    let ciphers = wire(format).ciphers(&document).unwrap();
+    let opened = ciphers.iter().find_map(|(_, cipher)| cipher.open(ciphertext));
+    opened.expect("no key opens it").to_vec()
 }
 
 async fn value(scene: &Scene) -> String {
