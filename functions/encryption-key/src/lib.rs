@@ -9,6 +9,9 @@
 //! A new primary key needs consumers that read the whole keyring: the application reports the ids of its keys, or the stack
 //! declares it. The application is asked with a token that is in a secret of its own.
 
+mod consumers;
+mod report;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
@@ -21,11 +24,16 @@ use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::keyring::{Cipher, Ciphers, KEY_SETTINGS, Key, KeyFormat, KeyId, Keyring, token_end_member};
 use rotation::kind::{Phase, SecretKind, SecretReference, Subject, Values};
-use rotation::policy::{MAX_OVERLAP, PROMOTION, Promotion, RotationPolicy, Settings, VERIFY, Verify};
+use rotation::policy::{PROMOTION, Promotion, RotationPolicy, Settings, VERIFY, Verify};
 use rotation::secret::SecretText;
 use rotation::target::http::{HttpTarget, TokenSecret};
 use rotation::target::{NeededKeys, Target, prove_keys, refresh};
 use serde_json::{Map, Value, json};
+
+use crate::consumers::KEYRING_AWARE;
+use crate::report::remaining;
+
+pub use crate::consumers::{Consumers, DEFAULT_CACHE_TIME};
 
 /// How long a pending ring may wait for its promotion. The age of a staged key counts from the making of its version; this
 /// bounds how much later consumers can have seen it.
@@ -33,44 +41,6 @@ pub const MAX_PENDING_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Lambda's longest timeout (Lambda quotas): by so much a promotion can come after it was found to be in time.
 pub const LONGEST_INVOCATION: Duration = Duration::from_secs(15 * 60);
-
-/// How long consumers keep what they have read, unless the stack sets `CONSUMERS_CACHE_TIME`.
-pub const DEFAULT_CACHE_TIME: Duration = Duration::from_secs(60 * 60);
-
-const CACHE_TIME: &str = "CONSUMERS_CACHE_TIME";
-const KEYRING_AWARE: &str = "CONSUMERS_KEYRING_AWARE";
-
-/// What the stack says of those who encrypt and decrypt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Consumers {
-    /// The longest time for which one keeps what it has read (`CONSUMERS_CACHE_TIME`, 0 s to 30 days).
-    pub cache_time: Duration,
-    /// Whether all of them read the whole keyring, though nobody reports it (`CONSUMERS_KEYRING_AWARE`).
-    pub keyring_aware: bool,
-}
-
-impl Default for Consumers {
-    fn default() -> Self {
-        Self { cache_time: DEFAULT_CACHE_TIME, keyring_aware: false }
-    }
-}
-
-impl Consumers {
-    /// Reads `CONSUMERS_CACHE_TIME` and `CONSUMERS_KEYRING_AWARE`.
-    ///
-    /// # Errors
-    /// [`RotationError::InvalidConfiguration`].
-    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
-        environment.refuse_unknown("CONSUMERS_", &[CACHE_TIME, KEYRING_AWARE])?;
-        let cache_time = environment.duration(CACHE_TIME)?.unwrap_or(DEFAULT_CACHE_TIME);
-        if cache_time > MAX_OVERLAP {
-            let problem = "expected at most 30d".to_owned();
-            return Err(RotationError::InvalidConfiguration { variable: CACHE_TIME.to_owned(), problem });
-        }
-        let keyring_aware = environment.parse(KEYRING_AWARE, "true or false")?.unwrap_or(false);
-        Ok(Self { cache_time, keyring_aware })
-    }
-}
 
 /// The kind of secret that is a keyring, with the application that uses it, if the stack names one.
 #[derive(Debug)]
@@ -493,35 +463,4 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
         };
         prove_keys(target, subject.name, token, &needed, refused, deadline).await
     }
-}
-
-/// What is left to do when `new` has become current after `old`.
-fn remaining(old: Option<&Keyring>, new: &Keyring) -> Option<String> {
-    let primary = new.primary().id();
-    let Some(old) = old.filter(|old| old.primary().id() != primary) else {
-        let staged = new.staged()?;
-        return Some(format!(
-            "key {} is staged and encrypts nothing yet: the next rotation makes it primary, when every consumer has it",
-            staged.id()
-        ));
-    };
-    let replaced: Vec<String> = [Some(old.primary()), old.staged()]
-        .into_iter()
-        .flatten()
-        .map(Key::id)
-        .filter(|id| *id != primary)
-        .map(|id| id.to_string())
-        .collect();
-    let at_once = old.get(primary).is_none();
-    let exposed = if at_once {
-        format!(
-            "{} no longer encrypt: if they were exposed, what is encrypted with them still is; ",
-            replaced.join(", ")
-        )
-    } else {
-        String::new()
-    };
-    Some(format!(
-        "{exposed}data under the secondary keys stays readable and has to be re-encrypted under {primary} before they are retired"
-    ))
 }
