@@ -35,7 +35,7 @@
 //!
 //! 10. `operate` answers `NotManaged` for a kind that it does not know. `functions/operate/src/kinds.rs` tells a secret's kind by the name
 //!     of its function, and says what an operator can do with it. The sweep watches the age and the `AWSPENDING` of every rotated secret.
-//! 11. The tables of tags, variables and members in the README.
+//! 11. The tables of tags, variables and members in `shared/README.md` and in the README of the function.
 //!
 //! [`Setting`]: crate::policy::Setting
 

@@ -7,8 +7,9 @@ use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::store::StoreError;
 use rotation::time::format_timestamp;
+use serde::Serialize;
 
-use crate::request::Action;
+use crate::action::Action;
 
 /// Why an action was not done, or not to its end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -213,28 +214,21 @@ impl OperateError {
     }
 }
 
-impl From<OperateError> for Diagnostic {
-    fn from(error: OperateError) -> Self {
-        Self { error_type: error.name().to_owned(), error_message: error.to_string() }
+/// An error, as an answer tells it that is none itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    error: &'static str,
+    message: String,
+}
+
+impl Problem {
+    pub(crate) fn of(error: &OperateError) -> Self {
+        Self { error: error.name(), message: error.to_string() }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn not_managed_names_no_command_that_changes_the_kind() {
-        let told = |function: Option<&str>| {
-            let function = function.map(str::to_owned);
-            OperateError::NotManaged { name: "shop/key".to_owned(), function }.to_string()
-        };
-        let other = "arn:aws:lambda:us-east-1:000000000000:function:theirs";
-        assert!(told(Some(other)).contains(other), "what is known is said");
-        assert!(told(None).contains("no function rotates it") && told(None).contains("Adopt an existing secret"));
-        for message in [told(Some(other)), told(None)] {
-            assert!(message.contains("shop/key"), "{message}");
-            assert!(!message.contains("rotate-secret") && !message.contains("--rotation-lambda-arn"), "{message}");
-        }
+impl From<OperateError> for Diagnostic {
+    fn from(error: OperateError) -> Self {
+        Self { error_type: error.name().to_owned(), error_message: error.to_string() }
     }
 }

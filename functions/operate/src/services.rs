@@ -9,12 +9,13 @@ use rotation::error::RotationError;
 use rotation::event::{VersionId, digest};
 use rotation::store::Described;
 use rotation::time::format_timestamp;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::aws::{Execution, Failure, OperationClients};
-use crate::doctor::Findings;
 use crate::error::OperateError;
-use crate::function_name;
+use crate::findings::Findings;
+use crate::kinds::function_name;
 
 /// The longest that one of these services may take: no action waits for them for long, and none fails for them.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,6 +45,14 @@ pub(crate) enum Started {
         /// When.
         at: SystemTime,
     },
+}
+
+/// Whether a message went out, or why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Notified {
+    Sent(bool),
+    NotSent(String),
 }
 
 /// The clients, and what the stack names for them.
@@ -97,14 +106,14 @@ impl Services {
     }
 
     /// Sends a message, if there is a topic. Whether it went out, or why not.
-    pub(crate) async fn notify(&self, subject: &str, message: &str, deadline: Deadline) -> Option<Value> {
+    pub(crate) async fn notify(&self, subject: &str, message: &str, deadline: Deadline) -> Option<Notified> {
         let topic = self.topic.as_deref()?;
         let sent = deadline.within(TIMEOUT, RESERVE).bound(self.clients.notify(topic, subject, message)).await;
         Some(match sent.unwrap_or_else(no_answer) {
-            Ok(()) => json!(true),
+            Ok(()) => Notified::Sent(true),
             Err(problem) => {
                 tracing::warn!(target: rotation::lambda::AUDIT, problem, "the message was not sent");
-                json!(problem)
+                Notified::NotSent(problem)
             }
         })
     }
@@ -224,17 +233,38 @@ fn no_answer<T>() -> Result<T, String> {
     Err("no answer in time".to_owned())
 }
 
-/// A failure as an answer tells it.
-pub(crate) fn told(failure: Result<Option<Failure>, String>) -> Value {
-    match failure {
-        Ok(None) => Value::Null,
-        Err(problem) => json!({ "unknown": problem }),
-        Ok(Some(failure)) => json!({
-            "at": format_timestamp(failure.at),
-            "step": failure.step,
-            "version": failure.version,
-            "error": failure.error_type,
-            "message": failure.message,
-        }),
+/// What an answer says of the last step that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum LastFailure {
+    /// By the log of the rotation function.
+    Known {
+        /// When.
+        at: String,
+        /// The step, as Secrets Manager names it.
+        step: Option<String>,
+        /// The version that was being rotated to.
+        version: Option<String>,
+        /// The error's stable name.
+        error: String,
+        /// The function's own words.
+        message: String,
+    },
+    /// The log cannot be read.
+    Unknown {
+        /// Why not.
+        unknown: String,
+    },
+}
+
+impl LastFailure {
+    pub(crate) fn of(failure: Result<Option<Failure>, String>) -> Option<Self> {
+        match failure {
+            Ok(None) => None,
+            Err(unknown) => Some(Self::Unknown { unknown }),
+            Ok(Some(Failure { at, step, error_type: error, message, version })) => {
+                Some(Self::Known { at: format_timestamp(at), step, version, error, message })
+            }
+        }
     }
 }

@@ -6,12 +6,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use operate::action::Action;
 use operate::error::OperateError;
-use operate::operable::Operable;
-use operate::secret::{Desk, Mark};
+use operate::kinds::{KeyringKind, TokenKind};
+use operate::marker::Marker;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
+use rotation::kind::SecretKind;
+use rotation::policy::StackPolicy;
 use rotation::versions::Stage;
 
 use crate::invariants::{Checked, Moved, require};
@@ -45,29 +48,70 @@ impl<M: Model> Operator<M> {
         SimulatedTarget::new(&self.caller, model)
     }
 
-    pub(crate) async fn perform<K: Operable>(self, kind: K) -> Result<(), OperateError> {
+    pub(crate) async fn perform_on_token<K: TokenKind>(self, kind: K) -> Result<(), OperateError> {
         let Self { caller, operation } = self;
+        let stand = Stand::new(caller, kind)?;
+        let (on, mut rng) = (stand.operation(), stand.rng());
+        let not_for_tokens =
+            |action| OperateError::NotForThisKind { action, instead: "a token is replaced by a rotation" };
+        match operation {
+            Operation::Abort => on.abort(ABORT_AFTER, &mut rng).await.map(drop),
+            Operation::Rollback => on.roll_back_token(&mut rng).await.map(drop),
+            Operation::Revoke => on.revoke(&mut rng).await.map(drop),
+            Operation::Compromise => on.compromise_token(Some(SECRET), &mut rng).await.map(drop),
+            Operation::Restore => Err(not_for_tokens(Action::Restore)),
+            Operation::Retire => Err(not_for_tokens(Action::Retire)),
+        }
+    }
+
+    pub(crate) async fn perform_on_keyring<K: KeyringKind>(self, kind: K) -> Result<(), OperateError> {
+        let Self { caller, operation } = self;
+        let censuses = M::censuses(&caller.world.lock());
+        let stand = Stand::new(caller, kind)?;
+        let (on, mut rng) = (stand.operation(), stand.rng());
+        match operation {
+            Operation::Abort => on.abort(ABORT_AFTER, &mut rng).await.map(drop),
+            Operation::Rollback => on.roll_back_keyring(&mut rng).await.map(drop),
+            Operation::Revoke => Err(OperateError::NotForThisKind {
+                action: Action::Revoke,
+                instead: "what is encrypted with an old key has to stay readable",
+            }),
+            Operation::Compromise => on.compromise_keyring(Some(SECRET), &mut rng).await.map(drop),
+            Operation::Restore => on.restore(Some(SECRET), &mut rng).await.map(drop),
+            Operation::Retire => match censuses {
+                Some(censuses) => on.retire(&censuses, &mut rng).await.map(drop),
+                None => Err(OperateError::CensusOutdated { problem: "nobody has counted".to_owned() }),
+            },
+        }
+    }
+}
+
+const SECRET: &str = "shop/secret";
+
+/// What an operation stands on.
+struct Stand<M: Model, K> {
+    kind: Tested<M, K>,
+    stack: StackPolicy,
+    store: Store<M>,
+    deadline: Deadline,
+}
+
+impl<M: Model, K: SecretKind> Stand<M, K> {
+    fn new(caller: Arc<Caller<M>>, kind: K) -> Result<Self, OperateError> {
         let scenario = caller.world.lock().scenario;
-        let deadline = Deadline::after(TIMEOUT);
         let kind = Tested { kind, model: scenario.model, sabotage: scenario.sabotage };
         let stack = scenario.stack(&kind)?;
-        let mut rng = StdRng::seed_from_u64(u64::from(caller.invocation));
-        let store = Store { caller, deadline };
-        let secret_id = "shop/secret";
-        let desk = Desk { kind: &kind, store: &store, stack: &stack, secret_id, deadline };
-        let censuses = M::censuses(&store.caller.world.lock());
-        let answer = match operation {
-            Operation::Abort => desk.abort(ABORT_AFTER, &mut rng).await,
-            Operation::Rollback => desk.rollback(&mut rng).await,
-            Operation::Revoke => desk.revoke(&mut rng).await,
-            Operation::Compromise => desk.compromise(Some(secret_id), &mut rng).await,
-            Operation::Restore => desk.restore(Some(secret_id), &mut rng).await,
-            Operation::Retire => match censuses {
-                Some(censuses) => desk.retire(&censuses, &mut rng).await,
-                None => return Err(OperateError::CensusOutdated { problem: "nobody has counted".to_owned() }),
-            },
-        };
-        answer.map(drop)
+        let deadline = Deadline::after(TIMEOUT);
+        Ok(Self { kind, stack, store: Store { caller, deadline }, deadline })
+    }
+
+    fn operation(&self) -> operate::session::Operation<'_, Tested<M, K>, Store<M>> {
+        let Self { kind, stack, store, deadline } = self;
+        operate::session::Operation { kind, store, stack, secret_id: SECRET, deadline: *deadline }
+    }
+
+    fn rng(&self) -> StdRng {
+        StdRng::seed_from_u64(u64::from(self.store.caller.invocation))
     }
 }
 
@@ -198,8 +242,8 @@ pub(crate) fn judge<M: Model>(world: &mut Inner<M>, intent: &Intent, alone: bool
         return Ok(());
     }
     let listed = state.listed();
-    let forgets = |marks: &[Mark]| {
-        let left = marks.iter().find(|mark| mark.holders(&listed).next().is_some());
+    let forgets = |markers: &[Marker]| {
+        let left = markers.iter().find(|marker| marker.holders(&listed).next().is_some());
         require(left.is_none(), || format!("{} succeeded, and left {left:?}", intent.operation))
     };
     match intent.operation {
@@ -210,8 +254,8 @@ pub(crate) fn judge<M: Model>(world: &mut Inner<M>, intent: &Intent, alone: bool
             let back = now_in_use == intent.back || world.asked.changes_by_others != intent.changes;
             require(back, || "a rollback succeeded, and what was in use before is not".to_owned())?;
         }
-        Operation::Revoke => forgets(&[Mark::Revoked, Mark::PreviousRevoked])?,
-        Operation::Compromise => forgets(&[Mark::Revoked, Mark::PreviousRevoked, Mark::Compromised])?,
+        Operation::Revoke => forgets(&[Marker::Revoked, Marker::PreviousRevoked])?,
+        Operation::Compromise => forgets(&[Marker::Revoked, Marker::PreviousRevoked, Marker::Compromised])?,
         Operation::Retire | Operation::Restore => {}
     }
     M::judge_operation(world, intent.operation)
@@ -242,14 +286,15 @@ pub(crate) fn refusal<M: Model>(world: &Inner<M>, intent: &Intent, error: &str, 
 fn may_not_come_back<M: Model>(model: M, state: &State, intent: &Intent) -> bool {
     let Some(back) = &intent.back else { return false };
     let listed = state.listed();
-    let values = |mark: Mark| mark.holders(&listed).filter_map(|holder| state.value(holder)).collect::<Vec<_>>();
+    let values = |marker: Marker| marker.holders(&listed).filter_map(|holder| state.value(holder)).collect::<Vec<_>>();
     let current = state.value_at(&Stage::Current);
     let own = |value: &Arc<str>| model.in_use(value).as_ref() == Some(back);
     let held = |value: &Arc<str>| !own(value) && model.tokens(value).contains(back);
-    let exposed = values(Mark::Exposed).into_iter().any(own);
-    let compromised = values(Mark::Compromised).into_iter().any(|value| own(value) || held(value));
-    let revoked = values(Mark::Revoked).into_iter().any(own) || values(Mark::PreviousRevoked).into_iter().any(held);
-    let being_replaced = Mark::Compromised.holders(&listed).any(|holder| Some(holder) == state.holder(&Stage::Current));
+    let exposed = values(Marker::Exposed).into_iter().any(own);
+    let compromised = values(Marker::Compromised).into_iter().any(|value| own(value) || held(value));
+    let revoked = values(Marker::Revoked).into_iter().any(own) || values(Marker::PreviousRevoked).into_iter().any(held);
+    let being_replaced =
+        Marker::Compromised.holders(&listed).any(|holder| Some(holder) == state.holder(&Stage::Current));
     let marked_in_the_value = current.is_some_and(|value| model.is_marked(value, back));
     exposed || compromised || revoked || being_replaced || marked_in_the_value
 }

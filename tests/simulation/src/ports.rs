@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use operate::secret::Mark;
+use operate::marker::Marker;
 use rotation::deadline::Deadline;
 use rotation::event::{RotationToken, VersionId};
 use rotation::marked_ring;
@@ -273,7 +273,7 @@ fn listed(seen: &State, sabotage: Sabotage) -> Versions {
         return all;
     }
     let mut known = BTreeMap::<VersionId, BTreeSet<Stage>>::new();
-    for (version, stage) in all.all().filter(|(version, stage)| **stage != Mark::RolledBack.on(version)) {
+    for (version, stage) in all.all().filter(|(version, stage)| **stage != Marker::RolledBack.on(version)) {
         known.entry(version.clone()).or_default().insert(stage.clone());
     }
     known.into_iter().collect()
@@ -284,7 +284,7 @@ fn is_of_operation(stage: &Stage) -> bool {
 }
 
 fn is_of_revocation(stage: &Stage, version: &VersionId) -> bool {
-    [Mark::Revoked, Mark::PreviousRevoked].into_iter().any(|mark| mark.on(version) == *stage)
+    [Marker::Revoked, Marker::PreviousRevoked].into_iter().any(|mark| mark.on(version) == *stage)
 }
 
 impl<M: Model> OperationStore for Store<M> {

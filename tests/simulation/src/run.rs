@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use operate::DEFAULT_ABORT_AFTER;
+use operate::actions::abort::DEFAULT_ABORT_AFTER;
 use operate::error::OperateError;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use operate::error::OperateError;
-use operate::operable::Operable;
+use operate::kinds::{KeyringKind, OperatedKind, Summary, TokenKind};
 use rand::rngs::StdRng;
 use rotation::archive::ToArchive;
 use rotation::deadline::Deadline;
@@ -114,13 +114,12 @@ impl<M: Model, K: SecretKind> SecretKind for Tested<M, K> {
     }
 }
 
-impl<M: Model, K: Operable> Operable for Tested<M, K> {
+impl<M: Model, K: OperatedKind> OperatedKind for Tested<M, K> {
     const NAME: &'static str = K::NAME;
     const PROVEN_ALONE: Option<&'static str> = K::PROVEN_ALONE;
     const VERIFIED_AS: Phase = K::VERIFIED_AS;
-    const REVOCABLE: bool = K::REVOCABLE;
 
-    fn summary(&self, subject: &Subject<'_>, current: &Document) -> Result<Map<String, Value>, RotationError> {
+    fn summary(&self, subject: &Subject<'_>, current: &Document) -> Result<Summary, RotationError> {
         self.kind.summary(subject, current)
     }
 
@@ -128,23 +127,17 @@ impl<M: Model, K: Operable> Operable for Tested<M, K> {
         self.kind.same_in_use(policy, one, other)
     }
 
-    fn back(
+    fn value_before(
         &self,
         subject: &Subject<'_>,
         current: &Document,
         previous: Option<&Document>,
     ) -> Result<Option<Document>, OperateError> {
-        self.kind.back(subject, current, previous)
+        self.kind.value_before(subject, current, previous)
     }
+}
 
-    fn marked(&self, subject: &Subject<'_>, current: &Document) -> Result<Option<Document>, RotationError> {
-        self.kind.marked(subject, current)
-    }
-
-    fn token(&self, value: &Document) -> Result<Option<SecretText>, RotationError> {
-        self.kind.token(value)
-    }
-
+impl<M: Model, K: TokenKind> TokenKind for Tested<M, K> {
     fn previous_token(&self, value: &Document) -> Result<Option<SecretText>, RotationError> {
         self.kind.previous_token(value)
     }
@@ -153,15 +146,25 @@ impl<M: Model, K: Operable> Operable for Tested<M, K> {
         self.kind.without_previous(value)
     }
 
-    fn censuses_apart(&self, policy: &RotationPolicy) -> Duration {
-        self.kind.censuses_apart(policy)
-    }
-
     async fn prove_refused(&self, name: &str, token: &SecretText, deadline: Deadline) -> Result<(), RotationError> {
         match self.kind.prove_refused(name, token, deadline).await {
             // The other instances refused it.
             Err(RotationError::TargetAcceptsRevoked) if self.sabotage == Sabotage::RefusalsOutvote => Ok(()),
             result => result,
         }
+    }
+}
+
+impl<M: Model, K: KeyringKind> KeyringKind for Tested<M, K> {
+    fn keyring(&self, policy: &RotationPolicy, value: &Document) -> Result<Keyring, RotationError> {
+        self.kind.keyring(policy, value)
+    }
+
+    fn as_compromised(&self, subject: &Subject<'_>, current: &Document) -> Result<Option<Document>, RotationError> {
+        self.kind.as_compromised(subject, current)
+    }
+
+    fn censuses_apart(&self, policy: &RotationPolicy) -> Duration {
+        self.kind.censuses_apart(policy)
     }
 }

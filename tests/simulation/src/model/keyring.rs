@@ -441,7 +441,7 @@ impl Model for Keyring {
 
     fn operate(self, operator: Operator<Self>) -> Operating {
         let kind = self.kind(operator.target(self));
-        Box::pin(operator.perform(kind))
+        Box::pin(operator.perform_on_keyring(kind))
     }
 
     fn censuses(world: &Inner<Self>) -> Option<[Census; 2]> {

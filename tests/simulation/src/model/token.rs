@@ -210,7 +210,7 @@ impl Model for Token {
 
     fn operate(self, operator: Operator<Self>) -> Operating {
         let kind = self.kind(operator.target(self));
-        Box::pin(operator.perform(kind))
+        Box::pin(operator.perform_on_token(kind))
     }
 
     fn in_use(self, value: &Arc<str>) -> Option<Name> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use operate::request::Action;
+use operate::action::Action;
 use regex_lite::Regex;
 use template::{MAIN, root, text};
 

@@ -1,4 +1,7 @@
 //! The message of a sweep: what has happened since the sweep before, and what somebody has to do.
+//!
+//! A window is as long as `SWEEP_PERIOD` says. It stays a variable, though the stack's schedule is always an hour: a sweep stores nothing, so that
+//! only the length of its window keeps messages from being sent twice or never, and a schedule of one's own has another length.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -32,12 +35,15 @@ impl Window {
         Self { after: until.checked_sub(period).unwrap_or(SystemTime::UNIX_EPOCH), until }
     }
 
-    fn contains(self, time: SystemTime) -> bool {
+    /// Whether something at this time is told.
+    #[must_use]
+    pub fn contains(self, time: SystemTime) -> bool {
         self.after < time && time <= self.until
     }
 
     /// Whether something that has been since `time` is told now: when it is new, and once a day after that.
-    fn tells_of(self, time: SystemTime) -> bool {
+    #[must_use]
+    pub fn tells_of(self, time: SystemTime) -> bool {
         let Ok(age) = self.until.duration_since(time) else { return false };
         let days = (age.as_secs() / AGAIN_AFTER.as_secs()).try_into().unwrap_or(u32::MAX);
         self.contains(time + AGAIN_AFTER * days)

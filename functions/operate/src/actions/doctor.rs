@@ -7,13 +7,16 @@ use rotation::marked_ring::Missing;
 use rotation::store::{Described, OperationStore};
 use rotation::time::format_timestamp;
 use rotation::versions::{MAX_STAGES, Stage};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
-use crate::actions::{Answer, answer};
+use crate::action::Action;
 use crate::error::OperateError;
-use crate::operable::Operable;
-use crate::request::Action;
-use crate::secret::{Desk, Seen, open_rotation, unfinished};
+use crate::findings::Findings;
+use crate::kinds::OperatedKind;
+use crate::marker::{open_rotation, unfinished};
+use crate::members::{Inquiry, Members};
+use crate::session::{Operation, Snapshot};
 
 /// How much of the largest value may be used before doctor speaks of it, in percent.
 const NEARLY_FULL: usize = 80;
@@ -22,73 +25,79 @@ const SPARE_STAGES: usize = 6;
 /// A stage that no version has.
 const DOCTOR_STAGE: &str = "ROTATION-DOCTOR";
 
-/// What was looked at, and what was found.
-#[derive(Debug, Default)]
-pub struct Findings(Vec<Value>);
+/// The request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doctor(pub Inquiry);
 
-impl Findings {
-    pub(crate) fn good(&mut self, check: &str, detail: impl Into<String>) {
-        self.0.push(json!({ "check": check, "ok": true, "detail": detail.into() }));
+impl Doctor {
+    pub(crate) fn parse(members: &mut Members) -> Result<Self, OperateError> {
+        members.inquiry().map(Self)
     }
+}
 
-    pub(crate) fn bad(&mut self, check: &str, detail: impl Into<String>, repair: impl Into<String>) {
-        self.0.push(json!({ "check": check, "ok": false, "detail": detail.into(), "repair": repair.into() }));
-    }
+/// The answer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DoctorAnswer {
+    healthy: bool,
+    findings: Findings,
+    not_checked: [String; 2],
+}
 
-    /// The answer for the secret `name`: whether everything is well, and each finding.
-    #[must_use]
-    pub fn answer(self, name: &str) -> Answer {
-        let healthy = self.0.iter().all(|finding| finding["ok"] == true);
+impl DoctorAnswer {
+    pub(crate) fn of(findings: Findings, name: &str) -> Self {
         // Said plainly, because no call that changes nothing shows it.
-        let unseen = [
+        let not_checked = [
             "whether the role may encrypt with the secret's key (kms:GenerateDataKey)".to_owned(),
             format!(
                 "the rotation function's own role and network, which this tests, and rotates nothing: aws secretsmanager rotate-secret --secret-id {name} --no-rotate-immediately"
             ),
         ];
-        answer([("healthy", json!(healthy)), ("findings", Value::Array(self.0)), ("notChecked", json!(unseen))])
+        Self { healthy: findings.healthy(), findings, not_checked }
     }
 }
 
-impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
-    /// Looks at everything that a rotation needs, by calls that change nothing.
-    ///
-    /// # Errors
-    /// When the secret cannot even be described.
-    pub async fn doctor(&self, secret: &Described, rng: &mut StdRng) -> Result<Findings, OperateError> {
-        let mut findings = Findings::default();
-        let name = &secret.name;
+impl Findings {
+    /// What the description of a secret of any kind tells.
+    pub(crate) fn of_description(secret: &Described) -> Self {
+        let mut findings = Self::default();
         findings.good("describe", "the secret exists, and Secrets Manager can be reached");
-
         check_rotation(&mut findings, secret);
-        match &secret.versions.holder(&Stage::Current) {
-            Some(version) => findings.good("AWSCURRENT", format!("on version {version}")),
-            None => findings.bad(
-                "AWSCURRENT",
-                "no version has a value: applications get nothing",
-                format!("aws secretsmanager rotate-secret --secret-id {name}"),
-            ),
-        }
-        match open_rotation(secret) {
-            None => findings.good("AWSPENDING", "no rotation is open"),
-            Some(version) => findings.bad(
-                "AWSPENDING",
-                format!("a rotation to version {version} is open; if it does not end, no other begins"),
-                format!(
-                    "aws secretsmanager rotate-secret --secret-id {name} (takes it up again), or {} (gives it up)",
-                    invoke(Action::Abort, name)
-                ),
-            ),
-        }
+        check_versions(&mut findings, secret);
         check_stages(&mut findings, secret);
         match unfinished(secret) {
             None => findings.good("operations", "none died half way"),
             Some(action) => findings.bad(
                 "operations",
                 format!("the action {action} was begun, and has not come to its end"),
-                invoke(action, name),
+                invoke(action, &secret.name),
             ),
         }
+        findings
+    }
+}
+
+impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
+    /// Checks everything that a rotation needs, by calls that change nothing.
+    pub async fn doctor(&self, secret: &Described, rng: &mut StdRng) -> Findings {
+        let mut findings = Findings::of_description(secret);
+        self.check_policy(&mut findings, secret);
+        self.check_configuration(&mut findings, secret);
+        match self.snapshot_of(secret.clone()).await {
+            Err(error) => findings.bad("value", error.to_string(), repair_of(&error, &secret.name)),
+            Ok(snapshot) => {
+                self.check_value(&mut findings, &snapshot);
+                self.check_permissions(&mut findings, &snapshot).await;
+                self.check_ring(&mut findings, &snapshot).await;
+                self.check_archive(&mut findings, &snapshot).await;
+                self.check_target(&mut findings, &snapshot, rng).await;
+            }
+        }
+        findings
+    }
+
+    fn check_policy(&self, findings: &mut Findings, secret: &Described) {
+        let name = &secret.name;
         match self.stack.for_secret(&secret.tags, secret.as_of) {
             Err(error) => {
                 let repair = match &error {
@@ -111,50 +120,58 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
                 ),
             },
         }
-        self.check_configuration(&mut findings, secret);
-        match self.see(secret.clone()).await {
-            Err(error) => findings.bad("value", error.to_string(), repair_of(&error, name)),
-            Ok(seen) => {
-                let bytes = seen.current.text().len();
-                match self.kind.summary(&seen.subject(), &seen.current) {
-                    Ok(_) => findings.good("value", "it can be read, decrypted by KMS, and taken apart"),
-                    Err(error) => findings.bad("value", error.to_string(), "see the message"),
-                }
-                if bytes * 100 > MAX_VALUE_BYTES * NEARLY_FULL {
-                    let detail = format!("{bytes} of {MAX_VALUE_BYTES} bytes are used");
-                    findings.bad("size", detail, "move members that need not be in this secret to another one");
-                } else {
-                    findings.good("size", format!("{bytes} of {MAX_VALUE_BYTES} bytes"));
-                }
-                self.check_permissions(&mut findings, &seen).await;
-                self.check_ring(&mut findings, &seen).await;
-                self.check_archive(&mut findings, &seen).await;
-                if self.kind.has_target() {
-                    match self.verify(&seen, rng).await {
-                        Ok(()) => findings.good("target", "the application answers, and the current value is proven"),
-                        Err(error) => findings.bad(
-                            "target",
-                            error.to_string(),
-                            "repair the application, or the TARGET_* variables",
-                        ),
-                    }
-                } else {
-                    findings.bad(
-                        "target",
-                        "no application is asked: a rotation proves nothing of consumers",
-                        "set TARGET_VERIFY_URL and TARGET_REFRESH_URL",
-                    );
-                }
+    }
+
+    /// Whether the policy fits the kind and the schedule: `cron` too, which no test of the configuration reads.
+    fn check_configuration(&self, findings: &mut Findings, secret: &Described) {
+        let Ok(policy) = self.stack.for_secret(&secret.tags, secret.as_of) else { return };
+        match self.kind.check_configuration(&policy, secret.rotation_rules.shortest_period()) {
+            Ok(()) => findings.good("configuration", "the policy fits the kind of secret and the schedule"),
+            Err(error) => findings.bad("configuration", error.to_string(), "see the message"),
+        }
+    }
+
+    fn check_value(&self, findings: &mut Findings, snapshot: &Snapshot) {
+        match self.kind.summary(&snapshot.subject(), &snapshot.current) {
+            Ok(_) => findings.good("value", "it can be read, decrypted by KMS, and taken apart"),
+            Err(error) => findings.bad("value", error.to_string(), "see the message"),
+        }
+        let bytes = snapshot.current.text().len();
+        if bytes * 100 > MAX_VALUE_BYTES * NEARLY_FULL {
+            let detail = format!("{bytes} of {MAX_VALUE_BYTES} bytes are used");
+            findings.bad("size", detail, "move members that need not be in this secret to another one");
+        } else {
+            findings.good("size", format!("{bytes} of {MAX_VALUE_BYTES} bytes"));
+        }
+    }
+
+    /// Whether the role may write, by two calls that change nothing: the current value once more under its own version, which
+    /// the service ignores, and a stage taken from where it is not.
+    async fn check_permissions(&self, findings: &mut Findings, snapshot: &Snapshot) {
+        let allow = |action: &str| format!("give the function's role secretsmanager:{action} on the secret");
+        let stage = Stage::from(DOCTOR_STAGE);
+        let (version, text) = (&snapshot.current_id, snapshot.current.text());
+        match self.store.put_private(self.secret_id, version, text, std::slice::from_ref(&stage)).await {
+            Ok(_) => findings.good("PutSecretValue", "allowed"),
+            Err(error) => findings.bad("PutSecretValue", error.to_string(), allow("PutSecretValue")),
+        }
+        match self.drop_stage(version, &stage).await {
+            Ok(()) => findings.good("UpdateSecretVersionStage", "allowed"),
+            Err(error) => {
+                findings.bad("UpdateSecretVersionStage", error.to_string(), allow("UpdateSecretVersionStage"))
             }
         }
-        Ok(findings)
+        match self.store.versions(self.secret_id).await {
+            Ok(_) => findings.good("ListSecretVersionIds", "allowed"),
+            Err(error) => findings.bad("ListSecretVersionIds", error.to_string(), allow("ListSecretVersionIds")),
+        }
     }
 
     /// Whether every key of the last complete ring is there. A kind without keys has none.
-    async fn check_ring(&self, findings: &mut Findings, seen: &Seen) {
-        let Ok(Some(_)) = self.kind.ring(&seen.policy, &seen.current) else { return };
-        let restore = invoke(Action::Restore, &seen.secret.name);
-        match (self.require_all_keys(seen).await, self.marked_ring(&seen.secret).version()) {
+    async fn check_ring(&self, findings: &mut Findings, snapshot: &Snapshot) {
+        let Ok(Some(_)) = self.kind.ring(&snapshot.policy, &snapshot.current) else { return };
+        let restore = invoke(Action::Restore, &snapshot.secret.name);
+        match (self.require_all_keys(snapshot).await, self.marked_ring(&snapshot.secret).version()) {
             (Err(error @ RotationError::KeysMissing { .. }), _) => findings.bad("ring", error.to_string(), restore),
             (Err(error), _) => findings.bad("ring", error.to_string(), "see the message"),
             (Ok(_), None) => findings.good("ring", "not marked yet: the next rotation or sweep marks it as complete"),
@@ -170,19 +187,10 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         }
     }
 
-    /// Whether the policy fits the kind and the schedule: `cron` too, which no test of the configuration reads.
-    fn check_configuration(&self, findings: &mut Findings, secret: &Described) {
-        let Ok(policy) = self.stack.for_secret(&secret.tags, secret.as_of) else { return };
-        match self.kind.check_configuration(&policy, secret.rotation_rules.shortest_period()) {
-            Ok(()) => findings.good("configuration", "the policy fits the kind of secret and the schedule"),
-            Err(error) => findings.bad("configuration", error.to_string(), "see the message"),
-        }
-    }
-
     /// Whether the archive of keys can be read. A kind without keys needs none.
-    async fn check_archive(&self, findings: &mut Findings, seen: &Seen) {
-        let Ok(Some(_)) = self.kind.ring(&seen.policy, &seen.current) else { return };
-        match self.kind.archive(&seen.subject(), &seen.current) {
+    async fn check_archive(&self, findings: &mut Findings, snapshot: &Snapshot) {
+        let Ok(Some(_)) = self.kind.ring(&snapshot.policy, &snapshot.current) else { return };
+        match self.kind.archive(&snapshot.subject(), &snapshot.current) {
             Err(error) => findings.bad("archive", error.to_string(), "correct KEY_ARCHIVE_SECRET"),
             // A stack without one keeps every key in the ring for ever; retire says so.
             Ok(None) => {}
@@ -200,28 +208,19 @@ impl<K: Operable, S: OperationStore> Desk<'_, K, S> {
         }
     }
 
-    /// Whether the role may write, by two calls that change nothing: the current value once more under its own version, which
-    /// the service ignores, and a stage taken from where it is not.
-    async fn check_permissions(&self, findings: &mut Findings, seen: &Seen) {
-        let allow = |action: &str| format!("give the function's role secretsmanager:{action} on the secret");
-        let stage = Stage::from(DOCTOR_STAGE);
-        match self
-            .store
-            .put_private(self.secret_id, &seen.current_id, seen.current.text(), std::slice::from_ref(&stage))
-            .await
-        {
-            Ok(_) => findings.good("PutSecretValue", "allowed"),
-            Err(error) => findings.bad("PutSecretValue", error.to_string(), allow("PutSecretValue")),
+    async fn check_target(&self, findings: &mut Findings, snapshot: &Snapshot, rng: &mut StdRng) {
+        if !self.kind.has_target() {
+            return findings.bad(
+                "target",
+                "no application is asked: a rotation proves nothing of consumers",
+                "set TARGET_VERIFY_URL and TARGET_REFRESH_URL",
+            );
         }
-        match self.drop_stage(&seen.current_id, &stage).await {
-            Ok(()) => findings.good("UpdateSecretVersionStage", "allowed"),
+        match self.verify(snapshot, rng).await {
+            Ok(()) => findings.good("target", "the application answers, and the current value is proven"),
             Err(error) => {
-                findings.bad("UpdateSecretVersionStage", error.to_string(), allow("UpdateSecretVersionStage"))
+                findings.bad("target", error.to_string(), "repair the application, or the TARGET_* variables")
             }
-        }
-        match self.store.versions(self.secret_id).await {
-            Ok(_) => findings.good("ListSecretVersionIds", "allowed"),
-            Err(error) => findings.bad("ListSecretVersionIds", error.to_string(), allow("ListSecretVersionIds")),
         }
     }
 }
@@ -255,6 +254,29 @@ fn check_rotation(findings: &mut Findings, secret: &Described) {
         Some(next) => findings.good("schedule", format!("next rotation {}", format_timestamp(next))),
         None if secret.rotation_enabled => findings.good("schedule", "on demand"),
         None => {}
+    }
+}
+
+fn check_versions(findings: &mut Findings, secret: &Described) {
+    let name = &secret.name;
+    match &secret.versions.holder(&Stage::Current) {
+        Some(version) => findings.good("AWSCURRENT", format!("on version {version}")),
+        None => findings.bad(
+            "AWSCURRENT",
+            "no version has a value: applications get nothing",
+            format!("aws secretsmanager rotate-secret --secret-id {name}"),
+        ),
+    }
+    match open_rotation(secret) {
+        None => findings.good("AWSPENDING", "no rotation is open"),
+        Some(version) => findings.bad(
+            "AWSPENDING",
+            format!("a rotation to version {version} is open; if it does not end, no other begins"),
+            format!(
+                "aws secretsmanager rotate-secret --secret-id {name} (takes it up again), or {} (gives it up)",
+                invoke(Action::Abort, name)
+            ),
+        ),
     }
 }
 

@@ -1,0 +1,146 @@
+//! `abort`: a rotation that does not come to its end is given up.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rotation::event::VersionId;
+use rotation::moves::may_have_moved;
+use rotation::store::{Described, OperationStore, StoreError, StoreErrorKind};
+use rotation::time::format_timestamp;
+use rotation::versions::Stage;
+use serde::Serialize;
+
+use crate::action::Action;
+use crate::error::{OperateError, Problem};
+use crate::kinds::OperatedKind;
+use crate::marker::open_rotation;
+use crate::members::{Change, Members};
+use crate::session::{Operation, Proof};
+
+/// How old a rotation must be before it is given up, unless the stack sets `ABORT_AFTER`: the timeout of the rotation functions, times the
+/// repetitions by Secrets Manager, and their pauses.
+pub const DEFAULT_ABORT_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// The request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Abort(pub Change);
+
+impl Abort {
+    pub(crate) fn parse(members: &mut Members) -> Result<Self, OperateError> {
+        members.change(Action::Abort).map(Self)
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct AbortAnswer {
+    /// The version that was given up.
+    pub aborted: Option<VersionId>,
+    /// Why none was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    because: Option<&'static str>,
+    /// When the rotation to it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    began: Option<String>,
+    /// Whether the application works with the current value.
+    #[serde(flatten)]
+    proof: Option<Proof>,
+    /// Why it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<Problem>,
+}
+
+impl AbortAnswer {
+    fn nothing(because: &'static str) -> Self {
+        Self { aborted: None, because: Some(because), began: None, proof: None, problem: None }
+    }
+
+    /// Gives up the open rotation of a secret of any kind. The application is not told.
+    ///
+    /// # Errors
+    /// [`OperateError::TooYoungToAbort`], also when the service does not say how old the rotation is.
+    pub async fn rotation_of<S: OperationStore>(
+        store: &S,
+        secret_id: &str,
+        secret: &Described,
+        abort_after: Duration,
+    ) -> Result<Self, OperateError> {
+        let Some(version) = open_rotation(secret) else { return Ok(Self::nothing("no rotation is open")) };
+        let ages = store.versions(secret_id).await?;
+        let began = ages.into_iter().find(|age| age.version == *version).and_then(|age| age.created);
+        let began = began.or(secret.last_changed).unwrap_or(secret.as_of);
+        // Taking a rotation up again changes nothing that tells of it, but its createSecret or its stages do.
+        let changed = secret.last_changed.map_or(began, |changed| changed.max(began));
+        let from = changed + abort_after;
+        if secret.as_of < from {
+            return Err(OperateError::TooYoungToAbort { version: version.clone(), began, changed, from });
+        }
+        take_off(store, secret_id, version, &Stage::Pending).await?;
+        if secret.versions.holder(&Stage::Previous) == Some(version) {
+            finish_rollback(store, secret_id, secret, version).await?;
+        }
+        let now = store.describe(secret_id).await?;
+        if now.versions.holder(&Stage::Current) == Some(version) {
+            return Ok(Self::nothing(ENDED));
+        }
+        let began = Some(format_timestamp(began));
+        Ok(Self { aborted: Some(version.clone()), because: None, began, proof: None, problem: None })
+    }
+}
+
+const ENDED: &str = "it has come to its end in this moment";
+
+/// Gives `AWSPREVIOUS` back to the version that had it before a rotation that was put back, and whose process died then.
+async fn finish_rollback<S: OperationStore>(
+    store: &S,
+    secret_id: &str,
+    secret: &Described,
+    failed: &VersionId,
+) -> Result<(), StoreError> {
+    let record = Stage::restored_after(failed);
+    let Some(previous) = secret.versions.holder(&record) else {
+        return take_off(store, secret_id, failed, &Stage::Previous).await;
+    };
+    match store.move_stage(secret_id, Stage::Previous, Some(failed), Some(previous)).await {
+        Err(error) if !may_have_moved(&error) => Err(error),
+        _ => take_off(store, secret_id, previous, &record).await,
+    }
+}
+
+/// Takes a stage off a version; it may be gone already.
+async fn take_off<S: OperationStore>(
+    store: &S,
+    secret_id: &str,
+    version: &VersionId,
+    stage: &Stage,
+) -> Result<(), StoreError> {
+    match store.move_stage(secret_id, stage.clone(), Some(version), None).await {
+        Err(error) if error.kind == StoreErrorKind::Conflict => Ok(()),
+        result => result,
+    }
+}
+
+impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
+    /// Gives up a rotation that does not come to its end, and has the application drop the pending value. Without one, the
+    /// application is told all the same: an earlier try may have died before that.
+    ///
+    /// # Errors
+    /// [`OperateError::TooYoungToAbort`], also when the service does not say how old the rotation is.
+    pub async fn abort(&self, abort_after: Duration, rng: &mut StdRng) -> Result<AbortAnswer, OperateError> {
+        let secret = self.store.describe(self.secret_id).await?;
+        let mut aborted = AbortAnswer::rotation_of(self.store, self.secret_id, &secret, abort_after).await?;
+        // Without a current value there is nothing that an application could load.
+        if aborted.because == Some(ENDED) || secret.versions.holder(&Stage::Current).is_none() {
+            return Ok(aborted);
+        }
+        let settled = async {
+            let snapshot = self.snapshot().await?;
+            Ok::<_, OperateError>(self.settle(&snapshot, None, self.deadline, rng).await?)
+        };
+        let settled = settled.await;
+        let proof = self.proof();
+        aborted.proof = Some(Proof { verified: settled.is_ok() && proof.verified, ..proof });
+        aborted.problem = settled.err().as_ref().map(Problem::of);
+        Ok(aborted)
+    }
+}

@@ -1,0 +1,342 @@
+//! `compromise`: what is current has leaked, and is replaced at once.
+//!
+//! A token is replaced by a rotation and revoked. Of a keyring, the primary and the staged key are marked and replaced by fresh ones, are
+//! never promoted again, and stay readable. Where the action died half way it goes on.
+
+use std::time::{Duration, SystemTime};
+
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use rotation::error::RotationError;
+use rotation::event::{VersionId, digest};
+use rotation::kind::{Phase, Values};
+use rotation::protocol::ROLLBACK_RESERVE;
+use rotation::store::{OperationStore, StoreErrorKind};
+use rotation::versions::Stage;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::action::Action;
+use crate::actions::abort::DEFAULT_ABORT_AFTER;
+use crate::actions::revoke::RevokeAnswer;
+use crate::error::OperateError;
+use crate::kinds::{KeyringKind, OperatedKind, TokenKind};
+use crate::marker::{Marker, open_rotation};
+use crate::members::{Change, Members};
+use crate::session::{Operation, Snapshot, StoredVersion, new_version};
+
+/// A compromise that is asked for again within this time of the version that it made is the same one. Later it is another:
+/// what is current by then is replaced as well, which is the safe side.
+pub const SAME_INCIDENT: Duration = Duration::from_secs(60 * 60);
+
+/// The longest that an answer waits for a rotation: whoever asked has to hear that it does not come to its end.
+const LONGEST_WAIT: Duration = Duration::from_secs(150);
+/// Waits between two reads of a rotation that runs.
+const PAUSE: Duration = Duration::from_secs(1);
+/// For so long a rotation that was just started may not be listed yet, because reads are eventually consistent.
+const UNLISTED: u32 = 10;
+
+/// The request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compromise {
+    /// Of what, and why.
+    pub change: Change,
+    /// The secret's name once more.
+    pub confirm: Option<String>,
+}
+
+impl Compromise {
+    pub(crate) fn parse(members: &mut Members) -> Result<Self, OperateError> {
+        Ok(Self { change: members.change(Action::Compromise)?, confirm: members.confirm() })
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct CompromiseAnswer {
+    /// The version that is current.
+    pub version: VersionId,
+    /// The version with what has leaked.
+    pub replaced: VersionId,
+    #[serde(flatten)]
+    effect: Effect,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+enum Effect {
+    #[serde(rename_all = "camelCase")]
+    Token { tokens_revoked: usize, proven_refused: bool },
+    /// What the kind reports of a ring that has become current.
+    Keyring(Map<String, Value>),
+}
+
+impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
+    /// Replaces the token by a rotation, and revokes it.
+    ///
+    /// # Errors
+    /// [`OperateError::NotConfirmed`], [`OperateError::RotationFailed`], [`OperateError::NotFinished`], and those of
+    /// [`revoke`](Self::revoke).
+    pub async fn compromise_token(
+        &self,
+        confirm: Option<&str>,
+        rng: &mut StdRng,
+    ) -> Result<CompromiseAnswer, OperateError> {
+        let snapshot = self.snapshot_to_replace(confirm).await?;
+        let (exposed, version) = match self.replaced(&snapshot).await? {
+            Some(exposed) => (exposed, snapshot.current_id.clone()),
+            None => {
+                self.rehearse(&snapshot, rng)?;
+                self.attach(Marker::Compromised, &snapshot.current_id).await?;
+                self.rotate_away(&snapshot, rng).await?
+            }
+        };
+        let now = self.replacement(&version, &snapshot).await?;
+        let secret = now.secret.clone();
+        let RevokeAnswer { version, tokens_revoked, proven_refused } =
+            self.revoke_snapshot(now, &published_version(&exposed, rng), rng).await?;
+        // Those of earlier incidents that had not come to their ends are replaced and revoked as well.
+        self.detach(&[Marker::Compromised], &secret).await?;
+        Ok(CompromiseAnswer { version, replaced: exposed, effect: Effect::Token { tokens_revoked, proven_refused } })
+    }
+}
+
+impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
+    /// Replaces the primary and the staged key by fresh ones. They stay in the ring, marked, so that rows stay readable.
+    ///
+    /// # Errors
+    /// [`OperateError::NotConfirmed`], [`OperateError::RotationFailed`], [`OperateError::NotFinished`], and those of the kind.
+    pub async fn compromise_keyring(
+        &self,
+        confirm: Option<&str>,
+        rng: &mut StdRng,
+    ) -> Result<CompromiseAnswer, OperateError> {
+        let mut snapshot = self.snapshot_to_replace(confirm).await?;
+        // No rotation goes on while keys are missing. What is in use now, and has leaked, becomes a secondary key that is marked.
+        if !self.missing_keys(&snapshot).await?.in_use.is_empty() {
+            let ring = self.kind.keyring(&snapshot.policy, &snapshot.current)?;
+            snapshot = self.put_keys_back(&snapshot, &ring.mark_compromised(snapshot.secret.as_of), rng).await?;
+        }
+        let (exposed, version) = match self.replaced(&snapshot).await? {
+            Some(exposed) => (exposed, snapshot.current_id.clone()),
+            None => {
+                let published = self.publish_as_compromised(&snapshot, rng).await?;
+                self.rotate_away(published.as_ref().unwrap_or(&snapshot), rng).await?
+            }
+        };
+        let now = self.replacement(&version, &snapshot).await?;
+        self.verify(&now, rng).await?;
+        let report = self.report_of_exposed(&now, &exposed).await?;
+        // Those of earlier incidents that had not come to their ends are replaced as well.
+        self.detach(&[Marker::Compromised], &now.secret).await?;
+        Ok(CompromiseAnswer { version: now.current_id, replaced: exposed, effect: Effect::Keyring(report) })
+    }
+
+    /// Says of the current value that it has leaked, in the value itself where there is a place for it: from that a rotation makes fresh
+    /// keys at once, whatever the policy is. What is current then, if that is another version.
+    async fn publish_as_compromised(
+        &self,
+        snapshot: &Snapshot,
+        rng: &mut StdRng,
+    ) -> Result<Option<Snapshot>, OperateError> {
+        let Some(value) = self.kind.as_compromised(&snapshot.subject(), &snapshot.current)? else {
+            self.rehearse(snapshot, rng)?;
+            self.attach(Marker::Compromised, &snapshot.current_id).await?;
+            return Ok(None);
+        };
+        self.kind.create(&snapshot.subject(), &value, rng)?;
+        let version = new_version(rng);
+        match self.publish(snapshot, &value, &[Marker::Compromised], &version).await {
+            Ok(now) => Ok(Some(now)),
+            Err(error) => {
+                // Where nothing was stored there is nothing to take off.
+                let _ = self.drop_stage(&version, &Marker::Compromised.on(&version)).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// What is exposed in a keyring, and what depends on it.
+    async fn report_of_exposed(&self, now: &Snapshot, exposed: &VersionId) -> Result<Map<String, Value>, OperateError> {
+        let value = self.store.get(self.secret_id, exposed).await?;
+        let old = value.map(|value| self.kind.parse(&now.policy, value.text)).transpose()?;
+        if now.current.field().is_none() {
+            // A text has no place for the mark that keeps a rollback from it.
+            self.attach(Marker::Exposed, exposed).await?;
+        }
+        Ok(self.kind.report(&now.subject(), old.as_ref(), &now.current))
+    }
+}
+
+impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
+    /// Reads a secret whose value may be replaced at once.
+    ///
+    /// # Errors
+    /// [`OperateError::NotConfirmed`], and what would refuse the rotation.
+    async fn snapshot_to_replace(&self, confirm: Option<&str>) -> Result<Snapshot, OperateError> {
+        let snapshot = self.snapshot_to_change().await?;
+        let name = || snapshot.secret.name.clone();
+        snapshot.require_confirmed(confirm)?;
+        if let Some(until) = snapshot.policy.hold_until {
+            return Err(RotationError::OnHold { name: name(), until }.into());
+        }
+        if !snapshot.secret.rotation_enabled {
+            return Err(RotationError::RotationNotEnabled { name: name() }.into());
+        }
+        if Marker::Compromised.holders(&snapshot.secret.versions).next().is_none() {
+            // Those that say what has to die, and AWSPENDING.
+            snapshot.secret.require_stages(4)?;
+        }
+        Ok(snapshot)
+    }
+
+    /// Where no rotation can follow, nothing is marked, and the refusal says what to change first.
+    fn rehearse(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Result<(), OperateError> {
+        self.kind.create(&snapshot.subject(), &snapshot.current, rng)?;
+        Ok(())
+    }
+
+    /// The version that the current one has replaced, if an earlier try or another request has come so far.
+    async fn replaced(&self, snapshot: &Snapshot) -> Result<Option<VersionId>, OperateError> {
+        let mut replaced = None;
+        for leaked in self.versions_with(snapshot, Marker::Compromised).await? {
+            if self.has_replaced(snapshot, &leaked)? {
+                replaced = Some(leaked.version);
+            }
+        }
+        Ok(replaced)
+    }
+
+    /// Whether the current value is the one that replaced the leaked one, a moment ago. A rotation that moved `AWSCURRENT`, was not seen to
+    /// succeed and has come to no end for so long that it can be aborted is dead: another one has to replace what it left.
+    fn has_replaced(&self, snapshot: &Snapshot, leaked: &StoredVersion) -> Result<bool, OperateError> {
+        let age = |since: SystemTime| snapshot.secret.as_of.duration_since(since).unwrap_or_default();
+        let recent = age(snapshot.created) < SAME_INCIDENT;
+        let alive = age(snapshot.secret.last_changed.unwrap_or(snapshot.created)) < DEFAULT_ABORT_AFTER;
+        let ours = replaces(&snapshot.current_id, &leaked.version);
+        let replaced = ours && recent && (is_published(&snapshot.current_id) || has_succeeded(snapshot) || alive);
+        Ok(replaced && !self.kind.same_in_use(&snapshot.policy, &leaked.value, &snapshot.current)?)
+    }
+
+    /// Rotates away from what is current: the version that has leaked, and the one that replaces it.
+    async fn rotate_away(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Result<(VersionId, VersionId), OperateError> {
+        self.tell(snapshot).await;
+        let replacing = self.start_rotation(&snapshot.current_id, rng).await?;
+        Ok((snapshot.current_id.clone(), replacing))
+    }
+
+    /// The secret once `version` has replaced what leaked. What an earlier try has published, it has published after the rotation had
+    /// succeeded.
+    async fn replacement(&self, version: &VersionId, before: &Snapshot) -> Result<Snapshot, OperateError> {
+        if is_published(version) {
+            self.snapshot_once_current(version).await
+        } else {
+            self.wait_for(version, before).await
+        }
+    }
+
+    /// Has the application load what is current. An action that died may have left it with the value before, and a rotation begins
+    /// by asking with the current one. An application that cannot be told fails the rotation, which says why.
+    async fn tell(&self, snapshot: &Snapshot) {
+        if !self.kind.has_target() {
+            return;
+        }
+        let previous = self.previous(snapshot).await.ok().flatten();
+        let values = Values { old: previous.as_ref().map(|previous| &previous.value), new: &snapshot.current };
+        let deadline = self.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE);
+        let _ = self.kind.set(&snapshot.subject(), values, Phase::AfterPromotion, deadline).await;
+    }
+
+    /// Begins a rotation away from the version, and says to which. One that is open was begun from a value that may be as
+    /// exposed: it is given up, unless it is the one that an earlier try, or another request, has begun.
+    async fn start_rotation(&self, from: &VersionId, rng: &mut StdRng) -> Result<VersionId, OperateError> {
+        let new = VersionId::new(format!("{}{:032x}", replacing(from), rng.random::<u128>()));
+        let wait = self.deadline.within(LONGEST_WAIT, Duration::ZERO);
+        loop {
+            let secret = self.store.describe(self.secret_id).await?;
+            if !secret.rotation_enabled || secret.deleted {
+                // No repetition makes it possible.
+                return Err(RotationError::RotationNotEnabled { name: secret.name }.into());
+            }
+            match secret.versions.holder(&Stage::Current) {
+                Some(current) if current == from => {}
+                // Another request was faster.
+                Some(current) if replaces(current, from) => return Ok(current.clone()),
+                // What is current by now is not what was marked.
+                _ => return Err(RotationError::CurrentChanged { name: secret.name }.into()),
+            }
+            let open = open_rotation(&secret);
+            let ours = open.filter(|open| replaces(open, from));
+            if let (Some(open), None) = (open, ours) {
+                self.drop_stage(open, &Stage::Pending).await?;
+            }
+            let version = ours.unwrap_or(&new);
+            match self.store.start_rotation(self.secret_id, version).await {
+                Ok(()) => return Ok(version.clone()),
+                // It is being done.
+                Err(error) if error.kind == StoreErrorKind::NotNow && ours.is_some() => return Ok(version.clone()),
+                // Another one has not ended yet, though it has nothing to promote any more.
+                Err(error) if error.kind == StoreErrorKind::NotNow => {
+                    if !wait.pause(PAUSE).await {
+                        return Err(error.into());
+                    }
+                }
+                // What else is refused is so for good.
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits until the service has seen the rotation to `version` succeed: until then finishSecret may still put back what it
+    /// replaced.
+    async fn wait_for(&self, version: &VersionId, before: &Snapshot) -> Result<Snapshot, OperateError> {
+        let function = before.secret.rotation_function.clone().unwrap_or_default();
+        let (mut listed_once, mut reads) = (false, 0);
+        let wait = self.deadline.within(LONGEST_WAIT, Duration::ZERO);
+        loop {
+            let secret = self.store.describe(self.secret_id).await?;
+            let listed = secret.versions.contains(version);
+            let gone = !listed && (listed_once || reads >= UNLISTED);
+            listed_once |= listed;
+            reads += 1;
+            if gone {
+                return Err(OperateError::RotationFailed { version: version.clone(), function, reason: None });
+            }
+            if secret.versions.holder(&Stage::Current) == Some(version) {
+                let now = self.snapshot_of(secret).await?;
+                if has_succeeded(&now) {
+                    return Ok(now);
+                }
+            }
+            if !wait.pause(PAUSE).await {
+                return Err(OperateError::NotFinished { version: version.clone(), function });
+            }
+        }
+    }
+}
+
+/// Whether the service has seen the rotation to the current version succeed.
+fn has_succeeded(snapshot: &Snapshot) -> bool {
+    snapshot.secret.last_rotated.is_some_and(|rotated| rotated >= snapshot.created)
+}
+
+/// By this the id of a version begins that replaces a compromised one.
+fn replacing(version: &VersionId) -> String {
+    digest(["rotation.replaces.v1", version.as_str()])
+}
+
+fn replaces(version: &VersionId, compromised: &VersionId) -> bool {
+    version.as_str().starts_with(&replacing(compromised))
+}
+
+/// By this the id of such a version ends that no rotation has made: the value without its previous token.
+const PUBLISHED: &str = "-published";
+
+fn published_version(compromised: &VersionId, rng: &mut StdRng) -> VersionId {
+    // At most 64 characters (Secrets Manager API reference, ClientRequestToken).
+    VersionId::new(format!("{}{:016x}{PUBLISHED}", replacing(compromised), rng.random::<u64>()))
+}
+
+fn is_published(version: &VersionId) -> bool {
+    version.as_str().ends_with(PUBLISHED)
+}

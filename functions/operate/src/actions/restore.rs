@@ -1,0 +1,95 @@
+//! `restore`: keys that disappeared from a ring by somebody else's hand come back.
+
+use rand::rngs::StdRng;
+use rotation::error::RotationError;
+use rotation::event::VersionId;
+use rotation::keyring::{KeyFormat, KeyId, Keyring};
+use rotation::marked_ring::Missing;
+use rotation::store::OperationStore;
+use serde::Serialize;
+
+use crate::action::Action;
+use crate::error::OperateError;
+use crate::kinds::{KeyringKind, Summary};
+use crate::members::{Change, Members};
+use crate::session::{Operation, Proof, Snapshot, new_version};
+
+/// The request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restore {
+    /// Of what, and why.
+    pub change: Change,
+    /// The secret's name once more.
+    pub confirm: Option<String>,
+}
+
+impl Restore {
+    pub(crate) fn parse(members: &mut Members) -> Result<Self, OperateError> {
+        Ok(Self { change: members.change(Action::Restore)?, confirm: members.confirm() })
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoreAnswer {
+    /// The version with all keys.
+    pub version: VersionId,
+    restored: Vec<KeyId>,
+    /// Whether nothing was missing.
+    already: bool,
+    #[serde(flatten)]
+    proof: Proof,
+    #[serde(flatten)]
+    summary: Summary,
+}
+
+impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
+    /// Publishes the last complete ring, with what only the current one holds as secondary keys. It is never put back: rows may be
+    /// under keys that the ring before lacks. Where nothing is missing, the application is told and asked once more.
+    ///
+    /// # Errors
+    /// [`OperateError::NotConfirmed`], [`OperateError::RotationOpen`], [`OperateError::DidNotVerify`].
+    pub async fn restore(&self, confirm: Option<&str>, rng: &mut StdRng) -> Result<RestoreAnswer, OperateError> {
+        let snapshot = self.snapshot_to_change().await?;
+        let current = self.kind.keyring(&snapshot.policy, &snapshot.current)?;
+        snapshot.require_confirmed(confirm)?;
+        snapshot.require_no_open_rotation()?;
+        let missing = self.missing_keys(&snapshot).await?;
+        let already = missing == Missing::default();
+        let now = if already {
+            self.keep_ring(&snapshot).await?;
+            snapshot
+        } else {
+            self.put_keys_back(&snapshot, &current, rng).await?
+        };
+        if let Err(reason) = self.settle(&now, None, self.deadline, rng).await {
+            let outcome = format!(
+                "version {} stays AWSCURRENT, because rows may be under keys that the version before lacks: repair the application, and run the same request again",
+                now.current_id
+            );
+            return Err(OperateError::DidNotVerify { reason: Box::new(reason), outcome });
+        }
+        Ok(RestoreAnswer {
+            restored: missing.in_use.into_iter().chain(missing.staged).collect(),
+            already,
+            proof: self.proof(),
+            summary: self.kind.summary(&now.subject(), &now.current)?,
+            version: now.current_id,
+        })
+    }
+
+    /// Makes the last complete ring current, with what only `current` holds; marks in `current` that a key has leaked stay.
+    pub(crate) async fn put_keys_back(
+        &self,
+        snapshot: &Snapshot,
+        current: &Keyring,
+        rng: &mut StdRng,
+    ) -> Result<Snapshot, OperateError> {
+        let Some((marked, ring)) = self.marked_ring(&snapshot.secret).read(self.kind, &snapshot.policy).await? else {
+            return Err(snapshot.changed());
+        };
+        let restored = ring.with_keys_of(current).map_err(RotationError::from)?;
+        let value = KeyFormat::of(&snapshot.policy).wire().restore(&snapshot.current, &marked, &restored)?;
+        self.publish_and_detach(snapshot, &value, &new_version(rng)).await
+    }
+}

@@ -1,0 +1,199 @@
+//! `retire`: keys that no stored row needs leave the ring.
+//!
+//! It goes by two censuses of all rows, as the function `reencrypt` answers them: of the ring as it is now, complete, of the same columns,
+//! with no row under the key and none that cannot be opened. They are so far apart that consumers which encrypted with an older ring at the
+//! first one have stopped, and the second one has counted what they wrote, in transactions that were open then too. Nothing has come since but
+//! what an hour may bring. Columns that the second one found to look like ciphertexts, and nobody lists, keep every key; those that it had no
+//! time or no right to look at keep none, and `reencrypt` says why beside its search for them.
+
+use std::collections::BTreeSet;
+
+use rand::rngs::StdRng;
+use rotation::census::Census;
+use rotation::error::RotationError;
+use rotation::event::VersionId;
+use rotation::keyring::{KeyFormat, KeyId, Keyring};
+use rotation::store::OperationStore;
+use rotation::versions::Stage;
+use serde::Serialize;
+
+use crate::action::Action;
+use crate::census;
+use crate::error::OperateError;
+use crate::evidence::Evidence;
+use crate::kinds::KeyringKind;
+use crate::members::{Change, Members, invalid};
+use crate::publication::Before;
+use crate::session::{Operation, Proof, Snapshot, StoredVersion, new_version};
+
+/// The request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retire {
+    /// Of what, and why.
+    pub change: Change,
+    /// The two censuses.
+    pub censuses: Box<[Census; 2]>,
+}
+
+impl Retire {
+    pub(crate) fn parse(members: &mut Members) -> Result<Self, OperateError> {
+        let change = members.change(Action::Retire)?;
+        let problem = "expected the two censuses that speak for it, answers of reencrypt";
+        let censuses = members.censuses().ok_or_else(|| invalid("censuses", problem))?;
+        Ok(Self { change, censuses: Box::new(census::two(censuses)?) })
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct RetireAnswer {
+    /// The version without the keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionId>,
+    /// The version that it was made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<VersionId>,
+    retired: BTreeSet<KeyId>,
+    /// Why none was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    because: Option<&'static str>,
+    kept: Vec<Kept>,
+    #[serde(flatten)]
+    proof: Option<Proof>,
+    /// The secret that still holds the keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive: Option<String>,
+    /// Whether an earlier request has taken them out.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    already: bool,
+}
+
+/// A secondary key that stays, and how many rows need it; `None` when a census did not count it.
+#[derive(Clone, Debug, Serialize)]
+struct Kept {
+    key: KeyId,
+    rows: Option<u64>,
+}
+
+/// What a retirement did.
+struct Retirement<'a> {
+    replaced: &'a VersionId,
+    keys: BTreeSet<KeyId>,
+    ring: &'a Keyring,
+    evidence: &'a Evidence<'a>,
+}
+
+impl Retirement<'_> {
+    fn answer(self, now: &Snapshot, proof: Proof) -> RetireAnswer {
+        let kept = self.ring.secondary().iter().map(|key| Kept { key: key.id(), rows: self.evidence.rows(key.id()) });
+        RetireAnswer {
+            version: Some(now.current_id.clone()),
+            replaced: Some(self.replaced.clone()),
+            retired: self.keys,
+            because: None,
+            kept: kept.collect(),
+            proof: Some(proof),
+            archive: None,
+            already: false,
+        }
+    }
+}
+
+/// The ring without these keys.
+fn without(ring: &Keyring, keys: &BTreeSet<KeyId>) -> Result<Keyring, OperateError> {
+    let ring = keys.iter().try_fold(ring.clone(), |ring, key| ring.retire(*key));
+    Ok(ring.map_err(RotationError::from)?)
+}
+
+impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
+    /// Takes the secondary keys out of the ring that no row needs, by two censuses. They stay in the archive. Where an earlier try
+    /// died, or another request was faster, the application is told and asked once more.
+    ///
+    /// # Errors
+    /// [`OperateError::RotationOpen`], [`OperateError::CensusOutdated`], [`OperateError::CensusesTooClose`],
+    /// [`OperateError::KeysStillNeeded`], [`OperateError::NoArchive`], [`OperateError::DidNotVerify`].
+    pub async fn retire(&self, censuses: &[Census; 2], rng: &mut StdRng) -> Result<RetireAnswer, OperateError> {
+        let snapshot = self.snapshot_to_change().await?;
+        let ring = self.kind.keyring(&snapshot.policy, &snapshot.current)?;
+        snapshot.require_no_open_rotation()?;
+        let evidence = Evidence::of(censuses, &snapshot, self.kind.censuses_apart(&snapshot.policy))?;
+        if evidence.version != snapshot.current_id {
+            return self.retire_again(&snapshot, &ring, &evidence, rng).await;
+        }
+        evidence.require_fresh(&snapshot)?;
+        evidence.require_no_other_ring_since(&snapshot)?;
+        let unneeded = evidence.unneeded(&ring);
+        if unneeded.is_empty() {
+            return nothing_to_retire(&ring, &evidence);
+        }
+        // Rows may be under keys that only the marked ring has, and were counted as such that no key opens.
+        self.require_all_keys(&snapshot).await?;
+        let next = without(&ring, &unneeded)?;
+        let value = KeyFormat::of(&snapshot.policy).wire().write(&snapshot.current, &next)?;
+        let archive = self.kind.archive(&snapshot.subject(), &value)?;
+        let mut archive = archive.ok_or_else(|| OperateError::NoArchive { name: snapshot.secret.name.clone() })?;
+        archive.retired = ring.secondary().iter().filter(|key| unneeded.contains(&key.id())).cloned().collect();
+        self.require_time()?;
+        archive.keep(self.store, self.deadline).await?;
+
+        let now = self.publish_and_detach(&snapshot, &value, &new_version(rng)).await?;
+        let before = Before {
+            version: snapshot.current_id.clone(),
+            previous: snapshot.secret.versions.holder(&Stage::Previous).cloned(),
+        };
+        // Against nothing: the old ring has keys that this one is without.
+        self.settle_or_put_back(&now, before, None, rng).await?;
+        let retirement =
+            Retirement { replaced: &snapshot.current_id, keys: unneeded, ring: &next, evidence: &evidence };
+        Ok(RetireAnswer { archive: Some(archive.secret), ..retirement.answer(&now, self.proof()) })
+    }
+
+    /// The censuses are of another version. Either they are of no use any more, or this is what came of them.
+    async fn retire_again(
+        &self,
+        snapshot: &Snapshot,
+        ring: &Keyring,
+        evidence: &Evidence<'_>,
+        rng: &mut StdRng,
+    ) -> Result<RetireAnswer, OperateError> {
+        let outdated = || OperateError::CensusOutdated {
+            problem: format!(
+                "they are of version {}, and {} is current: count again",
+                evidence.version, snapshot.current_id
+            ),
+        };
+        let Some(StoredVersion { version, value }) = self.previous(snapshot).await? else { return Err(outdated()) };
+        let before = self.kind.keyring(&snapshot.policy, &value)?;
+        let unneeded = evidence.unneeded(&before);
+        if version != evidence.version || unneeded.is_empty() || without(&before, &unneeded)? != *ring {
+            return Err(outdated());
+        }
+        let marked = self.marked_ring(&snapshot.secret);
+        if marked.version() == Some(&version) {
+            marked.move_to(&snapshot.current_id).await?;
+        }
+        self.settle(snapshot, None, self.deadline, rng).await?;
+        let retirement = Retirement { replaced: &version, keys: unneeded, ring, evidence };
+        Ok(RetireAnswer { already: true, ..retirement.answer(snapshot, self.proof()) })
+    }
+}
+
+fn nothing_to_retire(ring: &Keyring, evidence: &Evidence<'_>) -> Result<RetireAnswer, OperateError> {
+    if ring.secondary().is_empty() {
+        return Ok(RetireAnswer {
+            version: None,
+            replaced: None,
+            retired: BTreeSet::new(),
+            because: Some("the ring has no secondary key"),
+            kept: vec![],
+            proof: None,
+            archive: None,
+            already: false,
+        });
+    }
+    let needed = ring.secondary().iter().map(|key| match evidence.rows(key.id()) {
+        Some(rows) => format!("{rows} rows are under key {}", key.id()),
+        None => format!("rows under key {} were not counted", key.id()),
+    });
+    Err(OperateError::KeysStillNeeded { problem: needed.collect::<Vec<_>>().join(", ") })
+}

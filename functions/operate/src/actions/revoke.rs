@@ -1,0 +1,205 @@
+//! `revoke`: the overlap of a token ends now, and the old token is proven dead.
+//!
+//! Which tokens have to be dead is written down before anything is taken away: a marker on the version that holds the token
+//! ([`Marker::Revoked`], [`Marker::PreviousRevoked`], [`Marker::Compromised`]). It goes only when every such token was refused. So the next try
+//! forgets no proof that failed, and no process that died.
+
+use rand::rngs::StdRng;
+use rotation::event::VersionId;
+use rotation::secret::SecretText;
+use rotation::store::OperationStore;
+use rotation::versions::Stage;
+use serde::Serialize;
+
+use crate::action::Action;
+use crate::error::OperateError;
+use crate::kinds::TokenKind;
+use crate::marker::Marker;
+use crate::members::{Change, Members};
+use crate::session::{Operation, READ_PAUSES, Snapshot, new_version};
+
+/// The request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoke(pub Change);
+
+impl Revoke {
+    pub(crate) fn parse(members: &mut Members) -> Result<Self, OperateError> {
+        members.change(Action::Revoke).map(Self)
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RevokeAnswer {
+    /// The version that is current.
+    pub version: VersionId,
+    /// How many tokens are dead.
+    pub(crate) tokens_revoked: usize,
+    /// Whether the application has refused each of them.
+    pub(crate) proven_refused: bool,
+}
+
+/// Tokens without repetition, less the one that is in use.
+struct Dead {
+    in_use: SecretText,
+    tokens: Vec<SecretText>,
+}
+
+impl Dead {
+    /// Whether there was one that is new.
+    fn add(&mut self, tokens: impl IntoIterator<Item = SecretText>) -> bool {
+        let before = self.tokens.len();
+        for token in tokens {
+            if token != self.in_use && !self.tokens.contains(&token) {
+                self.tokens.push(token);
+            }
+        }
+        self.tokens.len() > before
+    }
+}
+
+impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
+    /// Ends the overlap now: the previous token is taken away, and proven dead.
+    ///
+    /// # Errors
+    /// [`OperateError::RotationOpen`]; [`OperateError::CurrentDoesNotVerify`]: nothing is taken away then; [`RotationError::TargetAcceptsRevoked`] when the application still accepts it.
+    ///
+    /// [`RotationError::TargetAcceptsRevoked`]: rotation::error::RotationError::TargetAcceptsRevoked
+    pub async fn revoke(&self, rng: &mut StdRng) -> Result<RevokeAnswer, OperateError> {
+        let snapshot = self.snapshot_to_change().await?;
+        self.revoke_snapshot(snapshot, &new_version(rng), rng).await
+    }
+
+    /// The same for a secret that was read. `version` is the one that a JSON value without its previous token gets.
+    pub(crate) async fn revoke_snapshot(
+        &self,
+        snapshot: Snapshot,
+        version: &VersionId,
+        rng: &mut StdRng,
+    ) -> Result<RevokeAnswer, OperateError> {
+        snapshot.require_no_open_rotation()?;
+        self.verify(&snapshot, rng).await.map_err(|error| OperateError::CurrentDoesNotVerify(Box::new(error)))?;
+        let mut dead = self.dead_by_markers(&snapshot).await?;
+        dead.add(self.of_compromised(&snapshot).await?);
+        let held = self.kind.previous_token(&snapshot.current)?;
+        if held.as_ref().is_some_and(|held| *held != dead.in_use) {
+            self.attach(Marker::PreviousRevoked, &snapshot.current_id).await?;
+        }
+        dead.add(held);
+        let last = self.previous(&snapshot).await?.filter(|last| last.version != snapshot.current_id);
+        if let Some(last) = &last
+            && dead.add([last.value.secret()?])
+        {
+            self.attach(Marker::Revoked, &last.version).await?;
+        }
+        let now = self.take_previous_away(snapshot, last.map(|last| last.version), version).await?;
+        self.prove_dead(&now, &dead.tokens, rng).await?;
+        let after = self.snapshot_without(&now.current_id, &dead.tokens).await?;
+        self.detach(&[Marker::Revoked, Marker::PreviousRevoked], &after.secret).await?;
+        Ok(RevokeAnswer {
+            version: now.current_id,
+            tokens_revoked: dead.tokens.len(),
+            proven_refused: self.kind.has_target() && !dead.tokens.is_empty(),
+        })
+    }
+
+    /// Takes the previous token away: out of a JSON value, which gets a new version for that, or `AWSPREVIOUS` off the version `last`.
+    async fn take_previous_away(
+        &self,
+        snapshot: Snapshot,
+        last: Option<VersionId>,
+        version: &VersionId,
+    ) -> Result<Snapshot, OperateError> {
+        let without = self.kind.without_previous(&snapshot.current)?;
+        if without.text() == snapshot.current.text() {
+            if let Some(last) = last {
+                self.drop_stage(&last, &Stage::Previous).await?;
+            }
+            return Ok(snapshot);
+        }
+        let now = self.publish_and_detach(&snapshot, &without, version).await?;
+        // AWSPREVIOUS has come to the version with the old token. When a rotation was faster, it belongs to that.
+        self.drop_stage(&snapshot.current_id, &Stage::Previous).await?;
+        Ok(now)
+    }
+
+    /// The secret once `version` is current and `AWSPREVIOUS` holds none of these tokens. A rotation that began meanwhile may have put back
+    /// what was taken away.
+    async fn snapshot_without(&self, version: &VersionId, dead: &[SecretText]) -> Result<Snapshot, OperateError> {
+        let mut pauses = READ_PAUSES.into_iter();
+        loop {
+            let after = self.snapshot_once_current(version).await?;
+            after.require_no_open_rotation()?;
+            let back = self.previous(&after).await?.map(|back| back.value.secret()).transpose()?;
+            if !back.is_some_and(|back| dead.contains(&back)) {
+                return Ok(after);
+            }
+            // Or this read shows it as it was before.
+            match pauses.next() {
+                Some(pause) if self.deadline.pause(pause).await => {}
+                _ => return Err(after.changed()),
+            }
+        }
+    }
+
+    /// The tokens that a revocation took away, or was about to, and did not prove dead.
+    async fn dead_by_markers(&self, snapshot: &Snapshot) -> Result<Dead, OperateError> {
+        let mut dead = Dead { in_use: snapshot.current.secret()?, tokens: vec![] };
+        for holder in self.versions_with(snapshot, Marker::Revoked).await? {
+            dead.add([holder.value.secret()?]);
+        }
+        for holder in self.versions_with(snapshot, Marker::PreviousRevoked).await? {
+            dead.add(self.kind.previous_token(&holder.value)?);
+        }
+        Ok(dead)
+    }
+
+    /// The tokens of what a compromise has to replace. The one that is in use is not replaced yet.
+    async fn of_compromised(&self, snapshot: &Snapshot) -> Result<Vec<SecretText>, OperateError> {
+        let mut tokens = vec![];
+        for holder in self.versions_with(snapshot, Marker::Compromised).await? {
+            tokens.push(holder.value.secret()?);
+            tokens.extend(self.kind.previous_token(&holder.value)?);
+        }
+        Ok(tokens)
+    }
+
+    /// What never becomes current again.
+    pub(crate) async fn condemned(&self, snapshot: &Snapshot) -> Result<Vec<SecretText>, OperateError> {
+        let mut condemned = self.dead_by_markers(snapshot).await?.tokens;
+        condemned.extend(self.of_compromised(snapshot).await?);
+        Ok(condemned)
+    }
+
+    /// Proves what a revocation took away and did not prove. `false` when there is none, or something of it is still to be taken
+    /// away: then the action has to be run again. An overlap that is open meanwhile stays so.
+    ///
+    /// # Errors
+    /// [`RotationError::TargetAcceptsRevoked`], and those of the kind.
+    ///
+    /// [`RotationError::TargetAcceptsRevoked`]: rotation::error::RotationError::TargetAcceptsRevoked
+    pub async fn finish_revocation(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Result<bool, OperateError> {
+        let dead = self.dead_by_markers(snapshot).await?;
+        if dead.tokens.is_empty() {
+            return Ok(false);
+        }
+        let last = self.previous(snapshot).await?.map(|last| last.value.secret()).transpose()?;
+        let held = [self.kind.previous_token(&snapshot.current)?, last];
+        if dead.tokens.iter().any(|token| held.contains(&Some(token.clone()))) {
+            return Ok(false);
+        }
+        self.prove_dead(snapshot, &dead.tokens, rng).await?;
+        self.detach(&[Marker::Revoked, Marker::PreviousRevoked], &snapshot.secret).await?;
+        Ok(true)
+    }
+
+    /// Has the application load the secret, and proves that it accepts the current token and none of these.
+    async fn prove_dead(&self, now: &Snapshot, dead: &[SecretText], rng: &mut StdRng) -> Result<(), OperateError> {
+        self.settle(now, None, self.deadline, rng).await?;
+        for token in dead {
+            self.kind.prove_refused(&now.secret.name, token, self.deadline).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! `rollback`: the value before becomes current again, in a new version.
+
+use rand::rngs::StdRng;
+use rotation::document::Document;
+use rotation::event::VersionId;
+use rotation::store::OperationStore;
+use serde::Serialize;
+
+use crate::action::Action;
+use crate::error::OperateError;
+use crate::kinds::{KeyringKind, OperatedKind, Summary, TokenKind};
+use crate::marker::{Marker, is_half_rolled_back};
+use crate::members::{Change, Members};
+use crate::publication::Before;
+use crate::session::{Operation, Proof, Snapshot, StoredVersion, new_version};
+
+/// The request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rollback(pub Change);
+
+impl Rollback {
+    pub(crate) fn parse(members: &mut Members) -> Result<Self, OperateError> {
+        members.change(Action::Rollback).map(Self)
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RollbackAnswer {
+    /// The version with the value before.
+    pub version: VersionId,
+    /// The version that was current.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back_from: Option<VersionId>,
+    /// Whether an earlier request has made it current.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    already: bool,
+    #[serde(flatten)]
+    proof: Proof,
+    #[serde(flatten)]
+    summary: Summary,
+}
+
+impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
+    /// Makes the token before current again. The one that is current stays accepted for the overlap. Other members that were edited since
+    /// stay. When that is how it is already, the application is told and asked once more, and nothing else happens.
+    ///
+    /// # Errors
+    /// [`OperateError::RotationOpen`], [`OperateError::NothingToGoBackTo`], [`OperateError::Compromised`],
+    /// [`OperateError::DidNotVerify`].
+    pub async fn roll_back_token(&self, rng: &mut StdRng) -> Result<RollbackAnswer, OperateError> {
+        let snapshot = self.snapshot_to_change().await?;
+        if let Some(already) = self.already_rolled_back(&snapshot, rng).await? {
+            return Ok(already);
+        }
+        let (back, previous) = self.value_before(&snapshot).await?;
+        if self.condemned(&snapshot).await?.contains(&back.secret()?) {
+            return Err(OperateError::Compromised { what: "the token before".to_owned() });
+        }
+        self.publish_value_before(&snapshot, &back, previous, rng).await
+    }
+}
+
+impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
+    /// Makes the primary key before primary again. The one that is primary stays in the ring. Other members that were edited since stay.
+    /// When that is how it is already, the application is told and asked once more, and nothing else happens.
+    ///
+    /// # Errors
+    /// [`OperateError::RotationOpen`], [`OperateError::NothingToGoBackTo`], [`OperateError::Compromised`],
+    /// [`OperateError::DidNotVerify`]; of a keyring that lacks keys, [`RotationError::KeysMissing`].
+    ///
+    /// [`RotationError::KeysMissing`]: rotation::error::RotationError::KeysMissing
+    pub async fn roll_back_keyring(&self, rng: &mut StdRng) -> Result<RollbackAnswer, OperateError> {
+        let snapshot = self.snapshot_to_change().await?;
+        if let Some(already) = self.already_rolled_back(&snapshot, rng).await? {
+            return Ok(already);
+        }
+        // Of a ring that lacks keys, another old key is no way back.
+        self.require_all_keys(&snapshot).await?;
+        let (back, previous) = self.value_before(&snapshot).await?;
+        self.publish_value_before(&snapshot, &back, previous, rng).await
+    }
+}
+
+impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
+    /// What there is to answer when what is in use was made by a rollback.
+    async fn already_rolled_back(
+        &self,
+        snapshot: &Snapshot,
+        rng: &mut StdRng,
+    ) -> Result<Option<RollbackAnswer>, OperateError> {
+        snapshot.require_no_open_rotation()?;
+        for made in self.versions_with(snapshot, Marker::RolledBack).await? {
+            if self.kind.same_in_use(&snapshot.policy, &made.value, &snapshot.current)? {
+                return self.roll_back_again(snapshot, rng).await.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The value that becomes current again, and `AWSPREVIOUS`.
+    async fn value_before(&self, snapshot: &Snapshot) -> Result<(Document, Option<VersionId>), OperateError> {
+        let previous = self.previous(snapshot).await?;
+        let (previous, value) = previous.map(|StoredVersion { version, value }| (version, value)).unzip();
+        let back = self.kind.value_before(&snapshot.subject(), &snapshot.current, value.as_ref())?;
+        let back = back.ok_or_else(|| OperateError::NothingToGoBackTo { name: snapshot.secret.name.clone() })?;
+        for marker in [Marker::Compromised, Marker::Exposed] {
+            for leaked in self.versions_with(snapshot, marker).await? {
+                // What is current is to be replaced by something new.
+                let being_replaced = marker == Marker::Compromised && leaked.version == snapshot.current_id;
+                if being_replaced || self.kind.same_in_use(&snapshot.policy, &leaked.value, &back)? {
+                    return Err(OperateError::Compromised { what: format!("version {}", leaked.version) });
+                }
+            }
+        }
+        Ok((back, previous))
+    }
+
+    async fn publish_value_before(
+        &self,
+        snapshot: &Snapshot,
+        back: &Document,
+        previous: Option<VersionId>,
+        rng: &mut StdRng,
+    ) -> Result<RollbackAnswer, OperateError> {
+        self.require_time()?;
+        let version = new_version(rng);
+        let now = match self.publish(snapshot, back, &[Marker::RolledBack, Marker::Operation], &version).await {
+            Ok(now) => now,
+            Err(error) => {
+                // It may have become current, and not be visible yet: then its markers are still there. Or another request for the same
+                // was faster, and replaced another version.
+                let now = self.snapshot().await?;
+                let moved = now.current_id != snapshot.current_id;
+                if moved && self.kind.same_in_use(&now.policy, &now.current, back)? {
+                    return self.roll_back_again(&now, rng).await;
+                }
+                return Err(error);
+            }
+        };
+        let before = Before { version: snapshot.current_id.clone(), previous };
+        self.settle_or_put_back(&now, before, Some(&snapshot.current), rng).await?;
+        // Those of earlier rollbacks tell nothing any more.
+        self.detach(&[Marker::RolledBack], &snapshot.secret).await?;
+        self.rolled_back(&now, &snapshot.current_id, false)
+    }
+
+    /// An earlier try, or another request, has made the value before current again. When it was not proven then, it is now, or
+    /// put back; when it was, it stays.
+    async fn roll_back_again(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Result<RollbackAnswer, OperateError> {
+        let half = is_half_rolled_back(&snapshot.secret);
+        // AWSPREVIOUS is on what was rolled back.
+        match self.previous(snapshot).await?.filter(|_| half) {
+            Some(before) if !self.kind.same_in_use(&snapshot.policy, &before.value, &snapshot.current)? => {
+                // An earlier try may have died before it told the application, which knows this value only.
+                let (version, value) = (before.version.clone(), &before.value);
+                self.settle_or_put_back(snapshot, Before { version, previous: None }, Some(value), rng).await?;
+                self.rolled_back(snapshot, &before.version, true)
+            }
+            _ => {
+                self.settle(snapshot, None, self.deadline, rng).await?;
+                self.rolled_back(snapshot, &snapshot.current_id, true)
+            }
+        }
+    }
+
+    fn rolled_back(&self, now: &Snapshot, from: &VersionId, already: bool) -> Result<RollbackAnswer, OperateError> {
+        Ok(RollbackAnswer {
+            version: now.current_id.clone(),
+            rolled_back_from: (*from != now.current_id).then(|| from.clone()),
+            already,
+            proof: self.proof(),
+            summary: self.kind.summary(&now.subject(), &now.current)?,
+        })
+    }
+}

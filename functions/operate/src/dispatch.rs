@@ -1,0 +1,162 @@
+//! Which action a request about one secret is, by what the secret holds.
+
+use rand::rngs::StdRng;
+use rotation::aws::Clients;
+use rotation::deadline::Deadline;
+use rotation::keyring::KEY_SETTINGS;
+use rotation::lambda::{AUDIT, randomness};
+use rotation::policy::StackPolicy;
+use rotation::store::{Described, OperationStore};
+use rotation::token::TOKEN_SETTINGS;
+
+use crate::actions::doctor::DoctorAnswer;
+use crate::actions::status::StatusAnswer;
+use crate::error::OperateError;
+use crate::findings::Findings;
+use crate::kinds::{KeyringKind, Kind, TokenKind};
+use crate::operator::Operator;
+use crate::request::Request;
+use crate::response::{Outcome, Response};
+use crate::services::LastFailure;
+use crate::session::Operation;
+
+/// A request about one secret.
+#[derive(Clone, Copy, Debug)]
+pub struct SecretRequest<'a> {
+    /// What this deployment is.
+    pub operator: &'a Operator,
+    /// AWS.
+    pub clients: &'a Clients,
+    /// What is asked for.
+    pub request: &'a Request,
+    /// The end of the time for the work.
+    pub deadline: Deadline,
+}
+
+impl SecretRequest<'_> {
+    /// Performs the action that the kind of the secret has for the request.
+    ///
+    /// # Errors
+    /// [`OperateError::NotManaged`] and [`OperateError::NotForThisKind`] where it has none, and those of the action.
+    pub async fn perform<S: OperationStore>(&self, store: &S) -> Result<Response, OperateError> {
+        let mut rng = randomness()?;
+        let secret = store.describe(self.request.secret_id()).await?;
+        self.operator.stack.check_name(&secret.name)?;
+        self.operator.observations.observe(&secret.name);
+        let outcome = match Kind::of(&secret) {
+            Some(Kind::Token) => {
+                let stack = self.operator.stack.for_kind(TOKEN_SETTINGS);
+                self.of_token(&self.operation(&self.operator.token, store, &stack), &secret, &mut rng).await
+            }
+            Some(Kind::Keyring) => {
+                let stack = self.operator.stack.for_kind(KEY_SETTINGS);
+                self.of_keyring(&self.operation(self.operator.keyring()?, store, &stack), &secret, &mut rng).await
+            }
+            Some(Kind::Other) | None => return Err(self.not_managed(secret)),
+        };
+        let instances = self.operator.observations.take(&secret.name);
+        match outcome {
+            Ok(outcome) => {
+                Ok(Response { action: self.request.action(), secret: Some(secret.name), instances, outcome })
+            }
+            Err(error) => {
+                // Which of them did not answer as it should.
+                let instances = serde_json::to_string(&instances).unwrap_or_default();
+                tracing::warn!(target: AUDIT, secret = secret.name, instances, "what the instances answered");
+                Err(self.with_reason(&secret, error).await)
+            }
+        }
+    }
+
+    fn operation<'a, K, S>(&'a self, kind: &'a K, store: &'a S, stack: &'a StackPolicy) -> Operation<'a, K, S> {
+        Operation { kind, store, stack, secret_id: self.request.secret_id(), deadline: self.deadline }
+    }
+
+    fn not_managed(&self, secret: Described) -> OperateError {
+        OperateError::NotManaged { name: secret.name, function: secret.rotation_function }
+    }
+
+    fn not_for_this_kind(&self, instead: &'static str) -> OperateError {
+        OperateError::NotForThisKind { action: self.request.action(), instead }
+    }
+
+    async fn of_token<K: TokenKind, S: OperationStore>(
+        &self,
+        operation: &Operation<'_, K, S>,
+        secret: &Described,
+        rng: &mut StdRng,
+    ) -> Result<Outcome, OperateError> {
+        match self.request {
+            Request::Rollback(_) => operation.roll_back_token(rng).await.map(Outcome::Rollback),
+            Request::Revoke(_) => operation.revoke(rng).await.map(Outcome::Revoke),
+            Request::Compromise(request) => {
+                operation.compromise_token(request.confirm.as_deref(), rng).await.map(Outcome::Compromise)
+            }
+            Request::Retire(_) => {
+                Err(self.not_for_this_kind("only a keyring holds old keys; an old token is ended by revoke"))
+            }
+            Request::Restore(_) | Request::Forget(_) => Err(self
+                .not_for_this_kind("only a keyring has keys that can be missing; a token is replaced by a rotation")),
+            Request::Verify(_) => operation.verify_current(secret.clone(), rng).await.map(Outcome::Verify),
+            Request::Abort(_) => operation.abort(self.operator.abort_after, rng).await.map(Outcome::Abort),
+            Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, rng).await, secret).await),
+            // A sweep has no secret, and does not come here.
+            Request::Status(_) | Request::Sweep(_) => Ok(self.status(operation.status(secret).await?, secret).await),
+        }
+    }
+
+    async fn of_keyring<K: KeyringKind, S: OperationStore>(
+        &self,
+        operation: &Operation<'_, K, S>,
+        secret: &Described,
+        rng: &mut StdRng,
+    ) -> Result<Outcome, OperateError> {
+        match self.request {
+            Request::Rollback(_) => operation.roll_back_keyring(rng).await.map(Outcome::Rollback),
+            Request::Revoke(_) => Err(self.not_for_this_kind(
+                "what is encrypted with an old key has to stay readable; after an exposure use compromise",
+            )),
+            Request::Compromise(request) => {
+                operation.compromise_keyring(request.confirm.as_deref(), rng).await.map(Outcome::Compromise)
+            }
+            Request::Retire(request) => {
+                operation.retire(&request.censuses, rng).await.map(|retired| Outcome::Retire(Box::new(retired)))
+            }
+            Request::Restore(request) => operation.restore(request.confirm.as_deref(), rng).await.map(Outcome::Restore),
+            Request::Forget(request) => {
+                operation.forget(&request.keys, request.confirm.as_deref()).await.map(Outcome::Forget)
+            }
+            Request::Verify(_) => operation.verify_current(secret.clone(), rng).await.map(Outcome::Verify),
+            Request::Abort(_) => operation.abort(self.operator.abort_after, rng).await.map(Outcome::Abort),
+            Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, rng).await, secret).await),
+            // A sweep has no secret, and does not come here.
+            Request::Status(_) | Request::Sweep(_) => Ok(self.status(operation.status(secret).await?, secret).await),
+        }
+    }
+
+    async fn diagnosis(&self, mut findings: Findings, secret: &Described) -> Outcome {
+        self.operator.services.diagnose(&mut findings, secret, self.clients, self.deadline).await;
+        Outcome::Doctor(DoctorAnswer::of(findings, &secret.name))
+    }
+
+    async fn status(&self, mut status: StatusAnswer, secret: &Described) -> Outcome {
+        status.last_failure = LastFailure::of(self.operator.services.last_failure(secret, self.deadline).await);
+        Outcome::Status(Box::new(status))
+    }
+
+    /// What the rotation function's log says of a rotation that an action waits for in vain.
+    async fn with_reason(&self, secret: &Described, error: OperateError) -> OperateError {
+        let (OperateError::NotFinished { version, function } | OperateError::RotationFailed { version, function, .. }) =
+            &error
+        else {
+            return error;
+        };
+        let failure = self.operator.services.last_failure(secret, self.deadline).await.ok().flatten();
+        let Some(failure) = failure.filter(|failure| failure.version.as_deref() == Some(version.as_str())) else {
+            return error;
+        };
+        let reason =
+            format!("{}: {}: {}", failure.step.as_deref().unwrap_or("a step"), failure.error_type, failure.message);
+        OperateError::RotationFailed { version: version.clone(), function: function.clone(), reason: Some(reason) }
+    }
+}

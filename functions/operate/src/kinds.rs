@@ -1,0 +1,279 @@
+//! The kinds of secrets that the actions know: what they need of both, of tokens alone, and of keyrings alone.
+
+use std::future::Future;
+use std::time::Duration;
+
+use admin_token::AdminToken;
+use encryption_key::{EncryptionKey, LONGEST_INVOCATION};
+use rotation::deadline::Deadline;
+use rotation::document::Document;
+use rotation::error::RotationError;
+use rotation::keyring::{Key, KeyFormat, KeyId, KeyState, Keyring};
+use rotation::kind::{Phase, SecretKind, Subject};
+use rotation::policy::RotationPolicy;
+use rotation::secret::SecretText;
+use rotation::store::Described;
+use rotation::target::{Target, prove_refused};
+use rotation::time::format_timestamp;
+use serde::Serialize;
+
+use crate::error::OperateError;
+
+/// What a secret holds, by the name of the function that rotates it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A token.
+    Token,
+    /// A keyring.
+    Keyring,
+    /// Only the function that rotates it knows, or the service that does so by itself.
+    Other,
+}
+
+impl Kind {
+    /// `None` when nobody rotates the secret.
+    #[must_use]
+    pub fn of(secret: &Described) -> Option<Self> {
+        match secret.rotation_function.as_deref().map(function_name) {
+            Some(name) if name.ends_with("admin-token") => Some(Self::Token),
+            Some(name) if name.ends_with("encryption-key") => Some(Self::Keyring),
+            Some(_) => Some(Self::Other),
+            None => secret.rotation_enabled.then_some(Self::Other),
+        }
+    }
+}
+
+/// The name in a function's ARN, which a version or an alias may follow.
+pub(crate) fn function_name(arn: &str) -> &str {
+    let name = arn.split_once(":function:").map_or(arn, |(_, name)| name);
+    name.split(':').next().unwrap_or(name)
+}
+
+/// What there is to say of a current value; never the value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Summary {
+    /// Of a token.
+    #[serde(rename_all = "camelCase")]
+    Token {
+        /// Until when the previous token is accepted.
+        previous_accepted_until: Option<String>,
+        /// How long that is, in seconds.
+        overlap_seconds_left: u64,
+    },
+    /// Of a keyring.
+    Keyring {
+        /// Its keys.
+        keys: Vec<KeySummary>,
+    },
+}
+
+/// A key of a ring, without its material.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeySummary {
+    id: KeyId,
+    state: KeyState,
+    created: Option<String>,
+    promoted: Option<String>,
+    compromised: Option<String>,
+}
+
+impl KeySummary {
+    fn of((state, key): (KeyState, &Key)) -> Self {
+        let dates = key.dates();
+        let [created, promoted, compromised] =
+            [dates.created, dates.promoted, dates.compromised].map(|date| date.map(format_timestamp));
+        Self { id: key.id(), state, created, promoted, compromised }
+    }
+}
+
+/// A kind that the actions know.
+pub trait OperatedKind: SecretKind {
+    /// The kind's name.
+    const NAME: &'static str;
+    /// What [`SecretKind::test`] proves without an application to ask; `None` when that is nothing.
+    const PROVEN_ALONE: Option<&'static str>;
+    /// In which phase [`SecretKind::test`] proves a current value that nothing is being done with.
+    const VERIFIED_AS: Phase;
+
+    /// What there is to say of the current value.
+    ///
+    /// # Errors
+    /// A value that is not of this kind.
+    fn summary(&self, subject: &Subject<'_>, current: &Document) -> Result<Summary, RotationError>;
+
+    /// Whether the same token, or the same primary key, is in use by both values.
+    ///
+    /// # Errors
+    /// A value that is not of this kind.
+    fn same_in_use(&self, policy: &RotationPolicy, one: &Document, other: &Document) -> Result<bool, RotationError>;
+
+    /// The value that a rollback makes current: made from the current one, so that its other members stay. `previous` is the value of
+    /// `AWSPREVIOUS`. `None` when there is nothing to go back to.
+    ///
+    /// # Errors
+    /// [`OperateError::Compromised`] when that is marked as leaked, and a value that is not of this kind.
+    fn value_before(
+        &self,
+        subject: &Subject<'_>,
+        current: &Document,
+        previous: Option<&Document>,
+    ) -> Result<Option<Document>, OperateError>;
+}
+
+/// A token: it can be revoked.
+pub trait TokenKind: OperatedKind {
+    /// The previous token that the value holds.
+    ///
+    /// # Errors
+    /// A value that is not of this kind.
+    fn previous_token(&self, value: &Document) -> Result<Option<SecretText>, RotationError>;
+
+    /// The value without a previous token in it.
+    ///
+    /// # Errors
+    /// A value that is not of this kind.
+    fn without_previous(&self, value: &Document) -> Result<Document, RotationError>;
+
+    /// Proves that the application refuses `token`; nothing is proven without an application.
+    ///
+    /// # Errors
+    /// Those of [`prove_refused`].
+    fn prove_refused(
+        &self,
+        name: &str,
+        token: &SecretText,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<(), RotationError>> + Send;
+}
+
+/// A keyring: what is encrypted with an old key has to stay readable, until no row needs the key.
+pub trait KeyringKind: OperatedKind {
+    /// The keyring of a value.
+    ///
+    /// # Errors
+    /// A value that is not of this kind.
+    fn keyring(&self, policy: &RotationPolicy, value: &Document) -> Result<Keyring, RotationError>;
+
+    /// The value with its primary and its staged key marked as leaked; `None` when there is no place for that, or it is done.
+    ///
+    /// # Errors
+    /// A value that is not of this kind.
+    fn as_compromised(&self, subject: &Subject<'_>, current: &Document) -> Result<Option<Document>, RotationError>;
+
+    /// How far apart two censuses have to be: by then no consumer encrypts with an older ring, and no worker that began with one is
+    /// still at work.
+    fn censuses_apart(&self, policy: &RotationPolicy) -> Duration;
+}
+
+impl<T: Target + Send> OperatedKind for AdminToken<T> {
+    const NAME: &'static str = "admin-token";
+    const PROVEN_ALONE: Option<&'static str> = None;
+    const VERIFIED_AS: Phase = Phase::Configuration;
+
+    fn summary(&self, subject: &Subject<'_>, current: &Document) -> Result<Summary, RotationError> {
+        let created = subject.current_created.unwrap_or(subject.now);
+        // A text value's previous token is the one of AWSPREVIOUS: without that there is none.
+        let previous = current.field().is_some() || subject.admitted.previous().is_some();
+        let until = self.overlap_end(subject, current, created).filter(|_| previous);
+        let left = until.and_then(|until| until.duration_since(subject.now).ok());
+        Ok(Summary::Token {
+            previous_accepted_until: until.map(format_timestamp),
+            overlap_seconds_left: left.map_or(0, |left| left.as_secs()),
+        })
+    }
+
+    fn same_in_use(&self, _: &RotationPolicy, one: &Document, other: &Document) -> Result<bool, RotationError> {
+        Ok(one.secret()? == other.secret()?)
+    }
+
+    fn value_before(
+        &self,
+        subject: &Subject<'_>,
+        current: &Document,
+        previous: Option<&Document>,
+    ) -> Result<Option<Document>, OperateError> {
+        // A JSON value holds its previous token itself, whatever was edited since.
+        let token = match Self::previous(current)? {
+            Some(token) => Some(token),
+            None => previous.map(Document::secret).transpose()?,
+        };
+        let in_use = current.secret()?;
+        let token = token.filter(|token| *token != in_use);
+        Ok(token.map(|token| Self::with_token(subject, current, &token)).transpose()?)
+    }
+}
+
+impl<T: Target + Send> TokenKind for AdminToken<T> {
+    fn previous_token(&self, value: &Document) -> Result<Option<SecretText>, RotationError> {
+        Self::previous(value)
+    }
+
+    fn without_previous(&self, value: &Document) -> Result<Document, RotationError> {
+        Self::without_previous(value)
+    }
+
+    async fn prove_refused(&self, name: &str, token: &SecretText, deadline: Deadline) -> Result<(), RotationError> {
+        match self.target() {
+            Some(target) => prove_refused(target, name, token, deadline).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl<T: Target + Send> OperatedKind for EncryptionKey<T> {
+    const NAME: &'static str = "encryption-key";
+    const PROVEN_ALONE: Option<&'static str> = Some("canaries under every key");
+    const VERIFIED_AS: Phase = Phase::AfterPromotion;
+
+    fn summary(&self, subject: &Subject<'_>, current: &Document) -> Result<Summary, RotationError> {
+        let ring = self.keyring(subject.policy, current)?;
+        Ok(Summary::Keyring { keys: ring.keys().map(KeySummary::of).collect() })
+    }
+
+    fn same_in_use(&self, policy: &RotationPolicy, one: &Document, other: &Document) -> Result<bool, RotationError> {
+        Ok(self.keyring(policy, one)?.primary().id() == self.keyring(policy, other)?.primary().id())
+    }
+
+    fn value_before(
+        &self,
+        subject: &Subject<'_>,
+        current: &Document,
+        previous: Option<&Document>,
+    ) -> Result<Option<Document>, OperateError> {
+        let now = self.keyring(subject.policy, current)?;
+        // AWSPREVIOUS says which key was primary before. Where an edit has moved it, the dates do, and without those the newest key is it.
+        let of_version =
+            previous.and_then(|previous| Some(self.keyring(subject.policy, previous).ok()?.primary().id()));
+        let before = of_version.and_then(|id| now.secondary().iter().find(|key| key.id() == id));
+        let Some(before) = before.or_else(|| now.secondary().iter().rev().max_by_key(|key| key.dates().promoted))
+        else {
+            return Ok(None);
+        };
+        if before.dates().compromised.is_some() {
+            return Err(OperateError::Compromised { what: format!("key {}", before.id()) });
+        }
+        let back = now.clone().reinstate(before.id(), subject.now).map_err(RotationError::from)?;
+        Ok(Some(KeyFormat::of(subject.policy).wire().write(current, &back)?))
+    }
+}
+
+impl<T: Target + Send> KeyringKind for EncryptionKey<T> {
+    fn keyring(&self, policy: &RotationPolicy, value: &Document) -> Result<Keyring, RotationError> {
+        KeyFormat::of(policy).wire().parse(value)
+    }
+
+    fn as_compromised(&self, subject: &Subject<'_>, current: &Document) -> Result<Option<Document>, RotationError> {
+        let ring = self.keyring(subject.policy, current)?;
+        let clean = |key: &Key| key.dates().compromised.is_none();
+        if current.field().is_none() || !(clean(ring.primary()) || ring.staged().is_some_and(clean)) {
+            return Ok(None);
+        }
+        let compromised = ring.mark_compromised(subject.now);
+        KeyFormat::of(subject.policy).wire().write(current, &compromised).map(Some)
+    }
+
+    fn censuses_apart(&self, policy: &RotationPolicy) -> Duration {
+        policy.overlap.max(self.cache_time()) + LONGEST_INVOCATION
+    }
+}

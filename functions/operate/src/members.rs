@@ -1,0 +1,162 @@
+//! The members of a request: each action takes its own, and what is left over is refused.
+
+use serde_json::{Map, Value};
+
+use crate::action::Action;
+use crate::error::OperateError;
+
+/// The longest reason that is recorded, in characters.
+const LONGEST_REASON: usize = 500;
+/// The longest `SecretId` (Secrets Manager API reference).
+const LONGEST_SECRET_ID: usize = 2048;
+
+/// A request that changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inquiry {
+    /// The secret's name or ARN.
+    pub secret_id: String,
+    /// Why, for the record.
+    pub reason: Option<String>,
+}
+
+/// A request that changes a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The secret's name or ARN.
+    pub secret_id: String,
+    /// Why, for the record.
+    pub reason: String,
+}
+
+/// The members that the action has not taken yet.
+#[derive(Debug)]
+pub(crate) struct Members {
+    secret_id: Option<String>,
+    reason: Option<String>,
+    confirm: Option<String>,
+    from: Option<String>,
+    censuses: Option<Value>,
+    keys: Option<Value>,
+}
+
+pub(crate) fn invalid(member: &str, problem: impl Into<String>) -> OperateError {
+    OperateError::InvalidRequest { member: member.to_owned(), problem: problem.into() }
+}
+
+fn text(members: &mut Map<String, Value>, member: &str) -> Result<Option<String>, OperateError> {
+    match members.remove(member) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(text)),
+        Some(_) => Err(invalid(member, "expected a text that is not empty")),
+    }
+}
+
+impl Members {
+    /// The action that an event asks for, and its other members.
+    ///
+    /// # Errors
+    /// [`OperateError::InvalidRequest`]; a member that no action has is an error.
+    pub(crate) fn read(event: Value) -> Result<(Action, Self), OperateError> {
+        let Value::Object(mut members) = event else {
+            return Err(invalid("(the event)", "expected a JSON object"));
+        };
+        let [censuses, keys] =
+            ["censuses", "keys"].map(|member| members.remove(member).filter(|value| !value.is_null()));
+        let action = text(&mut members, "action")?;
+        let read = Self {
+            secret_id: text(&mut members, "secret_id")?,
+            reason: text(&mut members, "reason")?,
+            confirm: text(&mut members, "confirm")?,
+            from: text(&mut members, "from")?,
+            censuses,
+            keys,
+        };
+        if let Some(unknown) = members.keys().next() {
+            let unknown: String = unknown.chars().take(64).collect();
+            let problem = "is not known; known are action, secret_id, reason, confirm, from, censuses, keys";
+            return Err(invalid(&unknown, problem));
+        }
+        let action = action.and_then(|action| action.parse().ok()).ok_or_else(|| {
+            let names = Action::ALL.map(Action::name).join(", ");
+            invalid("action", format!("expected one of {names}"))
+        })?;
+        Ok((action, read))
+    }
+
+    fn secret_id(&mut self) -> Result<String, OperateError> {
+        let secret_id = self.secret_id.take().ok_or_else(|| invalid("secret_id", "expected a secret's name or ARN"))?;
+        if secret_id.len() > LONGEST_SECRET_ID {
+            return Err(invalid("secret_id", format!("expected at most {LONGEST_SECRET_ID} characters")));
+        }
+        Ok(secret_id)
+    }
+
+    /// Why, for the record.
+    ///
+    /// # Errors
+    /// When it is too long to be recorded.
+    pub(crate) fn reason(&mut self) -> Result<Option<String>, OperateError> {
+        let reason = self.reason.take();
+        if reason.as_ref().is_some_and(|reason| reason.chars().count() > LONGEST_REASON) {
+            return Err(invalid("reason", format!("expected at most {LONGEST_REASON} characters")));
+        }
+        Ok(reason)
+    }
+
+    /// What an action takes that changes nothing.
+    ///
+    /// # Errors
+    /// [`OperateError::InvalidRequest`].
+    pub(crate) fn inquiry(&mut self) -> Result<Inquiry, OperateError> {
+        Ok(Inquiry { secret_id: self.secret_id()?, reason: self.reason()? })
+    }
+
+    /// What an action takes that changes a secret.
+    ///
+    /// # Errors
+    /// [`OperateError::InvalidRequest`], also without a reason.
+    pub(crate) fn change(&mut self, action: Action) -> Result<Change, OperateError> {
+        let secret_id = self.secret_id()?;
+        let problem = || invalid("reason", format!("{action} changes something: say why, for the record"));
+        Ok(Change { secret_id, reason: self.reason()?.ok_or_else(problem)? })
+    }
+
+    /// The secret's name once more, by which an action is confirmed. Whether it is the right one, the action finds out.
+    pub(crate) fn confirm(&mut self) -> Option<String> {
+        self.confirm.take()
+    }
+
+    /// Where a sweep goes on.
+    pub(crate) fn from(&mut self) -> Option<String> {
+        self.from.take()
+    }
+
+    /// What a retirement goes by.
+    pub(crate) fn censuses(&mut self) -> Option<Value> {
+        self.censuses.take()
+    }
+
+    /// The keys that are given up.
+    pub(crate) fn keys(&mut self) -> Option<Value> {
+        self.keys.take()
+    }
+
+    /// Refuses what the action has not taken.
+    ///
+    /// # Errors
+    /// [`OperateError::InvalidRequest`] says which action a member is for.
+    pub(crate) fn require_nothing_else(self) -> Result<(), OperateError> {
+        let Self { secret_id, reason: _, confirm, from, censuses, keys } = self;
+        let left = [
+            (secret_id.is_some(), "secret_id", "a sweep looks at all secrets: leave it out"),
+            (from.is_some(), "from", "is for a sweep only"),
+            (confirm.is_some(), "confirm", "is for compromise, restore and forget only"),
+            (keys.is_some(), "keys", "is for forget only"),
+            (censuses.is_some(), "censuses", "is for retire only"),
+        ];
+        match left.into_iter().find(|(is_left, ..)| *is_left) {
+            Some((_, member, problem)) => Err(invalid(member, problem)),
+            None => Ok(()),
+        }
+    }
+}

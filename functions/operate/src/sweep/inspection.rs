@@ -1,0 +1,267 @@
+//! The closer check of one secret.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rotation::error::RotationError;
+use rotation::keyring::KEY_SETTINGS;
+use rotation::kind::SecretKind;
+use rotation::lambda::randomness;
+use rotation::store::{Described, OperationStore, StoreErrorKind};
+use rotation::target::Target as _;
+use rotation::time::format_timestamp;
+use rotation::token::TOKEN_SETTINGS;
+use rotation::versions::Stage;
+
+use crate::error::OperateError;
+use crate::kinds::{KeyringKind, Kind, OperatedKind, TokenKind};
+use crate::marker::open_rotation;
+use crate::operator::Operator;
+use crate::session::{Operation, Snapshot, new_version};
+use crate::sweep::context::Sweep;
+use crate::sweep::listing::{Checks, is_being_revoked};
+use crate::sweep::report::{CheckResult, Failure, Part};
+use crate::sweep::timing::{QUIET, THROTTLED_PAUSES, since};
+
+/// A revocation refreshes, proves, refreshes and proves once more, and proves that a token is dead.
+const SETTLES: u32 = 3;
+
+impl Operator {
+    /// The longest that a check takes, when the application does not answer.
+    pub(super) fn longest_check(&self) -> Duration {
+        let of_keys = self.keys.as_ref().map_or(Duration::ZERO, SecretKind::settle_time);
+        self.token.settle_time().max(of_keys) * SETTLES
+    }
+}
+
+impl Failure {
+    fn of_value(error: impl Into<OperateError>) -> Self {
+        Self { error: error.into(), of: Part::Value }
+    }
+
+    fn of_overlap(error: impl Into<OperateError>) -> Self {
+        Self { error: error.into(), of: Part::Overlap }
+    }
+
+    fn of_ring(error: OperateError) -> Self {
+        let of = match &error {
+            OperateError::Rotation(RotationError::KeysMissing { .. } | RotationError::MarkedRingUnreadable { .. }) => {
+                Part::Ring
+            }
+            _ => Part::Value,
+        };
+        Self { error, of }
+    }
+}
+
+/// Nothing is wrong with a secret whose value was not checked.
+const UNCHECKED: CheckResult = CheckResult::Well { proven: None, overlap: String::new(), postponed: false };
+
+impl Sweep<'_> {
+    /// Checks one secret; when the service throttles that, once more after a while.
+    pub(super) async fn check<S: OperationStore>(
+        &self,
+        store: &S,
+        secret: &Described,
+        checks: Checks,
+        reserve: Duration,
+    ) -> CheckResult {
+        let mut pauses = THROTTLED_PAUSES.into_iter();
+        loop {
+            if self.deadline.left() < reserve {
+                return CheckResult::Skipped;
+            }
+            let failure = match self.check_once(store, secret, checks).await {
+                Ok(result) => return result,
+                Err(failure) => failure,
+            };
+            if is_silence(&failure.error) {
+                let target = self.operator.token.target();
+                self.operator.observations.give_up(target.and_then(|target| target.authority(&secret.name)));
+            }
+            if self.deadline.left().is_zero() {
+                // It says nothing of the secret.
+                return CheckResult::Skipped;
+            }
+            let throttled = matches!(&failure.error, OperateError::Rotation(error) if is_throttled(error));
+            match pauses.next() {
+                Some(pause) if throttled && self.deadline.pause(pause).await => {}
+                _ => return CheckResult::Failed(failure),
+            }
+        }
+    }
+
+    async fn check_once<S: OperationStore>(
+        &self,
+        store: &S,
+        secret: &Described,
+        checks: Checks,
+    ) -> Result<CheckResult, Failure> {
+        let (secret_id, deadline, quiet) = (secret.name.as_str(), self.deadline, self.operator.abort_after);
+        let mut rng = randomness().map_err(Failure::of_value)?;
+        match Kind::of(secret) {
+            Some(Kind::Token) => {
+                let (kind, stack) = (&self.operator.token, &self.operator.stack.for_kind(TOKEN_SETTINGS));
+                let operation = Operation { kind, store, stack, secret_id, deadline };
+                operation.check_token(secret, checks, quiet, &mut rng).await
+            }
+            Some(Kind::Keyring) => {
+                let kind = self.operator.keyring().map_err(Failure::of_value)?;
+                let stack = &self.operator.stack.for_kind(KEY_SETTINGS);
+                let operation = Operation { kind, store, stack, secret_id, deadline };
+                operation.check_keyring(secret, checks, quiet, &mut rng).await
+            }
+            Some(Kind::Other) | None => Ok(UNCHECKED),
+        }
+    }
+}
+
+/// Whether the application, or one of its instances, did not answer, which says nothing of this secret.
+fn is_silence(error: &OperateError) -> bool {
+    let reason = match error {
+        OperateError::Rotation(reason) => reason,
+        OperateError::CurrentDoesNotVerify(reason) => reason.as_ref(),
+        _ => return false,
+    };
+    matches!(reason, RotationError::TargetUnavailable { .. } | RotationError::InstanceMissing { .. })
+}
+
+fn is_throttled(error: &RotationError) -> bool {
+    match error {
+        RotationError::Store(error) => error.kind == StoreErrorKind::Throttled,
+        RotationError::CredentialUnavailable { reason, .. } | RotationError::ArchiveUnavailable { reason, .. } => {
+            is_throttled(reason)
+        }
+        _ => false,
+    }
+}
+
+impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
+    async fn check_token(
+        &self,
+        secret: &Described,
+        checks: Checks,
+        quiet: Duration,
+        rng: &mut StdRng,
+    ) -> Result<CheckResult, Failure> {
+        if checks.leftovers {
+            self.check_stages(quiet).await?;
+        }
+        if !checks.value && !checks.overlap {
+            return Ok(UNCHECKED);
+        }
+        // What the listing says may be some minutes old: before anything is said against a secret, or taken away, it is described.
+        let mut snapshot = self.snapshot_of(secret.clone()).await;
+        let confirm = match &snapshot {
+            Ok(snapshot) => {
+                checks.overlap && (is_overlap_over(self.kind, snapshot) || is_being_revoked(&snapshot.secret))
+            }
+            Err(_) => true,
+        };
+        if confirm {
+            snapshot = self.snapshot().await;
+        }
+        let snapshot = snapshot
+            .map_err(|error| if checks.overlap { Failure::of_overlap(error) } else { Failure::of_value(error) })?;
+        let mut postponed = false;
+        if checks.overlap {
+            let over = is_overlap_over(self.kind, &snapshot);
+            let quiet = since(&snapshot.secret, snapshot.secret.last_changed).is_some_and(|changed| changed >= QUIET);
+            postponed = over && (!quiet || open_rotation(&snapshot.secret).is_some());
+            if over && !postponed {
+                let revoked = self.revoke_snapshot(snapshot, &new_version(rng), rng).await;
+                return Ok(CheckResult::Revoked(Some(revoked.map_err(Failure::of_overlap)?.version)));
+            }
+            if !over && self.finish_revocation(&snapshot, rng).await.map_err(Failure::of_overlap)? {
+                return Ok(CheckResult::Revoked(None));
+            }
+        }
+        let proven = self.prove(&snapshot, checks, rng).await?;
+        let overlap = match snapshot.overlap_end(self.kind) {
+            Some(end) if end > snapshot.secret.as_of => {
+                format!("the old token is accepted until {}", format_timestamp(end))
+            }
+            Some(_) => "the overlap with the old token is over".to_owned(),
+            None => "the old token is not accepted any more".to_owned(),
+        };
+        Ok(CheckResult::Well { proven, overlap, postponed })
+    }
+}
+
+impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
+    async fn check_keyring(
+        &self,
+        secret: &Described,
+        checks: Checks,
+        quiet: Duration,
+        rng: &mut StdRng,
+    ) -> Result<CheckResult, Failure> {
+        if checks.ring || checks.leftovers {
+            self.check_stages(quiet).await?;
+        }
+        if !checks.value {
+            return Ok(UNCHECKED);
+        }
+        let snapshot = match self.snapshot_of(secret.clone()).await {
+            Ok(snapshot) => snapshot,
+            // What the listing says may be some minutes old.
+            Err(_) => self.snapshot().await.map_err(Failure::of_value)?,
+        };
+        let proven = self.prove(&snapshot, checks, rng).await?;
+        let overlap = "what the old keys encrypted stays readable".to_owned();
+        Ok(CheckResult::Well { proven, overlap, postponed: false })
+    }
+}
+
+impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
+    /// Takes away what actions left behind that died, and says whether keys are missing from the current ring; one that is whole is marked
+    /// when nobody is at work with the secret: a rotation may still be put back, and a retirement has moved the mark before it makes its
+    /// ring current.
+    async fn check_stages(&self, quiet: Duration) -> Result<(), Failure> {
+        let snapshot = match self.value_snapshot().await {
+            // An empty object, which the first rotation fills.
+            Err(OperateError::Rotation(RotationError::EmptyValue)) => return Ok(()),
+            snapshot => snapshot.map_err(Failure::of_ring)?,
+        };
+        if let Err(error) = self.tidy(&snapshot).await {
+            let secret = snapshot.secret.name.as_str();
+            tracing::warn!(secret, %error, "stages that tell nothing any more were not taken away");
+        }
+        self.require_all_keys(&snapshot).await.map_err(|error| Failure::of_ring(error.into()))?;
+        if since(&snapshot.secret, snapshot.secret.last_changed).is_some_and(|changed| changed >= quiet) {
+            self.keep_ring(&snapshot).await.map_err(|error| Failure::of_ring(error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Proves what was promoted not long ago; what fails is read and proven once more. Whether anything was proven; nothing when that is
+    /// not to be checked.
+    async fn prove(&self, snapshot: &Snapshot, checks: Checks, rng: &mut StdRng) -> Result<Option<bool>, Failure> {
+        if !checks.value {
+            return Ok(None);
+        }
+        match self.verify(snapshot, rng).await.map_err(OperateError::from) {
+            Ok(()) => {}
+            // Another read of the secret would be no answer either.
+            Err(error) if is_silence(&error) => return Err(Failure::of_value(error)),
+            Err(_) => {
+                let snapshot = self.snapshot().await.map_err(Failure::of_value)?;
+                self.verify(&snapshot, rng).await.map_err(Failure::of_value)?;
+            }
+        }
+        Ok(Some(self.proof().verified))
+    }
+}
+
+/// Whether the overlap has ended, by the value itself.
+fn is_overlap_over<K: SecretKind>(kind: &K, snapshot: &Snapshot) -> bool {
+    let end = snapshot.overlap_end(kind);
+    match snapshot.current.field() {
+        // A JSON value says itself whether there is one; AWSPREVIOUS may be a person's own way back.
+        Some(_) => end.is_some_and(|end| end < snapshot.secret.as_of),
+        None => {
+            let previous = snapshot.secret.versions.holder(&Stage::Previous);
+            previous.is_some() && end.is_none_or(|end| end < snapshot.secret.as_of)
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Secrets Manager in memory, as far as the actions and the sweep see it: stages on one version each, and moves that name where from.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use rotation::event::{RotationToken, VersionId};
+use rotation::schedule::RotationRules;
+use rotation::secret::SecretText;
+use rotation::store::{
+    Described, ListFilter, OperationStore, Page, Put, SecretStore, StoreError, StoreErrorKind, VersionAge, VersionValue,
+};
+use rotation::versions::{Stage, Versions};
+
+pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A secret, and what happens to it before a call.
+pub(crate) struct Secret {
+    pub(crate) described: Described,
+    values: BTreeMap<VersionId, (SecretText, SystemTime)>,
+    stages: BTreeMap<Stage, VersionId>,
+}
+
+/// Called before each move of a stage; may change the secret, or keep the move from being made.
+type BeforeMove = Box<dyn FnMut(&mut Secret, &Stage, Option<&VersionId>) -> Result<(), StoreErrorKind> + Send>;
+
+#[derive(Default)]
+struct State {
+    secrets: BTreeMap<String, Secret>,
+    before_move: Option<BeforeMove>,
+    calls: Vec<&'static str>,
+}
+
+/// All secrets, at a time that stands still.
+pub(crate) struct Store {
+    pub(crate) now: SystemTime,
+    state: Mutex<State>,
+}
+
+pub(crate) fn version(name: &str) -> VersionId {
+    VersionId::new(name.to_owned())
+}
+
+impl Secret {
+    /// One that `function` rotates, if any, without a version, and last changed and rotated a year ago.
+    fn new(name: &str, function: Option<&str>, now: SystemTime) -> Self {
+        let arn = |name| format!("arn:aws:lambda:us-east-1:000000000000:function:{name}");
+        let described = Described {
+            name: name.to_owned(),
+            rotation_enabled: function.is_some(),
+            deleted: false,
+            replica_of: None,
+            tags: BTreeMap::new(),
+            versions: Versions::default(),
+            last_rotated: Some(now - 365 * DAY),
+            next_rotation: None,
+            last_changed: Some(now - 365 * DAY),
+            rotation_function: function.map(arn),
+            rotation_rules: RotationRules::default(),
+            as_of: now,
+        };
+        Self { described, values: BTreeMap::new(), stages: BTreeMap::new() }
+    }
+
+    /// With a version that was made so long ago.
+    pub(crate) fn with_version(mut self, name: &str, value: &str, age: Duration, stages: &[&str]) -> Self {
+        let created = self.described.as_of - age;
+        self.values.insert(version(name), (SecretText::new(value.to_owned()), created));
+        self.stages.extend(stages.iter().map(|stage| (Stage::from(*stage), version(name))));
+        self
+    }
+
+    /// With a tag.
+    pub(crate) fn with_tag(mut self, key: &str, value: &str) -> Self {
+        self.described.tags.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// With what else DescribeSecret tells.
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Described)) -> Self {
+        change(&mut self.described);
+        self
+    }
+
+    pub(crate) fn attach(&mut self, stage: &str, to: &VersionId) {
+        self.stages.insert(Stage::from(stage), to.clone());
+    }
+
+    fn versions(&self) -> Versions {
+        let mut versions = BTreeMap::<VersionId, std::collections::BTreeSet<Stage>>::new();
+        for (stage, version) in &self.stages {
+            versions.entry(version.clone()).or_default().insert(stage.clone());
+        }
+        versions.into_iter().collect()
+    }
+
+    fn describe(&self) -> Described {
+        Described { versions: self.versions(), ..self.described.clone() }
+    }
+
+    /// UpdateSecretVersionStage.
+    fn move_stage(
+        &mut self,
+        stage: Stage,
+        from: Option<&VersionId>,
+        to: Option<&VersionId>,
+    ) -> Result<(), StoreErrorKind> {
+        let holder = self.stages.get(&stage).cloned();
+        let misses = from.is_some() && from != holder.as_ref();
+        let elsewhere = from.is_none() && holder.is_some() && holder.as_ref() != to;
+        if misses || elsewhere || to.is_some_and(|to| !self.values.contains_key(to)) {
+            return Err(StoreErrorKind::Conflict);
+        }
+        match to {
+            None => self.stages.remove(&stage),
+            Some(to) => {
+                if let (Stage::Current, Some(holder)) = (&stage, holder.filter(|holder| holder != to)) {
+                    self.stages.insert(Stage::Previous, holder);
+                }
+                self.stages.insert(stage, to.clone())
+            }
+        };
+        Ok(())
+    }
+}
+
+impl Store {
+    pub(crate) fn new() -> Self {
+        Self { now: SystemTime::UNIX_EPOCH + 20_000 * DAY, state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Adds a secret.
+    pub(crate) fn secret(&self, name: &str, function: Option<&str>, with: impl FnOnce(Secret) -> Secret) {
+        let secret = with(Secret::new(name, function, self.now));
+        self.lock().secrets.insert(name.to_owned(), secret);
+    }
+
+    /// What happens before each move of a stage.
+    pub(crate) fn before_moves(
+        &self,
+        happens: impl FnMut(&mut Secret, &Stage, Option<&VersionId>) -> Result<(), StoreErrorKind> + Send + 'static,
+    ) {
+        self.lock().before_move = Some(Box::new(happens));
+    }
+
+    pub(crate) fn holder(&self, name: &str, stage: &str) -> Option<VersionId> {
+        self.lock().secrets[name].stages.get(&Stage::from(stage)).cloned()
+    }
+
+    pub(crate) fn value(&self, name: &str, stage: &str) -> String {
+        let state = self.lock();
+        let secret = &state.secrets[name];
+        secret.values[&secret.stages[&Stage::from(stage)]].0.expose().to_owned()
+    }
+
+    pub(crate) fn stages(&self, name: &str) -> Vec<String> {
+        self.lock().secrets[name].stages.keys().map(|stage| stage.as_str().to_owned()).collect()
+    }
+
+    /// The calls since the last time, by their operation.
+    pub(crate) fn take_calls(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.lock().calls)
+    }
+
+    fn call<T>(
+        &self,
+        operation: &'static str,
+        secret_id: &str,
+        call: impl FnOnce(&mut Secret) -> Result<T, StoreErrorKind>,
+    ) -> Result<T, StoreError> {
+        let mut state = self.lock();
+        state.calls.push(operation);
+        let secret = state.secrets.get_mut(secret_id).ok_or(StoreErrorKind::SecretNotFound);
+        secret.and_then(call).map_err(|kind| StoreError { operation, kind, detail: None })
+    }
+}
+
+impl SecretStore for Store {
+    async fn describe(&self, secret_id: &str) -> Result<Described, StoreError> {
+        self.call("DescribeSecret", secret_id, |secret| Ok(secret.describe()))
+    }
+
+    async fn get(&self, secret_id: &str, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
+        self.call("GetSecretValue", secret_id, |secret| {
+            let value = secret.values.get(version);
+            Ok(value.map(|(text, created)| VersionValue { text: text.clone(), created: *created }))
+        })
+    }
+
+    async fn get_current(&self, secret_id: &str) -> Result<VersionValue, StoreError> {
+        self.call("GetSecretValue", secret_id, |secret| {
+            let current = secret.stages.get(&Stage::Current).and_then(|current| secret.values.get(current));
+            let (text, created) = current.ok_or(StoreErrorKind::SecretNotFound)?;
+            Ok(VersionValue { text: text.clone(), created: *created })
+        })
+    }
+
+    async fn put_pending(
+        &self,
+        _: &str,
+        _: &VersionId,
+        _: &SecretText,
+        _: Option<&RotationToken>,
+    ) -> Result<Put, StoreError> {
+        Err(StoreError { operation: "PutSecretValue", kind: StoreErrorKind::AccessDenied, detail: None })
+    }
+
+    async fn put_private(
+        &self,
+        secret_id: &str,
+        version: &VersionId,
+        value: &SecretText,
+        stages: &[Stage],
+    ) -> Result<Put, StoreError> {
+        let now = self.now;
+        self.call("PutSecretValue", secret_id, |secret| {
+            let stored = &secret.values.entry(version.clone()).or_insert_with(|| (value.clone(), now)).0;
+            if stored != value {
+                return Ok(Put::Exists);
+            }
+            secret.stages.extend(stages.iter().map(|stage| (stage.clone(), version.clone())));
+            Ok(Put::Stored)
+        })
+    }
+
+    async fn move_stage(
+        &self,
+        secret_id: &str,
+        stage: Stage,
+        from: Option<&VersionId>,
+        to: Option<&VersionId>,
+    ) -> Result<(), StoreError> {
+        let mut before = self.lock().before_move.take();
+        let moved = self.call("UpdateSecretVersionStage", secret_id, |secret| {
+            before.as_mut().map_or(Ok(()), |before| before(secret, &stage, to))?;
+            secret.move_stage(stage, from, to)
+        });
+        self.lock().before_move = before;
+        moved
+    }
+}
+
+impl OperationStore for Store {
+    async fn versions(&self, secret_id: &str) -> Result<Vec<VersionAge>, StoreError> {
+        self.call("ListSecretVersionIds", secret_id, |secret| {
+            let staged = secret.values.iter().filter(|(version, _)| secret.versions().contains(version));
+            let age = |(version, (_, created)): (&VersionId, &(SecretText, SystemTime))| VersionAge {
+                version: version.clone(),
+                created: Some(*created),
+            };
+            Ok(staged.map(age).collect())
+        })
+    }
+
+    async fn start_rotation(&self, _: &str, _: &VersionId) -> Result<(), StoreError> {
+        Err(StoreError { operation: "RotateSecret", kind: StoreErrorKind::AccessDenied, detail: None })
+    }
+
+    async fn list(&self, filter: &ListFilter, _: Option<&str>) -> Result<Page, StoreError> {
+        let prefix = filter.prefix.as_deref().unwrap_or_default();
+        let state = self.lock();
+        let secrets = state.secrets.iter().filter(|(name, _)| name.starts_with(prefix));
+        Ok(Page { secrets: secrets.map(|(_, secret)| secret.describe()).collect(), next: None })
+    }
+}
