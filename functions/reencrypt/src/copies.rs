@@ -3,6 +3,13 @@
 //!
 //! Only what the function's user may read is looked at. A value that is bound to associated data, of a format that names no key, looks
 //! like anything.
+//!
+//! A column that was found keeps a key from being retired, until it is listed, or excused by name in `REENCRYPT_COLUMNS`. One that could
+//! not be looked at (`notLookedAt`) does not. It is no evidence: a sample proves no absence either, and what the user may not read, or is in another
+//! database, is not even counted. Were it to refuse a retirement, a database with more columns than a census looks at would never retire a
+//! key, and the way out would be to take `SELECT` away from the user, which finds less. So a census says how many there were, whoever
+//! knows the database excuses or lists what else holds ciphertexts, and a key that leaves the ring stays in the archive for
+//! `KEY_ARCHIVE_RETENTION`.
 
 use rotation::census::ColumnName;
 use rotation::deadline::Deadline;
