@@ -6,7 +6,7 @@ use rotation::keyring::KeyFormat;
 use sandbox::{Fault, FaultRule};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, FUNCTION, KEY_SECRET};
+use crate::bench::{Bench, KEY_SECRET, FUNCTION, KEY_SECRET};
 use crate::keys::{id, ring, token};
 use crate::worker::tokens;
 
@@ -242,6 +242,10 @@ async fn a_key_with_half_of_its_nonces_used_is_named() {
         let (worn, log) = counted(format, of_column, half).await;
         assert_eq!(worn, json!({ id(NEW): half }), "{of_column}");
         assert!(log.contains("half of the values") && log.contains("WARN"), "{log}");
+        // What doctor reads.
+        let told = json!(json!({ id(NEW): half }).to_string()).to_string();
+        let line = log.lines().rfind(|line| line.contains("all rows are counted")).unwrap();
+        assert!(line.contains(&format!("\"worn_keys\":{told}")) && line.contains(KEY_SECRET), "{line}");
     }
     let (worn, log) = counted(KeyFormat::Raw, "aes-gcm", half - 1).await;
     assert!(worn == json!({}) && !log.contains("half of the values"), "{worn}");
