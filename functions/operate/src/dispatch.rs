@@ -9,6 +9,7 @@ use rotation::policy::StackPolicy;
 use rotation::store::{Described, OperationStore};
 use rotation::token::TOKEN_SETTINGS;
 
+use crate::actions::abort::AbortAnswer;
 use crate::actions::doctor::DoctorAnswer;
 use crate::actions::status::StatusAnswer;
 use crate::error::OperateError;
@@ -52,7 +53,8 @@ impl SecretRequest<'_> {
                 let stack = self.operator.stack.for_kind(KEY_SETTINGS);
                 self.of_keyring(&self.operation(self.operator.keyring()?, store, &stack), &secret, &mut rng).await
             }
-            Some(Kind::Other) | None => return Err(self.not_managed(secret)),
+            Some(Kind::Other) => self.of_other_kind(store, &secret).await,
+            None => Err(not_managed(&secret)),
         };
         let instances = self.operator.observations.take(&secret.name);
         match outcome {
@@ -70,10 +72,6 @@ impl SecretRequest<'_> {
 
     fn operation<'a, K, S>(&'a self, kind: &'a K, store: &'a S, stack: &'a StackPolicy) -> Operation<'a, K, S> {
         Operation { kind, store, stack, secret_id: self.request.secret_id(), deadline: self.deadline }
-    }
-
-    fn not_managed(&self, secret: Described) -> OperateError {
-        OperateError::NotManaged { name: secret.name, function: secret.rotation_function }
     }
 
     fn not_for_this_kind(&self, instead: &'static str) -> OperateError {
@@ -134,6 +132,36 @@ impl SecretRequest<'_> {
         }
     }
 
+    /// What takes no knowledge of the value.
+    async fn of_other_kind<S: OperationStore>(&self, store: &S, secret: &Described) -> Result<Outcome, OperateError> {
+        let secret_id = self.request.secret_id();
+        match self.request {
+            Request::Abort(_) => {
+                let aborted = AbortAnswer::rotation_of(store, secret_id, secret, self.operator.abort_after);
+                aborted.await.map(Outcome::Abort)
+            }
+            Request::Doctor(_) => {
+                let mut findings = Findings::of_description(secret);
+                let by = rotated_by(secret);
+                let detail = format!("only {by} knows what it holds: value, policy and application are not checked");
+                findings.good("kind", detail);
+                Ok(self.diagnosis(findings, secret).await)
+            }
+            Request::Status(_) | Request::Sweep(_) => {
+                let stack = self.operator.stack.for_kind(&[]);
+                let status = StatusAnswer::of_other_kind(store, secret_id, secret, &stack).await?;
+                Ok(self.status(status, secret).await)
+            }
+            Request::Verify(_)
+            | Request::Rollback(_)
+            | Request::Revoke(_)
+            | Request::Compromise(_)
+            | Request::Retire(_)
+            | Request::Restore(_)
+            | Request::Forget(_) => Err(not_managed(secret)),
+        }
+    }
+
     async fn diagnosis(&self, mut findings: Findings, secret: &Described) -> Outcome {
         self.operator.services.diagnose(&mut findings, secret, self.clients, self.deadline).await;
         Outcome::Doctor(DoctorAnswer::of(findings, &secret.name))
@@ -159,4 +187,13 @@ impl SecretRequest<'_> {
             format!("{}: {}: {}", failure.step.as_deref().unwrap_or("a step"), failure.error_type, failure.message);
         OperateError::RotationFailed { version: version.clone(), function: function.clone(), reason: Some(reason) }
     }
+}
+
+fn rotated_by(secret: &Described) -> &str {
+    secret.rotation_function.as_deref().unwrap_or("the service that owns it")
+}
+
+fn not_managed(secret: &Described) -> OperateError {
+    let function = Kind::of(secret).map(|_| rotated_by(secret).to_owned());
+    OperateError::NotManaged { name: secret.name.clone(), function }
 }

@@ -33,8 +33,8 @@ pub enum OperateError {
         /// What may be asked for.
         allowed: String,
     },
-    /// The secret is not rotated by this project's functions.
-    #[error("operate does nothing with secret {name}: {}", not_managed(.function.as_deref()))]
+    /// What the secret holds is not known: no function rotates it, or another one than this project's.
+    #[error("{}", not_managed(.name, .function.as_deref()))]
     NotManaged {
         /// The secret's name.
         name: String,
@@ -171,12 +171,14 @@ pub enum OperateError {
 }
 
 /// Why a secret is not operated on. No command: which function is right depends on what the secret holds, and the wrong one destroys it.
-fn not_managed(function: Option<&str>) -> String {
+fn not_managed(name: &str, function: Option<&str>) -> String {
     match function {
         Some(function) => format!(
-            "it is rotated by {function}, and only names that end with admin-token or encryption-key say what a secret holds; ask whoever runs that function, which may rotate it well"
+            "operate has only status, doctor and abort for secret {name}: it is rotated by {function}, and only names that end with admin-token or encryption-key say what a secret holds; ask whoever runs that function, which may rotate it well"
         ),
-        None => "no function rotates it; have it rotated by the function for what it holds, a token or a keyring, as infra/ADOPT.md says under \"Adopt an existing secret\"".to_owned(),
+        None => format!(
+            "operate does nothing with secret {name}: no function rotates it; have it rotated by the function for what it holds, a token or a keyring, as infra/ADOPT.md says under \"Adopt an existing secret\""
+        ),
     }
 }
 

@@ -125,7 +125,7 @@ impl Report {
     /// Takes note of what the listing tells of a secret, and says what has to be checked.
     fn note(&mut self, operator: &Operator, secret: &Described) -> Option<Checks> {
         self.secrets += 1;
-        let kind = Kind::of(secret).filter(|kind| *kind != Kind::Other)?;
+        let kind = Kind::of(secret)?;
         if secret.deleted || secret.replica_of.is_some() {
             return None;
         }
@@ -137,7 +137,7 @@ impl Report {
         }
         let checks = Checks {
             ring: kind == Kind::Keyring && is_ring_unmarked(secret),
-            leftovers: is_untidy(secret),
+            leftovers: kind != Kind::Other && is_untidy(secret),
             ..Checks::default()
         };
         if !secret.rotation_enabled {
@@ -150,6 +150,10 @@ impl Report {
                 self.note_stuck(secret, operator.abort_after);
             }
             return checks.if_any();
+        }
+        if kind == Kind::Other {
+            self.tell(|digest| digest.rotated(secret, "only its own function can tell whether it works"));
+            return None;
         }
         let value = since(secret, secret.last_rotated).is_some_and(|age| age < RECENT);
         let overlap =

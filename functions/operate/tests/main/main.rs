@@ -1,6 +1,7 @@
 //! The promises of what operators ask for, in seconds and without a service.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as promised")]
 
+mod actions;
 mod aws;
 mod errors;
 mod layers;

@@ -15,20 +15,16 @@ use rotation::versions::{Stage, Versions};
 pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A secret, and what happens to it before a call.
+/// A secret.
 pub(crate) struct Secret {
     pub(crate) described: Described,
     values: BTreeMap<VersionId, (SecretText, SystemTime)>,
     stages: BTreeMap<Stage, VersionId>,
 }
 
-/// Called before each move of a stage; may change the secret, or keep the move from being made.
-type BeforeMove = Box<dyn FnMut(&mut Secret, &Stage, Option<&VersionId>) -> Result<(), StoreErrorKind> + Send>;
-
 #[derive(Default)]
 struct State {
     secrets: BTreeMap<String, Secret>,
-    before_move: Option<BeforeMove>,
     calls: Vec<&'static str>,
 }
 
@@ -65,10 +61,15 @@ impl Secret {
 
     /// With a version that was made so long ago.
     pub(crate) fn with_version(mut self, name: &str, value: &str, age: Duration, stages: &[&str]) -> Self {
+        self.put(name, value, age, stages);
+        self
+    }
+
+    /// A version that was made so long ago.
+    pub(crate) fn put(&mut self, name: &str, value: &str, age: Duration, stages: &[&str]) {
         let created = self.described.as_of - age;
         self.values.insert(version(name), (SecretText::new(value.to_owned()), created));
         self.stages.extend(stages.iter().map(|stage| (Stage::from(*stage), version(name))));
-        self
     }
 
     /// With a tag.
@@ -81,10 +82,6 @@ impl Secret {
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Described)) -> Self {
         change(&mut self.described);
         self
-    }
-
-    pub(crate) fn attach(&mut self, stage: &str, to: &VersionId) {
-        self.stages.insert(Stage::from(stage), to.clone());
     }
 
     fn versions(&self) -> Versions {
@@ -140,12 +137,9 @@ impl Store {
         self.lock().secrets.insert(name.to_owned(), secret);
     }
 
-    /// What happens before each move of a stage.
-    pub(crate) fn before_moves(
-        &self,
-        happens: impl FnMut(&mut Secret, &Stage, Option<&VersionId>) -> Result<(), StoreErrorKind> + Send + 'static,
-    ) {
-        self.lock().before_move = Some(Box::new(happens));
+    /// Changes a secret.
+    pub(crate) fn change(&self, name: &str, change: impl FnOnce(&mut Secret)) {
+        change(self.lock().secrets.get_mut(name).unwrap());
     }
 
     pub(crate) fn holder(&self, name: &str, stage: &str) -> Option<VersionId> {
@@ -235,13 +229,7 @@ impl SecretStore for Store {
         from: Option<&VersionId>,
         to: Option<&VersionId>,
     ) -> Result<(), StoreError> {
-        let mut before = self.lock().before_move.take();
-        let moved = self.call("UpdateSecretVersionStage", secret_id, |secret| {
-            before.as_mut().map_or(Ok(()), |before| before(secret, &stage, to))?;
-            secret.move_stage(stage, from, to)
-        });
-        self.lock().before_move = before;
-        moved
+        self.call("UpdateSecretVersionStage", secret_id, |secret| secret.move_stage(stage, from, to))
     }
 }
 

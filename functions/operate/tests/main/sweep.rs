@@ -79,6 +79,30 @@ async fn overdue_and_stuck_rotations_are_counted_and_named() {
 }
 
 #[tokio::test]
+async fn a_secret_of_another_kind_is_swept_too() {
+    let store = Store::new();
+    for (name, function) in [("shop/pepper", Some("stack-pepper")), ("shop/managed", None)] {
+        store.secret(name, function, |secret| {
+            let secret = secret.with(|told| told.rotation_enabled = true).with_tag("rotation:pepper-words", "12");
+            stuck(overdue(rotated(secret, 200 * DAY), 100 * DAY), 2 * HOUR)
+        });
+    }
+    store.secret("shop/well", Some("stack-pepper"), |secret| rotated(secret, HOUR / 2));
+    let told = sweep(&operator(&[]), &store).await;
+    assert_eq!((&told.answer["secrets"], &told.answer["managed"]), (&json!(3), &json!(3)), "{:#}", told.answer);
+    for what in ["overdue", "stuck"] {
+        assert_eq!(told.answer[what], json!(["shop/managed", "shop/pepper"]), "{what}");
+    }
+    assert_eq!((told.metric("HoursOverdueMax"), told.metric("StuckPending")), (Some(2400.0), Some(2.0)));
+    assert_eq!(told.metric("SecretAgeMax"), Some(200.0 * 24.0));
+    // Nothing is claimed of a value that only its own function knows.
+    let unclaimed = ["verified", "unproven", "failed", "revoked"].map(|what| told.answer[what].as_u64());
+    assert_eq!(unclaimed, [Some(0); 4], "{:#}", told.answer);
+    assert_eq!(store.take_calls(), Vec::<&str>::new(), "the listing tells it all");
+    assert!(told.message.contains("shop/well at "), "{}", told.message);
+}
+
+#[tokio::test]
 async fn an_overlap_that_is_over_is_ended_and_no_other() {
     let store = Store::new();
     store.secret("shop/over", Some("stack-admin-token"), |secret| rotated(secret, 25 * HOUR));

@@ -6,7 +6,7 @@ use rotation::keyring::KeyFormat;
 use sandbox::{Fault, FaultRule};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, KEY_SECRET, FUNCTION, KEY_SECRET};
+use crate::bench::{Bench, FUNCTION, KEY_SECRET};
 use crate::keys::{id, ring, token};
 use crate::worker::tokens;
 

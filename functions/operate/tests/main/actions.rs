@@ -1,0 +1,157 @@
+//! What actions do to a secret, by what it holds.
+
+use std::time::Duration;
+
+use operate::dispatch::SecretRequest;
+use operate::error::OperateError;
+use operate::request::Request;
+use rotation::aws::Clients;
+use rotation::deadline::Deadline;
+use serde_json::{Value, json};
+
+use crate::store::{DAY, HOUR, Secret, Store};
+use crate::{DEPLOYMENT, environment, operator};
+
+const TOKEN: &str = "stack-admin-token";
+const KEYS: &str = "stack-encryption-key";
+const NAME: &str = "shop/secret";
+
+async fn ask(store: &Store, request: Value) -> Result<Value, OperateError> {
+    let operator = operator(&[("ALLOWED_FIELDS", "KEY")]);
+    let request = Request::parse(request).unwrap();
+    let clients = Clients::from_environment(&environment(&DEPLOYMENT), || std::time::SystemTime::UNIX_EPOCH).unwrap();
+    let deadline = Deadline::after(Duration::from_secs(60));
+    let request = SecretRequest { operator: &operator, clients: &clients, request: &request, deadline };
+    request.perform(store).await.map(|response| serde_json::to_value(response).unwrap())
+}
+
+fn request(action: &str) -> Value {
+    json!({ "action": action, "secret_id": NAME, "reason": "a test" })
+}
+
+async fn done(store: &Store, request: Value) -> Value {
+    ask(store, request.clone()).await.unwrap_or_else(|error| panic!("{request}: {error}"))
+}
+
+async fn refused(store: &Store, request: Value) -> OperateError {
+    ask(store, request.clone()).await.expect_err(&request.to_string())
+}
+
+/// A key, in one of the forms that are read.
+fn key(number: u8) -> String {
+    format!("{number:02x}").repeat(32)
+}
+
+/// A keyring in a JSON value: the first key is primary.
+fn ring(keys: &[u8]) -> String {
+    let keys: Vec<String> = keys.iter().map(|number| key(*number)).collect();
+    json!({ "KEY": keys[0], "KEY_PREVIOUS": keys[1..].join(","), "port": 8080 }).to_string()
+}
+
+fn of_key(secret: Secret) -> Secret {
+    secret.with_tag("rotation:field", "KEY")
+}
+
+fn token(store: &Store) {
+    store.secret(NAME, Some(TOKEN), |secret| {
+        let secret = secret.with_version("new", "new-token", DAY, &["AWSCURRENT"]);
+        secret.with_version("old", "old-token", 2 * DAY, &["AWSPREVIOUS"])
+    });
+}
+
+#[tokio::test]
+async fn what_a_kind_does_not_have_is_refused_before_it_is_read() {
+    let store = Store::new();
+    let census = json!({
+        "secret": NAME, "version": "v", "began": "2026-01-01T00:00:00Z", "ended": null, "columns": [], "next": null
+    });
+    let (mut retire, mut forget) = (request("retire"), request("forget"));
+    retire["censuses"] = json!([census, census]);
+    forget["keys"] = json!(["5e6f7081"]);
+    token(&store);
+    for asked in [retire, request("restore"), forget] {
+        store.take_calls();
+        assert_eq!(refused(&store, asked).await.name(), "NotForThisKind");
+        assert_eq!(store.take_calls(), ["DescribeSecret"]);
+    }
+    store.secret(NAME, Some(KEYS), |secret| of_key(secret).with_version("v", &ring(&[1]), DAY, &["AWSCURRENT"]));
+    let error = refused(&store, request("revoke")).await;
+    assert!(error.name() == "NotForThisKind" && error.to_string().contains("compromise"), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_is_rolled_back_and_revoked() {
+    let store = Store::new();
+    token(&store);
+    let answer = done(&store, request("rollback")).await;
+    assert_eq!((&answer["rolledBackFrom"], &answer["verified"]), (&json!("new"), &json!(false)), "{answer:#}");
+    assert_eq!(store.value(NAME, "AWSCURRENT"), "old-token");
+    assert_eq!(done(&store, request("rollback")).await["already"], true);
+    let answer = done(&store, request("revoke")).await;
+    assert_eq!((&answer["tokensRevoked"], &answer["provenRefused"]), (&json!(1), &json!(false)), "{answer:#}");
+    assert_eq!(store.holder(NAME, "AWSPREVIOUS"), None);
+    assert_eq!(answer["secret"], NAME);
+}
+
+#[tokio::test]
+async fn a_keyring_is_rolled_back_and_keeps_every_key() {
+    let store = Store::new();
+    store.secret(NAME, Some(KEYS), |secret| {
+        let secret = of_key(secret).with_version("new", &ring(&[2, 1]), DAY, &["AWSCURRENT", "ROTATION-RING"]);
+        secret.with_version("old", &ring(&[1]), 2 * DAY, &["AWSPREVIOUS"])
+    });
+    let answer = done(&store, request("rollback")).await;
+    let states: Vec<_> = answer["keys"].as_array().unwrap().iter().map(|key| key["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["primary", "secondary"], "{answer:#}");
+    let value: Value = serde_json::from_str(&store.value(NAME, "AWSCURRENT")).unwrap();
+    assert_eq!((&value["KEY"], &value["KEY_PREVIOUS"]), (&json!(key(1)), &json!(key(2))));
+    assert_eq!(value["port"], 8080);
+    assert_eq!(store.holder(NAME, "ROTATION-RING"), store.holder(NAME, "AWSCURRENT"));
+}
+
+#[tokio::test]
+async fn a_rotation_that_may_still_end_is_not_aborted() {
+    let store = Store::new();
+    for (age, aborted) in [(Duration::from_secs(60), false), (HOUR, true)] {
+        token(&store);
+        store.change(NAME, |secret| {
+            secret.put("pending", "next-token", age, &["AWSPENDING"]);
+            secret.described.last_changed = Some(secret.described.as_of - age);
+        });
+        let answer = ask(&store, request("abort")).await;
+        assert_eq!(answer.is_ok(), aborted, "{answer:?}");
+        assert_eq!(store.holder(NAME, "AWSPENDING").is_none(), aborted);
+    }
+    assert_eq!(done(&store, request("abort")).await["because"], "no rotation is open");
+}
+
+#[tokio::test]
+async fn of_another_kind_only_its_description_is_acted_on() {
+    let store = Store::new();
+    let other = |store: &Store| {
+        store.secret(NAME, Some("stack-pepper"), |secret| {
+            let secret = secret.with_version("current", "a pepper", DAY, &["AWSCURRENT"]);
+            let secret = secret.with_version("pending", "the next one", HOUR, &["AWSPENDING"]);
+            secret.with_tag("rotation:pepper-words", "12").with(|told| told.last_changed = Some(told.as_of - HOUR))
+        });
+    };
+    other(&store);
+    let (status, doctor) = (done(&store, request("status")).await, done(&store, request("doctor")).await);
+    assert_eq!((&status["kind"], &status["rotation"]["open"]), (&json!("other"), &json!("pending")), "{status:#}");
+    let bad = doctor["findings"].as_array().unwrap().iter().filter(|finding| finding["ok"] == false);
+    assert!(bad.into_iter().any(|finding| finding["check"] == "AWSPENDING"), "{doctor:#}");
+    let answer = done(&store, request("abort")).await;
+    assert_eq!((&answer["aborted"], answer.get("verified")), (&json!("pending"), None), "{answer:#}");
+    assert_eq!(store.holder(NAME, "AWSPENDING"), None);
+    assert!(!store.take_calls().contains(&"GetSecretValue"), "its value is not read");
+    for action in ["verify", "rollback", "revoke", "compromise", "restore"] {
+        let error = refused(&store, request(action)).await;
+        assert_eq!(error.name(), "NotManaged", "{action}");
+        assert!(error.to_string().contains("function:stack-pepper"), "{error}");
+        assert_eq!(store.take_calls(), ["DescribeSecret"], "{action}");
+    }
+    store.secret(NAME, None, |secret| secret.with_version("current", "x", DAY, &["AWSCURRENT"]));
+    for action in ["status", "abort", "doctor", "verify"] {
+        assert_eq!(refused(&store, request(action)).await.name(), "NotManaged", "nobody rotates it: {action}");
+    }
+}
