@@ -11,6 +11,14 @@ use crate::rows::Form;
 use crate::time::Timestamp;
 use crate::versions::VersionId;
 
+/// What `reencrypt` logs when all rows are counted, with the secret, its primary key, and the keys that are worn: `operate` has no way to
+/// the database, and reads it in the log.
+pub const LOGGED: &str = "all rows are counted";
+
+/// So many values one AES-GCM key may encrypt with nonces that are drawn (NIST SP 800-38D, section 8.3). Those that are stored are the least
+/// that it has encrypted.
+pub const MOST_VALUES: u64 = 1 << 32;
+
 /// The most unreadable rows that an answer lists; all are counted.
 const MOST_LISTED: usize = 20;
 

@@ -5,9 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
 use rotation::aws::{SdkSettings, answered, reason};
+use rotation::census::LOGGED;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use serde::Deserialize;
+
+use crate::nonces::LoggedCensus;
 
 /// A subject is "less than 100 characters long". Source: SNS API reference, `Publish`.
 const MAX_SUBJECT: usize = 99;
@@ -146,25 +149,53 @@ impl OperationClients {
         secret: &str,
         since: SystemTime,
     ) -> Result<Option<Failure>, String> {
+        self.newest("failure", log_group, failure_pattern(secret)?, since, |event| failure(event, secret)).await
+    }
+
+    /// What the newest census of the rows of a keyring (a name or an ARN) logged since `since`, and since 2024 at the earliest. Bound it with
+    /// [`rotation::deadline::Deadline::bound`].
+    ///
+    /// # Errors
+    /// Those of [`last_failure`](Self::last_failure).
+    pub async fn last_census(
+        &self,
+        log_group: &str,
+        secret: &str,
+        since: SystemTime,
+    ) -> Result<Option<LoggedCensus>, String> {
+        let census = |event: &FilteredLogEvent| LoggedCensus::read(event.message()?, logged_at(event)?);
+        let of_secret = |event: &_| census(event).filter(|census| is_about(&census.secret, secret));
+        self.newest("census", log_group, pattern(LOGGED, secret)?, since, of_secret).await
+    }
+
+    /// The newest line of a log that matches a pattern, and of which `read` makes something.
+    async fn newest<T>(
+        &self,
+        what: &str,
+        log_group: &str,
+        pattern: String,
+        since: SystemTime,
+        read: impl Fn(&FilteredLogEvent) -> Option<T>,
+    ) -> Result<Option<T>, String> {
         let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().max(NEWEST_FIRST_SINCE);
         let search = self
             .logs
             .filter_log_events()
             .log_group_name(log_group)
-            .filter_pattern(failure_pattern(secret)?)
+            .filter_pattern(pattern)
             .start_time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
             .start_from_head(false)
             .limit(PAGE);
         let mut from = None;
         for _ in 0..MAX_PAGES {
             let page = search.clone().set_next_token(from).send().await.map_err(|error| reason(&error))?;
-            let found = page.events().iter().find_map(|event| failure(event, secret));
+            let found = page.events().iter().find_map(&read);
             if found.is_some() || page.next_token.is_none() {
                 return Ok(found);
             }
             from = page.next_token;
         }
-        Err(format!("{log_group}: no failure of this secret in {MAX_PAGES} pages, and there are more"))
+        Err(format!("{log_group}: no {what} of this secret in {MAX_PAGES} pages, and there are more"))
     }
 }
 
@@ -190,6 +221,10 @@ pub fn subject(title: &str) -> String {
 /// A name that no secret can have. How a pattern would escape a quotation mark or an asterisk is not documented, and a
 /// secret's name has neither.
 pub fn failure_pattern(secret: &str) -> Result<String, String> {
+    pattern(STEP_FAILED, secret)
+}
+
+fn pattern(message: &str, secret: &str) -> Result<String, String> {
     let name = name(secret);
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_+=.@!-".contains(&byte)) {
         return Err("a secret's name has only letters, digits and /_+=.@!-".to_owned());
@@ -197,7 +232,7 @@ pub fn failure_pattern(secret: &str) -> Result<String, String> {
     if name.len() > 512 {
         return Err("a secret's name has at most 512 characters".to_owned());
     }
-    Ok(format!(r#"{{ ($.message = "{STEP_FAILED}") && ($.secret = "*{name}*") }}"#))
+    Ok(format!(r#"{{ ($.message = "{message}") && ($.secret = "*{name}*") }}"#))
 }
 
 /// Whether a logged `SecretId` is that of this secret, when each may be a name or an ARN: two whole ARNs are one secret
@@ -205,6 +240,10 @@ pub fn failure_pattern(secret: &str) -> Result<String, String> {
 #[must_use]
 pub fn is_about(logged: &str, secret: &str) -> bool {
     if is_whole_arn(logged) && is_whole_arn(secret) { logged == secret } else { name(logged) == name(secret) }
+}
+
+fn logged_at(event: &FilteredLogEvent) -> Option<SystemTime> {
+    Some(UNIX_EPOCH + Duration::from_millis(u64::try_from(event.timestamp()?).ok()?))
 }
 
 fn failure(event: &FilteredLogEvent, secret: &str) -> Option<Failure> {
@@ -218,7 +257,7 @@ fn failure(event: &FilteredLogEvent, secret: &str) -> Option<Failure> {
         version: Option<String>,
     }
     let line: Line = serde_json::from_str(event.message()?).ok()?;
-    let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(event.timestamp()?).ok()?);
+    let at = logged_at(event)?;
     (line.message == STEP_FAILED && is_about(&line.secret, secret)).then(|| Failure {
         at,
         step: line.step,

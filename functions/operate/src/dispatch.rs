@@ -97,7 +97,7 @@ impl SecretRequest<'_> {
                 .not_for_this_kind("only a keyring has keys that can be missing; a token is replaced by a rotation")),
             Request::Verify(_) => operation.verify_current(secret.clone(), rng).await.map(Outcome::Verify),
             Request::Abort(_) => operation.abort(self.operator.abort_after, rng).await.map(Outcome::Abort),
-            Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, rng).await, secret).await),
+            Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, rng).await, None, secret).await),
             // A sweep has no secret, and does not come here.
             Request::Status(_) | Request::Sweep(_) => Ok(self.status(operation.status(secret).await?, secret).await),
         }
@@ -126,7 +126,11 @@ impl SecretRequest<'_> {
             }
             Request::Verify(_) => operation.verify_current(secret.clone(), rng).await.map(Outcome::Verify),
             Request::Abort(_) => operation.abort(self.operator.abort_after, rng).await.map(Outcome::Abort),
-            Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, rng).await, secret).await),
+            Request::Doctor(_) => {
+                let mut findings = operation.doctor(secret, rng).await;
+                let unknown = self.operator.services.check_nonces(&mut findings, secret, self.deadline).await;
+                Ok(self.diagnosis(findings, unknown, secret).await)
+            }
             // A sweep has no secret, and does not come here.
             Request::Status(_) | Request::Sweep(_) => Ok(self.status(operation.status(secret).await?, secret).await),
         }
@@ -145,7 +149,7 @@ impl SecretRequest<'_> {
                 let by = rotated_by(secret);
                 let detail = format!("only {by} knows what it holds: value, policy and application are not checked");
                 findings.good("kind", detail);
-                Ok(self.diagnosis(findings, secret).await)
+                Ok(self.diagnosis(findings, None, secret).await)
             }
             Request::Status(_) | Request::Sweep(_) => {
                 let stack = self.operator.stack.for_kind(&[]);
@@ -162,9 +166,9 @@ impl SecretRequest<'_> {
         }
     }
 
-    async fn diagnosis(&self, mut findings: Findings, secret: &Described) -> Outcome {
+    async fn diagnosis(&self, mut findings: Findings, unknown: Option<String>, secret: &Described) -> Outcome {
         self.operator.services.diagnose(&mut findings, secret, self.clients, self.deadline).await;
-        Outcome::Doctor(DoctorAnswer::of(findings, &secret.name))
+        Outcome::Doctor(DoctorAnswer::of(findings, unknown, &secret.name))
     }
 
     async fn status(&self, mut status: StatusAnswer, secret: &Described) -> Outcome {

@@ -28,6 +28,10 @@ impl Findings {
         self.0.push(Finding { check, ok: false, detail: detail.into(), repair });
     }
 
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     /// Whether everything is well.
     #[must_use]
     pub fn healthy(&self) -> bool {

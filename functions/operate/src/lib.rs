@@ -34,6 +34,7 @@ mod invocation;
 pub mod kinds;
 pub mod marker;
 pub mod members;
+pub mod nonces;
 mod operator;
 mod publication;
 pub mod request;

@@ -21,8 +21,11 @@ use crate::kinds::function_name;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Kept free for the answer.
 const RESERVE: Duration = Duration::from_millis(250);
-/// So far back the last failure is looked for.
-const FAILURES_SINCE: Duration = Duration::from_secs(100 * 24 * 60 * 60);
+/// So far back the last failure and the last census are looked for.
+const LOGGED_SINCE: Duration = Duration::from_secs(100 * 24 * 60 * 60);
+
+/// The name of the function that counts rows, where each function has a log of its own (`LOG_GROUP`).
+const WORKER: &str = "reencrypt";
 
 /// The clocks of two services differ by less. Sweeps are further apart.
 const CLOCKS: Duration = Duration::from_secs(60);
@@ -91,7 +94,7 @@ impl Reencryption {
 }
 
 impl Services {
-    /// Reads `NOTIFY_TOPIC_ARN`, `LOG_GROUP`, in which `{function}` is the rotation function's name, and, both or neither,
+    /// Reads `NOTIFY_TOPIC_ARN`, `LOG_GROUP`, in which `{function}` is the name of the rotation function, or of the worker, and, both or neither,
     /// `REENCRYPT_STATE_MACHINE` and `REENCRYPT_KEY_SECRET`.
     ///
     /// # Errors
@@ -168,10 +171,32 @@ impl Services {
     pub(crate) async fn last_failure(&self, secret: &Described, deadline: Deadline) -> Result<Option<Failure>, String> {
         let Some(function) = secret.rotation_function.as_deref() else { return Ok(None) };
         let log_group = self.log_group.replace("{function}", function_name(function));
-        let since = secret.as_of.checked_sub(FAILURES_SINCE).unwrap_or(secret.as_of);
+        let since = secret.as_of.checked_sub(LOGGED_SINCE).unwrap_or(secret.as_of);
         let search = self.clients.last_failure(&log_group, &secret.name, since);
         let found = deadline.within(TIMEOUT, RESERVE).bound(search).await.unwrap_or_else(no_answer);
         found.map_err(|problem| format!("{log_group}: {problem}"))
+    }
+
+    /// Whether the primary key of a keyring is worn, by what the last census of its rows logged. Where there is none, that is what could not
+    /// be checked.
+    pub(crate) async fn check_nonces(
+        &self,
+        findings: &mut Findings,
+        secret: &Described,
+        deadline: Deadline,
+    ) -> Option<String> {
+        let log_group = self.log_group.replace("{function}", WORKER);
+        let since = secret.as_of.checked_sub(LOGGED_SINCE).unwrap_or(secret.as_of);
+        let search = self.clients.last_census(&log_group, &secret.name, since);
+        let problem = match deadline.within(TIMEOUT, RESERVE).bound(search).await.unwrap_or_else(no_answer) {
+            Ok(Some(census)) => {
+                findings.extend(census.findings(secret.last_rotated));
+                return None;
+            }
+            Ok(None) => format!("no census of its rows in the last 100 days is in {log_group}"),
+            Err(problem) => format!("{log_group}: {problem}"),
+        };
+        Some(format!("how many values the primary key has encrypted, of those that its nonces allow ({problem})"))
     }
 
     /// Whether these services can be reached, and what the rotation function logged.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rotation::census::{Census, Columns};
+use rotation::census::{Census, Columns, LOGGED, MOST_VALUES};
 use rotation::deadline::Deadline;
 use rotation::event::VersionId;
 use rotation::keyring::KeyId;
@@ -30,10 +30,6 @@ const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// So long it is looked for columns that nobody listed.
 const LOOK_TIME: Duration = Duration::from_secs(10);
-
-/// So many values one AES-GCM key may encrypt with nonces that are drawn (NIST SP 800-38D, section 8.3). Those that are stored are the least
-/// that it has encrypted.
-const MOST_VALUES: u64 = 1 << 32;
 
 /// What has been counted so far.
 pub(crate) struct Counting {
@@ -219,12 +215,16 @@ impl Job<'_> {
         } else {
             let since = self.ring.since(&self.worker.settings, store).await?;
             (census.ended, census.superseded) = (Some(Timestamp(since.as_of)), since.superseded);
-            // The doctor of `operate` reads this line: it has no way to the database, and reads the log.
-            let worn_keys = census.worn_keys.as_ref().and_then(|worn| serde_json::to_string(worn).ok());
-            let (secret, version) = (census.secret.as_str(), census.version.as_str());
-            tracing::info!(target: LOG, secret, version, worn_keys, "all rows are counted");
+            self.log(&census);
         }
         Ok(census)
+    }
+
+    /// What others read in the log: see [`LOGGED`].
+    fn log(&self, census: &Census) {
+        let worn_keys = census.worn_keys.as_ref().and_then(|worn| serde_json::to_string(worn).ok());
+        let (secret, primary_key) = (census.secret.as_str(), self.ring.primary.to_string());
+        tracing::info!(target: LOG, secret, primary_key, worn_keys, "{LOGGED}");
     }
 
     /// Keys with half of the values that random nonces allow. Fernet's keys draw none.

@@ -41,18 +41,19 @@ impl Doctor {
 pub struct DoctorAnswer {
     healthy: bool,
     findings: Findings,
-    not_checked: [String; 2],
+    not_checked: Vec<String>,
 }
 
 impl DoctorAnswer {
-    pub(crate) fn of(findings: Findings, name: &str) -> Self {
+    pub(crate) fn of(findings: Findings, unknown: Option<String>, name: &str) -> Self {
         // Said plainly, because no call that changes nothing shows it.
-        let not_checked = [
+        let always = [
             "whether the role may encrypt with the secret's key (kms:GenerateDataKey)".to_owned(),
             format!(
                 "the rotation function's own role and network, which this tests, and rotates nothing: aws secretsmanager rotate-secret --secret-id {name} --no-rotate-immediately"
             ),
         ];
+        let not_checked = always.into_iter().chain(unknown).collect();
         Self { healthy: findings.healthy(), findings, not_checked }
     }
 }

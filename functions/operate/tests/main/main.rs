@@ -5,6 +5,7 @@ mod actions;
 mod aws;
 mod errors;
 mod layers;
+mod nonces;
 mod requests;
 mod store;
 mod sweep;

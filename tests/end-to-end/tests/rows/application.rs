@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use application::{KeyFormat, RecordLoad, RecordReport};
-use end_to_end::connections::{Connections, census, rewrap, rows_by_key, rows_unreadable};
+use end_to_end::connections::{Connections, ask, census, rewrap, rows_by_key, rows_unreadable};
 use end_to_end::{ADMIN_TOKEN, KEY_FIELD, Plan, Scene, request};
 use http::Method;
 use rotation::document::FieldName;
@@ -245,4 +245,38 @@ async fn a_database_that_goes_away_is_told_and_a_session_that_ended_is_replaced(
     let url = format!("http://{}/records", scene.instances[0].address());
     let (status, answer) = request(Method::POST, &url, "").await.unwrap();
     assert_eq!((status.as_u16(), String::from_utf8_lossy(&answer).as_ref()), (503, r#"{"error":"no_database"}"#));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_reads_in_the_log_that_a_key_is_worn() {
+    let scene = scene(KeyFormat::Raw, |_| ()).await;
+    rotate(&scene).await;
+    let doctor = async || {
+        let request = json!({ "action": "doctor", "secret_id": scene.secret() });
+        let answer = scene.operate(&request).await.unwrap().unwrap();
+        let findings = answer["findings"].as_array().unwrap();
+        (findings.iter().find(|finding| finding["check"] == "nonces").cloned(), answer["notChecked"].to_string())
+    };
+    let (finding, not_checked) = doctor().await;
+    assert!(
+        finding.is_none() && not_checked.contains("how many values the primary key has encrypted"),
+        "{not_checked}"
+    );
+    let counted = census(&scene).await.unwrap();
+    let (finding, not_checked) = doctor().await;
+    assert_eq!(finding.unwrap()["ok"], true);
+    assert!(!not_checked.contains("how many values"), "{not_checked}");
+    // A census that goes on: so many rows were counted before.
+    let id = ring(&scene, KeyFormat::Raw).await.primary().id().to_string();
+    let mut column = counted["columns"][0].clone();
+    (column["rows"], column["keys"][&id]) = (json!(1_u64 << 31), json!(1_u64 << 31));
+    let from = json!({ "schema": column["schema"], "table": column["table"], "column": column["column"] });
+    let (began, version) = (&counted["began"], &counted["version"]);
+    let request = json!({ "action": "census", "from": from, "counted": [column], "began": began, "version": version });
+    ask(&scene, &request).await.unwrap();
+    let finding = doctor().await.0.unwrap();
+    assert_eq!(finding["ok"], false);
+    let (detail, repair) = (finding["detail"].as_str().unwrap(), finding["repair"].as_str().unwrap());
+    assert!(detail.contains(&id) && detail.contains(&(1_u64 << 31).to_string()), "{detail}");
+    assert!(repair.contains(&format!("rotate-secret --secret-id {}", scene.secret())), "{repair}");
 }
