@@ -20,7 +20,8 @@ use crate::error::RotationError;
 use crate::event::RotationEvent;
 use crate::kind::SecretKind;
 use crate::policy::StackPolicy;
-use crate::protocol::{Report, Rotator};
+use crate::protocol::Rotator;
+use crate::report::Report;
 use crate::telemetry::{Datum, PUBLISH_TIMEOUT, metrics};
 
 pub use lambda_runtime::Error;

@@ -11,7 +11,7 @@
 //! | finishSecret | looks at both once more, moves `AWSCURRENT`, proves again, or puts the old value back | describe, get both, move (and one more move for a keyring) |
 //!
 //! Modules stand in layers. Each depends on its own layer and on those below it: `lambda`; then `aws`, `protocol` and `telemetry`; then
-//! `kind`, `archive`, `marked_ring` and `target`; then `admission`, `moves` and `store`; then `event`, `policy`, `document`, `keyring`, `rows` and
+//! `report` and `rollback`; then `session`; then `kind`, `archive`, `marked_ring` and `target`; then `admission`, `moves` and `store`; then `event`, `policy`, `document`, `keyring`, `rows` and
 //! others; at the bottom `error`, `key` and `versions`. The last two layers do no I/O and read no clock: time and randomness come in as
 //! arguments. No modules depend on each other in a circle. A test keeps it so.
 //!
@@ -93,9 +93,12 @@ pub mod moves;
 mod pattern;
 pub mod policy;
 pub mod protocol;
+pub mod report;
+pub mod rollback;
 pub mod rows;
 pub mod schedule;
 pub mod secret;
+pub mod session;
 pub mod store;
 pub mod target;
 pub mod telemetry;

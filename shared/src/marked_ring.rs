@@ -13,9 +13,9 @@ use crate::error::RotationError;
 use crate::event::VersionId;
 use crate::keyring::{KeyId, KeyState, Keyring};
 use crate::kind::SecretKind;
-use crate::moves::read_version;
+use crate::moves::{move_if_there, read_version};
 use crate::policy::RotationPolicy;
-use crate::store::{Described, SecretStore, StoreError, StoreErrorKind};
+use crate::store::{Described, SecretStore, StoreError};
 use crate::versions::Stage;
 
 /// The stage of the version with the last complete ring.
@@ -135,10 +135,7 @@ impl<'a, S: SecretStore> MarkedRing<'a, S> {
         if self.version() == Some(version) {
             return Ok(());
         }
-        match self.store.move_stage(self.secret_id, stage(), self.version(), Some(version)).await {
-            Err(error) if error.kind == StoreErrorKind::Conflict => Ok(()),
-            result => result,
-        }
+        move_if_there(self.store, self.secret_id, stage(), self.version(), Some(version)).await
     }
 }
 

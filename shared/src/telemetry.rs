@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::RotationError;
 use crate::event::Step;
-use crate::protocol::{Outcome, Report};
+use crate::report::{Outcome, Report};
 
 /// The CloudWatch namespace of all metrics.
 pub const NAMESPACE: &str = "SecretRotation";

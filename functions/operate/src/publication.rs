@@ -7,7 +7,7 @@ use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::kind::{Phase, Values};
 use rotation::moves::{current_after_move, may_have_moved};
-use rotation::protocol::ROLLBACK_RESERVE;
+use rotation::session::ROLLBACK_RESERVE;
 use rotation::store::{OperationStore, Put, StoreError, StoreErrorKind};
 use rotation::versions::Stage;
 

@@ -6,9 +6,11 @@ use std::path::Path;
 use crate::module_graph::{Graph, circles, folders, graph};
 
 /// The layers, from the top. A module depends on its own layer and those below.
-const LAYERS: [&[&str]; 6] = [
+const LAYERS: [&[&str]; 8] = [
     &["lambda"],
     &["aws", "protocol", "telemetry"],
+    &["report", "rollback"],
+    &["session"],
     &["archive", "kind", "marked_ring", "target"],
     &["admission", "moves", "store"],
     &["census", "document", "environment", "event", "keyring", "pattern", "policy", "rows", "schedule", "token"],

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rotation::error::RotationError;
 use rotation::event::{VersionId, digest};
 use rotation::kind::{Phase, Values};
-use rotation::protocol::ROLLBACK_RESERVE;
+use rotation::session::ROLLBACK_RESERVE;
 use rotation::store::{OperationStore, StoreErrorKind};
 use rotation::versions::Stage;
 use serde::Serialize;

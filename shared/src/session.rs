@@ -1,0 +1,355 @@
+//! One secret that is worked on: what the steps of a rotation and the actions of an operator do alike.
+//!
+//! A [`Session`] holds what does not change during the work: the kind, the store, the stack's policy, the secret's id and the deadline. A
+//! [`Snapshot`] holds what one DescribeSecret told: the versions with their stages, the policy in force, and the proof of admission. Both
+//! begin a piece of work:
+//!
+//! 1. [`Session::describe`] (one call), then [`Session::require_usable`], then [`Versions::admit`], then [`Session::snapshot`].
+//! 2. [`Session::read_credential`], where the application is going to be asked.
+//! 3. [`Session::read`] and [`Session::read_current`], then [`Session::parse`].
+//! 4. [`Session::archive`], [`Session::require_time`], [`Session::make_current`], [`Session::mark_ring`].
+//! 5. What follows a move of `AWSCURRENT` is in [`rollback`](crate::rollback): [`Session::settle`], or [`Session::settle_or_put_back`].
+//!
+//! Every method says how many calls to Secrets Manager it makes. Nothing is kept between them: a caller that needs a value twice passes it on.
+//!
+//! [`Versions::admit`]: crate::versions::Versions::admit
+
+use std::time::{Duration, SystemTime};
+
+use crate::admission::Admitted;
+use crate::deadline::Deadline;
+use crate::document::{Document, FieldName, is_empty_object};
+use crate::error::RotationError;
+use crate::kind::{SecretKind, SecretReference, Subject};
+use crate::marked_ring::MarkedRing;
+use crate::moves::{MoveOutcome, move_current, move_if_there, read_version};
+use crate::policy::{RotationPolicy, StackPolicy};
+use crate::secret::SecretText;
+use crate::store::{Described, SecretStore, StoreError, StoreErrorKind, VersionValue};
+use crate::versions::{Stage, VersionId};
+
+/// Kept free after a promotion to put the old version back: a call that is answered at its third attempt, two more, and
+/// a refresh.
+pub const ROLLBACK_RESERVE: Duration = Duration::from_secs(10);
+
+/// The wait before a secret is described again that does not list a version.
+const DESCRIBE_PAUSE: Duration = Duration::from_millis(300);
+
+/// One secret that is worked on. It is cheap to make, and holds no state of the secret.
+#[derive(Debug)]
+pub struct Session<'a, K, S> {
+    /// What is particular to the kind of secret.
+    pub kind: &'a K,
+    /// Secrets Manager.
+    pub store: &'a S,
+    /// The bounds that the stack sets.
+    pub stack: &'a StackPolicy,
+    /// The secret, by the name or ARN that was asked for.
+    pub secret_id: &'a str,
+    /// The end of the time for the work.
+    pub deadline: Deadline,
+}
+
+/// A secret as one DescribeSecret told of it.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// What DescribeSecret told.
+    pub secret: Described,
+    /// The policy in force.
+    pub policy: RotationPolicy,
+    /// The proof of admission. An action on what is current is admitted as a repeated finishSecret of the current version is.
+    pub admitted: Admitted,
+    /// What the application is asked with, once [`Session::read_credential`] has read it.
+    pub credential: Option<SecretText>,
+}
+
+impl Snapshot {
+    /// What a kind is told.
+    #[must_use]
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            admitted: &self.admitted,
+            name: &self.secret.name,
+            policy: &self.policy,
+            now: self.secret.as_of,
+            last_rotated: self.secret.last_rotated,
+            current_created: None,
+            credential: self.credential.as_ref(),
+        }
+    }
+
+    /// The same for whoever makes a value from the current one, which was created at `created`.
+    #[must_use]
+    pub fn subject_of_current(&self, created: SystemTime) -> Subject<'_> {
+        Subject { current_created: Some(created), ..self.subject() }
+    }
+
+    /// [`RotationError::CurrentChanged`] of this secret.
+    #[must_use]
+    pub fn changed(&self) -> RotationError {
+        RotationError::CurrentChanged { name: self.secret.name.clone() }
+    }
+}
+
+impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
+    /// Describes the secret. One call.
+    ///
+    /// # Errors
+    /// What the service refuses.
+    pub async fn describe(&self) -> Result<Described, StoreError> {
+        self.store.describe(self.secret_id).await
+    }
+
+    /// Describes the secret, once more when it does not list `version`: reads are eventually consistent. One or two calls.
+    ///
+    /// # Errors
+    /// What the service refuses.
+    pub async fn describe_with(&self, version: &VersionId) -> Result<Described, StoreError> {
+        let secret = self.describe().await?;
+        if secret.versions.contains(version) || !self.deadline.pause(DESCRIBE_PAUSE).await {
+            return Ok(secret);
+        }
+        self.describe().await
+    }
+
+    /// Refuses what no function of this stack may change, whatever is asked for. No call.
+    ///
+    /// # Errors
+    /// [`RotationError::ScheduledForDeletion`], [`RotationError::ReplicaRegion`], [`RotationError::NameNotAllowed`].
+    pub fn require_usable(&self, secret: &Described) -> Result<(), RotationError> {
+        let name = || secret.name.clone();
+        if secret.deleted {
+            return Err(RotationError::ScheduledForDeletion { name: name() });
+        }
+        if let Some(primary_region) = secret.replica_of.clone() {
+            return Err(RotationError::ReplicaRegion { name: name(), primary_region });
+        }
+        self.stack.check_name(&secret.name)
+    }
+
+    /// The secret with the policy in force, for whoever was admitted. No call.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidPolicy`].
+    pub fn snapshot(&self, secret: Described, admitted: Admitted) -> Result<Snapshot, RotationError> {
+        let policy = self.stack.for_secret(&secret.tags, secret.as_of)?;
+        Ok(Snapshot { secret, policy, admitted, credential: None })
+    }
+
+    /// Reads what the application is asked with, if that is in another secret. At most one call.
+    ///
+    /// # Errors
+    /// Those of [`read_credential`].
+    pub async fn read_credential(&self, seen: &mut Snapshot) -> Result<(), RotationError> {
+        seen.credential = read_credential(self.kind, self.store, &seen.secret, self.secret_id, &seen.policy).await?;
+        Ok(())
+    }
+
+    /// The value of a version; `None` when it has none, also a moment later. One call, or up to four.
+    ///
+    /// # Errors
+    /// What the service refuses.
+    pub async fn find(&self, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
+        read_version(self.store, self.secret_id, version, self.deadline).await
+    }
+
+    /// The same of a version that has a value.
+    ///
+    /// # Errors
+    /// [`RotationError::ValueMissing`], and what the service refuses.
+    pub async fn read(&self, version: &VersionId) -> Result<VersionValue, RotationError> {
+        let value = self.find(version).await?;
+        value.ok_or_else(|| RotationError::ValueMissing { version: version.clone() })
+    }
+
+    /// The current version and its value. `None` also when that is an empty object and the secret never had another: templates and
+    /// consoles make secrets with one. One call.
+    ///
+    /// # Errors
+    /// [`RotationError::ValueLost`] of an empty object in the place of a value, and those of [`read`](Self::read).
+    pub async fn read_current<'s>(
+        &self,
+        seen: &'s Snapshot,
+    ) -> Result<Option<(&'s VersionId, VersionValue)>, RotationError> {
+        let Some(id) = seen.admitted.current() else { return Ok(None) };
+        let current = self.read(id).await?;
+        // In a text secret applications would take the empty object for the previous token.
+        if seen.policy.field.is_none() || !is_empty_object(&current.text) {
+            return Ok(Some((id, current)));
+        }
+        let versions = &seen.secret.versions;
+        if versions.only_ever(&[id, seen.admitted.version()]) {
+            return Ok(None);
+        }
+        Err(self.value_lost(seen, id).await)
+    }
+
+    /// What the empty object took the place of, by the members that this kind writes.
+    async fn value_lost(&self, seen: &Snapshot, current: &VersionId) -> RotationError {
+        let previous = seen.admitted.previous();
+        let held = match previous {
+            Some(id) => self.find(id).await.ok().flatten(),
+            None => None,
+        };
+        let held = held.and_then(|held| self.parse(seen, &held).ok());
+        let members = |held: &Document| {
+            self.kind.members(&seen.policy, held).into_iter().filter(|name| held.has_member(name)).collect()
+        };
+        let lost: Vec<FieldName> = held.as_ref().map_or(vec![], members);
+        RotationError::ValueLost {
+            name: seen.secret.name.clone(),
+            current: current.clone(),
+            lost: lost.iter().map(FieldName::to_string).collect(),
+            previous: previous.cloned(),
+        }
+    }
+
+    /// Takes a value apart. No call.
+    ///
+    /// # Errors
+    /// A value that is not of this kind.
+    pub fn parse(&self, seen: &Snapshot, value: &VersionValue) -> Result<Document, RotationError> {
+        self.kind.parse(&seen.policy, value.text.clone())
+    }
+
+    /// The current value, if there is one, and that of the version that was admitted. Two calls.
+    ///
+    /// # Errors
+    /// Those of [`read_current`](Self::read_current) and [`parse`](Self::parse).
+    pub async fn read_both(&self, seen: &Snapshot) -> Result<(Option<Document>, Document), RotationError> {
+        let old = match self.read_current(seen).await? {
+            None => None,
+            Some((_, current)) => Some(self.parse(seen, &current)?),
+        };
+        Ok((old, self.parse(seen, &self.read(seen.admitted.version()).await?)?))
+    }
+
+    /// Puts into the archive what has to be there before `value` becomes current. No call where there is no archive, else those of
+    /// [`ToArchive::keep`](crate::archive::ToArchive::keep).
+    ///
+    /// # Errors
+    /// [`RotationError::ArchiveUnavailable`], and a value that is not of this kind.
+    pub async fn archive(&self, subject: &Subject<'_>, value: &Document) -> Result<(), RotationError> {
+        match self.kind.archive(subject, value)? {
+            Some(archive) => archive.keep(self.store, self.deadline).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The mark of the last complete ring of a secret that was described.
+    #[must_use]
+    pub fn marked_ring<'s>(&self, secret: &'s Described) -> MarkedRing<'s, S>
+    where
+        'a: 's,
+    {
+        MarkedRing::of(self.store, self.secret_id, secret, self.deadline)
+    }
+
+    /// Marks `value` of the current version `version` as the last complete ring, unless it is marked, or the kind has no ring. Where the
+    /// mark was on `proven`, `value` is known to have all its keys; else the marked ring is read. At most two calls.
+    ///
+    /// # Errors
+    /// [`RotationError::KeysMissing`], and what the service refuses.
+    pub async fn mark_ring(
+        &self,
+        seen: &Snapshot,
+        version: &VersionId,
+        value: &Document,
+        proven: Option<&VersionId>,
+    ) -> Result<(), RotationError> {
+        let marked = self.marked_ring(&seen.secret);
+        if marked.version() == Some(version) || self.kind.ring(&seen.policy, value)?.is_none() {
+            return Ok(());
+        }
+        if marked.version() != proven {
+            marked.require_all(self.kind, &seen.policy, version, value).await?;
+        }
+        Ok(marked.move_to(version).await?)
+    }
+
+    /// Requires the time to bring a value to the application, and to put it back. No call.
+    ///
+    /// # Errors
+    /// [`RotationError::TimeTooShort`].
+    pub fn require_time(&self) -> Result<(), RotationError> {
+        let (left, needed) = (self.deadline.left(), self.kind.settle_time() + ROLLBACK_RESERVE);
+        if self.kind.has_target() && left < needed { Err(RotationError::TimeTooShort { left, needed }) } else { Ok(()) }
+    }
+
+    /// Moves `AWSCURRENT` from the version that was checked to `to`. One call; a lost answer or a conflict takes up to four more.
+    ///
+    /// # Errors
+    /// [`RotationError::CurrentChanged`] when another version is current, [`RotationError::PromotionConflict`] when which one is not visible
+    /// yet, and what the service refuses.
+    pub async fn make_current(
+        &self,
+        seen: &Snapshot,
+        from: Option<&VersionId>,
+        to: &VersionId,
+    ) -> Result<(), RotationError> {
+        match move_current(self.store, self.secret_id, from, to, self.deadline).await {
+            MoveOutcome::Moved => Ok(()),
+            MoveOutcome::Elsewhere => Err(seen.changed()),
+            MoveOutcome::NotMoved(error) if error.kind == StoreErrorKind::Conflict => {
+                Err(RotationError::PromotionConflict { name: seen.secret.name.clone() })
+            }
+            MoveOutcome::NotMoved(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes a stage off a version; it may be gone already. One call.
+    ///
+    /// # Errors
+    /// What the service refuses for another reason.
+    pub async fn take_off(&self, stage: Stage, version: &VersionId) -> Result<(), StoreError> {
+        self.move_if_there(stage, version, None).await
+    }
+
+    /// Moves a stage that may be gone already, see [`move_if_there`]. One call.
+    ///
+    /// # Errors
+    /// What the service refuses for another reason.
+    pub async fn move_if_there(
+        &self,
+        stage: Stage,
+        from: &VersionId,
+        to: Option<&VersionId>,
+    ) -> Result<(), StoreError> {
+        move_if_there(self.store, self.secret_id, stage, Some(from), to).await
+    }
+}
+
+/// Reads what the target of `kind` is asked with, if that is in another secret than the one rotated.
+///
+/// # Errors
+/// [`RotationError::CredentialUnavailable`] names the other secret, and the reason.
+pub async fn read_credential<K: SecretKind, S: SecretStore>(
+    kind: &K,
+    store: &S,
+    secret: &Described,
+    secret_id: &str,
+    policy: &RotationPolicy,
+) -> Result<Option<SecretText>, RotationError> {
+    if !kind.has_target() {
+        return Ok(None);
+    }
+    let Some(SecretReference { id, field }) = kind.credential(&secret.name)? else { return Ok(None) };
+    let unavailable =
+        |reason: RotationError| RotationError::CredentialUnavailable { secret: id.clone(), reason: Box::new(reason) };
+    let value = store.get_current(&id).await.map_err(|error| unavailable(error.into()))?;
+    let own = id == secret.name || id == secret_id;
+    let rotated = || match (&field, kind.parse(policy, value.text.clone())) {
+        (Some(read), Ok(value)) if value.field().is_some() => kind.members(policy, &value).contains(read),
+        // What is no value of this kind is told as that, elsewhere.
+        (Some(read), Err(_)) => policy.field.as_ref().is_none_or(|rotated| rotated == read),
+        _ => true,
+    };
+    if own && rotated() {
+        // The application would be sent the very value that is rotated.
+        let problem = "is the secret that is rotated: name the one with the token that the target requires".to_owned();
+        let variable = "TARGET_TOKEN_SECRET".to_owned();
+        return Err(unavailable(RotationError::InvalidConfiguration { variable, problem }));
+    }
+    let credential = Document::parse(value.text, field.as_ref()).and_then(|document| document.secret());
+    credential.map(Some).map_err(unavailable)
+}
