@@ -7,7 +7,8 @@ use encryption_key::LONGEST_INVOCATION;
 use rotation::deadline::Deadline;
 use rotation::versions::Stage;
 
-use super::{BETWEEN_ATTEMPTS, Invocation, Progress, Rotated, Rotating, Service};
+use super::invocation::{Invocation, Progress, Rotating};
+use super::{BETWEEN_ATTEMPTS, Rotated, Service};
 use crate::histories::{Event, Job};
 use crate::model::Refusal;
 use crate::model::keyring::{ADDS_SECONDARY, CACHE_TIME, Keyring, rows};
