@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use crate::admission::{Admission, Admitted};
 use crate::deadline::Deadline;
 use crate::document::{Document, MAX_VALUE_BYTES, is_empty_object};
-use crate::error::RotationError;
+use crate::error::{GivesUp, RotationError};
 use crate::event::{RotationEvent, Step};
 use crate::kind::{Phase, SecretKind, Subject, Values};
 use crate::marked_ring::MarkedRing;
@@ -106,12 +106,20 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
     async fn perform(&mut self, rng: &mut StdRng) -> Result<Outcome, RotationError> {
         let performed = self.step(rng).await;
         if let Err(error) = &performed
-            && error.gives_up_pending(self.event.step == Step::TestSecret)
+            && self.gives_up_pending(error)
             && let Err(second) = self.session.take_off(Stage::Pending, self.version()).await
         {
             tracing::warn!(secret = self.seen.secret.name, version = %self.version(), error = %second, "AWSPENDING was not detached");
         }
         performed
+    }
+
+    fn gives_up_pending(&self, error: &RotationError) -> bool {
+        match error.gives_up_pending() {
+            GivesUp::Never => false,
+            GivesUp::UnlessTested => self.event.step != Step::TestSecret,
+            GivesUp::Always => true,
+        }
     }
 
     async fn step(&mut self, rng: &mut StdRng) -> Result<Outcome, RotationError> {

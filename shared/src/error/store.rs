@@ -2,7 +2,7 @@
 
 /// A failed call to Secrets Manager.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{operation}: {}{}", .kind.explanation(), .detail.as_ref().map_or(String::new(), |d| format!(" ({d})")))]
+#[error("{operation}: {}{}", .kind.told().1, .detail.as_ref().map_or(String::new(), |d| format!(" ({d})")))]
 pub struct StoreError {
     /// The API operation.
     pub operation: &'static str,
@@ -39,20 +39,29 @@ pub enum StoreErrorKind {
 }
 
 impl StoreErrorKind {
-    fn explanation(self) -> &'static str {
+    /// The stable name, and what the message says of it.
+    fn told(self) -> (&'static str, &'static str) {
         match self {
-            Self::SecretNotFound => "the secret does not exist in this Region and account, or has no value yet",
-            Self::Binary => "the value is a SecretBinary",
-            Self::Conflict => "the version stage is not where it was expected; nothing was changed",
-            Self::AccessDenied => "access denied: give the function's role this action on the secret",
-            Self::Kms => {
-                "KMS refused: give the function's role kms:Decrypt and kms:GenerateDataKey on the secret's key, and check that the key is enabled"
+            Self::SecretNotFound => {
+                ("SecretNotFound", "the secret does not exist in this Region and account, or has no value yet")
             }
-            Self::Throttled => "throttled, also when tried again: Secrets Manager will repeat the rotation",
-            Self::Unreachable => "no answer from the endpoint: VPC endpoint or NAT missing?",
-            Self::Service => "the service failed: Secrets Manager will repeat the rotation",
-            Self::NotNow => "the service does not do that while the secret is as it is: a rotation may not be complete",
-            Self::Rejected => "the service refused the call",
+            Self::Binary => ("BinarySecret", "the value is a SecretBinary"),
+            Self::Conflict => ("StageConflict", "the version stage is not where it was expected; nothing was changed"),
+            Self::AccessDenied => ("AccessDenied", "access denied: give the function's role this action on the secret"),
+            Self::Kms => (
+                "KmsDenied",
+                "KMS refused: give the function's role kms:Decrypt and kms:GenerateDataKey on the secret's key, and check that the key is enabled",
+            ),
+            Self::Throttled => {
+                ("Throttled", "throttled, also when tried again: Secrets Manager will repeat the rotation")
+            }
+            Self::Unreachable => ("Unreachable", "no answer from the endpoint: VPC endpoint or NAT missing?"),
+            Self::Service => ("ServiceFailure", "the service failed: Secrets Manager will repeat the rotation"),
+            Self::NotNow => (
+                "CallRejected",
+                "the service does not do that while the secret is as it is: a rotation may not be complete",
+            ),
+            Self::Rejected => ("CallRejected", "the service refused the call"),
         }
     }
 }
@@ -61,16 +70,6 @@ impl StoreError {
     /// The stable name, see `RotationError::name`.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self.kind {
-            StoreErrorKind::SecretNotFound => "SecretNotFound",
-            StoreErrorKind::Binary => "BinarySecret",
-            StoreErrorKind::Conflict => "StageConflict",
-            StoreErrorKind::AccessDenied => "AccessDenied",
-            StoreErrorKind::Kms => "KmsDenied",
-            StoreErrorKind::Throttled => "Throttled",
-            StoreErrorKind::Unreachable => "Unreachable",
-            StoreErrorKind::Service => "ServiceFailure",
-            StoreErrorKind::NotNow | StoreErrorKind::Rejected => "CallRejected",
-        }
+        self.kind.told().0
     }
 }

@@ -34,7 +34,9 @@ fn dependencies_between_layers_point_one_way() {
     let names: BTreeSet<&str> = known.keys().map(String::as_str).collect();
     assert_eq!(names, LAYERS.concat().into_iter().collect(), "every module stands in one layer");
     for (module, others) in &known {
-        let up: Vec<_> = others.iter().filter(|other| layer(other) < layer(module)).collect();
+        // The root holds no code of its own, but the names of macros.
+        let others = others.iter().filter(|other| !other.is_empty());
+        let up: Vec<_> = others.filter(|other| layer(other) < layer(module)).collect();
         assert!(up.is_empty(), "{module} knows {up:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_secretsmanager::types::{RotationRulesType, Tag};
 use end_to_end::{FIELD, KEY_FIELD, Plan, Scene, program};
-use lambda_host::FunctionConfig;
+use sandbox::lambda_host::FunctionConfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
