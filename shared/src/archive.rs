@@ -9,6 +9,10 @@
 //! `key` is the 32 bytes in base64 (RFC 4648 §4), whatever the format of the ring. It is written as everything is that more than
 //! one may write at once: under a stage of its own first, and then made current by a move that names the version it was made
 //! from.
+//!
+//! The archive is one list, and not one version for each key: a secret has at most 20 stages and about 100 versions, and versions
+//! without a stage do not last. The version id is a digest of what the list is made from, of ids and of dates: two processes that
+//! write the same list do it once. A value that is not understood is not written over.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,6 @@
 //! The value of a secret: plain text, or a JSON object of which some members are rotated and every other byte stays.
+//!
+//! A JSON object is never rotated as a whole: that would destroy its other members. Without a chosen member it is an error.
 
 use std::fmt;
 use std::ops::Range;

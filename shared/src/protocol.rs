@@ -5,6 +5,21 @@
 //! never promoted, changed or detached, except to restore the version that it just replaced. What a step does with the secret is in
 //! [`Session`], which the actions of operators share.
 //!
+//! # Why it is so
+//!
+//! - The first value is promoted in two calls. PutSecretValue with `AWSCURRENT` would overwrite what somebody stored a moment before.
+//!   The value is stored as `AWSPENDING` and moved with no origin; that move fails when `AWSCURRENT` is attached anywhere. An empty
+//!   JSON object is no value where the secret never had another. In place of another value it is `ValueLost`.
+//! - The first value is not verified. No application can know it, so asking would fail every first deployment.
+//! - Secrets Manager may give the temporary version of a test of the configuration the current value. Only the current value tells
+//!   such a copy from a new value, and reading it is one call more. It is read where the test looks at more: at a target, at an
+//!   archive, or at a policy that does not fit.
+//! - Keys are archived after the proof of finishSecret, and before `AWSCURRENT` moves. A key that fails the proof would fill the
+//!   archive; a key that is not in it could be lost.
+//! - A token that is refused after the promotion is refreshed and tested once more before it is put back. Reads are eventually
+//!   consistent: an application that is refreshed at once may still load the old value.
+//! - It is not documented whether a put under a stage of one's own abandons a rotation. No step relies on either.
+//!
 //! [`Versions::admit`]: crate::versions::Versions::admit
 
 use std::time::SystemTime;

@@ -8,6 +8,19 @@
 //!
 //! A new primary key needs consumers that read the whole keyring: the application reports the ids of its keys, or the stack
 //! declares it. The application is asked with a token that is in a secret of its own.
+//!
+//! # Why it is so
+//!
+//! - The age of a staged key counts from the rotation that is known to have succeeded. Its `created` is when its version was made;
+//!   consumers see it when that version becomes current. LastRotatedDate tells that, at the latest. Without a later one the promotion
+//!   may have been a retry's: then the age counts from the longest invocation after `created`. A value that was stored by hand may
+//!   not have held the key before: then the age counts from its CreatedDate.
+//! - A pending ring has to follow the current one exactly. What a person changed in between (a key, a mark, a note in `NAME_RING`, a
+//!   Tink key disabled) makes it `CurrentChanged`.
+//! - With `TARGET_INSTANCES` each instance has to report every key before promotion. That replaces the age. One instance that lacks
+//!   a key is not outvoted by others.
+//! - If the replaced version does not hold the new primary key (`immediate`), it is not put back: data may be encrypted with that
+//!   key. The failure is reported as `RollbackFailed`, and the retry verifies again.
 
 mod consumers;
 mod report;

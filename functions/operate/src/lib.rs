@@ -20,6 +20,26 @@
 //! An action is one file of [`actions`]: its request, what it does, and its answer. What is particular to tokens or to keyrings is in
 //! [`kinds`]. All actions on one secret stand on [`session`], which reads it, and on `publication`, which changes what is current. Modules
 //! depend on each other without a circle; a test keeps it so.
+//!
+//! # Why it is so
+//!
+//! - An action writes down what it began as a version stage. Nothing else survives a process that dies, and every action can be sent
+//!   again. A stage is on one version only, so each version has stages of its own: a late request takes no mark away from another.
+//! - A rollback makes a new version. Moving `AWSCURRENT` back would undo edits of other members. It would also end the overlap of a
+//!   text secret at once, because that counts from the CreatedDate of the current version.
+//! - Whether a rollback has been done is decided by value, because an edit makes a new version.
+//! - `compromise` waits for LastRotatedDate. The new version is current before finishSecret has verified it; a rollback after the
+//!   revocation would make the revoked value current again. An open rotation is given up, because it began beside what leaked.
+//! - An overlap is ended by taking the old token away, for JSON secrets too, although applications refuse the token by its date. So
+//!   a sweep sees from the stages in the listing that nothing is left to do, and reads no value. The new version moves
+//!   `AWSCURRENT`, which Secrets Manager may count as a rotation for `AutomaticallyAfterDays`.
+//! - A sweep remembers nothing. What is new is what happened between two times of the schedule. It lists everything first, and reads
+//!   the flagged secrets in another order each time: otherwise the end of the listing would never have a turn.
+//! - Before a sweep reports a secret it describes it: the listing may be minutes old.
+//! - Each sweep archives the keyring as it is. If that fails, no re-encryption starts: all rows would follow a key that nobody else
+//!   has.
+//! - The sweep's deployment retires keys, and people's does not. It acts by itself, and has the right to write keyrings already; the
+//!   state machine's role then writes no secret.
 
 pub mod action;
 pub mod actions;

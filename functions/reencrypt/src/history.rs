@@ -1,5 +1,19 @@
 //! What the history of an execution holds: every slice that a state machine has worked on leaves events in it, and Step Functions ends an
 //! execution with more than 25,000 (Step Functions quotas). A test counts them in the state machine's definition.
+//!
+//! Why the state machine is as it is:
+//!
+//! - The map over slices is inline. The database is the bottleneck, so a few slices at once are all that helps. A distributed map has
+//!   child executions, a bucket, and ranges in S3.
+//! - An execution is one round, and rows that remain are no error: failed slices and writers with old rings look the same from
+//!   outside. Rounds within one execution would add up in its history. An alarm rings when the rows do not become fewer.
+//! - A slice gives up within minutes; a plan or a census waits for hours. While the database is away, each slice would otherwise wait
+//!   after the other, with repetitions in the history.
+//! - A function's error ends an execution where it happened: Step Functions can redrive it from there. Only ends that a repetition
+//!   does not change are caught and fail on purpose.
+//! - A superseded execution succeeds: the next sweep starts one for the current version. It looks twice, a minute apart, because a
+//!   read may be behind.
+//! - A success frees the version, a failure does not. What failed has a reason that somebody has to repair.
 
 use serde_json::Value;
 

@@ -1,5 +1,8 @@
 //! What a plan has learned of a whole column before any of its rows is written: every value is in the configured encoding and format,
 //! and this is how they are written.
+//!
+//! Base64url is base64 for a value without `-` and `_`, so a wrong `encoding` would rewrite some rows and not others. Therefore a plan
+//! reads every row before one is written, and finds in the same reading where to part the table: there is no estimate to be wrong.
 
 use rotation::census::{Tally, Unreadable};
 use rotation::rows::{Encoding, Form, RowFormat};

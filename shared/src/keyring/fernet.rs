@@ -5,6 +5,8 @@
 //!
 //! A list cannot say which key is staged: in a JSON secret `NAME_RING` beside it does; keys that it does not list are
 //! secondary. The format of tokens is that of the [Fernet specification](https://github.com/fernet/spec/blob/master/Spec.md).
+//!
+//! The ciphers of all formats are those of RustCrypto: ring has no AES-CBC, which Fernet needs, and does not wipe its keys.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,12 @@
 //! Histories of stored rows, by chance: rotations, operations, workers and censuses that run beside one another, die, and come late;
 //! an application of several instances, each with a ring as old as its cache, that writes; people, and time.
+//!
+//! What makes a retirement wrong is several things at once, hours apart, and there is no list of them all: hence chance, and not every
+//! schedule. Keys, ciphers, forms of rows, the kind, the protocol, the archive and the decision to retire are the real ones. PostgreSQL
+//! is a map with compare-and-swap; worker and census are the model's own. After every effect each row tells the current ring, and every
+//! instance, what the application wrote last. In the end every row is under the primary key, and no older key is in the ring. Excused
+//! are instances that have not loaded a ring whose primary key was replaced at once, for the time of their caches. The same search has
+//! to catch variants that are broken on purpose.
 
 use std::fmt;
 use std::time::Duration;
