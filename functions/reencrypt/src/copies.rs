@@ -7,8 +7,8 @@
 //! A column that was found keeps a key from being retired, until it is listed, or excused by name in `REENCRYPT_COLUMNS`. One that could
 //! not be looked at (`notLookedAt`) does not. It is no evidence: a sample proves no absence either, and what the user may not read, or is in another
 //! database, is not even counted. Were it to refuse a retirement, a database with more columns than a census looks at would never retire a
-//! key, and the way out would be to take `SELECT` away from the user, which finds less. So a census says how many there were, whoever
-//! knows the database excuses or lists what else holds ciphertexts, and a key that leaves the ring stays in the archive for
+//! key, and the way out would be to take `SELECT` away from the user, which finds less. So a census says how many there were, and the log
+//! which; whoever knows the database lists or excuses those that hold ciphertexts, and a key that leaves the ring stays in the archive for
 //! `KEY_ARCHIVE_RETENTION`.
 
 use rotation::census::ColumnName;
@@ -19,6 +19,7 @@ use tokio_postgres::Row;
 
 use crate::database::Session;
 use crate::error::ReencryptError;
+use crate::job::LOG;
 use crate::settings::Settings;
 use crate::table::{Raw, get};
 
@@ -60,13 +61,17 @@ pub(crate) async fn find(
 ) -> Result<Copies, ReencryptError> {
     let columns = session.query(COLUMNS, &[]).await?;
     let mut copies = Copies { not_looked_at: columns.len().saturating_sub(MOST_COLUMNS), ..Copies::default() };
+    let mut unread = vec![];
     for row in columns.iter().take(MOST_COLUMNS) {
         let name = ColumnName { schema: get(row, 0)?, table: get(row, 1)?, column: get(row, 2)? };
         if settings.column(&name).is_some() || settings.excused.contains(&name) {
             continue;
         }
         match sample(session, row, stop).await? {
-            None => copies.not_looked_at += 1,
+            None => {
+                copies.not_looked_at += 1;
+                unread.push(name.to_string());
+            }
             Some(values) if copies.unlisted.len() < MOST_TOLD => {
                 if values.iter().any(|value| looks_like(settings, ciphers, value)) {
                     copies.unlisted.push(name.to_string());
@@ -74,6 +79,11 @@ pub(crate) async fn find(
             }
             Some(_) => break,
         }
+    }
+    if !unread.is_empty() {
+        unread.truncate(MOST_TOLD);
+        let columns = unread.join(", ");
+        tracing::warn!(target: LOG, columns, "columns were not looked at: whether they hold ciphertexts of the ring is not known");
     }
     Ok(copies)
 }

@@ -198,6 +198,21 @@ async fn copies_that_nobody_listed_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_cannot_be_looked_at_is_named_in_the_log() {
+    let bench = Bench::with_tokens(&[NEW, OLD], &tokens(OLD, 10)).await;
+    bench.run("CREATE TABLE {schema}.audit (was text); GRANT SELECT ON {schema}.audit TO {schema}").await;
+    assert_eq!(bench.census().await["notLookedAt"], 0);
+    let mut other = crate::bench::server().connect().await.unwrap();
+    let lock = other.transaction().await.unwrap();
+    lock.batch_execute(&format!("LOCK TABLE {}.audit IN ACCESS EXCLUSIVE MODE", bench.schema)).await.unwrap();
+    let census = bench.census().await;
+    assert_eq!((&census["unlisted"], &census["notLookedAt"]), (&json!([]), &json!(1)));
+    let log = bench.log();
+    let line = log.lines().find(|line| line.contains("columns were not looked at")).unwrap();
+    assert!(line.contains("WARN") && line.contains(&format!("{}.audit.was", bench.schema)), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn copies_in_every_format_of_a_ring_are_named() {
     let (bench, _) = texts(KeyFormat::Raw, &[STANDARD.encode(sealed(1))]).await;
     bench.run("CREATE TABLE {schema}.copies (raw bytea, standard text, url text, hex text, other text)").await;
