@@ -6,7 +6,7 @@ use regex_lite::Regex;
 use serde_json::Value;
 use template::{Stack, root, text};
 
-use crate::settings::deployed_sources;
+use crate::settings::{deployed_sources, rust_sources};
 use crate::support::*;
 
 /// A metric's name, and the names of its dimensions.
@@ -39,9 +39,7 @@ pub(crate) fn published() -> BTreeSet<Metric> {
     assert!(found.len() >= 6, "telemetry.rs publishes in another way than this test reads: {found:?}");
     // operate publishes `datum("Name", …)`, under the function's name.
     let mut operate = String::new();
-    for entry in std::fs::read_dir(root().join("functions/operate/src")).unwrap() {
-        operate.push_str(&std::fs::read_to_string(entry.unwrap().path()).unwrap());
-    }
+    rust_sources(&root().join("functions/operate/src"), &mut operate);
     assert!(operate.contains("dimensions: vec![(\"Function\", function.to_owned())]"));
     let before = found.len();
     let one = Regex::new(r#"\bdatum\(\s*"(\w+)""#).unwrap();
