@@ -27,8 +27,6 @@ pub const EVENTS_OF_RANGE: u64 = 4;
 pub const EVENTS_OF_INVOCATION: u64 = 25;
 /// The most ranges that one execution can work on.
 pub const MOST_RANGES: u64 = EVENTS_OF_SLICES / (EVENTS_OF_RANGE + EVENTS_OF_INVOCATION);
-/// So many invocations of a quarter of an hour a census of all columns may take, with which it may be taken again and again.
-pub const INVOCATIONS_OF_CENSUS: u64 = 27;
 
 /// How often an execution may invoke the worker for each of its ranges. What is left of a range then is for the next execution.
 #[must_use]
