@@ -3,6 +3,8 @@
 
 mod history;
 mod marks;
+#[path = "../../../../shared/tests/main/module_graph.rs"]
+mod module_graph;
 mod modules;
 mod pace;
 mod request;
