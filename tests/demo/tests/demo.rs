@@ -14,6 +14,16 @@ fn the_demo_proves_every_claim_and_fits_two_screens() {
     for act in ["Result for the token", "Result for the key", "Result for the rows", "Result for the incident"] {
         assert!(text.contains(act), "{act}");
     }
+    // The README shows an act of it, whatever the ids and times were.
+    let shape = |line: &str| {
+        let word = |word: &str| if word.contains(|one: char| one.is_ascii_digit()) { "#" } else { word }.to_owned();
+        line.split_whitespace().map(word).collect::<Vec<String>>()
+    };
+    let readme = include_str!("../../../README.md");
+    let shown = readme.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+    for line in shown.lines() {
+        assert!(text.lines().any(|one| shape(one) == shape(line)), "the demo does not print: {line}");
+    }
     // What -v shows.
     assert!(!text.contains(" \u{2192} AWSCURRENT") && !text.contains("no stage"), "moves of staging labels");
 }
