@@ -14,7 +14,6 @@ use aws_sdk_secretsmanager::config::retry::RetryConfig;
 use aws_sdk_secretsmanager::config::timeout::TimeoutConfig;
 use aws_sdk_secretsmanager::config::{BehaviorVersion, IdentityCache, Region, StalledStreamProtectionConfig};
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_secretsmanager::primitives::DateTime;
 use aws_smithy_http_client::tls;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::SdkConfig;
@@ -26,7 +25,7 @@ use crate::error::{RotationError, innermost};
 use crate::target::http::is_loopback;
 use crate::telemetry::{Datum, NAMESPACE, Unit};
 
-use secrets_manager::ServiceClock;
+use secrets_manager::{Service, ServiceClock};
 
 pub use secrets_manager::SecretsManager;
 
@@ -39,11 +38,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// The clients of one process: made once, used by every invocation.
 #[derive(Clone, Debug)]
 pub struct Clients {
-    secrets_manager: aws_sdk_secretsmanager::Client,
+    secrets_manager: Service,
     cloudwatch: aws_sdk_cloudwatch::Client,
-    endpoint: String,
-    region: String,
-    clock: ServiceClock,
 }
 
 impl Clients {
@@ -62,19 +58,19 @@ impl Clients {
         let clock = ServiceClock::new(machine);
         let secrets_manager =
             aws_sdk_secretsmanager::config::Builder::from(&secrets_manager).interceptor(clock.clone()).build();
-        Ok(Self {
-            secrets_manager: aws_sdk_secretsmanager::Client::from_conf(secrets_manager),
-            cloudwatch: aws_sdk_cloudwatch::Client::new(&cloudwatch),
+        let service = Service {
+            client: aws_sdk_secretsmanager::Client::from_conf(secrets_manager),
             endpoint: endpoint.unwrap_or_else(|| format!("secretsmanager.{}", settings.region)),
             region: settings.region,
             clock,
-        })
+        };
+        Ok(Self { secrets_manager: service, cloudwatch: aws_sdk_cloudwatch::Client::new(&cloudwatch) })
     }
 
     /// Secrets Manager for one invocation, whose calls and retries end by `deadline`.
     #[must_use]
     pub fn secrets_manager(&self, deadline: Deadline) -> SecretsManager<'_> {
-        SecretsManager { clients: self, deadline }
+        SecretsManager { service: &self.secrets_manager, deadline }
     }
 }
 
@@ -183,10 +179,6 @@ pub fn answered<T, E: ProvideErrorMetadata + std::error::Error + 'static>(
         Ok(_) | Err(SdkError::ServiceError(_)) => Ok(()),
         Err(error) => Err(reason(&error)),
     }
-}
-
-fn time(date: Option<DateTime>) -> Option<SystemTime> {
-    date.and_then(|date| SystemTime::try_from(date).ok())
 }
 
 impl Clients {

@@ -21,6 +21,10 @@ pub use store::{StoreError, StoreErrorKind};
 pub(crate) enum GivesUp {
     /// A retry may promote it.
     Never,
+    /// In createSecret: a version without a value that stays pending would keep operators from `revoke`, `rollback` and the end of the
+    /// overlap, for as long as the reason lasts. The retries of Secrets Manager then end at `UnknownVersion`, which points to the first error.
+    /// In a later step the version stays: it has a value, which is promoted when a hold is over.
+    InCreate,
     /// In createSecret, setSecret and finishSecret.
     UnlessTested,
     /// In every step.
@@ -110,7 +114,7 @@ crate::named_errors! {
             name: String,
             /// The end of the hold.
             until: SystemTime,
-        },
+        } => InCreate,
         /// No version with the event's ClientRequestToken carries a stage: such versions are not listed, so one that lost its
         /// last stage cannot be told from one that never was.
         #[error(
@@ -208,7 +212,7 @@ crate::named_errors! {
             key: KeyId,
             /// From when on it can be promoted.
             from: SystemTime,
-        },
+        } => InCreate,
         /// Keys have disappeared from the ring by somebody else's hand.
         #[error("keys {} of secret {name} are missing: version {version} holds them (stage ROTATION-RING) and AWSCURRENT does not, so that what they encrypted cannot be read. Most often infrastructure code has written the first value again: have it leave the value alone (Terraform: `lifecycle {{ ignore_changes = [secret_string] }}`), then put the keys back with the action restore of operate. If they are gone on purpose, the action forget says so. Until then nothing is rotated", list(.keys))]
         KeysMissing {

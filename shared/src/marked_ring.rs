@@ -16,7 +16,7 @@ use crate::kind::SecretKind;
 use crate::moves::{move_if_there, read_version};
 use crate::policy::RotationPolicy;
 use crate::store::{Described, SecretStore, StoreError};
-use crate::versions::Stage;
+use crate::versions::{Stage, Versions};
 
 /// The stage of the version with the last complete ring.
 pub const STAGE: &str = "ROTATION-RING";
@@ -152,6 +152,13 @@ impl Missing {
         }
         missing
     }
+}
+
+/// The version that holds what somebody has put an empty object in the place of: the last complete ring, or what `AWSPREVIOUS` tells, which any
+/// further edit moves on.
+#[must_use]
+pub fn last_value(versions: &Versions) -> Option<&VersionId> {
+    versions.holder(&stage()).or_else(|| versions.holder(&Stage::Previous))
 }
 
 /// The stage of the version with the last complete ring.

@@ -132,6 +132,7 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
     fn gives_up_pending(&self, error: &RotationError) -> bool {
         match error.gives_up_pending() {
             GivesUp::Never => false,
+            GivesUp::InCreate => self.event.step == Step::CreateSecret,
             GivesUp::UnlessTested => self.event.step != Step::TestSecret,
             GivesUp::Always => true,
         }
@@ -157,7 +158,8 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         let subject = self.seen.subject_of_current(current.created);
         let document = self.session.parse(&self.seen, &current)?;
         let (marked, policy) = (self.marked_ring(), &self.seen.policy);
-        self.seen.secret.require_stages(marked.stages_to_come(self.kind(), policy, &document)?)?;
+        let recorded = usize::from(self.session.previous_to_record(&self.seen, &document).is_some());
+        self.seen.secret.require_stages(marked.stages_to_come(self.kind(), policy, &document)? + recorded)?;
         marked.require_all(self.kind(), policy, current_id, &document).await?;
         let new = self.kind().create(&subject, &document, rng)?;
         let put = self.put(&new).await?;

@@ -119,11 +119,12 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
 
     async fn restore_stages(&self, stages: Stages<'_>) -> Result<(), StoreError> {
         let Stages { failed, replaced, has_ring } = stages;
-        // AWSPENDING first: without AWSPREVIOUS it would look like a version to promote.
-        self.take_off(Stage::Pending, failed).await?;
+        // The mark first: where nobody had AWSPREVIOUS before, a retry knows this version by AWSPENDING alone.
         if has_ring {
             self.move_if_there(marked_ring::stage(), failed, Some(replaced.id)).await?;
         }
+        // AWSPENDING before AWSPREVIOUS: without AWSPREVIOUS it would look like a version to promote.
+        self.take_off(Stage::Pending, failed).await?;
         self.move_if_there(Stage::Previous, failed, replaced.previous_was).await?;
         match replaced.previous_was {
             Some(previous) => self.take_off(Stage::restored_after(failed), previous).await,

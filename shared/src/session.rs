@@ -21,7 +21,7 @@ use crate::deadline::Deadline;
 use crate::document::{Document, FieldName, is_empty_object};
 use crate::error::RotationError;
 use crate::kind::{SecretKind, SecretReference, Subject};
-use crate::marked_ring::MarkedRing;
+use crate::marked_ring::{self, MarkedRing};
 use crate::moves::{MoveOutcome, move_current, move_if_there, read_version};
 use crate::policy::{RotationPolicy, StackPolicy};
 use crate::secret::SecretText;
@@ -186,7 +186,7 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
 
     /// What the empty object took the place of, by the members that this kind writes.
     async fn value_lost(&self, seen: &Snapshot, current: &VersionId) -> RotationError {
-        let previous = seen.admitted.previous();
+        let previous = marked_ring::last_value(&seen.secret.versions);
         let held = match previous {
             Some(id) => self.find(id).await.ok().flatten(),
             None => None,

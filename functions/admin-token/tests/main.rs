@@ -494,6 +494,37 @@ async fn a_pending_value_that_rotates_nothing_is_given_up() {
     assert_eq!(*store.moves.lock().unwrap(), [(Stage::Pending, Some("new".to_owned()), None)]);
 }
 
+/// A text secret's promotion records where `AWSPREVIOUS` was, where an application is asked.
+#[tokio::test(start_paused = true)]
+async fn the_stage_that_records_awsprevious_is_counted_first() {
+    let create = async |others: usize, value: &str, variables: &[(&str, &str)], kind: &AdminToken<Application>| {
+        let others = (0..others).map(|number| Stage::Other(format!("OTHER-{number}")));
+        let older: BTreeSet<Stage> = others.chain([Stage::Previous]).collect();
+        let others =
+            [("old", Stage::Current), ("new", Stage::Pending)].map(|(id, stage)| (version(id), [stage].into()));
+        let store = Store {
+            versions: others.into_iter().chain([(version("older"), older)]).collect(),
+            current: value.to_owned(),
+            pending: None,
+            rules: RotationRules::default(),
+            moves: Mutex::default(),
+        };
+        let secret_id = NAME.to_owned();
+        let event =
+            RotationEvent { step: Step::CreateSecret, secret_id, version: version("new"), rotation_token: None };
+        let rotator = Rotator { kind, store: &store, stack: &stack(variables) };
+        let result = rotator.perform(&event, Deadline::after(60 * SECOND), &mut StdRng::seed_from_u64(2)).await;
+        result.map(drop)
+    };
+    let asks = Application::accepting(&["first"]);
+    let too_few = RotationError::TooFewStages { name: NAME.to_owned(), used: 20, needed: 1 };
+    assert_eq!(create(17, "first", &[], &asks).await, Err(too_few));
+    assert_eq!(create(16, "first", &[], &asks).await, Ok(()));
+    // Nothing is recorded where the value holds its previous token.
+    let json = r#"{"ADMIN_TOKEN":"first"}"#;
+    assert_eq!(create(17, json, &[("ROTATION_FIELD", "ADMIN_TOKEN")], &asks).await, Ok(()));
+}
+
 const BEFORE: &[(&str, &str)] = &[];
 const AFTER: &[(&str, &str)] = &[("ROTATION_VERIFY", "after")];
 

@@ -143,7 +143,7 @@ fn empty(secret: &Described, current: &VersionId) -> RotationError {
     if secret.versions.only_ever(&[current, pending.unwrap_or(current)]) {
         return RotationError::EmptyValue;
     }
-    let previous = secret.versions.holder(&Stage::Previous).cloned();
+    let previous = rotation::marked_ring::last_value(&secret.versions).cloned();
     RotationError::ValueLost { name: secret.name.clone(), current: current.clone(), lost: vec![], previous }
 }
 

@@ -15,7 +15,6 @@ use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
 use aws_smithy_types::date_time::Format;
 
-use super::{Clients, time};
 use crate::deadline::Deadline;
 use crate::error::innermost;
 use crate::event::{RotationToken, VersionId};
@@ -69,10 +68,20 @@ impl Intercept for ServiceClock {
     }
 }
 
+/// Secrets Manager for one process.
+#[derive(Clone, Debug)]
+pub(super) struct Service {
+    pub(super) client: aws_sdk_secretsmanager::Client,
+    /// Where it is, for errors.
+    pub(super) endpoint: String,
+    pub(super) region: String,
+    pub(super) clock: ServiceClock,
+}
+
 /// Secrets Manager through the SDK, within one invocation's deadline.
 #[derive(Clone, Copy, Debug)]
 pub struct SecretsManager<'a> {
-    pub(super) clients: &'a Clients,
+    pub(super) service: &'a Service,
     pub(super) deadline: Deadline,
 }
 
@@ -90,7 +99,7 @@ impl SecretsManager<'_> {
             None => Err(StoreError {
                 operation,
                 kind: StoreErrorKind::Unreachable,
-                detail: Some(format!("{}, in the time that this invocation had left", self.clients.endpoint)),
+                detail: Some(format!("{}, in the time that this invocation had left", self.service.endpoint)),
             }),
         }
     }
@@ -120,8 +129,8 @@ impl SecretsManager<'_> {
         rotation_token: Option<&RotationToken>,
     ) -> Result<Put, StoreError> {
         let call = self
-            .clients
-            .secrets_manager
+            .service
+            .client
             .put_secret_value()
             .secret_id(secret_id)
             .client_request_token(version.as_str())
@@ -142,7 +151,7 @@ impl SecretsManager<'_> {
         error: &SdkError<E>,
     ) -> StoreError {
         use StoreErrorKind as Kind;
-        let at_endpoint = |reason: String| Some(format!("{}: {reason}", self.clients.endpoint));
+        let at_endpoint = |reason: String| Some(format!("{}: {reason}", self.service.endpoint));
         let (kind, detail) = match error {
             SdkError::TimeoutError(_) => (Kind::Unreachable, at_endpoint("timed out".to_owned())),
             SdkError::DispatchFailure(failure) => {
@@ -205,19 +214,19 @@ fn versions(stages: Option<HashMap<String, Vec<String>>>) -> Versions {
 impl SecretStore for SecretsManager<'_> {
     async fn describe(&self, secret_id: &str) -> Result<Described, StoreError> {
         const OPERATION: &str = "DescribeSecret";
-        let call = self.clients.secrets_manager.describe_secret().secret_id(secret_id).send();
+        let call = self.service.client.describe_secret().secret_id(secret_id).send();
         let secret = self.within_deadline(OPERATION, call).await?;
         let incomplete = |what| StoreError {
             operation: OPERATION,
             kind: StoreErrorKind::Service,
             detail: Some(format!("{what} is missing")),
         };
-        let as_of = self.clients.clock.now();
+        let as_of = self.service.clock.now();
         Ok(Described {
             name: secret.name.ok_or_else(|| incomplete("Name"))?,
             rotation_enabled: secret.rotation_enabled.unwrap_or(false),
             deleted: secret.deleted_date.is_some(),
-            replica_of: secret.primary_region.filter(|primary| *primary != self.clients.region),
+            replica_of: secret.primary_region.filter(|primary| *primary != self.service.region),
             tags: tags(secret.tags),
             versions: versions(secret.version_ids_to_stages),
             last_rotated: time(secret.last_rotated_date),
@@ -230,7 +239,7 @@ impl SecretStore for SecretsManager<'_> {
     }
 
     async fn get(&self, secret_id: &str, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
-        let call = self.clients.secrets_manager.get_secret_value().secret_id(secret_id).version_id(version.as_str());
+        let call = self.service.client.get_secret_value().secret_id(secret_id).version_id(version.as_str());
         match self.read(call).await {
             Err(error) if error.kind == StoreErrorKind::SecretNotFound => Ok(None),
             result => result.map(Some),
@@ -238,7 +247,7 @@ impl SecretStore for SecretsManager<'_> {
     }
 
     async fn get_current(&self, secret_id: &str) -> Result<VersionValue, StoreError> {
-        self.read(self.clients.secrets_manager.get_secret_value().secret_id(secret_id)).await
+        self.read(self.service.client.get_secret_value().secret_id(secret_id)).await
     }
 
     async fn put_pending(
@@ -269,8 +278,8 @@ impl SecretStore for SecretsManager<'_> {
         to: Option<&VersionId>,
     ) -> Result<(), StoreError> {
         let call = self
-            .clients
-            .secrets_manager
+            .service
+            .client
             .update_secret_version_stage()
             .secret_id(secret_id)
             .version_stage(stage.as_str())
@@ -285,7 +294,7 @@ impl OperationStore for SecretsManager<'_> {
     async fn versions(&self, secret_id: &str) -> Result<Vec<VersionAge>, StoreError> {
         let (mut found, mut from) = (vec![], None);
         loop {
-            let call = self.clients.secrets_manager.list_secret_version_ids().secret_id(secret_id);
+            let call = self.service.client.list_secret_version_ids().secret_id(secret_id);
             let page = self.within_deadline("ListSecretVersionIds", call.set_next_token(from).send()).await?;
             found.extend(page.versions.into_iter().flatten().filter_map(|version| {
                 let created = time(version.created_date);
@@ -299,7 +308,7 @@ impl OperationStore for SecretsManager<'_> {
     }
 
     async fn start_rotation(&self, secret_id: &str, version: &VersionId) -> Result<(), StoreError> {
-        let call = self.clients.secrets_manager.rotate_secret().secret_id(secret_id);
+        let call = self.service.client.rotate_secret().secret_id(secret_id);
         let call = call.client_request_token(version.as_str()).send();
         self.within_deadline(ROTATE, call).await.map(drop)
     }
@@ -311,7 +320,7 @@ impl OperationStore for SecretsManager<'_> {
             (FilterNameStringType::TagKey, &filter.tag_key),
             (FilterNameStringType::TagValue, &filter.tag_value),
         ];
-        let mut call = self.clients.secrets_manager.list_secrets().max_results(100);
+        let mut call = self.service.client.list_secrets().max_results(100);
         for (key, value) in chosen.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))) {
             call = call.filters(Filter::builder().key(key).values(value).build());
         }
@@ -321,13 +330,13 @@ impl OperationStore for SecretsManager<'_> {
             kind: StoreErrorKind::Service,
             detail: Some(format!("{what} is missing")),
         };
-        let as_of = self.clients.clock.now();
+        let as_of = self.service.clock.now();
         let described = |secret: SecretListEntry| {
             Ok(Described {
                 name: secret.name.ok_or_else(|| incomplete("Name"))?,
                 rotation_enabled: secret.rotation_enabled.unwrap_or(false),
                 deleted: secret.deleted_date.is_some(),
-                replica_of: secret.primary_region.filter(|primary| *primary != self.clients.region),
+                replica_of: secret.primary_region.filter(|primary| *primary != self.service.region),
                 tags: tags(secret.tags),
                 versions: versions(secret.secret_versions_to_stages),
                 last_rotated: time(secret.last_rotated_date),
@@ -341,4 +350,8 @@ impl OperationStore for SecretsManager<'_> {
         let secrets: Result<Vec<_>, StoreError> = page.secret_list.into_iter().flatten().map(described).collect();
         Ok(Page { secrets: secrets?, next: page.next_token })
     }
+}
+
+fn time(date: Option<DateTime>) -> Option<SystemTime> {
+    date.and_then(|date| SystemTime::try_from(date).ok())
 }

@@ -56,6 +56,8 @@ pub enum Balancer {
 pub enum Start {
     /// It has a current and a previous value.
     InUse,
+    /// It has its first value, and no previous one.
+    FirstValue,
     /// It has never had a value.
     Empty,
 }
@@ -184,6 +186,12 @@ impl<M: Model> Scenario<M> {
         Self { balancer: Balancer::InTurn, ..self }
     }
 
+    /// With a secret that has its first value.
+    #[must_use]
+    pub fn with_one_value(self) -> Self {
+        Self { start: Start::FirstValue, ..self }
+    }
+
     /// With a secret that has no value yet.
     #[must_use]
     pub fn empty(self) -> Self {
@@ -230,8 +238,10 @@ impl<M: Model> fmt::Display for Scenario<M> {
         if self.balancer == Balancer::InTurn {
             write!(f, ", instances in turn")?;
         }
-        if self.start == Start::Empty {
-            write!(f, ", no value yet")?;
+        match self.start {
+            Start::InUse => {}
+            Start::FirstValue => write!(f, ", no previous value")?,
+            Start::Empty => write!(f, ", no value yet")?,
         }
         if self.staleness != Staleness::None {
             write!(f, ", {:?}", self.staleness)?;

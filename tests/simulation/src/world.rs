@@ -93,12 +93,15 @@ impl<M: Model> World<M> {
     pub(crate) fn new(scenario: Scenario<M>, traced: bool) -> Self {
         let mut state = State::default();
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        if scenario.start == Start::InUse {
-            for number in 0..2 {
-                let created = start - Duration::from_secs(86_400 * (90 - number));
-                let value = scenario.model.initial(number, created);
-                state.store_by_hand(&version_id("initial", number), value.into(), Author::Initial, created);
-            }
+        let numbers = match scenario.start {
+            Start::InUse => 0..2,
+            Start::FirstValue => 1..2,
+            Start::Empty => 0..0,
+        };
+        for number in numbers {
+            let created = start - Duration::from_secs(86_400 * (90 - number));
+            let value = scenario.model.initial(number, created);
+            state.store_by_hand(&version_id("initial", number), value.into(), Author::Initial, created);
         }
         let loaded = scenario.model.loaded(&state).unwrap_or_default();
         let instances = vec![loaded; scenario.model.instances()];

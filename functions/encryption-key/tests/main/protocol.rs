@@ -24,6 +24,7 @@ pub(crate) struct State {
     now: SystemTime,
     pub(crate) values: BTreeMap<VersionId, VersionValue>,
     stages: BTreeMap<VersionId, BTreeSet<Stage>>,
+    tags: BTreeMap<String, String>,
     last_rotated: Option<SystemTime>,
     /// What GetSecretValue gives for the secret with the token.
     token: Result<String, StoreErrorKind>,
@@ -45,6 +46,7 @@ impl Store {
             now: now(),
             values: values.into_iter().collect(),
             stages: stages.into_iter().collect(),
+            tags: BTreeMap::new(),
             last_rotated: None,
             token: Ok(TOKEN.to_owned()),
             lenient: false,
@@ -162,7 +164,7 @@ impl SecretStore for Store {
                 rotation_enabled: true,
                 deleted: false,
                 replica_of: None,
-                tags: BTreeMap::new(),
+                tags: state.tags.clone(),
                 versions: state.stages.clone().into_iter().collect::<Versions>(),
                 last_rotated: state.last_rotated,
                 next_rotation: None,
@@ -308,6 +310,53 @@ async fn a_staged_key_is_promoted_no_earlier_than_the_cache_time_after_its_rotat
     assert_eq!((store.calls("put"), store.holder(&Stage::Current).as_deref()), (0, Some("v1")));
     store.change(|state| state.now += SECOND);
     store.rotate(&aware(), &stack(STAGED), "v2").await.unwrap();
+}
+
+/// A version without a value that stayed pending would keep operators from `revoke` and `rollback`.
+#[tokio::test(start_paused = true)]
+async fn what_create_refuses_leaves_no_pending_version() {
+    let rotation = Rotation::of(STAGED);
+    let store = Store::new(Some(&rotation.bare(&key(1))));
+    store.rotate(&aware(), &stack(STAGED), "v1").await.unwrap();
+    let hold = ("rotation:hold".to_owned(), "2026-11-03T00:00:00Z".to_owned());
+    for (tags, expected) in [(BTreeMap::new(), "StagedTooYoung"), (BTreeMap::from([hold]), "OnHold")] {
+        store.change(|state| state.tags = tags);
+        let (step, error) = store.rotate(&aware(), &stack(STAGED), expected).await.unwrap_err();
+        assert_eq!((step, error.name()), (Step::CreateSecret, expected));
+        assert_eq!((store.calls("put"), store.holder(&Stage::Pending)), (0, None), "{expected}");
+        // The retries of Secrets Manager find a version that is not listed, and point to the first error.
+        let retry = store.step(&aware(), &stack(STAGED), expected, Step::CreateSecret).await.unwrap_err();
+        assert_eq!(retry.name(), "UnknownVersion");
+        assert!(retry.to_string().contains("look for its first error in the log"), "{retry}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_between_two_steps_keeps_the_pending_value() {
+    let rotation = Rotation::of(STAGED);
+    let store = Store::new(Some(&rotation.bare(&key(1))));
+    store.begin("v1");
+    store.step(&aware(), &stack(STAGED), "v1", Step::CreateSecret).await.unwrap();
+    let hold = ("rotation:hold".to_owned(), "2026-11-03T00:00:00Z".to_owned());
+    store.change(|state| state.tags = BTreeMap::from([hold]));
+    for step in [Step::SetSecret, Step::TestSecret, Step::FinishSecret] {
+        assert_eq!(store.step(&aware(), &stack(STAGED), "v1", step).await.unwrap_err().name(), "OnHold");
+        assert_eq!(store.holder(&Stage::Pending).as_deref(), Some("v1"), "{step}");
+    }
+}
+
+/// A second edit has moved `AWSPREVIOUS` on; the mark of the last complete ring stays.
+#[tokio::test(start_paused = true)]
+async fn a_ring_that_is_lost_is_named_by_its_mark() {
+    let rotation = Rotation::of(STAGED);
+    let store = rotated_twice(&rotation).await;
+    for edit in ["reset", "again"] {
+        store.edit(edit, &secret("{}"));
+    }
+    let (step, error) = store.rotate(&aware(), &stack(STAGED), "v3").await.unwrap_err();
+    let RotationError::ValueLost { previous, lost, .. } = &error else { panic!("{error}") };
+    assert_eq!((step, previous.as_ref()), (Step::CreateSecret, Some(&version("v2"))));
+    assert!(lost.contains(&FIELD.to_owned()), "{error}");
 }
 
 /// A secret that was rotated twice from the bare key 1: the second rotation made a key primary that version `v0` does not hold.

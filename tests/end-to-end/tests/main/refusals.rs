@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_sdk_secretsmanager::primitives::Blob;
 use axum::http::{StatusCode, header};
 use end_to_end::{FUNCTION, Plan, SECRET, Scene};
-use sandbox::{RotationOutcome, Step, StepError};
+use sandbox::{Fault, FaultRule, RotationOutcome, Step, StepError};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -132,28 +132,25 @@ async fn a_late_event_of_a_rotation_that_was_followed_by_another_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_forbids_a_rotation_until_its_date_or_until_it_is_removed() {
-    // A text's overlap counts from the making of its version, which is the beginning of the hold: see the next test.
     let scene = start(once(no_target(json_plan()))).await;
     let until = scene.sandbox.now() + Duration::from_secs(10 * 86_400);
     let until = humantime::format_rfc3339_seconds(until).to_string();
     tag(&scene, "rotation:hold", &until).await;
     refused(&scene, "OnHold", &[&until, "remove the tag"]).await;
     scene.client.untag_resource().secret_id(SECRET).tag_keys("rotation:hold").send().await.unwrap();
-    assert!(take_up(&scene).await.is_success());
+    rotate(&scene).await;
 
     tag(&scene, "rotation:hold", &until).await;
     refused(&scene, "OnHold", &[&until]).await;
     scene.sandbox.advance(Duration::from_secs(11 * 86_400)).await.unwrap();
-    let outcome = take_up(&scene).await;
-    assert!(outcome.is_success(), "the hold is over: {outcome:?}\n{}", log(&scene));
+    rotate(&scene).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_version_that_is_older_than_half_of_its_overlap_is_given_up_and_the_next_rotation_works() {
     let scene = start(once(no_target(text_plan()))).await;
-    let until = scene.sandbox.now() + Duration::from_secs(10 * 86_400);
-    tag(&scene, "rotation:hold", &humantime::format_rfc3339_seconds(until).to_string()).await;
-    refused(&scene, "OnHold", &["remove the tag"]).await;
+    scene.sandbox.faults().add(FaultRule::on("Invoke", Fault::InternalServiceError).at_step(Step::Set));
+    fail_to_rotate(&scene).await;
     scene.sandbox.advance(Duration::from_secs(11 * 86_400)).await.unwrap();
     let before = current(&scene).await;
     let late = take_up(&scene).await;

@@ -1,9 +1,10 @@
 //! What must hold when a rotation has ended.
 
 use rotation::event::VersionId;
+use rotation::marked_ring;
 use rotation::versions::Stage;
 
-use super::{Rotated, Service};
+use super::{ATTEMPTS, Rotated, Service};
 use crate::model::{Model, Shape};
 
 impl<M: Model> Service<'_, M> {
@@ -48,10 +49,14 @@ impl<M: Model> Service<'_, M> {
         if left.contains(&Stage::Previous) && (self.faults == 0 || self.rollback_finished) {
             return Err("AWSPREVIOUS is still on the version that was rolled back".to_owned());
         }
+        // Its staged key stands nowhere else. Whoever put another value there, or was still at work, may have moved it.
+        let undisturbed = self.edits == 0 && self.stragglers == 0;
+        if left.contains(&marked_ring::stage()) && undisturbed && self.faults < ATTEMPTS {
+            return Err("ROTATION-RING is still on the version that was rolled back".to_owned());
+        }
         // In a text secret it is the token of the overlap that is open.
         let in_overlap = world.scenario.model.shape() == Shape::Text && !stands;
         // A straggler that verifies while another one puts the old version back takes the record away.
-        let undisturbed = self.edits == 0 && self.stragglers == 0;
         if in_overlap && undisturbed && state.holder(&Stage::Previous) != world.first_previous.as_ref() {
             let holder = state.holder(&Stage::Previous);
             return Err(format!("AWSPREVIOUS is not where it was before the rotation, but on {holder:?}"));
