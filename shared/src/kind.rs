@@ -21,14 +21,15 @@
 //!
 //! In the stack:
 //!
-//! 6. `template.yaml`: function, permission, secret, resource policy and schedule (copy the five resources of `EncryptionKey`); the
-//!    member's name in `ALLOWED_FIELDS` of `Globals`; the secret's and the function's names where `Access` and `Monitoring` get their
-//!    parameters. A kind that asks no application sets the six variables `TARGET_*` to `!Ref AWS::NoValue`, as `ReencryptFunction`
-//!    does; without overlap or `verify`, `ROTATION_OVERLAP` or `ROTATION_VERIFY` too.
-//! 7. `infra/access.yaml`: a role (copy `AdminTokenRole`) and its output, and the name in each list of functions. `infra/monitoring.yaml`:
-//!    a parameter, and the name in each alarm and widget; `FunctionSlowAlarm` has it in its expression too.
-//! 8. `cargo nextest run -p template kinds settings policies metrics` names every list that lacks the function, and every variable
-//!    that it would refuse. `tests/template/tests/main/settings.rs` needs one line: the kind's type.
+//! 6. `template.yaml`: function, permission, secret, resource policy and schedule (copy the five resources of `AdminToken` and keep
+//!    their names alike); the member's name in `ALLOWED_FIELDS` of `Globals`; the function's name among the parameters of
+//!    `Monitoring`. A kind that asks no application sets the six variables `TARGET_*` to `!Ref AWS::NoValue`, as
+//!    `ReencryptFunction` does; without overlap or `verify`, `ROTATION_OVERLAP` or `ROTATION_VERIFY` too.
+//! 7. `infra/access.yaml`: a role (copy `AdminTokenRole`), its output, and the function's name in each list of functions.
+//!    `infra/monitoring.yaml`: a parameter, and a metric in each alarm and widget; `FunctionSlowAlarm` has them in its expression too.
+//! 8. `tests/template`: the kind as a dev-dependency, and one line with its type in `tests/main/settings.rs`. Then
+//!    `cargo nextest run -p template kinds settings policies metrics` names every list that lacks the function and every variable that
+//!    it would refuse. The costs in the README count the alarms' metrics; the test says the new number.
 //! 9. `tests/verify/src/release.rs`: the binary, to be released.
 //!
 //! For operators:

@@ -33,6 +33,9 @@ async fn a_kind_from_its_own_folder_is_rotated_by_the_same_protocol_without_a_ch
             assert_eq!(health["key_ids"].as_array().unwrap().len(), 2, "{health}");
         }
     }
+    // What the kind reports of a promotion is in the log.
+    let log = log(&scene);
+    assert!(log.contains(r#""report":"{\"acceptsToo\":[\""#), "{log}");
     // An instance that does not load it keeps it from being promoted.
     scene.instances[0].freeze_refresh(true);
     let before = current(&scene).await;

@@ -87,10 +87,10 @@ fn a_function_that_a_list_lacks_is_found() {
     let stack = most();
     let mut functions: BTreeSet<String> = rotation_functions(&stack).into_values().collect();
     // As if one more had been added to the template, and to no list.
-    functions.insert("shop-production-pepper".to_owned());
+    functions.insert("shop-production-one-more".to_owned());
     let (lacking, _) = look(&all_resources(&stack), &functions);
     for resource in LISTS {
-        assert!(lacking.contains(&format!("{resource} lacks shop-production-pepper")), "{resource}: {lacking:?}");
+        assert!(lacking.contains(&format!("{resource} lacks shop-production-one-more")), "{resource}: {lacking:?}");
     }
 }
 
