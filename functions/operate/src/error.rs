@@ -71,7 +71,7 @@ pub enum OperateError {
         /// The secret's name.
         name: String,
     },
-    /// What would be current again, or is, is known to others.
+    /// What would be current again, or is, has leaked.
     #[error(
         "{what} is marked as compromised or revoked, and never becomes current again; if an action was begun, run it again to finish it"
     )]

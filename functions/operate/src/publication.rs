@@ -6,6 +6,7 @@ use rotation::document::{Document, MAX_VALUE_BYTES};
 use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::kind::{Phase, Values};
+use rotation::marked_ring;
 use rotation::moves::{current_after_move, may_have_moved};
 use rotation::session::ROLLBACK_RESERVE;
 use rotation::store::{OperationStore, Put, StoreError, StoreErrorKind};
@@ -240,8 +241,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
                 _ => {}
             }
         }
-        if self.marked_ring(&now.secret).version() == Some(failed) {
-            self.marked_ring(&now.secret).move_to(&before.version).await?;
+        if self.kind.ring(&now.policy, &now.current).is_ok_and(|ring| ring.is_some()) {
+            self.move_ring_mark(failed, &before.version).await?;
         }
         for marker in [Marker::RolledBack, Marker::Operation] {
             self.drop_stage(failed, &marker.on(failed)).await?;
@@ -257,6 +258,15 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         Ok(true)
     }
 
+    /// Moves the mark of the last complete ring to the version `to`, if it is on `from`: a description that is older than the mark cannot
+    /// tell.
+    async fn move_ring_mark(&self, from: &VersionId, to: &VersionId) -> Result<(), StoreError> {
+        match self.store.move_stage(self.secret_id, marked_ring::stage(), Some(from), Some(to)).await {
+            Err(error) if error.kind == StoreErrorKind::Conflict => Ok(()),
+            result => result,
+        }
+    }
+
     /// Takes everything off a version that was stored and never became current: what did not happen leaves nothing. What cannot be
     /// taken off now, a later action or sweep takes.
     pub(crate) async fn give_up(&self, snapshot: &Snapshot, version: &VersionId, stages: &[Stage]) {
@@ -264,8 +274,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             let _ = self.drop_stage(version, stage).await;
         }
         if let Some(marked) = self.marked_ring(&snapshot.secret).version() {
-            let ring = rotation::marked_ring::stage();
-            let _ = self.store.move_stage(self.secret_id, ring, Some(version), Some(marked)).await;
+            let _ = self.move_ring_mark(version, marked).await;
         }
     }
 }

@@ -174,6 +174,19 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// # Errors
     /// Those of [`snapshot`](Self::snapshot).
     pub async fn value_snapshot_of(&self, secret: Described) -> Result<Snapshot, OperateError> {
+        let (policy, admitted) = self.admit(&secret)?;
+        let current_id = admitted.version().clone();
+        let value = read_version(self.store, self.secret_id, &current_id, self.deadline).await?;
+        let value = value.ok_or_else(|| RotationError::ValueMissing { version: current_id.clone() })?;
+        if policy.field.is_some() && is_empty_object(&value.text) {
+            return Err(empty(&secret, &current_id).into());
+        }
+        let current = self.kind.parse(&policy, value.text)?;
+        Ok(Snapshot { secret, policy, admitted, current_id, current, created: value.created, credential: None })
+    }
+
+    /// The policy, and the proof that the current version may be acted on.
+    fn admit(&self, secret: &Described) -> Result<(RotationPolicy, Admitted), OperateError> {
         let name = || secret.name.clone();
         if secret.deleted {
             return Err(RotationError::ScheduledForDeletion { name: name() }.into());
@@ -183,19 +196,26 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         }
         self.stack.check_name(&secret.name)?;
         let policy = self.stack.for_secret(&secret.tags, secret.as_of)?;
-        let current_id = secret.versions.holder(&Stage::Current).cloned().ok_or(RotationError::EmptyValue)?;
+        let current = secret.versions.holder(&Stage::Current).ok_or(RotationError::EmptyValue)?;
         // Finishing a version that is current is what an operation on it amounts to.
-        let Ok(Admission::RepeatAfterPromotion(admitted)) = secret.versions.admit(&current_id, Step::FinishSecret)
-        else {
-            return Err(RotationError::EmptyValue.into());
-        };
-        let value = read_version(self.store, self.secret_id, &current_id, self.deadline).await?;
-        let value = value.ok_or_else(|| RotationError::ValueMissing { version: current_id.clone() })?;
-        if policy.field.is_some() && is_empty_object(&value.text) {
-            return Err(empty(&secret, &current_id).into());
+        match secret.versions.admit(current, Step::FinishSecret) {
+            Ok(Admission::RepeatAfterPromotion(admitted)) => Ok((policy, admitted)),
+            _ => Err(RotationError::EmptyValue.into()),
         }
-        let current = self.kind.parse(&policy, value.text)?;
-        Ok(Snapshot { secret, policy, admitted, current_id, current, created: value.created, credential: None })
+    }
+
+    /// A secret whose keyring was replaced by an empty object, as if the last complete ring were its current value. `None` when no ring is
+    /// marked.
+    ///
+    /// # Errors
+    /// Those of [`MarkedRing::read`], and of [`snapshot`](Self::snapshot).
+    pub(crate) async fn snapshot_of_lost_ring(&self) -> Result<Option<Snapshot>, OperateError> {
+        let secret = self.store.describe(self.secret_id).await?;
+        let (policy, admitted) = self.admit(&secret)?;
+        let Some((current, _)) = self.marked_ring(&secret).read(self.kind, &policy).await? else { return Ok(None) };
+        let credential = read_credential(self.kind, self.store, &secret, self.secret_id, &policy).await?;
+        let (current_id, created) = (admitted.version().clone(), secret.as_of);
+        Ok(Some(Snapshot { secret, policy, admitted, current_id, current, created, credential }))
     }
 
     /// The same without its credential.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rotation::event::VersionId;
+use rotation::marked_ring;
 use rotation::moves::may_have_moved;
 use rotation::store::{Described, OperationStore, StoreError, StoreErrorKind};
 use rotation::time::format_timestamp;
@@ -75,8 +76,12 @@ impl AbortAnswer {
         if secret.as_of < from {
             return Err(OperateError::TooYoungToAbort { version: version.clone(), began, changed, from });
         }
+        let died = secret.versions.holder(&Stage::Previous) == Some(version);
+        if died {
+            mark_ring_again(store, secret_id, secret, version).await?;
+        }
         take_off(store, secret_id, version, &Stage::Pending).await?;
-        if secret.versions.holder(&Stage::Previous) == Some(version) {
+        if died {
             finish_rollback(store, secret_id, secret, version).await?;
         }
         let now = store.describe(secret_id).await?;
@@ -89,6 +94,24 @@ impl AbortAnswer {
 }
 
 const ENDED: &str = "it has come to its end in this moment";
+
+/// Moves the mark of the last complete ring from a version that was put back to the one that is current. It comes first: who dies then is
+/// asked again.
+async fn mark_ring_again<S: OperationStore>(
+    store: &S,
+    secret_id: &str,
+    secret: &Described,
+    failed: &VersionId,
+) -> Result<(), StoreError> {
+    let (ring, current) = (marked_ring::stage(), secret.versions.holder(&Stage::Current));
+    if secret.versions.holder(&ring) != Some(failed) || current.is_none() {
+        return Ok(());
+    }
+    match store.move_stage(secret_id, ring, Some(failed), current).await {
+        Err(error) if error.kind == StoreErrorKind::Conflict => Ok(()),
+        result => result,
+    }
+}
 
 /// Gives `AWSPREVIOUS` back to the version that had it before a rotation that was put back, and whose process died then.
 async fn finish_rollback<S: OperationStore>(

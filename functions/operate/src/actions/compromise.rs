@@ -161,7 +161,7 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         let value = self.store.get(self.secret_id, exposed).await?;
         let old = value.map(|value| self.kind.parse(&now.policy, value.text)).transpose()?;
         if now.current.field().is_none() {
-            // A text has no place for the mark that keeps a rollback from it.
+            // A text has no place to say that a key has leaked: the label keeps a rollback from it.
             self.attach(Marker::Exposed, exposed).await?;
         }
         Ok(self.kind.report(&now.subject(), old.as_ref(), &now.current))

@@ -3,7 +3,7 @@
 use rand::rngs::StdRng;
 use rotation::document::MAX_VALUE_BYTES;
 use rotation::error::RotationError;
-use rotation::marked_ring::Missing;
+use rotation::marked_ring::{self, Missing};
 use rotation::store::{Described, OperationStore};
 use rotation::time::format_timestamp;
 use rotation::versions::{MAX_STAGES, Stage};
@@ -85,7 +85,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         self.check_policy(&mut findings, secret);
         self.check_configuration(&mut findings, secret);
         match self.snapshot_of(secret.clone()).await {
-            Err(error) => findings.bad("value", error.to_string(), repair_of(&error, &secret.name)),
+            Err(error) => findings.bad("value", error.to_string(), repair_of(&error, secret)),
             Ok(snapshot) => {
                 self.check_value(&mut findings, &snapshot);
                 self.check_permissions(&mut findings, &snapshot).await;
@@ -295,8 +295,10 @@ fn check_stages(findings: &mut Findings, secret: &Described) {
     findings.bad("stages", detail, repair);
 }
 
-fn repair_of(error: &OperateError, name: &str) -> String {
+fn repair_of(error: &OperateError, secret: &Described) -> String {
+    let name = &secret.name;
     match error.name() {
+        "ValueLost" if secret.versions.holder(&marked_ring::stage()).is_some() => invoke(Action::Restore, name),
         "KmsDenied" => "give the function's role kms:Decrypt on the secret's key".to_owned(),
         "AccessDenied" => "give the function's role secretsmanager:GetSecretValue on the secret".to_owned(),
         "EmptyValue" => format!("aws secretsmanager rotate-secret --secret-id {name}"),

@@ -45,12 +45,18 @@ pub struct RestoreAnswer {
 
 impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
     /// Publishes the last complete ring, with what only the current one holds as secondary keys. It is never put back: rows may be
-    /// under keys that the ring before lacks. Where nothing is missing, the application is told and asked once more.
+    /// under keys that the ring before lacks. Where an empty object replaced the ring, the ring comes back as it was. Where nothing is missing,
+    /// the application is told and asked once more.
     ///
     /// # Errors
     /// [`OperateError::NotConfirmed`], [`OperateError::RotationOpen`], [`OperateError::DidNotVerify`].
     pub async fn restore(&self, confirm: Option<&str>, rng: &mut StdRng) -> Result<RestoreAnswer, OperateError> {
-        let snapshot = self.snapshot_to_change().await?;
+        let snapshot = match self.snapshot_to_change().await {
+            Err(OperateError::Rotation(lost @ RotationError::ValueLost { .. })) => {
+                return self.restore_lost(lost, confirm, rng).await;
+            }
+            snapshot => snapshot?,
+        };
         let current = self.kind.keyring(&snapshot.policy, &snapshot.current)?;
         snapshot.require_confirmed(confirm)?;
         snapshot.require_no_open_rotation()?;
@@ -62,6 +68,32 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         } else {
             self.put_keys_back(&snapshot, &current, rng).await?
         };
+        let restored = missing.in_use.into_iter().chain(missing.staged).collect();
+        self.settle_restored(now, restored, already, rng).await
+    }
+
+    /// Publishes the last complete ring where an empty object replaced it, as it was.
+    async fn restore_lost(
+        &self,
+        lost: RotationError,
+        confirm: Option<&str>,
+        rng: &mut StdRng,
+    ) -> Result<RestoreAnswer, OperateError> {
+        let Some(snapshot) = self.snapshot_of_lost_ring().await? else { return Err(lost.into()) };
+        snapshot.require_confirmed(confirm)?;
+        snapshot.require_no_open_rotation()?;
+        let ring = self.kind.keyring(&snapshot.policy, &snapshot.current)?;
+        let now = self.publish_and_detach(&snapshot, &snapshot.current, &new_version(rng)).await?;
+        self.settle_restored(now, ring.keys().map(|(_, key)| key.id()).collect(), false, rng).await
+    }
+
+    async fn settle_restored(
+        &self,
+        now: Snapshot,
+        restored: Vec<KeyId>,
+        already: bool,
+        rng: &mut StdRng,
+    ) -> Result<RestoreAnswer, OperateError> {
         if let Err(reason) = self.settle(&now, None, self.deadline, rng).await {
             let outcome = format!(
                 "version {} stays AWSCURRENT, because rows may be under keys that the version before lacks: repair the application, and run the same request again",
@@ -70,7 +102,7 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
             return Err(OperateError::DidNotVerify { reason: Box::new(reason), outcome });
         }
         Ok(RestoreAnswer {
-            restored: missing.in_use.into_iter().chain(missing.staged).collect(),
+            restored,
             already,
             proof: self.proof(),
             summary: self.kind.summary(&now.subject(), &now.current)?,
@@ -78,7 +110,7 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         })
     }
 
-    /// Makes the last complete ring current, with what only `current` holds; marks in `current` that a key has leaked stay.
+    /// Makes the last complete ring current, with what only `current` holds; a key that has leaked by `current` stays known as such.
     pub(crate) async fn put_keys_back(
         &self,
         snapshot: &Snapshot,

@@ -2,14 +2,22 @@
 
 use std::time::Duration;
 
+use encryption_key::{Consumers, EncryptionKey};
 use operate::dispatch::SecretRequest;
 use operate::error::OperateError;
 use operate::request::Request;
+use operate::session::Operation;
 use rotation::aws::Clients;
 use rotation::deadline::Deadline;
+use rotation::lambda::randomness;
+use rotation::policy::{KEY_SETTINGS, StackPolicy};
+use rotation::secret::SecretText;
+use rotation::target::http::TokenSecret;
+use rotation::target::{self, Target, TargetSettings};
+use rotation::versions::Stage;
 use serde_json::{Value, json};
 
-use crate::store::{DAY, HOUR, Secret, Store};
+use crate::store::{DAY, HOUR, Secret, Store, version};
 use crate::{DEPLOYMENT, environment, operator};
 
 const TOKEN: &str = "stack-admin-token";
@@ -154,4 +162,82 @@ async fn of_another_kind_only_its_description_is_acted_on() {
     for action in ["status", "abort", "doctor", "verify"] {
         assert_eq!(refused(&store, request(action)).await.name(), "NotManaged", "nobody rotates it: {action}");
     }
+}
+
+#[tokio::test]
+async fn an_abort_marks_the_ring_again_that_was_put_back() {
+    let store = Store::new();
+    let record = Stage::restored_after(&version("failed"));
+    store.secret(NAME, Some(KEYS), |secret| {
+        let secret = of_key(secret).with_version("older", &ring(&[1]), 3 * DAY, &[record.as_str()]);
+        let secret = secret.with_version("current", &ring(&[2, 1]), 2 * DAY, &["AWSCURRENT"]);
+        let died = ["AWSPENDING", "AWSPREVIOUS", "ROTATION-RING"];
+        let secret = secret.with_version("failed", &ring(&[3, 2, 1]), HOUR, &died);
+        secret.with(|told| told.last_changed = Some(told.as_of - HOUR))
+    });
+    assert_eq!(done(&store, request("abort")).await["aborted"], "failed");
+    let holder = |stage| store.holder(NAME, stage).unwrap();
+    assert_eq!([holder("AWSPREVIOUS"), holder("ROTATION-RING")], [version("older"), version("current")]);
+    assert_eq!(store.stages(NAME), ["AWSCURRENT", "AWSPREVIOUS", "ROTATION-RING"], "nothing else is left");
+}
+
+/// An application that does not answer.
+struct Silent(TargetSettings);
+
+impl Target for Silent {
+    async fn ask(&self, _: target::Operation, _: &str, _: &SecretText) -> Result<target::Answer, String> {
+        Err("connection refused".to_owned())
+    }
+
+    fn settings(&self) -> &TargetSettings {
+        &self.0
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_that_is_put_back_marks_the_ring_again() {
+    let store = Store::new();
+    store.secret("shop/admin-token", Some(TOKEN), |secret| secret.with_version("v", "token", DAY, &["AWSCURRENT"]));
+    store.secret(NAME, Some(KEYS), |secret| {
+        let secret = of_key(secret).with_version("new", &ring(&[2, 1]), DAY, &["AWSCURRENT", "ROTATION-RING"]);
+        secret.with_version("old", &ring(&[1]), 2 * DAY, &["AWSPREVIOUS"])
+    });
+    let settings = TargetSettings { can_refresh: true, instances: None, timeout: Duration::from_millis(50) };
+    let application = (Silent(settings), TokenSecret::new("shop/admin-token".to_owned(), None));
+    let kind = EncryptionKey::new(Some(application), Consumers { keyring_aware: true, ..Consumers::default() });
+    let stack = StackPolicy::from_environment(&environment(&[("ALLOWED_FIELDS", "KEY")]), KEY_SETTINGS).unwrap();
+    let deadline = Deadline::after(Duration::from_secs(60));
+    let operation = Operation { kind: &kind, store: &store, stack: &stack, secret_id: NAME, deadline };
+    let error = operation.roll_back_keyring(&mut randomness().unwrap()).await.unwrap_err();
+    assert_eq!(error.name(), "DidNotVerify", "{error}");
+    let holder = |stage| store.holder(NAME, stage).unwrap();
+    assert_eq!([holder("AWSCURRENT"), holder("AWSPREVIOUS")], [version("new"), version("old")]);
+    assert_eq!(holder("ROTATION-RING"), version("new"), "a mark on the failed version keeps it alive");
+}
+
+#[tokio::test]
+async fn a_ring_that_an_empty_object_replaced_is_restored() {
+    let store = Store::new();
+    let lost = |marks: &[&str]| {
+        store.secret(NAME, Some(KEYS), |secret| {
+            let secret = of_key(secret).with_version("ring", &ring(&[2, 1]), DAY, &[&["AWSPREVIOUS"], marks].concat());
+            secret.with_version("empty", "{}", HOUR, &["AWSCURRENT"])
+        });
+    };
+    let mut restore = request("restore");
+    lost(&["ROTATION-RING"]);
+    assert_eq!(refused(&store, request("verify")).await.name(), "ValueLost");
+    let doctor = done(&store, request("doctor")).await.to_string();
+    assert!(doctor.contains(r#"\"action\":\"restore\""#), "{doctor}");
+    assert_eq!(refused(&store, restore.clone()).await.name(), "NotConfirmed");
+    restore["confirm"] = json!(NAME);
+    let answer = done(&store, restore.clone()).await;
+    assert_eq!((answer["restored"].as_array().unwrap().len(), &answer["already"]), (2, &json!(false)), "{answer:#}");
+    assert_eq!(store.value(NAME, "AWSCURRENT"), ring(&[2, 1]), "as it was, with the members beside it");
+    assert_eq!(store.holder(NAME, "ROTATION-RING"), store.holder(NAME, "AWSCURRENT"));
+    assert_eq!(done(&store, request("verify")).await["verified"], true);
+    assert_eq!(done(&store, restore.clone()).await["already"], true);
+    // Without a mark nobody knows which version was complete.
+    lost(&[]);
+    assert_eq!(refused(&store, restore).await.name(), "ValueLost");
 }
