@@ -15,6 +15,8 @@
 //! others; at the bottom `error`, `key` and `versions`. The last two layers do no I/O and read no clock: time and randomness come in as
 //! arguments. No modules depend on each other in a circle. A test keeps it so.
 //!
+//! With the feature `testing`, `testing` has the rules of Secrets Manager for the fakes of tests.
+//!
 //! # A kind of secret
 //!
 //! A kind without an application to ask needs no more than this:
@@ -102,6 +104,8 @@ pub mod session;
 pub mod store;
 pub mod target;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 pub mod token;
 pub mod versions;

@@ -1,7 +1,7 @@
 //! What is particular to admin tokens: the next value, what stands beside it, and whom the application is asked about.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as promised")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
@@ -21,9 +21,10 @@ use rotation::schedule::RotationRules;
 use rotation::secret::SecretText;
 use rotation::store::{Described, Put, SecretStore, StoreError, VersionValue};
 use rotation::target::{Answer, Operation, Target, TargetSettings, Verdict};
+use rotation::testing::Stages;
 use rotation::time::{format_timestamp, parse_timestamp};
 use rotation::token::{TOKEN_SETTINGS, TokenFormat};
-use rotation::versions::{Stage, Versions};
+use rotation::versions::Stage;
 
 const NAME: &str = "shop/admin-token";
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -46,9 +47,9 @@ fn version(id: &str) -> VersionId {
     VersionId::new(id.to_owned())
 }
 
-fn versions() -> Versions {
+fn stages() -> Stages {
     let stages = [("old", Stage::Current), ("new", Stage::Pending), ("older", Stage::Previous)];
-    stages.into_iter().map(|(id, stage)| (version(id), BTreeSet::from([stage]))).collect()
+    stages.into_iter().map(|(id, stage)| (stage, version(id))).collect()
 }
 
 /// A rotation in which steps are admitted, under a policy.
@@ -60,7 +61,9 @@ struct Rotation {
 impl Rotation {
     fn of(variables: &[(&str, &str)]) -> Self {
         let policy = stack(variables).for_secret(&BTreeMap::new(), now()).unwrap();
-        let Ok(Admission::Perform(admitted)) = versions().admit(&version("new"), Step::CreateSecret) else { panic!() };
+        let Ok(Admission::Perform(admitted)) = stages().listed().admit(&version("new"), Step::CreateSecret) else {
+            panic!()
+        };
         Self { admitted, policy }
     }
 
@@ -307,9 +310,9 @@ fn the_overlap_of_a_text_secret_counts_from_its_promotion() {
 /// A stage, the version that it left and the one that it went to.
 type Move = (Stage, Option<String>, Option<String>);
 
-/// A secret with the versions of [`versions`], as finishSecret finds them; moves are kept.
+/// A secret with the versions of [`stages`], as finishSecret finds them; moves are kept.
 struct Store {
-    versions: Versions,
+    stages: Mutex<Stages>,
     current: String,
     pending: Option<String>,
     rules: RotationRules,
@@ -324,7 +327,7 @@ impl SecretStore for Store {
             deleted: false,
             replica_of: None,
             tags: BTreeMap::new(),
-            versions: self.versions.clone(),
+            versions: self.stages.lock().unwrap().listed(),
             last_rotated: None,
             next_rotation: None,
             last_changed: None,
@@ -350,7 +353,7 @@ impl SecretStore for Store {
         _: &SecretText,
         _: Option<&RotationToken>,
     ) -> Result<Put, StoreError> {
-        Ok(Put::Stored)
+        panic!("the pending version has its value")
     }
 
     async fn put_private(&self, _: &str, _: &VersionId, _: &SecretText, _: &[Stage]) -> Result<Put, StoreError> {
@@ -365,6 +368,8 @@ impl SecretStore for Store {
         to: Option<&VersionId>,
     ) -> Result<(), StoreError> {
         let id = |version: Option<&VersionId>| version.map(ToString::to_string);
+        let known = |version: &VersionId| ["older", "old", "new"].contains(&version.as_str());
+        self.stages.lock().unwrap().move_stage(&stage, from, to, known).expect("the stage is where the step saw it");
         self.moves.lock().unwrap().push((stage, id(from), id(to)));
         Ok(())
     }
@@ -384,7 +389,7 @@ async fn an_edit_of_any_other_member_during_a_rotation_is_never_overwritten() {
     };
     let finish = async |current: &str| {
         let store = Store {
-            versions: versions(),
+            stages: Mutex::new(stages()),
             current: current.to_owned(),
             pending: Some(pending.clone()),
             rules: RotationRules::default(),
@@ -444,14 +449,10 @@ impl Target for Application {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_that_finds_a_rollback_half_done_finishes_it_and_tells_the_application() {
-    let stages = |stages: &[Stage]| stages.iter().cloned().collect();
+    let half_done =
+        [(Stage::Current, version("old")), (Stage::Pending, version("new")), (Stage::Previous, version("new"))];
     let store = Store {
-        versions: [
-            (version("old"), stages(&[Stage::Current])),
-            (version("new"), stages(&[Stage::Pending, Stage::Previous])),
-        ]
-        .into_iter()
-        .collect(),
+        stages: Mutex::new(half_done.into_iter().collect()),
         current: "old".to_owned(),
         pending: Some("new".to_owned()),
         rules: RotationRules::default(),
@@ -476,7 +477,7 @@ async fn a_retry_that_finds_a_rollback_half_done_finishes_it_and_tells_the_appli
 #[tokio::test]
 async fn a_pending_value_that_rotates_nothing_is_given_up() {
     let store = Store {
-        versions: versions(),
+        stages: Mutex::new(stages()),
         current: "the same".to_owned(),
         pending: Some("the same".to_owned()),
         rules: RotationRules::default(),
@@ -707,7 +708,7 @@ async fn step_on(value: &str, step: Step, pending: Option<&str>) -> (Result<Outc
     let whole = !value.contains("TOKEN_ENCRYPTION_KEY");
     let variables: &[_] = if whole { &[] } else { &[("ROTATION_FIELD", "TOKEN_ENCRYPTION_KEY")] };
     let store = Store {
-        versions: versions(),
+        stages: Mutex::new(stages()),
         current: value.to_owned(),
         pending: pending.map(str::to_owned),
         rules: RotationRules::default(),
@@ -769,8 +770,13 @@ fn rules(days: Option<i64>, expression: Option<&str>, window: Option<&str>) -> R
 
 /// testSecret alone, on a temporary version without a value.
 async fn test_of_the_configuration(overlap: &str, rules: RotationRules) -> Result<Outcome, RotationError> {
-    let store =
-        Store { versions: versions(), current: "old".to_owned(), pending: None, rules, moves: Mutex::default() };
+    let store = Store {
+        stages: Mutex::new(stages()),
+        current: "old".to_owned(),
+        pending: None,
+        rules,
+        moves: Mutex::default(),
+    };
     let step = Step::TestSecret;
     let event = RotationEvent { step, secret_id: NAME.to_owned(), version: version("new"), rotation_token: None };
     let (kind, stack) = (kind(), stack(&[("ROTATION_OVERLAP", overlap)]));

@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 8] = [
     &["report", "rollback"],
     &["session"],
     &["archive", "kind", "marked_ring", "target"],
-    &["admission", "moves", "store"],
+    &["admission", "moves", "store", "testing"],
     &["census", "document", "environment", "event", "keyring", "pattern", "policy", "rows", "schedule", "token"],
     &["deadline", "error", "key", "secret", "time", "versions"],
 ];

@@ -19,6 +19,7 @@ mod schedule;
 mod service_clock;
 mod target;
 mod target_http;
+mod testing;
 mod token;
 
 use std::fmt::{Debug, Display};

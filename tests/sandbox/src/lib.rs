@@ -52,6 +52,8 @@ use crate::lambda_host::{ConfigurationError, FunctionConfig, LambdaHost};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
+pub use rotation::testing::PrivatePut;
+
 pub use crate::clock::Clock;
 pub use crate::cloudwatch::{CloudWatch, Datum, StatisticSet};
 pub use crate::events::{
@@ -60,7 +62,7 @@ pub use crate::events::{
 pub use crate::faults::{Fault, FaultRule, Faults, Moment};
 pub use crate::invoker::{Answer, InvokeFailure, Invoker, Invoking};
 pub use crate::programs::program;
-pub use crate::settings::{ConfigurationTest, PrivatePut, Settings};
+pub use crate::settings::{ConfigurationTest, Settings};
 pub use crate::sns::Notification;
 pub use crate::state_machines::Execution;
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rotation::testing::PrivatePut;
+
 use crate::invoker::Invoker;
 
 /// The temporary version of `RotateImmediately=false`. AWS documents that there is one, and sources disagree on whether
@@ -16,22 +18,6 @@ pub enum ConfigurationTest {
     WithoutValue,
     /// With a copy of the current value.
     WithCurrentValue,
-}
-
-/// What PutSecretValue does to an open rotation when its new version gets other labels than `AWSCURRENT` and
-/// `AWSPENDING`. It is not on record for the real service, so a function must cope with both.
-///
-/// The User Guide says of RotationAbandoned: "When you manually create a new version of a secret, you send a message
-/// signalling the abandonment of the current ongoing rotation in favor of the new secret version. As a result, Secrets
-/// Manager removes the AWSPENDING label". It makes no difference between labels, which speaks for the first; but a
-/// version that nobody reads as current or pending stands for nothing that the rotation could be given up for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PrivatePut {
-    /// It takes `AWSPENDING` away, as every new version does: the rotation is abandoned.
-    #[default]
-    Abandons,
-    /// It leaves `AWSPENDING` and the rotation alone.
-    Leaves,
 }
 
 /// How a sandbox starts.

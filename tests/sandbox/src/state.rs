@@ -382,17 +382,17 @@ fn has_suffix(rest: &str) -> bool {
 type Stages = BTreeSet<String>;
 
 fn stage_changes(old: Option<&Secret>, new: &Secret) -> Vec<(String, Stages, Stages)> {
-    let old_stages = |id: &str| old.and_then(|old| old.version(id)).map(|version| version.stages.clone());
+    let old_stages = |id: &str| old.map(|old| old.stages_of(id)).unwrap_or_default();
     let mut changes: Vec<_> = new
         .versions
         .iter()
-        .map(|version| (version.id.clone(), old_stages(&version.id).unwrap_or_default(), version.stages.clone()))
+        .map(|version| (version.id.clone(), old_stages(&version.id), new.stages_of(&version.id)))
         .filter(|(_, from, to)| from != to)
         .collect();
     let gone = old.into_iter().flat_map(|old| &old.versions).filter(|version| new.version(&version.id).is_none());
     changes.extend(
-        gone.filter(|version| !version.stages.is_empty())
-            .map(|version| (version.id.clone(), version.stages.clone(), Stages::new())),
+        gone.map(|version| (version.id.clone(), old_stages(&version.id), Stages::new()))
+            .filter(|(_, from, _)| !from.is_empty()),
     );
     changes
 }

@@ -14,13 +14,14 @@ use rotation::store::{
     Described, ListFilter, OperationStore, Page, Put, SecretStore, StoreError, StoreErrorKind, VersionAge, VersionValue,
 };
 use rotation::target::{Answer, Operation, Target, TargetSettings, Verdict};
+use rotation::testing::{PrivatePut, Refusal};
 use rotation::versions::{Stage, Versions};
 
 use crate::model::{ARCHIVE_SECRET, CREDENTIAL, CREDENTIAL_SECRET, Model};
 use crate::operations::{self, Intent};
-use crate::scenario::{PrivatePut, Sabotage};
+use crate::scenario::Sabotage;
 use crate::schedule::{Call, Gate, Side, Task};
-use crate::state::{Refusal, State, Version};
+use crate::state::{State, Version};
 use crate::world::{Actor, Inner, Tags, World};
 
 /// One invocation, as the world sees it.
@@ -191,8 +192,8 @@ impl<M: Model> SecretStore for Store<M> {
                     world.commit(&self.caller.actor(), state);
                     Ok(Put::Stored)
                 }
-                Err(Refusal::Exists) => Ok(Put::Exists),
-                Err(Refusal::Conflict | Refusal::TooMany) => Err(StoreErrorKind::Rejected),
+                Err(Refusal::TokenUsed) => Ok(Put::Exists),
+                Err(_) => Err(StoreErrorKind::Rejected),
             }
         })
         .await
@@ -208,23 +209,24 @@ impl<M: Model> SecretStore for Store<M> {
         let value: Arc<str> = value.expose().into();
         self.call(Call::PutPrivate, |world| {
             if secret_id == ARCHIVE_SECRET {
-                let put = |archive: &mut State, now| archive.put_private(version, value, stages, false, now);
+                let put =
+                    |archive: &mut State, now| archive.put_private(version, value, stages, PrivatePut::Leaves, now);
                 return match world.change_archive(put) {
                     Ok(()) => Ok(Put::Stored),
-                    Err(Refusal::Exists) => Ok(Put::Exists),
-                    Err(Refusal::Conflict | Refusal::TooMany) => Err(StoreErrorKind::Rejected),
+                    Err(Refusal::TokenUsed) => Ok(Put::Exists),
+                    Err(_) => Err(StoreErrorKind::Rejected),
                 };
             }
             let mut state = world.changed();
-            let abandons = world.scenario.private_put == PrivatePut::Abandons;
-            match state.put_private(version, value, stages, abandons, world.now()) {
+            let private_put = world.scenario.private_put;
+            match state.put_private(version, value, stages, private_put, world.now()) {
                 Ok(()) => {
                     world.commit(&self.caller.actor(), state);
                     world.note(|| format!("    {stages:?} on {version:?}"));
                     Ok(Put::Stored)
                 }
-                Err(Refusal::Exists) => Ok(Put::Exists),
-                Err(Refusal::Conflict | Refusal::TooMany) => Err(StoreErrorKind::Rejected),
+                Err(Refusal::TokenUsed) => Ok(Put::Exists),
+                Err(_) => Err(StoreErrorKind::Rejected),
             }
         })
         .await
@@ -239,7 +241,7 @@ impl<M: Model> SecretStore for Store<M> {
     ) -> Result<(), StoreError> {
         self.call(Call::Move, |world| {
             if secret_id == ARCHIVE_SECRET {
-                let moved = world.change_archive(|archive, _| archive.move_stage(stage, from, to));
+                let moved = world.change_archive(|archive, _| archive.move_stage(&stage, from, to));
                 return moved.map_err(|_| StoreErrorKind::Conflict);
             }
             let mut state = world.changed();
@@ -254,9 +256,9 @@ impl<M: Model> SecretStore for Store<M> {
                 Sabotage::ForgetsRing if stage == marked_ring::stage() => return Ok(()),
                 _ => from.cloned(),
             };
-            state.move_stage(stage.clone(), from.as_ref(), to).map_err(|refusal| match refusal {
-                Refusal::TooMany => StoreErrorKind::Rejected,
-                Refusal::Conflict | Refusal::Exists => StoreErrorKind::Conflict,
+            state.move_stage(&stage, from.as_ref(), to).map_err(|refusal| match refusal {
+                Refusal::TooManyStages => StoreErrorKind::Rejected,
+                _ => StoreErrorKind::Conflict,
             })?;
             world.commit(&self.caller.actor(), state);
             world.note(|| format!("    {} from {from:?} to {to:?}", stage.as_str()));

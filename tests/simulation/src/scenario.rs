@@ -7,6 +7,7 @@ use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::kind::SecretKind;
 use rotation::policy::StackPolicy;
+use rotation::testing::PrivatePut;
 
 use crate::model::{Model, Shape};
 
@@ -30,16 +31,6 @@ pub enum RotationService {
     InTurns,
     /// The first one dies at its gate of this number, and is not repeated; others run at once.
     FirstDies(usize),
-}
-
-/// What is not on record of the real service: whether PutSecretValue under a stage of one's own takes `AWSPENDING` off the version
-/// of an open rotation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrivatePut {
-    /// It does.
-    Abandons,
-    /// It does not.
-    Leaves,
 }
 
 /// How the load balancer in front of the instances chooses.

@@ -1,29 +1,13 @@
-//! One secret as Secrets Manager keeps it, and the rules by which its version stages move.
-//!
-//! The rules are the service's: a stage is on at most one version; moving `AWSCURRENT` moves `AWSPREVIOUS` by itself; a
-//! move must name where the stage is; a value is written once per token; a rotation opens its version without a value;
-//! a new version by anybody takes `AWSPENDING` off all others.
+//! One secret as Secrets Manager keeps it. The rules by which its version stages move and values are taken are those of
+//! [`rotation::testing`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use rotation::event::VersionId;
+use rotation::testing::{Existing, PrivatePut, Refusal, Stages, Written};
 use rotation::versions::{Stage, Versions};
-
-/// Why the service refuses a change. Nothing has changed then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// The stage is not where the call says, or the version is unknown.
-    Conflict,
-    /// The token was used for another value.
-    Exists,
-    /// The secret would have more than 20 stages.
-    TooMany,
-}
-
-/// Across all versions of a secret (Secrets Manager quotas).
-const MOST_STAGES: usize = 20;
 
 /// One version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,12 +35,12 @@ pub(crate) enum Author {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub(crate) versions: BTreeMap<VersionId, Version>,
-    stages: BTreeMap<Stage, VersionId>,
+    stages: Stages,
 }
 
 impl State {
     pub(crate) fn holder(&self, stage: &Stage) -> Option<&VersionId> {
-        self.stages.get(stage)
+        self.stages.holder(stage)
     }
 
     pub(crate) fn is_at(&self, version: &VersionId, stage: &Stage) -> bool {
@@ -72,13 +56,12 @@ impl State {
     }
 
     pub(crate) fn stages_of(&self, version: &VersionId) -> BTreeSet<Stage> {
-        self.stages.iter().filter(|(_, holder)| *holder == version).map(|(stage, _)| stage.clone()).collect()
+        self.stages.of(version)
     }
 
     /// As DescribeSecret lists them: versions without a stage are left out.
     pub(crate) fn listed(&self) -> Versions {
-        let listed = self.versions.keys().map(|version| (version.clone(), self.stages_of(version)));
-        listed.filter(|(_, stages)| !stages.is_empty()).collect()
+        self.stages.listed()
     }
 
     /// The version of a rotation that is not complete.
@@ -90,104 +73,80 @@ impl State {
 
     /// The stages of one's own, and the versions that they are on.
     pub(crate) fn marks(&self) -> impl Iterator<Item = (&Stage, &VersionId)> {
-        self.stages.iter().filter(|(stage, _)| matches!(stage, Stage::Other(_)))
+        self.stages.all().filter(|(stage, _)| matches!(stage, Stage::Other(_)))
     }
 
-    fn attach(&mut self, stage: Stage, version: &VersionId) {
-        let former = self.stages.insert(stage.clone(), version.clone());
-        if let Some(former) = former.filter(|former| former != version)
-            && stage == Stage::Current
-        {
-            self.stages.insert(Stage::Previous, former);
+    fn put(
+        &mut self,
+        version: &VersionId,
+        value: Arc<str>,
+        stages: Option<&[Stage]>,
+        author: Author,
+        private_put: PrivatePut,
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        let existing = match self.versions.get(version).map(|version| &version.value) {
+            Some(Some(value)) => Existing::Value(value),
+            Some(None) => Existing::Opened,
+            None if self.versions.is_empty() => Existing::Nothing,
+            None => Existing::Others,
+        };
+        match self.stages.put(version, existing, &value, stages, private_put)? {
+            Written::Unchanged => {}
+            Written::Filled => {
+                if let Some(opened) = self.versions.get_mut(version) {
+                    opened.value = Some(value);
+                }
+            }
+            Written::Created => {
+                self.versions.insert(version.clone(), Version { value: Some(value), created: now, author });
+            }
         }
-    }
-
-    fn add(&mut self, version: &VersionId, value: Option<Arc<str>>, author: Author, now: SystemTime) {
-        self.stages.remove(&Stage::Pending);
-        self.versions.insert(version.clone(), Version { value, created: now, author });
+        Ok(())
     }
 
     /// RotateSecret: `AWSPENDING` on a version without a value.
-    pub(crate) fn open_rotation(&mut self, version: &VersionId, now: SystemTime) {
-        self.add(version, None, Author::Rotation, now);
-        self.attach(Stage::Pending, version);
+    pub(crate) fn open_rotation(&mut self, version: &VersionId, now: SystemTime) -> Result<(), Refusal> {
+        self.stages.open_rotation(version)?;
+        self.versions.insert(version.clone(), Version { value: None, created: now, author: Author::Rotation });
+        Ok(())
     }
 
     /// PutSecretValue without VersionStages, under a token of its own.
-    pub(crate) fn store_by_hand(&mut self, version: &VersionId, value: Arc<str>, author: Author, now: SystemTime) {
-        self.add(version, Some(value), author, now);
-        self.attach(Stage::Current, version);
+    pub(crate) fn store_by_hand(
+        &mut self,
+        version: &VersionId,
+        value: Arc<str>,
+        author: Author,
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        self.put(version, value, None, author, PrivatePut::Abandons, now)
     }
 
-    /// PutSecretValue under stages of one's own, which come from wherever they are. The first version of a secret is current as well.
-    /// Whether that abandons an open rotation is not on record.
+    /// PutSecretValue under stages of one's own, which come from wherever they are.
     pub(crate) fn put_private(
         &mut self,
         version: &VersionId,
         value: Arc<str>,
         stages: &[Stage],
-        abandons: bool,
+        private_put: PrivatePut,
         now: SystemTime,
     ) -> Result<(), Refusal> {
-        if self.versions.is_empty() {
-            self.attach(Stage::Current, version);
-        }
-        match self.value(version) {
-            Some(old) if *old == value => {}
-            Some(_) => return Err(Refusal::Exists),
-            None => {
-                if abandons {
-                    self.stages.remove(&Stage::Pending);
-                }
-                let (value, author) = (Some(value), Author::Operation);
-                self.versions.insert(version.clone(), Version { value, created: now, author });
-            }
-        }
-        stages.iter().for_each(|stage| self.attach(stage.clone(), version));
-        self.require_few_stages()
-    }
-
-    /// The quota of the service.
-    pub(crate) fn require_few_stages(&self) -> Result<(), Refusal> {
-        if self.stages.len() > MOST_STAGES { Err(Refusal::TooMany) } else { Ok(()) }
+        self.put(version, value, Some(stages), Author::Operation, private_put, now)
     }
 
     /// PutSecretValue under `AWSPENDING`, with the token of a rotation.
     pub(crate) fn put_pending(&mut self, version: &VersionId, value: Arc<str>, now: SystemTime) -> Result<(), Refusal> {
-        match self.versions.get_mut(version) {
-            Some(Version { value: Some(old), .. }) if *old == value => return Ok(()),
-            Some(Version { value: Some(_), .. }) => return Err(Refusal::Exists),
-            Some(opened) => opened.value = Some(value),
-            None => self.add(version, Some(value), Author::Rotation, now),
-        }
-        self.attach(Stage::Pending, version);
-        self.require_few_stages()
+        self.put(version, value, Some(&[Stage::Pending]), Author::Rotation, PrivatePut::Abandons, now)
     }
 
     /// UpdateSecretVersionStage.
     pub(crate) fn move_stage(
         &mut self,
-        stage: Stage,
+        stage: &Stage,
         from: Option<&VersionId>,
         to: Option<&VersionId>,
     ) -> Result<(), Refusal> {
-        let known = [from, to].into_iter().flatten().all(|version| self.versions.contains_key(version));
-        let holder = self.holder(&stage);
-        let in_place = match (holder, from) {
-            (None, None) => true,
-            (Some(holder), None) => Some(holder) == to,
-            (holder, Some(from)) => holder == Some(from),
-        };
-        if !known || !in_place {
-            return Err(Refusal::Conflict);
-        }
-        match to {
-            Some(to) => self.attach(stage, to),
-            None if stage == Stage::Current || from.is_none() => return Err(Refusal::Conflict),
-            None => {
-                self.stages.remove(&stage);
-            }
-        }
-        self.require_few_stages()
+        self.stages.move_stage(stage, from, to, |version| self.versions.contains_key(version))
     }
 }

@@ -101,7 +101,9 @@ impl<M: Model> World<M> {
         for number in numbers {
             let created = start - Duration::from_secs(86_400 * (90 - number));
             let value = scenario.model.initial(number, created);
-            state.store_by_hand(&version_id("initial", number), value.into(), Author::Initial, created);
+            state
+                .store_by_hand(&version_id("initial", number), value.into(), Author::Initial, created)
+                .unwrap_or_default();
         }
         let loaded = scenario.model.loaded(&state).unwrap_or_default();
         let instances = vec![loaded; scenario.model.instances()];
@@ -174,10 +176,8 @@ impl<M: Model> World<M> {
         world.versions_made += 1;
         let version = version_id("rotation", u64::from(world.versions_made));
         let mut state = world.changed();
-        state.open_rotation(&version, world.now());
-        let few =
-            state.require_few_stages().map_err(|_| "the staging labels are used up: no rotation can begin".to_owned());
-        world.found(few);
+        let opened = state.open_rotation(&version, world.now());
+        world.found(opened.map_err(|_| "the staging labels are used up: no rotation can begin".to_owned()));
         world.commit(&Actor::Service, state);
         world.note(|| format!("RotateSecret opens {version}"));
         version
@@ -204,7 +204,10 @@ impl<M: Model> World<M> {
             _ => model.edited(edit, current.as_ref(), number, now),
         };
         let mut state = world.changed();
-        state.store_by_hand(&version, value.into(), Author::Person, world.now());
+        if state.store_by_hand(&version, value.into(), Author::Person, world.now()).is_err() {
+            world.note(|| format!("a person may not store {version}: the staging labels are used up"));
+            return;
+        }
         // Who sets a secret of their own tells the application.
         if edit == Edit::Secret || model.shape() == Shape::Text {
             world.load_all(&state);
@@ -375,8 +378,7 @@ impl<M: Model> Inner<M> {
         }
         if !state.versions.contains_key(version) {
             let mut state = self.changed();
-            state.open_rotation(version, self.now());
-            state.require_few_stages().map_err(|_| StoreErrorKind::Rejected)?;
+            state.open_rotation(version, self.now()).map_err(|_| StoreErrorKind::Rejected)?;
             self.commit(&Actor::Service, state);
             self.requested.push(version.clone());
         }

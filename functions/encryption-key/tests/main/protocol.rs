@@ -1,6 +1,5 @@
 //! Whole rotations: the four steps with a small Secrets Manager, and an application that reads it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rotation::deadline::Deadline;
@@ -11,7 +10,7 @@ use rotation::marked_ring;
 use rotation::protocol::{Outcome, Promotion, Rotator};
 use rotation::schedule::RotationRules;
 use rotation::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
-use rotation::versions::Versions;
+use rotation::testing::{Existing, PrivatePut, Refusal, Stages, Written};
 
 use crate::*;
 
@@ -23,7 +22,7 @@ const TOKEN_SECRET: &str = "shop/production/admin-token";
 pub(crate) struct State {
     now: SystemTime,
     pub(crate) values: BTreeMap<VersionId, VersionValue>,
-    stages: BTreeMap<VersionId, BTreeSet<Stage>>,
+    stages: Stages,
     tags: BTreeMap<String, String>,
     last_rotated: Option<SystemTime>,
     /// What GetSecretValue gives for the secret with the token.
@@ -41,7 +40,7 @@ impl Store {
     pub(crate) fn new(current: Option<&Document>) -> Self {
         let value = |document: &Document| VersionValue { text: document.text().clone(), created: now() - 90 * DAY };
         let values = current.map(|document| (version("v0"), value(document)));
-        let stages = current.map(|_| (version("v0"), BTreeSet::from([Stage::Current])));
+        let stages = current.map(|_| (Stage::Current, version("v0")));
         Self(Arc::new(Mutex::new(State {
             now: now(),
             values: values.into_iter().collect(),
@@ -67,19 +66,20 @@ impl Store {
         })
     }
 
-    /// Stores a value by hand, as the new current one.
+    /// Stores a value by hand and moves `AWSCURRENT` to it, which leaves an open rotation as it is.
     fn edit(&self, id: &str, text: &SecretText) {
         self.change(|state| {
-            state.values.insert(version(id), VersionValue { text: text.clone(), created: state.now });
-            let holder = state.holder(&Stage::Current);
-            state.place(Stage::Current, holder.as_ref(), Some(&version(id)));
+            let (by_hand, edited, current) = (Stage::from("BY-HAND"), version(id), state.holder(&Stage::Current));
+            state.put(&edited, text, std::slice::from_ref(&by_hand)).unwrap();
+            state.stages.move_stage(&Stage::Current, current.as_ref(), Some(&edited), |_| true).unwrap();
+            state.stages.move_stage(&by_hand, Some(&edited), None, |_| true).unwrap();
         });
     }
 
     /// Attaches `AWSPENDING` to the version, as Secrets Manager does before the first step.
     fn begin(&self, id: &str) {
         self.change(|state| {
-            state.place(Stage::Pending, None, Some(&version(id)));
+            state.stages.open_rotation(&version(id)).unwrap();
             state.calls.clear();
         });
     }
@@ -135,21 +135,30 @@ impl Store {
 
 impl State {
     pub(crate) fn holder(&self, stage: &Stage) -> Option<VersionId> {
-        self.stages.iter().find(|(_, stages)| stages.contains(stage)).map(|(version, _)| version.clone())
+        self.stages.holder(stage).cloned()
     }
 
-    fn place(&mut self, stage: Stage, from: Option<&VersionId>, to: Option<&VersionId>) {
-        for stages in self.stages.values_mut() {
-            stages.remove(&stage);
+    fn put(&mut self, version: &VersionId, value: &SecretText, stages: &[Stage]) -> Result<Put, Refusal> {
+        let existing = match self.values.get(version).map(|there| &there.text) {
+            Some(text) => Existing::Value(text),
+            None if !self.stages.of(version).is_empty() => Existing::Opened,
+            None if self.values.is_empty() => Existing::Nothing,
+            None => Existing::Others,
+        };
+        match self.stages.put(version, existing, value, Some(stages), PrivatePut::Leaves) {
+            Ok(Written::Unchanged) => Ok(Put::Stored),
+            Ok(Written::Filled | Written::Created) => {
+                self.values.insert(version.clone(), VersionValue { text: value.clone(), created: self.now });
+                Ok(Put::Stored)
+            }
+            Err(Refusal::TokenUsed) => Ok(Put::Exists),
+            Err(refusal) => Err(refusal),
         }
-        if let Some(to) = to {
-            self.stages.entry(to.clone()).or_default().insert(stage.clone());
-        }
-        if let (Stage::Current, Some(from)) = (stage, from) {
-            self.place(Stage::Previous, None, Some(from));
-        }
-        self.stages.retain(|_, stages| !stages.is_empty());
     }
+}
+
+fn rejected(_: Refusal) -> StoreError {
+    failed("PutSecretValue", StoreErrorKind::Rejected)
 }
 
 fn failed(operation: &'static str, kind: StoreErrorKind) -> StoreError {
@@ -165,7 +174,7 @@ impl SecretStore for Store {
                 deleted: false,
                 replica_of: None,
                 tags: state.tags.clone(),
-                versions: state.stages.clone().into_iter().collect::<Versions>(),
+                versions: state.stages.listed(),
                 last_rotated: state.last_rotated,
                 next_rotation: None,
                 last_changed: None,
@@ -197,14 +206,7 @@ impl SecretStore for Store {
         value: &SecretText,
         _: Option<&RotationToken>,
     ) -> Result<Put, StoreError> {
-        self.called("put", |state| {
-            if state.values.contains_key(version) {
-                return Ok(Put::Exists);
-            }
-            state.values.insert(version.clone(), VersionValue { text: value.clone(), created: state.now });
-            Ok(Put::Stored)
-        })
-        .await
+        self.called("put", |state| state.put(version, value, &[Stage::Pending]).map_err(rejected)).await
     }
 
     async fn put_private(
@@ -214,20 +216,7 @@ impl SecretStore for Store {
         value: &SecretText,
         stages: &[Stage],
     ) -> Result<Put, StoreError> {
-        self.called("put private", |state| {
-            if state.values.get(version).is_some_and(|there| there.text != *value) {
-                return Ok(Put::Exists);
-            }
-            // "If this operation creates the first version for the secret, then Secrets Manager automatically attaches the staging
-            // label AWSCURRENT to it" (API reference, PutSecretValue).
-            let first = state.values.is_empty().then_some(Stage::Current);
-            state.values.insert(version.clone(), VersionValue { text: value.clone(), created: state.now });
-            for stage in first.iter().chain(stages) {
-                state.place(stage.clone(), None, Some(version));
-            }
-            Ok(Put::Stored)
-        })
-        .await
+        self.called("put private", |state| state.put(version, value, stages).map_err(rejected)).await
     }
 
     async fn move_stage(
@@ -238,13 +227,14 @@ impl SecretStore for Store {
         to: Option<&VersionId>,
     ) -> Result<(), StoreError> {
         self.called("move", |state| {
-            let holder = state.holder(&stage);
-            let stays = state.lenient && from.is_none() && holder.as_ref() == to;
-            if holder.as_ref() != from && !stays {
+            let State { stages, values, .. } = state;
+            let stays = from.is_none() && to.is_some() && stages.holder(&stage) == to;
+            let opened = stages.clone();
+            let is_known = |version: &VersionId| values.contains_key(version) || !opened.of(version).is_empty();
+            if (stays && !state.lenient) || stages.move_stage(&stage, from, to, is_known).is_err() {
                 state.calls.push("refused");
                 return Err(failed("UpdateSecretVersionStage", StoreErrorKind::Conflict));
             }
-            state.place(stage, from, to);
             Ok(())
         })
         .await
@@ -702,7 +692,10 @@ async fn an_empty_object_in_place_of_a_ring_is_refused() {
     assert_eq!(refused.1.name(), "FieldNotChosen");
     // One that an operation has marked had a value too.
     let store = made_empty();
-    store.change(|state| state.place(Stage::from("ROTATION-RING"), None, Some(&version("v0"))));
+    let mark = |state: &mut State| {
+        state.stages.move_stage(&Stage::from("ROTATION-RING"), None, Some(&version("v0")), |_| true)
+    };
+    store.change(mark).unwrap();
     assert_eq!(store.rotate(&aware(), &stack(STAGED), "v1").await.unwrap_err().1.name(), "ValueLost");
 }
 

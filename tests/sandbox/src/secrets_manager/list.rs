@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::error::{ApiError, ApiResult};
-use super::secret::{Secret, Version};
+use super::secret::Secret;
 use super::wire::{self, answer, seconds};
 use super::{metadata, read_value, versions_to_stages};
 use crate::state::Tx;
@@ -69,15 +69,15 @@ pub(super) fn list_secret_version_ids(
     let max = wire::number("maxResults", request.max_results, 1..=100)?;
     let deprecated_too = request.include_deprecated.unwrap_or(false);
     let secret = tx.find_to_read(&id, stale)?;
-    let versions: Vec<&Version> =
-        secret.versions.iter().filter(|version| deprecated_too || !version.stages.is_empty()).collect();
+    let versions = secret.versions.iter().map(|version| (version, secret.stages_of(&version.id)));
+    let versions: Vec<_> = versions.filter(|(_, stages)| deprecated_too || !stages.is_empty()).collect();
     let (versions, next) = page(versions, request.next_token.as_deref(), max, 100)?;
     let versions: Vec<Value> = versions
         .into_iter()
-        .map(|version| {
+        .map(|(version, stages)| {
             answer(json!({
                 "VersionId": version.id,
-                "VersionStages": (!version.stages.is_empty()).then_some(&version.stages),
+                "VersionStages": (!stages.is_empty()).then_some(stages),
                 "LastAccessedDate": version.last_accessed.map(seconds),
                 "CreatedDate": seconds(version.created),
                 "KmsKeyIds": [secret.kms_key_id.as_deref().unwrap_or("DefaultEncryptionKey")],

@@ -17,10 +17,11 @@ pub(crate) mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rotation::testing::{Stages, Written};
 use serde_json::{Map, Value, json};
 
 use self::error::{ApiError, ApiResult};
-use self::secret::{CURRENT, PENDING, Put, Secret, SecretValue, Tag, Version};
+use self::secret::{CURRENT, PENDING, Secret, SecretValue, Tag, Version};
 use self::wire::{answer, seconds};
 use crate::rotation_service;
 use crate::state::{Shared, Stop, Tx};
@@ -90,6 +91,7 @@ fn create_secret(tx: &mut Tx<'_>, request: wire::CreateSecret) -> ApiResult<Valu
         last_accessed: None,
         deletion: None,
         versions: Vec::new(),
+        stages: Stages::default(),
         rotation: None,
     };
     let version_id = value.is_some().then_some(token);
@@ -147,8 +149,9 @@ fn versions_to_stages(secret: &Secret) -> Option<Value> {
     let stages: Map<String, Value> = secret
         .versions
         .iter()
-        .filter(|version| !version.stages.is_empty())
-        .map(|version| (version.id.clone(), json!(version.stages)))
+        .map(|version| (version.id.clone(), secret.stages_of(&version.id)))
+        .filter(|(_, stages)| !stages.is_empty())
+        .map(|(id, stages)| (id, json!(stages)))
         .collect();
     (!stages.is_empty()).then_some(Value::Object(stages))
 }
@@ -180,12 +183,13 @@ fn read_value(
         SecretValue::Text(text) => ("SecretString", text),
         SecretValue::Binary(base64) => ("SecretBinary", base64),
     };
+    let stages = secret.stages_of(&version.id);
     let found = answer(json!({
         "ARN": secret.arn,
         "Name": secret.name,
         "VersionId": version.id,
         member: value,
-        "VersionStages": (!version.stages.is_empty()).then_some(&version.stages),
+        "VersionStages": (!stages.is_empty()).then_some(stages),
         "CreatedDate": seconds(version.created),
     }));
     let (arn, version_id) = (secret.arn.clone(), version.id.clone());
@@ -199,7 +203,7 @@ fn select<'a>(secret: &'a Secret, version_id: Option<&str>, stage: Option<&str>)
         return secret.holder(stage).ok_or_else(|| ApiError::value_not_found_by_stage(stage));
     };
     let version = secret.version(version_id).ok_or_else(|| ApiError::value_not_found_by_id(version_id))?;
-    if stage.is_some_and(|stage| !version.stages.contains(stage)) {
+    if stage.is_some_and(|stage| !secret.is_at(version_id, stage)) {
         return Err(ApiError::invalid_request(
             "You provided a VersionStage that is not associated to the provided VersionId.",
         ));
@@ -218,7 +222,7 @@ fn put_secret_value(tx: &mut Tx<'_>, request: wire::PutSecretValue) -> ApiResult
     let mut secret = tx.find_to_write(&id)?;
     write_value(tx, &mut secret, &token, value, stages.as_deref(), request.rotation_token.as_deref())?;
     let secret = tx.find(&id)?;
-    let stages = secret.version(&token).map(|version| &version.stages);
+    let stages = secret.version(&token).map(|version| secret.stages_of(&version.id));
     Ok(answer(json!({ "ARN": secret.arn, "Name": secret.name, "VersionId": token, "VersionStages": stages })))
 }
 
@@ -238,7 +242,7 @@ fn write_value(
     if let Some(rotation_token) = rotation_token {
         tx.rotation_token_passed_on(&secret.arn, rotation_token);
     }
-    if let (Put::Written { created: true }, Some(version_id)) = (put, incomplete)
+    if let (Written::Created, Some(version_id)) = (put, incomplete)
         && !secret.is_at(&version_id, PENDING)
     {
         rotation_service::abandon(tx, &secret.arn, &version_id);

@@ -1,29 +1,22 @@
-//! One secret: its versions, staging labels and rotation configuration, and the rules by which labels move.
-//!
-//! The rules are the service's, from the API reference and from answers recorded on AWS:
-//!
-//! - a staging label is on at most one version; attaching it takes it from where it was;
-//! - moving `AWSCURRENT` puts `AWSPREVIOUS` on the version that had it;
-//! - a new version, by whomever, takes `AWSPENDING` off every other version: that abandons an open rotation (whether
-//!   under any label is not on record, see [`PrivatePut`]);
-//! - a version without labels is deprecated: hidden, still readable by its id, and deleted in time.
+//! One secret: its versions, staging labels and rotation configuration. The rules by which labels move and values are taken are
+//! those of [`rotation::testing`]; a version without labels is deprecated: hidden, still readable by its id, and deleted in
+//! time.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use rotation::event::VersionId;
+use rotation::testing::{Existing, PrivatePut, Refusal, Stages, Written};
+use rotation::versions::Stage;
 use serde::{Deserialize, Serialize};
 
 use super::error::{ApiError, ApiResult};
 use crate::schedule::{RotationRules, Schedule};
-use crate::settings::PrivatePut;
 
 pub(crate) const CURRENT: &str = "AWSCURRENT";
 pub(crate) const PENDING: &str = "AWSPENDING";
-pub(crate) const PREVIOUS: &str = "AWSPREVIOUS";
 
-/// Across all versions of a secret (Secrets Manager quotas).
-const MAX_STAGES: usize = 20;
 const KEPT_VERSIONS: usize = 100;
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
@@ -45,7 +38,6 @@ pub(crate) struct Version {
     pub(crate) id: String,
     /// A rotation creates its version before there is a value.
     pub(crate) value: Option<SecretValue>,
-    pub(crate) stages: BTreeSet<String>,
     pub(crate) created: SystemTime,
     pub(crate) last_accessed: Option<SystemTime>,
     /// The rotation service created it, so that there is a rotation to take up again.
@@ -105,17 +97,10 @@ pub(crate) struct Secret {
     pub(crate) last_accessed: Option<SystemTime>,
     /// The end of the recovery window, when the secret is deleted.
     pub(crate) deletion: Option<SystemTime>,
+    /// In the order of their creation.
     pub(crate) versions: Vec<Version>,
+    pub(crate) stages: Stages,
     pub(crate) rotation: Option<RotationConfig>,
-}
-
-/// What putting a value did.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Put {
-    /// The token's version has this very value: nothing was done.
-    Unchanged,
-    /// A version has been created, or the version that a rotation had opened got its value.
-    Written { created: bool },
 }
 
 impl Secret {
@@ -128,16 +113,20 @@ impl Secret {
     }
 
     pub(crate) fn holder(&self, stage: &str) -> Option<&Version> {
-        self.versions.iter().find(|version| version.stages.contains(stage))
+        self.version(self.stages.holder(&Stage::from(stage))?.as_str())
     }
 
     pub(crate) fn is_at(&self, id: &str, stage: &str) -> bool {
-        self.version(id).is_some_and(|version| version.stages.contains(stage))
+        self.stages.is_at(&version_id(id), &Stage::from(stage))
+    }
+
+    pub(crate) fn stages_of(&self, id: &str) -> BTreeSet<String> {
+        self.stages.of(&version_id(id)).iter().map(|stage| stage.as_str().to_owned()).collect()
     }
 
     /// The version of a rotation that isn't complete: `AWSPENDING` on a version that is not current.
     pub(crate) fn incomplete_rotation(&self) -> Option<&Version> {
-        self.holder(PENDING).filter(|version| !version.stages.contains(CURRENT))
+        self.holder(PENDING).filter(|version| !self.is_at(&version.id, CURRENT))
     }
 
     pub(crate) fn rotation_enabled(&self) -> bool {
@@ -148,40 +137,8 @@ impl Secret {
         if self.deletion.is_some() { Err(ApiError::marked_for_deletion()) } else { Ok(()) }
     }
 
-    /// Moves a label to a version, and what the service moves with it. The version must exist.
-    fn attach(&mut self, stage: &str, version_id: &str) -> ApiResult<()> {
-        let former = self.holder(stage).map(|version| version.id.clone());
-        if former.as_deref() == Some(version_id) {
-            return Ok(());
-        }
-        self.detach(stage);
-        if let Some(version) = self.version_mut(version_id) {
-            version.stages.insert(stage.to_owned());
-        }
-        if self.versions.iter().map(|version| version.stages.len()).sum::<usize>() > MAX_STAGES {
-            return Err(ApiError::limit_exceeded("A secret can have at most 20 staging labels across all versions."));
-        }
-        match former {
-            Some(former) if stage == CURRENT => self.attach(PREVIOUS, &former),
-            _ => Ok(()),
-        }
-    }
-
-    fn detach(&mut self, stage: &str) {
-        for version in &mut self.versions {
-            version.stages.remove(stage);
-        }
-    }
-
     fn push_version(&mut self, id: &str, value: Option<SecretValue>, by_rotation: bool, now: SystemTime) {
-        self.versions.push(Version {
-            id: id.to_owned(),
-            value,
-            stages: BTreeSet::new(),
-            created: now,
-            last_accessed: None,
-            by_rotation,
-        });
+        self.versions.push(Version { id: id.to_owned(), value, created: now, last_accessed: None, by_rotation });
         self.forget_old_versions(now);
     }
 
@@ -193,54 +150,51 @@ impl Secret {
         stages: Option<&[String]>,
         private_put: PrivatePut,
         now: SystemTime,
-    ) -> ApiResult<Put> {
-        let private = stages.is_some_and(|stages| !stages.iter().any(|stage| stage == CURRENT || stage == PENDING));
-        let first = self.versions.is_empty();
-        let created = match self.version_mut(token) {
-            Some(version) => match &version.value {
-                Some(existing) if *existing == value => return Ok(Put::Unchanged),
-                Some(_) => return Err(ApiError::token_in_use(token, &self.arn)),
-                None => {
-                    version.value = Some(value);
-                    false
-                }
-            },
-            None => {
-                if !private || private_put == PrivatePut::Abandons {
-                    self.detach(PENDING);
-                }
-                self.push_version(token, Some(value), false, now);
-                true
-            }
+    ) -> ApiResult<Written> {
+        let existing = match self.versions.iter().find(|version| version.id == token).map(|version| &version.value) {
+            Some(Some(value)) => Existing::Value(value),
+            Some(None) => Existing::Opened,
+            None if self.versions.is_empty() => Existing::Nothing,
+            None => Existing::Others,
         };
-        for stage in stages.unwrap_or(&[]) {
-            self.attach(stage, token)?;
+        let labels: Option<Vec<_>> = stages.map(|stages| stages.iter().map(|stage| stage.as_str().into()).collect());
+        let put = self.stages.put(&version_id(token), existing, &value, labels.as_deref(), private_put);
+        let written = put.map_err(|refusal| match refusal {
+            Refusal::TokenUsed => ApiError::token_in_use(token, &self.arn),
+            _ => too_many_stages(),
+        })?;
+        match written {
+            Written::Unchanged => return Ok(written),
+            Written::Filled => {
+                if let Some(version) = self.version_mut(token) {
+                    version.value = Some(value);
+                }
+            }
+            Written::Created => self.push_version(token, Some(value), false, now),
         }
-        // "If this operation creates the first version for the secret, then Secrets Manager automatically attaches
-        // the staging label AWSCURRENT to it."
-        if stages.is_none() || first {
-            self.attach(CURRENT, token)?;
-        }
-        if created && let Some(rotation) = self.rotation.as_mut().filter(|rotation| rotation.enabled) {
+        if written == Written::Created
+            && let Some(rotation) = self.rotation.as_mut().filter(|rotation| rotation.enabled)
+        {
             let current_changed = stages.is_none_or(|stages| stages.iter().any(|stage| stage == CURRENT));
             if current_changed && Schedule::counts_manual_changes(&rotation.rules) {
                 rotation.plan_from(now);
             }
         }
         self.last_changed = now;
-        Ok(Put::Written { created })
+        Ok(written)
     }
 
     /// The rotation service's own version: `AWSPENDING`, no value unless one is given.
     pub(crate) fn open_pending(&mut self, token: &str, value: Option<SecretValue>, now: SystemTime) -> ApiResult<()> {
         self.push_version(token, value, true, now);
         self.last_changed = now;
-        self.attach(PENDING, token)
+        self.stages.open_rotation(&version_id(token)).map_err(|_| too_many_stages())
     }
 
     /// Removes the temporary version of a configuration test.
     pub(crate) fn remove_version(&mut self, id: &str, now: SystemTime) {
         self.versions.retain(|version| version.id != id);
+        self.stages.remove_version(&version_id(id));
         self.last_changed = now;
     }
 
@@ -253,38 +207,11 @@ impl Secret {
         move_to: Option<&str>,
         now: SystemTime,
     ) -> ApiResult<()> {
-        let holder = self.holder(stage).map(|version| version.id.clone());
-        for id in [move_to, remove_from].into_iter().flatten() {
-            if self.version(id).is_none() {
-                return Err(ApiError::value_not_found_by_id(id));
-            }
-        }
-        match (holder.as_deref(), remove_from) {
-            (Some(holder), Some(from)) if holder != from => return Err(wrong_remove_from(stage, from)),
-            (None, Some(from)) => return Err(wrong_remove_from(stage, from)),
-            (Some(holder), None) if move_to.is_some_and(|to| to != holder) => {
-                return Err(ApiError::invalid_parameter(format!(
-                    "The parameter RemoveFromVersionId can't be empty. Staging label {stage} is currently attached to \
-                     version {holder}, so you must explicitly reference that version in RemoveFromVersionId."
-                )));
-            }
-            _ => {}
-        }
-        match move_to {
-            Some(to) => self.attach(stage, to)?,
-            None if remove_from.is_none() => {
-                return Err(ApiError::invalid_parameter(
-                    "You must specify MoveToVersionId, RemoveFromVersionId, or both.",
-                ));
-            }
-            None if stage == CURRENT => {
-                return Err(ApiError::invalid_parameter(
-                    "You can only move staging label AWSCURRENT to a different secret version. It can’t be completely \
-                     removed.",
-                ));
-            }
-            None => self.detach(stage),
-        }
+        let (from, to) = (remove_from.map(version_id), move_to.map(version_id));
+        let versions = &self.versions;
+        let is_known = |id: &VersionId| versions.iter().any(|version| version.id == id.as_str());
+        let moved = self.stages.move_stage(&Stage::from(stage), from.as_ref(), to.as_ref(), is_known);
+        moved.map_err(|refusal| not_moved(stage, &refusal))?;
         self.last_changed = now;
         Ok(())
     }
@@ -293,16 +220,39 @@ impl Secret {
     pub(crate) fn forget_old_versions(&mut self, now: SystemTime) {
         let beyond = self.versions.len().saturating_sub(KEPT_VERSIONS);
         let mut index = 0;
-        // Versions are in order of creation.
+        let stages = &self.stages;
         self.versions.retain(|version| {
             let among_recent = index >= beyond;
             index += 1;
             let young = version.created + KEPT_FOR > now;
-            among_recent || young || !version.stages.is_empty()
+            among_recent || young || !stages.of(&version_id(&version.id)).is_empty()
         });
     }
 }
 
-fn wrong_remove_from(stage: &str, version_id: &str) -> ApiError {
-    ApiError::invalid_parameter(format!("Version stage {stage} not found in version {version_id}"))
+fn version_id(id: &str) -> VersionId {
+    VersionId::new(id.to_owned())
+}
+
+fn too_many_stages() -> ApiError {
+    ApiError::limit_exceeded("A secret can have at most 20 staging labels across all versions.")
+}
+
+/// The service's words.
+fn not_moved(stage: &str, refusal: &Refusal) -> ApiError {
+    ApiError::invalid_parameter(match refusal {
+        Refusal::UnknownVersion(id) => return ApiError::value_not_found_by_id(id.as_str()),
+        Refusal::TooManyStages | Refusal::TokenUsed => return too_many_stages(),
+        Refusal::NotThere(version) => format!("Version stage {stage} not found in version {version}"),
+        Refusal::Elsewhere(holder) => format!(
+            "The parameter RemoveFromVersionId can't be empty. Staging label {stage} is currently attached to version \
+             {holder}, so you must explicitly reference that version in RemoveFromVersionId."
+        ),
+        Refusal::NoVersion => "You must specify MoveToVersionId, RemoveFromVersionId, or both.".to_owned(),
+        Refusal::CurrentStays => {
+            "You can only move staging label AWSCURRENT to a different secret version. It can’t be \
+                                  completely removed."
+                .to_owned()
+        }
+    })
 }
