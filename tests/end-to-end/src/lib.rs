@@ -1,6 +1,7 @@
 //! A scene: the sandbox, a built rotation function, a secret, and instances of the sample application behind one address.
 
 pub mod connections;
+mod plan;
 pub mod postgres;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +11,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use application::{
-    CacheSettings, Connections, Database, Instance, InstanceSettings, KeyFormat, KeyMode, KeySettings, Load,
-    LoadBalancer, LoadSettings, Mode, RecordLoad, RecordLoadSettings, RecordReport, SecretReference, ServiceClock,
-    ServiceSettings, TOKEN_HEADER, TokenSource,
+    CacheSettings, Connections, Database, Instance, InstanceSettings, KeySettings, Load, LoadBalancer, LoadSettings,
+    RecordLoad, RecordLoadSettings, RecordReport, SecretReference, ServiceClock, ServiceSettings, TOKEN_HEADER,
+    TokenSource,
 };
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::types::{RotationRulesType, Tag};
@@ -20,8 +21,10 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioExecutor;
 use sandbox::lambda_host::FunctionConfig;
-use sandbox::{RotationOutcome, Sandbox, Settings};
+use sandbox::{RotationOutcome, Sandbox};
 use serde_json::Value;
+
+pub use crate::plan::{KeyPlan, Plan};
 
 /// What can go wrong in a scene; it ends the test or the demo.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -46,107 +49,6 @@ pub const OPERATE: &str = "operate";
 pub const ADMIN_TOKEN: &str = "the-admin-token-of-an-application-whose-keys-are-rotated-0123456";
 /// The longest that a rotation may take in real time.
 pub const ROTATION_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// What to set up.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The function's name; a folder of `functions/` unless there is an `executable`.
-    pub function: &'static str,
-    /// The secret's name.
-    pub secret: &'static str,
-    /// The secret's first value; `None` makes an empty secret.
-    pub value: Option<String>,
-    /// The member that is rotated; sets the tag `rotation:field` as well.
-    pub field: Option<&'static str>,
-    /// Further tags.
-    pub tags: Vec<(&'static str, &'static str)>,
-    /// How many instances of the application run; none means that the function has no target.
-    pub instances: usize,
-    /// Which tokens they accept.
-    pub mode: Mode,
-    /// What the instances encrypt with, when the secret is a keyring. Their admin token is [`ADMIN_TOKEN`] then.
-    pub keys: Option<KeyPlan>,
-    /// The PostgreSQL database that they keep records in, by a session for each; `None` keeps them in memory.
-    pub database: Option<tokio_postgres::Config>,
-    /// Whether the function asks the instances.
-    pub asked: bool,
-    /// The program to run as the function; `None` builds and runs the function of that name.
-    pub executable: Option<PathBuf>,
-    /// How long one invocation of the function may take.
-    pub timeout: Duration,
-    /// Variables of the function, over those that the scene sets.
-    pub environment: Vec<(&'static str, String)>,
-    /// The sandbox's settings.
-    pub sandbox: Settings,
-}
-
-/// How the instances keep their keyring.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyPlan {
-    /// The format.
-    pub format: KeyFormat,
-    /// How much of the ring is read.
-    pub mode: KeyMode,
-    /// How long it is kept, by the sandbox's clock.
-    pub cache: Duration,
-    /// Whether a record that no key opens has the instance look for more keys.
-    pub reload_on_unknown_key: bool,
-}
-
-impl Plan {
-    /// A text secret, two instances.
-    #[must_use]
-    pub fn text(value: &str) -> Self {
-        Self {
-            function: FUNCTION,
-            secret: SECRET,
-            keys: None,
-            database: None,
-            asked: true,
-            value: Some(value.to_owned()),
-            field: None,
-            tags: vec![],
-            instances: 2,
-            mode: Mode::AllStages,
-            executable: None,
-            timeout: Duration::from_secs(60),
-            environment: vec![],
-            sandbox: Settings::default(),
-        }
-    }
-
-    /// A JSON secret of which [`FIELD`] is rotated, two instances.
-    #[must_use]
-    pub fn json(value: &str) -> Self {
-        Self { field: Some(FIELD), ..Self::text(value) }
-    }
-
-    /// A keyring in a text secret, two instances that keep it for an hour and look for no other keys meanwhile.
-    #[must_use]
-    pub fn key_text(value: &str, format: KeyFormat) -> Self {
-        let (mode, cache) = (KeyMode::Keyring, Duration::from_secs(3600));
-        let tag = match format {
-            KeyFormat::Raw => "raw",
-            KeyFormat::Fernet => "fernet",
-            KeyFormat::Tink => "tink",
-        };
-        Self {
-            function: KEY_FUNCTION,
-            secret: KEY_SECRET,
-            keys: Some(KeyPlan { format, mode, cache, reload_on_unknown_key: false }),
-            tags: vec![("rotation:key-format", tag), ("rotation:promotion", "immediate")],
-            ..Self::text(value)
-        }
-    }
-
-    /// A keyring in a JSON secret whose member is [`KEY_FIELD`], with staged promotion.
-    #[must_use]
-    pub fn key_json(value: &str, format: KeyFormat) -> Self {
-        let mut plan = Self { field: Some(KEY_FIELD), ..Self::key_text(value, format) };
-        plan.tags.retain(|(tag, _)| *tag != "rotation:promotion");
-        plan
-    }
-}
 
 /// A running scene. Everything ends when it is dropped.
 pub struct Scene {
@@ -174,11 +76,11 @@ impl Scene {
     /// # Errors
     /// When any of that fails.
     pub async fn start(plan: Plan) -> Result<Self, Failure> {
-        let executable = match plan.executable {
+        let executable = match plan.executable.clone() {
             Some(executable) => executable,
             None => program(plan.function).await?,
         };
-        let sandbox = Sandbox::start(plan.sandbox).await?;
+        let sandbox = Sandbox::start(plan.sandbox.clone()).await?;
         let clock = ServiceClock::default();
         let client = settings(&sandbox.endpoint())?.client(&clock);
 
@@ -187,7 +89,7 @@ impl Scene {
         client
             .create_secret()
             .name(plan.secret)
-            .set_secret_string(plan.value)
+            .set_secret_string(plan.value.clone())
             .set_tags(Some(tags.map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()))
             .send()
             .await?;
@@ -198,69 +100,18 @@ impl Scene {
             client.create_secret().name(SECRET).secret_string(ADMIN_TOKEN).send().await?;
             admin = SecretReference { id: SECRET.to_owned(), field: None };
         }
-        let memory = Database::default();
-        let connect = async || match &plan.database {
-            Some(config) => Database::connect(config.clone()).await,
-            None => Ok(memory.clone()),
-        };
-        let database = connect().await?;
-        let mut instances = Vec::new();
-        for number in 1..=plan.instances {
-            let mut settings =
-                InstanceSettings::new(HeaderValue::from_str(&format!("instance-{number}"))?, admin.clone());
-            settings.mode = plan.mode;
-            let reload_interval = Duration::from_millis(100);
-            settings.cache.reload_interval = reload_interval;
-            if let Some(keys) = plan.keys {
-                settings.keys = Some(KeySettings {
-                    mode: keys.mode,
-                    cache: CacheSettings { max_age: keys.cache, reload_interval },
-                    reload_on_unknown_key: keys.reload_on_unknown_key,
-                    ..KeySettings::new(secret.clone(), keys.format, connect().await?)
-                });
-            }
-            instances.push(Instance::start(settings, client.clone(), clock.clock()).await?);
-        }
+        let (instances, database) = start_instances(&plan, &client, &clock, &secret, &admin).await?;
         let balancer = LoadBalancer::start(instances.iter().map(Instance::address).collect()).await?;
 
-        let mut environment = BTreeMap::from([
-            ("AWS_ENDPOINT_URL".to_owned(), sandbox.endpoint()),
-            ("SECRET_NAME_PREFIX".to_owned(), PREFIX.to_owned()),
-            ("ALLOWED_FIELDS".to_owned(), [FIELD, KEY_FIELD].join(",")),
-        ]);
-        if plan.instances > 0 && plan.asked {
-            let url = |path| format!("http://{}{path}", balancer.address());
-            environment.extend([
-                ("TARGET_VERIFY_URL".to_owned(), url("/admin/secrets/health")),
-                ("TARGET_REFRESH_URL".to_owned(), url("/admin/refresh-secrets")),
-                ("TARGET_INSTANCES".to_owned(), plan.instances.to_string()),
-                ("TARGET_TIMEOUT".to_owned(), "3s".to_owned()),
-            ]);
-        }
-        if plan.keys.is_some() && plan.instances > 0 && plan.asked {
-            environment.insert("TARGET_TOKEN_SECRET".to_owned(), "{1}/{2}/admin-token".to_owned());
-        }
-        environment.extend(plan.environment.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        let name = plan.function.to_owned();
-        let variables = environment.clone();
+        let environment = variables(&plan, &sandbox, &balancer);
         sandbox.host().register(FunctionConfig {
-            name,
+            name: plan.function.to_owned(),
             executable,
-            environment,
+            environment: environment.clone(),
             timeout: plan.timeout,
             memory_mb: 128,
         })?;
-        Ok(Self {
-            sandbox,
-            client,
-            instances,
-            balancer,
-            database,
-            clock,
-            environment: variables,
-            function: plan.function,
-            secret,
-        })
+        Ok(Self { sandbox, client, instances, balancer, database, clock, environment, function: plan.function, secret })
     }
 
     /// Builds the function for operators if need be, and registers it beside the rotation function, with the same variables and
@@ -496,6 +347,62 @@ impl Scene {
         }
         Ok(answers)
     }
+}
+
+/// The instances of the application, and where they keep records.
+async fn start_instances(
+    plan: &Plan,
+    client: &Client,
+    clock: &ServiceClock,
+    secret: &SecretReference,
+    admin: &SecretReference,
+) -> Result<(Vec<Instance>, Database), Failure> {
+    let memory = Database::default();
+    let connect = async || match &plan.database {
+        Some(config) => Database::connect(config.clone()).await,
+        None => Ok(memory.clone()),
+    };
+    let database = connect().await?;
+    let mut instances = Vec::new();
+    for number in 1..=plan.instances {
+        let mut settings = InstanceSettings::new(HeaderValue::from_str(&format!("instance-{number}"))?, admin.clone());
+        settings.mode = plan.mode;
+        let reload_interval = Duration::from_millis(100);
+        settings.cache.reload_interval = reload_interval;
+        if let Some(keys) = plan.keys {
+            settings.keys = Some(KeySettings {
+                mode: keys.mode,
+                cache: CacheSettings { max_age: keys.cache, reload_interval },
+                reload_on_unknown_key: keys.reload_on_unknown_key,
+                ..KeySettings::new(secret.clone(), keys.format, connect().await?)
+            });
+        }
+        instances.push(Instance::start(settings, client.clone(), clock.clock()).await?);
+    }
+    Ok((instances, database))
+}
+
+/// The variables of the rotation function.
+fn variables(plan: &Plan, sandbox: &Sandbox, balancer: &LoadBalancer) -> BTreeMap<String, String> {
+    let mut environment = BTreeMap::from([
+        ("AWS_ENDPOINT_URL".to_owned(), sandbox.endpoint()),
+        ("SECRET_NAME_PREFIX".to_owned(), PREFIX.to_owned()),
+        ("ALLOWED_FIELDS".to_owned(), [FIELD, KEY_FIELD].join(",")),
+    ]);
+    if plan.instances > 0 && plan.asked {
+        let url = |path| format!("http://{}{path}", balancer.address());
+        environment.extend([
+            ("TARGET_VERIFY_URL".to_owned(), url("/admin/secrets/health")),
+            ("TARGET_REFRESH_URL".to_owned(), url("/admin/refresh-secrets")),
+            ("TARGET_INSTANCES".to_owned(), plan.instances.to_string()),
+            ("TARGET_TIMEOUT".to_owned(), "3s".to_owned()),
+        ]);
+    }
+    if plan.keys.is_some() && plan.instances > 0 && plan.asked {
+        environment.insert("TARGET_TOKEN_SECRET".to_owned(), "{1}/{2}/admin-token".to_owned());
+    }
+    environment.extend(plan.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    environment
 }
 
 /// One authorised GET.

@@ -1,7 +1,9 @@
 //! Encryption keys: the application encrypts records with the primary key that it holds, all the time, and has to decrypt all
 //! of them for ever.
 
+mod promises;
 pub mod rows;
+mod values;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,31 +12,30 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use encryption_key::{Consumers, EncryptionKey, LONGEST_INVOCATION, MAX_PENDING_AGE};
+use encryption_key::{Consumers, EncryptionKey, MAX_PENDING_AGE};
+use rand::Rng as _;
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
 use rotation::archive::{ArchiveSettings, DEFAULT_RETENTION};
 use rotation::census::Census;
-use rotation::document::{Document, FieldName};
+use rotation::document::Document;
 use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::keyring::{Key, KeyFormat, KeyId, Keyring as Ring};
 use rotation::kind::{SecretKind, Subject};
 use rotation::policy::Promotion;
-use rotation::secret::SecretText;
 use rotation::target::http::TokenSecret;
 use rotation::target::{ReportedKeys, Target, TargetSettings};
-use rotation::time::format_timestamp;
 use rotation::versions::Stage;
-use serde_json::Value;
 
-use super::{CREDENTIAL, CREDENTIAL_SECRET, Model, Refusal, Shape, member, object, told};
-use crate::invariants::{Change, Checked, Moved, require};
+use self::promises::{in_use, invariant_every_record_is_readable, invariant_known_before_it_encrypts};
+use self::values::{key, marked, name};
+use super::{CREDENTIAL, CREDENTIAL_SECRET, Model, Refusal, Shape, told};
+use crate::invariants::{Change, Checked};
 use crate::operations::{Name, Operating, Operator};
 use crate::scenario::{Defect, Scenario, Staleness};
 use crate::schedule::{Action, Edit, Operation};
 use crate::state::State;
-use crate::world::{Inner, Tags};
+use crate::world::Inner;
 
 const FIELD: &str = "DATA_KEY";
 const PROMOTION_TAG: &str = "rotation:promotion";
@@ -152,133 +153,6 @@ pub struct Memory {
     restored: BTreeMap<KeyId, SystemTime>,
     /// What is stored under them.
     table: rows::Table,
-}
-
-impl Keyring {
-    /// A raw keyring in a JSON secret.
-    #[must_use]
-    pub fn scenario(promotion: Promotion, application: Application) -> Scenario<Self> {
-        let (shape, format) = (Shape::Json, KeyFormat::Raw);
-        Scenario::new(Self { shape, format, promotion, application, archived: false, broken: None })
-    }
-
-    /// The same with an archive of its keys, by which they can be retired.
-    #[must_use]
-    pub fn archived(scenario: Scenario<Self>) -> Scenario<Self> {
-        Scenario { model: Self { archived: true, ..scenario.model }, ..scenario }
-    }
-
-    /// The same in another format.
-    #[must_use]
-    pub fn written(scenario: Scenario<Self>, shape: Shape, format: KeyFormat) -> Scenario<Self> {
-        Scenario { model: Self { shape, format, ..scenario.model }, ..scenario }
-    }
-
-    /// The same with a kind that is broken on purpose.
-    #[must_use]
-    pub fn broken(scenario: Scenario<Self>, broken: Broken) -> Scenario<Self> {
-        Scenario { model: Self { broken: Some(broken), ..scenario.model }, ..scenario }
-    }
-
-    fn document(self, value: &str) -> Option<Document> {
-        let field = FieldName::new(FIELD).filter(|_| self.shape == Shape::Json);
-        self.format.wire().document(SecretText::new(value.to_owned()), field.as_ref()).ok()
-    }
-
-    fn ring(self, value: &str) -> Option<Rc<Ring>> {
-        if let Some(known) = RINGS.with_borrow(|rings| rings.get(value).cloned()) {
-            return Some(known);
-        }
-        let ring = Rc::new(self.format.wire().parse(&self.document(value)?).ok()?);
-        RINGS.with_borrow_mut(|rings| {
-            if rings.len() > 200 {
-                rings.clear();
-            }
-            rings.insert(value.to_owned(), Rc::clone(&ring));
-        });
-        Some(ring)
-    }
-
-    fn ids(self, value: &str) -> BTreeSet<KeyId> {
-        self.ring(value).iter().flat_map(|ring| ring.keys()).map(|(_, key)| key.id()).collect()
-    }
-
-    /// A value with this ring, which nobody has rotated yet.
-    fn value(self, ring: &Ring) -> Option<String> {
-        let primary = self.format.wire().first(ring.primary());
-        let primary = primary.expose();
-        let value = match self.shape {
-            Shape::Text => primary.to_owned(),
-            Shape::Json => object(&format!(r#""{FIELD}": {}"#, Value::from(primary))),
-        };
-        Some(self.format.wire().write(&self.document(&value)?, ring).ok()?.text().expose().to_owned())
-    }
-
-    /// What a person makes of a value, who leaves the member with the states as it is.
-    fn by_hand(self, value: &str, change: impl FnOnce(Ring) -> Option<Ring>) -> Option<String> {
-        let document = self.document(value)?;
-        let ring = change(Ring::clone(&*self.ring(value)?))?;
-        let mut edited = self.format.wire().write(&document, &ring).ok()?;
-        if let Some(states) = FieldName::new(&format!("{FIELD}_RING")) {
-            edited = match document.member(&states).ok()? {
-                Some(kept) => edited.with_member(&states, &kept).ok()?,
-                None => edited.without_member(&states).ok()?,
-            };
-        }
-        Some(edited.text().expose().to_owned())
-    }
-
-    /// The ring that stood there from the beginning, or the one before it.
-    fn initial_ring(self, number: u64, created: SystemTime) -> Option<Ring> {
-        let key = |number| key(number, created);
-        // An old application has one key for ever.
-        if self.application == Application::NameOnly {
-            return Ring::new(key(1)).ok();
-        }
-        let ring = Ring::new(key(number)).ok()?;
-        let ring = if number > 0 { ring.with_secondary(key(number - 1)).ok()? } else { ring };
-        if self.promotion == Promotion::Staged { ring.stage(key(number + 1)).ok() } else { Some(ring) }
-    }
-
-    /// Whether a rotation that was told these tags has to replace the primary key of `ring` by a fresh one.
-    fn promotes_at_once(self, ring: &Ring, tags: &Tags) -> bool {
-        let immediate = match tags.get(PROMOTION_TAG) {
-            Some(tag) => tag == "immediate",
-            None => self.promotion == Promotion::Immediate,
-        };
-        immediate || ring.primary().dates().compromised.is_some()
-    }
-
-    /// Whether the stack declares that all read the whole keyring.
-    fn is_declared(self) -> bool {
-        // With verify=after nobody can prove a key that is new.
-        let at_once = self.promotion == Promotion::Immediate && self.application == Application::CurrentOnly;
-        at_once || self.application == Application::Silent
-    }
-
-    /// Whether every instance is asked what it holds; else the age of a staged key tells.
-    fn asks_every_instance(self) -> bool {
-        matches!(self.application, Application::Told | Application::CurrentOnly | Application::NameOnly)
-    }
-}
-
-fn name(key: &Key) -> Name {
-    key.id().to_string().into()
-}
-
-/// A key by its number.
-fn key(number: u64, created: SystemTime) -> Key {
-    Key::generate(created, &mut StdRng::seed_from_u64(number << 32))
-}
-
-/// The value with a mark on its key in this state.
-fn marked(value: &str, state: &str, now: SystemTime) -> Option<String> {
-    let states = member(value, &format!("{FIELD}_RING"))?;
-    let mut ring: Value = serde_json::from_str(&states).ok()?;
-    let key = ring["keys"].as_array_mut()?.iter_mut().find(|key| key["state"] == state)?;
-    key["compromised"] = Value::from(format_timestamp(now));
-    let quoted = |text: &str| Value::from(text).to_string();
-    Some(value.replacen(&quoted(&states), &quoted(&ring.to_string()), 1))
 }
 
 impl Model for Keyring {
@@ -492,68 +366,16 @@ impl Model for Keyring {
     /// After a rollback the key that it replaced is in the ring, and everybody who is told works with that. After a compromise
     /// what it replaced is marked, where there is a place for it.
     fn judge_operation(world: &Inner<Self>, operation: Operation) -> Checked {
-        let (model, state) = (world.scenario.model, world.state());
-        let Some(ring) = state.value_at(&Stage::Current).and_then(|value| model.ring(value)) else { return Ok(()) };
-        if operation == Operation::Restore {
-            let lost = world.memory.lost.iter().next();
-            require(lost.is_none(), || format!("a restore succeeded, and key {lost:?} is not in the ring"))?;
-        }
-        if operation == Operation::Compromise {
-            let clean = |id: &Name| ring.keys().any(|(_, key)| name(key) == *id && key.dates().compromised.is_none());
-            let unmarked = model.shape == Shape::Json && world.asked.replaced_at_last().iter().any(clean);
-            require(!unmarked, || "a compromise succeeded, and a key that it replaced is not marked".to_owned())?;
-            let taken = |id: &Name| world.memory.gone.iter().any(|gone| gone.to_string() == **id);
-            let held = |id: &Name| ring.keys().any(|(_, key)| name(key) == *id) || taken(id);
-            require(world.asked.replaced().iter().all(held), || {
-                "a compromise succeeded, and a key that it replaced is not in the ring".to_owned()
-            })?;
-        }
-        if operation == Operation::Abort { Ok(()) } else { Self::judge_success(world) }
+        promises::judge_operation(world, operation)
     }
 
     /// Where nobody can prove a key that is new, a compromise is refused before anything is marked.
     fn operation_refusal(world: &Inner<Self>, operation: Operation, error: &str) -> Refusal {
-        let model = world.scenario.model;
-        let unprovable = matches!(model.application, Application::NameOnly | Application::CurrentOnly);
-        match (operation, error) {
-            (Operation::Rollback | Operation::Retire, "KeysMissing") if !world.memory.lost.is_empty() => {
-                Refusal::ForGood
-            }
-            (Operation::Compromise, "ConsumersUnproven") if unprovable && !model.is_declared() => Refusal::ForGood,
-            _ => Refusal::Wrong,
-        }
+        promises::operation_refusal(world, operation, error)
     }
 
     fn remember(world: &mut Inner<Self>, change: &Change<'_>) -> Checked {
-        let model = world.scenario.model;
-        let Some(new) = change.new.and_then(|new| model.ring(new)) else {
-            return Err("no keyring is current".to_owned());
-        };
-        let promoted = matches!(change.moved, Moved::Promoted { .. });
-        if change.moved == Moved::Operated(Operation::Retire) {
-            rows::invariant_retired_keys_are_not_needed(world, &new)?;
-        }
-        if !matches!(change.moved, Moved::ByHand) {
-            rows::invariant_what_becomes_primary_is_archived(world, &new)?;
-        }
-        let old = change.old.filter(|_| promoted).and_then(|old| model.ring(old));
-        let memory = &mut world.memory;
-        require(!promoted || memory.lost.is_empty(), || {
-            format!("a rotation went on while keys are missing: {:?}", memory.lost)
-        })?;
-        memory.find_lost_keys(change, &new);
-        invariant_no_key_is_lost(memory, change.moved, &new)?;
-        invariant_no_compromised_key_becomes_primary(memory, change.moved, &new)?;
-        if let Some(old) = old.filter(|old| model.promotes_at_once(old, change.tags)) {
-            invariant_at_once_means_fresh_keys(&old, &new)?;
-            memory.at_once.insert(new.primary().id(), change.now);
-        }
-        let marked = new.keys().map(|(_, key)| key).filter(|key| key.dates().compromised.is_some());
-        memory.compromised.extend(marked.map(Key::id));
-        let ids: BTreeSet<KeyId> = new.keys().map(|(_, key)| key.id()).collect();
-        memory.new = if promoted { &ids - &memory.current } else { BTreeSet::new() };
-        memory.current = ids;
-        Ok(())
+        promises::remember(world, change)
     }
 
     fn judge(world: &mut Inner<Self>) -> Checked {
@@ -575,19 +397,7 @@ impl Model for Keyring {
     }
 
     fn judge_success(world: &Inner<Self>) -> Checked {
-        let (model, state) = (world.scenario.model, world.state());
-        // The first value of a secret is made before any application can know it.
-        let is_told = matches!(model.application, Application::Told | Application::CurrentOnly);
-        let (Some(value), true) =
-            (state.value_at(&Stage::Current), is_told && state.holder(&Stage::Previous).is_some())
-        else {
-            return Ok(());
-        };
-        let (ids, primary) = (model.ids(value), model.ring(value).map(|ring| ring.primary().id()));
-        let works = |held: &Held| held.keys.is_superset(&ids) && held.primary == primary;
-        require(world.instances.iter().all(works), || {
-            "a rotation succeeded, and an instance does not work with its keyring".to_owned()
-        })
+        promises::judge_success(world)
     }
 
     fn may_stand(self) -> bool {
@@ -595,34 +405,7 @@ impl Model for Keyring {
     }
 
     fn refusal(world: &Inner<Self>, version: &VersionId, error: &str) -> Refusal {
-        let (model, state) = (world.scenario.model, world.state());
-        let current = state.holder(&Stage::Current).and_then(|version| state.versions.get(version));
-        let ring = current.and_then(|current| model.ring(current.value.as_ref()?));
-        match (model.application, error) {
-            // Until somebody puts them back.
-            (_, "KeysMissing") if !world.memory.lost.is_empty() => Refusal::ForNow,
-            (Application::NameOnly, "ConsumersUnproven") => Refusal::ForGood,
-            (Application::CurrentOnly, "ConsumersUnproven") if !model.is_declared() => {
-                let at_once = ring.is_some_and(|ring| model.promotes_at_once(&ring, &world.tags));
-                if at_once { Refusal::ForGood } else { Refusal::Wrong }
-            }
-            (_, "StagedTooYoung") if !model.asks_every_instance() => {
-                let created = ring.and_then(|ring| ring.staged()?.dates().created);
-                let seen = created.zip(current).map(|(created, current)| {
-                    let succeeded = world.last_rotated(&state).filter(|rotated| *rotated >= created);
-                    succeeded.unwrap_or(created + MAX_PENDING_AGE + LONGEST_INVOCATION).max(current.created)
-                });
-                let too_young = seen.is_some_and(|seen| world.now() < seen + CACHE_TIME + CLOCK_BEHIND);
-                if too_young { Refusal::ForNow } else { Refusal::Wrong }
-            }
-            // It was opened by a rotation that was refused, and taken up too late: it was given up.
-            (_, "PendingTooOld" | "UnknownVersion") => {
-                let opened = state.versions.get(version).map(|version| version.created);
-                let late = opened.is_some_and(|opened| opened + MAX_PENDING_AGE < world.now());
-                if late { Refusal::ForNow } else { Refusal::Wrong }
-            }
-            _ => Refusal::Wrong,
-        }
+        promises::refusal(world, version, error)
     }
 
     fn patience(self) -> Duration {
@@ -691,101 +474,4 @@ impl Model for Keyring {
             _ => kind.check_succession(subject, old, new, created),
         }
     }
-}
-
-/// The keys that may have encrypted something.
-fn in_use(ring: &Ring) -> impl Iterator<Item = KeyId> {
-    std::iter::once(ring.primary()).chain(ring.secondary()).map(Key::id)
-}
-
-impl Memory {
-    /// Takes note of the keys that a person takes out of the ring, and of those that come back.
-    fn find_lost_keys(&mut self, change: &Change<'_>, new: &Ring) {
-        if change.moved == Moved::Operated(Operation::Retire) {
-            self.complete.retain(|id| new.get(*id).is_some());
-        }
-        let missing: BTreeSet<KeyId> = self.complete.iter().copied().filter(|id| new.get(*id).is_none()).collect();
-        let back: Vec<KeyId> = self.gone.iter().copied().filter(|id| new.get(*id).is_some()).collect();
-        self.restored.extend(back.iter().map(|id| (*id, change.now)));
-        self.gone.retain(|id| new.get(*id).is_none());
-        if change.moved == Moved::ByHand {
-            self.gone.extend(self.current.iter().copied().filter(|id| new.get(*id).is_none()));
-            // A value from before a retirement: nobody has its key, until the caches are too old.
-            let retired = new.keys().map(|(_, key)| key.id()).filter(|id| self.table.has_retired(*id));
-            self.restored.extend(retired.map(|id| (id, change.now)));
-        }
-        if matches!(change.moved, Moved::ByHand | Moved::Operated(Operation::Restore)) {
-            // An old value does not know what a person has marked since; nor does the last complete ring, when no sweep has seen it.
-            let unmarked = |id: &KeyId| new.get(*id).is_some_and(|key| key.dates().compromised.is_none());
-            self.compromised.retain(|id| !unmarked(id));
-        }
-        self.lost = &missing & &self.gone;
-    }
-}
-
-/// Data is never lost: a key that was current stays current, unless it came with a version that is put back and has encrypted
-/// nothing.
-fn invariant_no_key_is_lost(memory: &Memory, moved: Moved, new: &Ring) -> Checked {
-    let lost = memory.current.iter().filter(|id| new.get(**id).is_none() && !memory.gone.contains(id));
-    let mut lost = lost.filter(|id| moved != Moved::PutBack || memory.used.contains(id) || !memory.new.contains(id));
-    lost.next().map_or(Ok(()), |id| Err(format!("key {id} is no longer in the current keyring")))
-}
-
-/// No rotation makes a key primary, or leaves it so, that an operator has marked as compromised.
-fn invariant_no_compromised_key_becomes_primary(memory: &Memory, moved: Moved, new: &Ring) -> Checked {
-    let primary = new.primary().id();
-    let promoted = matches!(moved, Moved::Promoted { .. } | Moved::Operated(Operation::Rollback));
-    require(!promoted || !memory.compromised.contains(&primary), || {
-        format!("a ring became current whose primary key {primary} is compromised")
-    })
-}
-
-/// Where the primary key may be known to others, so is the staged key beside it: neither a new primary nor a new staged key
-/// was in the ring that is replaced.
-fn invariant_at_once_means_fresh_keys(old: &Ring, new: &Ring) -> Checked {
-    let encrypts = std::iter::once(new.primary()).chain(new.staged());
-    let known = encrypts.map(Key::id).find(|id| old.get(*id).is_some());
-    known.map_or(Ok(()), |id| Err(format!("key {id} was to be replaced at once, and is in use or staged again")))
-}
-
-/// When a key encrypts for the first time, every instance decrypts with it.
-fn invariant_known_before_it_encrypts(world: &Inner<Keyring>, primary: KeyId) -> Checked {
-    let mut knows =
-        (0..world.instances.len()).map(|number| !must_know(world, number, primary) || holds(world, number, primary));
-    require(knows.all(|knows| knows), || format!("key {primary} encrypts, and an instance does not know it yet"))
-}
-
-/// Every record that was ever encrypted is readable for every instance, and for one that starts now.
-fn invariant_every_record_is_readable(world: &Inner<Keyring>) -> Checked {
-    for id in &world.memory.used {
-        for number in 0..world.instances.len() {
-            require(!must_know(world, number, *id) || holds(world, number, *id), || {
-                format!("instance {number} cannot read what is encrypted with key {id}")
-            })?;
-        }
-    }
-    let Some(fresh) = world.scenario.model.loaded(&world.state()) else { return Ok(()) };
-    let unreadable = world.memory.used.difference(&fresh.keys).find(|id| !world.memory.gone.contains(id));
-    unreadable.map_or(Ok(()), |id| Err(format!("a new instance cannot read what is encrypted with key {id}")))
-}
-
-fn holds(world: &Inner<Keyring>, number: usize, id: KeyId) -> bool {
-    world.instances[number].keys.contains(&id)
-}
-
-/// Whether an instance has to read what is encrypted with this key. One that holds nothing has not started. A key that became
-/// primary at once is known beforehand only where every instance loads what is pending; others may lack it until their
-/// cache is old, or, when they are broken, until they are repaired.
-fn must_know(world: &Inner<Keyring>, number: usize, id: KeyId) -> bool {
-    if world.instances[number].primary.is_none() || world.memory.gone.contains(&id) {
-        return false;
-    }
-    if world.memory.restored.get(&id).is_some_and(|since| world.now() < *since + CACHE_TIME) {
-        return false;
-    }
-    let Some(since) = world.memory.at_once.get(&id) else { return true };
-    // Of a broken one the rotation cannot know that it will drop what it has loaded.
-    let is_proven = world.scenario.model.application == Application::Told
-        && (!world.is_broken(number) || world.scenario.defect == Some(Defect::Frozen));
-    is_proven || (!world.is_broken(number) && world.now() >= *since + CACHE_TIME)
 }
