@@ -8,6 +8,8 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::deadline::Deadline;
 use crate::environment::{Environment, invalid};
 use crate::error::RotationError;
@@ -37,6 +39,20 @@ pub struct ReportedKeys {
     pub decrypts_with: BTreeSet<KeyId>,
     /// Those that it encrypts with: one for each of its keyrings. `None` when it does not say.
     pub encrypts_with: Option<BTreeSet<KeyId>>,
+}
+
+impl ReportedKeys {
+    /// Reads an answer; `None` when it says nothing of keys. What it says and cannot be read is a report of no key at all.
+    #[must_use]
+    pub fn read(body: &[u8]) -> Option<Self> {
+        let Ok(Value::Object(report)) = serde_json::from_slice(body) else { return None };
+        let ids = |member: &str| -> Option<BTreeSet<KeyId>> {
+            let listed = report.get(member)?.as_array().into_iter().flatten();
+            Some(listed.filter_map(|id| id.as_str()?.parse().ok()).collect())
+        };
+        let encrypts_with = ids("primary_key_ids");
+        ids("key_ids").map(|decrypts_with| Self { decrypts_with, encrypts_with })
+    }
 }
 
 /// What every instance must report before it is proven to work with a keyring.

@@ -500,11 +500,10 @@ async fn a_pending_value_that_rotates_nothing_is_given_up() {
 async fn the_stage_that_records_awsprevious_is_counted_first() {
     let create = async |others: usize, value: &str, variables: &[(&str, &str)], kind: &AdminToken<Application>| {
         let others = (0..others).map(|number| Stage::Other(format!("OTHER-{number}")));
-        let older: BTreeSet<Stage> = others.chain([Stage::Previous]).collect();
-        let others =
-            [("old", Stage::Current), ("new", Stage::Pending)].map(|(id, stage)| (version(id), [stage].into()));
+        let others = others.map(|stage| (stage, version("older")));
+        let all = stages().all().map(|(stage, version)| (stage.clone(), version.clone())).chain(others).collect();
         let store = Store {
-            versions: others.into_iter().chain([(version("older"), older)]).collect(),
+            stages: Mutex::new(all),
             current: value.to_owned(),
             pending: None,
             rules: RotationRules::default(),

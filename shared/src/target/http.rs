@@ -1,6 +1,5 @@
 //! The application over HTTP: which URLs, which header, and one request.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
@@ -11,14 +10,12 @@ use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder}
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{Answer, Operation, ReportedKeys, Target, TargetSettings, Verdict};
 use crate::document::FieldName;
 use crate::environment::{Environment, invalid};
 use crate::error::{RotationError, innermost};
-use crate::keyring::KeyId;
 use crate::kind::SecretReference;
 use crate::pattern::{fill, secret_of};
 use crate::secret::SecretText;
@@ -186,19 +183,12 @@ impl Target for HttpTarget {
     }
 }
 
-/// The keys that an answer reports; `None` when it says nothing of keys. What it says and cannot be read is a report of no
-/// key at all. `Err` when the answer breaks off, or is too long for one.
+/// The keys that an answer reports. `Err` when the answer breaks off, or is too long for one.
 async fn reported_keys(body: Incoming) -> Result<Option<ReportedKeys>, String> {
     let body = Limited::new(body, MAX_REPORT_BYTES).collect().await;
     let body =
         body.map_err(|_| format!("the answer breaks off, or is longer than {MAX_REPORT_BYTES} bytes"))?.to_bytes();
-    let Ok(Value::Object(report)) = serde_json::from_slice(&body) else { return Ok(None) };
-    let ids = |member: &str| -> Option<BTreeSet<KeyId>> {
-        let listed = report.get(member)?.as_array().into_iter().flatten();
-        Some(listed.filter_map(|id| id.as_str()?.parse().ok()).collect())
-    };
-    let encrypts_with = ids("primary_key_ids");
-    Ok(ids("key_ids").map(|decrypts_with| ReportedKeys { decrypts_with, encrypts_with }))
+    Ok(ReportedKeys::read(&body))
 }
 
 fn client(https: bool) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, RotationError> {

@@ -8,6 +8,7 @@ mod document;
 mod environment;
 mod errors;
 mod event;
+mod fuzzed;
 mod key_formats;
 mod keyring;
 mod keys;
