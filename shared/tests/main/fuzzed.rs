@@ -6,10 +6,12 @@ use std::path::Path;
 #[path = "../../../tests/fuzz/src/lib.rs"]
 mod targets;
 
+type Target = fn(&[u8]);
+
 #[test]
 fn fuzz_targets_hold_on_their_seeds() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz");
-    let targets: [(&str, fn(&[u8])); 8] = [
+    let targets: [(&str, Target); 8] = [
         ("event", targets::event),
         ("document", targets::document),
         ("tags", targets::tags),
