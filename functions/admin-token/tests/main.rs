@@ -144,7 +144,7 @@ fn the_first_value_has_the_token_and_no_previous_one() {
 }
 
 #[test]
-fn the_previous_token_and_its_end_follow_the_token_and_nothing_else_changes() {
+fn previous_token_and_its_end_follow_the_token_and_nothing_else() {
     let rotation = Rotation::json("24h");
     let current =
         rotation.parse("{\n  \"port\" : 8080.0,\n  \"ADMIN_TOKEN\" : \"old\\\"\\u00e9\",\n  \"port\" : -0\n}\n");
@@ -156,7 +156,7 @@ fn the_previous_token_and_its_end_follow_the_token_and_nothing_else_changes() {
 }
 
 #[test]
-fn the_end_of_the_overlap_is_the_services_time_and_the_policys_length() {
+fn overlap_ends_by_service_time_and_policy_length() {
     for (overlap, until) in
         [("1s", "2026-11-01T12:00:01Z"), ("90m", "2026-11-01T13:30:00Z"), ("30d", "2026-12-01T12:00:00Z")]
     {
@@ -254,7 +254,7 @@ fn a_value_made_from_another_token_may_not_follow() {
 }
 
 #[test]
-fn a_late_retry_may_use_up_half_of_the_overlap_and_no_second_more() {
+fn late_retry_may_use_half_of_the_overlap_and_no_more() {
     for (rotation, old) in [(Rotation::json("24h"), r#"{"ADMIN_TOKEN":"old"}"#), (Rotation::of(&[]), "old")] {
         let old = rotation.parse(old);
         let new = rotation.create(&old);
@@ -269,7 +269,7 @@ fn a_late_retry_may_use_up_half_of_the_overlap_and_no_second_more() {
 }
 
 #[test]
-fn a_json_value_that_does_not_keep_the_old_token_for_the_overlap_may_not_follow() {
+fn json_value_without_the_old_token_may_not_follow() {
     let old = Rotation::json("0s").parse(r#"{"ADMIN_TOKEN":"old"}"#);
     let new = Rotation::json("0s").create(&old);
     let changed = RotationError::CurrentChanged { name: NAME.to_owned() };
@@ -376,7 +376,7 @@ impl SecretStore for Store {
 }
 
 #[tokio::test]
-async fn an_edit_of_any_other_member_during_a_rotation_is_never_overwritten() {
+async fn edit_of_another_member_is_never_overwritten() {
     let variables = [("ROTATION_FIELD", "ADMIN_TOKEN")];
     let (rotation, stack) = (Rotation::of(&variables), stack(&variables));
     let old = r#"{"ADMIN_TOKEN":"old","port":1}"#;
@@ -448,7 +448,7 @@ impl Target for Application {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_that_finds_a_rollback_half_done_finishes_it_and_tells_the_application() {
+async fn retry_finishes_a_half_done_rollback_and_tells_the_target() {
     let half_done =
         [(Stage::Current, version("old")), (Stage::Pending, version("new")), (Stage::Previous, version("new"))];
     let store = Store {
@@ -559,7 +559,7 @@ impl std::fmt::Debug for Application {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_application_is_refreshed_with_the_old_token_and_with_the_new_where_that_is_refused() {
+async fn refresh_uses_the_old_token_then_the_new_where_refused() {
     for phase in [Phase::BeforePromotion, Phase::AfterPromotion] {
         let kind = Application::accepting(&["old", "new"]);
         set(&kind, BEFORE, phase).await.unwrap();
@@ -573,7 +573,7 @@ async fn the_application_is_refreshed_with_the_old_token_and_with_the_new_where_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_application_that_reads_awscurrent_only_is_refreshed_after_promotion_alone() {
+async fn reader_of_awscurrent_is_refreshed_after_promotion_alone() {
     let kind = Application::accepting(&["old"]);
     set(&kind, AFTER, Phase::BeforePromotion).await.unwrap();
     asked(&kind, &[]);
@@ -582,7 +582,7 @@ async fn an_application_that_reads_awscurrent_only_is_refreshed_after_promotion_
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_token_that_must_be_accepted_is_proven_and_a_random_one_must_be_refused() {
+async fn needed_token_is_proven_and_a_random_one_refused() {
     for (variables, phase, accepted, proven) in [
         (BEFORE, Phase::BeforePromotion, &["old", "new"] as &[_], "verify new"),
         (AFTER, Phase::BeforePromotion, &["old"], "verify old"),
@@ -642,7 +642,7 @@ async fn without_a_target_nobody_is_asked_and_nothing_takes_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bringing_a_token_into_use_never_takes_longer_than_the_settle_time() {
+async fn token_comes_into_use_within_the_settle_time() {
     // Refreshed in the last moment, accepted in the last moment, and silent about the random token.
     struct Slow(TargetSettings);
     impl Target for Slow {
@@ -670,7 +670,7 @@ async fn bringing_a_token_into_use_never_takes_longer_than_the_settle_time() {
 }
 
 #[test]
-fn the_target_comes_from_the_environment_and_a_wrong_one_is_named_at_start_up() {
+fn wrong_target_in_the_environment_is_named_at_start() {
     assert!(!AdminToken::from_environment(&environment(&[])).unwrap().has_target());
     let variables = [("TARGET_VERIFY_URL", "https://admin.example.com/health"), ("TARGET_TIMEOUT", "4s")];
     let kind = AdminToken::from_environment(&environment(&variables)).unwrap();

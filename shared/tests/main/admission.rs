@@ -55,7 +55,7 @@ fn decision(admission: &Result<Admission, RotationError>) -> Decision {
 }
 
 #[test]
-fn every_row_of_the_table_holds_for_every_step_whoever_else_is_pending() {
+fn every_row_of_the_table_holds_for_every_step() {
     let rows: BTreeSet<_> = TABLE.iter().map(|(stages, _)| *stages).collect();
     assert_eq!(rows.len(), 8, "all combinations of three stages");
     for (stages, expected) in TABLE {
@@ -95,7 +95,7 @@ fn stages_of_other_names_do_not_admit() {
 }
 
 #[test]
-fn a_foreign_pending_version_is_never_admitted_in_place_of_the_events_own() {
+fn foreign_pending_version_is_never_admitted() {
     let secret = versions(&[("old", &["AWSCURRENT"]), ("foreign", &["AWSPENDING"]), ("mine", &["AWSPREVIOUS"])]);
     for step in STEPS {
         let error = secret.admit(&version("mine"), step).unwrap_err();

@@ -216,7 +216,7 @@ proptest! {
     }
 
     #[test]
-    fn a_new_member_follows_the_rotated_one_in_its_style_and_every_other_byte_stays(object in object(), new in any_secret()) {
+    fn new_member_follows_the_rotated_one_in_its_style(object in object(), new in any_secret()) {
         let result = object.document().with_member(&field(PREVIOUS), &secret(&new)).unwrap();
 
         let mut expected = object.clone();
@@ -280,7 +280,7 @@ proptest! {
     }
 
     #[test]
-    fn ten_rotations_in_a_row_change_nothing_but_the_rotated_members(
+    fn ten_rotations_change_nothing_but_the_rotated_members(
         object in object(), secrets in prop::collection::vec(any_secret(), 10),
     ) {
         let mut document = object.document();
@@ -489,7 +489,7 @@ fn a_byte_order_mark_before_json_is_kept() {
 }
 
 #[test]
-fn a_value_that_cannot_be_rotated_is_refused_by_name_and_never_shown() {
+fn unrotatable_value_is_refused_by_name_and_never_shown() {
     let missing = RotationError::FieldMissing { field: FIELD.to_owned() };
     let repeated = RotationError::FieldRepeated { field: FIELD.to_owned() };
     let not_text = |problem| RotationError::FieldNotText { field: FIELD.to_owned(), problem };

@@ -36,7 +36,7 @@ fn a_variable_that_is_empty_counts_as_not_set() {
 }
 
 #[test]
-fn a_variable_that_does_not_parse_is_named_with_what_to_write_and_without_its_value() {
+fn unparsed_variable_is_named_with_what_to_write_not_its_value() {
     let environment = environment(&[("COUNT", CANARY), ("WAIT", CANARY), ("GOOD", "3"), ("LONG", "1h 30m")]);
     let error = environment.parse::<u32>("COUNT", "a number of instances").unwrap_err();
     assert_eq!(error.to_string(), "environment variable COUNT: expected a number of instances");
@@ -71,7 +71,7 @@ fn debug_shows_the_names_of_variables_and_no_credential() {
 }
 
 #[test]
-fn the_clients_need_region_and_credentials_and_say_which_is_missing() {
+fn clients_need_region_and_credentials_and_say_what_is_missing() {
     assert!(start(&[]).is_ok());
     for missing in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
         let rest = lambda().into_iter().filter(|(name, _)| *name != missing).collect();

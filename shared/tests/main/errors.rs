@@ -281,7 +281,7 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
 }
 
 #[test]
-fn every_error_has_its_stable_name_and_a_message_that_says_what_to_do() {
+fn every_error_has_a_stable_name_and_says_what_to_do() {
     for (name, error, advice) in golden() {
         assert_eq!(error.name(), name, "{error}");
         assert!(error.to_string().contains(advice), "{name}: {error}");

@@ -35,7 +35,7 @@ fn refused(event: Value) -> (&'static str, String) {
 }
 
 #[test]
-fn the_fixture_of_aws_lambda_events_means_the_same_to_both_crates() {
+fn fixture_of_aws_lambda_events_means_the_same_to_both_crates() {
     let theirs: SecretsManagerSecretRotationEvent = serde_json::from_str(FIXTURE).unwrap();
     let ours = RotationEvent::parse(event()).unwrap();
     assert_eq!(ours.step.name(), theirs.step);
@@ -57,7 +57,7 @@ fn both_spellings_of_a_step_in_the_documentation_are_read() {
 }
 
 #[test]
-fn the_four_steps_are_known_by_the_names_of_secrets_manager_and_no_other() {
+fn four_steps_are_known_by_the_names_of_secrets_manager_only() {
     let steps = [
         ("createSecret", Step::CreateSecret),
         ("setSecret", Step::SetSecret),
@@ -112,7 +112,7 @@ fn a_missing_member_is_named() {
 }
 
 #[test]
-fn a_member_of_another_type_is_named_with_the_shape_that_was_found() {
+fn member_of_another_type_is_named_with_the_shape_found() {
     for name in ["Step", "SecretId", "ClientRequestToken", "RotationToken"] {
         for (value, shape) in [
             (Value::Null, "null"),

@@ -96,7 +96,7 @@ fn raw_keys_have_a_member_for_each_state() {
 }
 
 #[test]
-fn an_odd_layout_and_needless_escapes_are_read_as_what_they_mean() {
+fn odd_layout_and_needless_escapes_are_read_as_meant() {
     let escaped = |text: &str| text.replace('=', "\\u003d").replace('/', "\\/").replace('+', "\\u002B");
     let ring = Keyring::new(canary_key()).unwrap();
     for (format, value) in [(KeyFormat::Raw, standard(CANARY_KEY)), (KeyFormat::Fernet, url_safe(CANARY_KEY))] {
@@ -425,7 +425,7 @@ fn a_key_that_stands_in_two_members_is_refused() {
 }
 
 #[test]
-fn a_member_of_the_ring_that_is_no_text_or_stands_twice_is_refused() {
+fn ring_member_that_is_no_text_or_stands_twice_is_refused() {
     let canary = standard(CANARY_KEY);
     for member in ["K_STAGED", "K_PREVIOUS", "K_RING"] {
         for (value, problem) in [
@@ -449,7 +449,7 @@ fn a_member_of_the_ring_that_is_no_text_or_stands_twice_is_refused() {
 }
 
 #[test]
-fn a_name_ring_that_no_rotation_has_written_is_refused_with_what_is_expected() {
+fn foreign_name_ring_is_refused_with_what_is_expected() {
     let (id, lost) = (canary_key().id(), key(9).id());
     let id_form = "expected an \"id\" of 8 lower-case hexadecimal digits";
     let state_form = "expected a \"state\": primary, staged or secondary";
@@ -502,7 +502,7 @@ fn a_name_ring_that_no_rotation_has_written_is_refused_with_what_is_expected() {
 }
 
 #[test]
-fn a_key_that_name_ring_lists_and_the_value_lacks_is_lost_and_nothing_goes_on_without_it() {
+fn key_listed_by_name_ring_and_absent_is_lost_and_stops_all() {
     let lost = key(9).id();
     let message = format!(
         "K_RING lists key {lost}, which is not among the keys that the value can be decrypted with: put the key back from an earlier version, or, if no row needs it, take its entry out of K_RING"
@@ -733,7 +733,7 @@ fn a_key_of_another_kind_is_named_by_its_key_id_and_never_shown() {
 }
 
 #[test]
-fn a_keyset_with_the_same_key_twice_or_an_all_zero_one_is_refused() {
+fn keyset_with_a_repeated_or_all_zero_key_is_refused() {
     let keyset_of = |other: &[u8]| keyset(7, &[Entry::of(7, CANARY_KEY).text(), Entry::of(8, other).text()]);
     keyset_refused(&keyset_of(CANARY_KEY), &duplicate(&canary_key()));
     keyset_refused(&keyset_of(&[0; 32]), "key 2a0626a4 is all zero: it protects nothing; replace it");
@@ -746,7 +746,7 @@ fn a_keyset_with_the_same_key_twice_or_an_all_zero_one_is_refused() {
 }
 
 #[test]
-fn both_alphabets_of_base64_and_missing_padding_are_read_in_a_keyset() {
+fn both_base64_alphabets_and_no_padding_are_read_in_a_keyset() {
     let good = message(CANARY_KEY);
     for value in [standard(&good), url_safe(&good)] {
         for value in [value.trim_end_matches('='), &value] {
@@ -806,7 +806,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_ring_that_is_written_is_read_back_with_its_states_and_dates(format in any_format(), ring in any_ring()) {
+    fn written_ring_is_read_back_with_its_states_and_dates(format in any_format(), ring in any_ring()) {
         let written = write(format, &bare(format, true, ring.primary()), &ring);
         prop_assert_eq!(&parse(format, &written), &ring);
         // Also where another key was primary before.
@@ -942,7 +942,7 @@ fn a_key_that_somebody_put_into_name_ring_is_not_shown() {
 }
 
 #[test]
-fn disabled_keys_and_what_is_not_known_in_a_keyset_stay_byte_for_byte() {
+fn disabled_and_unknown_parts_of_a_keyset_stay_byte_for_byte() {
     let disabled =
         Entry { status: "\"DISABLED\"".to_owned(), kind: "\"nobody/knows\"".to_owned(), ..Entry::of(8, CANARY_KEY) };
     let destroyed = r#"{ "status":"DESTROYED", "keyId" : 9 ,"outputPrefixType":"LEGACY","why":"\u00e9" }"#;
@@ -997,7 +997,7 @@ fn a_new_key_of_a_keyset_is_written_as_the_keyset_is() {
 }
 
 #[test]
-fn a_new_key_whose_key_id_is_taken_is_refused_and_another_one_is_made_next_time() {
+fn new_key_with_a_taken_id_is_refused_and_another_is_made() {
     let taken = Entry::of(key(2).id().number(), key(1).material().expose());
     let text = keyset(key(2).id().number(), &[taken.text()]);
     let document = KeyFormat::Tink.wire().document(secret(&text), None).unwrap();
@@ -1008,7 +1008,7 @@ fn a_new_key_whose_key_id_is_taken_is_refused_and_another_one_is_made_next_time(
 }
 
 #[test]
-fn members_beside_the_ring_stay_where_they_are_and_states_without_keys_go() {
+fn members_beside_the_ring_stay_and_states_without_keys_go() {
     let text = format!(
         "{{\n  \"port\": 8080,\n  \"K_PREVIOUS\": \"{}\",\n  \"K\": \"{}\",\n  \"K_STAGED\": \"{}\",\n  \"z\": 1.0\n}}\n",
         std64(3),

@@ -109,7 +109,7 @@ fn a_ring_lists_its_keys_from_the_primary_to_the_oldest() {
 }
 
 #[test]
-fn promotion_makes_the_staged_key_primary_and_the_primary_the_newest_secondary() {
+fn promotion_moves_staged_to_primary_and_primary_to_secondary() {
     let staged = key(2).with_dates(Dates { created: Some(at(1)), ..Dates::default() });
     let ring = Keyring::new(key(1)).unwrap().with_secondary(key(3)).unwrap().stage(staged.clone()).unwrap();
     let promoted = ring.promote(at(9)).unwrap();
@@ -120,7 +120,7 @@ fn promotion_makes_the_staged_key_primary_and_the_primary_the_newest_secondary()
 }
 
 #[test]
-fn a_key_that_is_made_primary_at_once_leaves_the_others_where_they_are() {
+fn key_made_primary_at_once_leaves_the_others_in_place() {
     let ring = full().replace_primary(key(5), at(9)).unwrap();
     assert_eq!(ring.primary(), &key(5).promoted_at(at(9)));
     assert_eq!((ring.staged(), ring.secondary()), (Some(&key(2)), &[key(1), key(3), key(4)][..]));
@@ -185,7 +185,7 @@ fn two_keys_with_the_same_id_are_never_in_one_ring() {
 }
 
 #[test]
-fn a_ring_holds_all_of_another_when_it_has_every_key_of_it_in_whatever_state() {
+fn ring_holds_all_of_another_with_its_keys_in_any_state() {
     let promoted = full().promote(NOW).unwrap();
     assert!(promoted.holds_all_of(&full()) && full().holds_all_of(&promoted));
     let more = full().with_secondary(key(5)).unwrap();

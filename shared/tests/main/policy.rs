@@ -101,7 +101,7 @@ fn without_environment_and_tags_the_built_in_defaults_hold() {
 }
 
 #[test]
-fn tags_win_over_the_environment_and_the_environment_over_the_defaults() {
+fn tags_win_over_environment_and_environment_over_defaults() {
     // Of each setting: the stack's choice, the tag's, and how all three show.
     type Show = fn(&RotationPolicy) -> String;
     let show_field: Show = |policy| format!("{:?}", policy.field.as_ref().map(FieldName::as_str));
@@ -146,7 +146,7 @@ fn one_tag_changes_one_setting_only() {
 }
 
 #[test]
-fn an_unknown_rotation_tag_is_named_and_the_known_ones_are_listed() {
+fn unknown_rotation_tag_is_named_and_the_known_ones_are_listed() {
     let known = SETTINGS.map(|(tag, _)| tag).join(", ");
     for unknown in ["rotation:overlapp", "rotation:", "rotation:Overlap", "rotation:overlap ", "rotation:keyformat"] {
         let (setting, problem) = refusal(policy(&[], &[("rotation:overlap", "1h"), (unknown, "24h")]));
@@ -278,7 +278,7 @@ fn a_variable_that_is_no_setting_is_named_as_a_tag_is() {
 }
 
 #[test]
-fn a_setting_of_another_kind_is_an_error_in_a_tag_and_in_a_variable() {
+fn setting_of_another_kind_is_an_error_in_tag_and_variable() {
     let tokens = StackPolicy::from_environment(&environment(&[]), TOKEN_SETTINGS).unwrap();
     let keys = StackPolicy::from_environment(&environment(&[]), KEY_SETTINGS).unwrap();
     for (stack, tag, value) in [(&tokens, "rotation:promotion", "staged"), (&keys, "rotation:token-bytes", "48")] {
@@ -433,7 +433,7 @@ fn the_name_of_a_member_is_1_to_128_plain_characters() {
 }
 
 #[test]
-fn bad_choices_of_the_stack_fail_at_start_up_and_name_the_variable() {
+fn bad_choice_of_the_stack_fails_at_start_by_its_variable() {
     for (variable, value) in [
         ("ROTATION_FIELD", "two words"),
         ("ROTATION_OVERLAP", "31d"),
@@ -459,7 +459,7 @@ fn bad_choices_of_the_stack_fail_at_start_up_and_name_the_variable() {
 }
 
 #[test]
-fn a_hold_of_the_stack_that_is_over_does_not_keep_the_function_from_starting() {
+fn expired_hold_of_the_stack_lets_the_function_start() {
     assert_eq!(policy(&[("ROTATION_HOLD", "2020-01-01")], &[]).unwrap().hold_until, None);
 }
 
@@ -477,7 +477,7 @@ fn only_names_with_the_stacks_prefix_are_rotated() {
 }
 
 #[test]
-fn a_time_that_rfc_3339_cannot_write_is_written_as_the_nearest_that_it_can() {
+fn time_beyond_rfc_3339_is_written_as_the_nearest_possible() {
     let last = parse_timestamp("9999-12-31T23:59:59Z").unwrap();
     for time in [last, last + HOUR, last + 400 * 365 * DAY] {
         assert_eq!(format_timestamp(time), "9999-12-31T23:59:59Z");

@@ -77,7 +77,7 @@ fn aad_of(format: RowFormat) -> &'static [u8] {
 }
 
 #[test]
-fn a_value_under_an_old_key_is_encrypted_again_under_the_primary_and_says_which_key_it_was() {
+fn value_under_an_old_key_is_rewrapped_and_names_that_key() {
     let keys = [key(1), key(2), key(3)];
     for (format, encoding) in STORED {
         let (ciphers, aad) = (ciphers(format, &keys), aad_of(format));
@@ -146,7 +146,7 @@ fn hexadecimal_parts_are_read_in_both_cases_and_nothing_else_is() {
 }
 
 #[test]
-fn a_value_that_names_its_key_and_does_not_open_is_damaged_and_one_that_names_none_is_unknown() {
+fn unopened_value_is_damaged_if_it_names_its_key_else_unknown() {
     let keys = [key(1), key(2)];
     for format in [RowFormat::Tink, RowFormat::AesGcm] {
         let ciphers = ciphers(format, &keys);
@@ -173,7 +173,7 @@ fn a_value_that_names_its_key_and_does_not_open_is_damaged_and_one_that_names_no
 }
 
 #[test]
-fn a_value_does_not_open_with_the_associated_data_of_another_row() {
+fn value_does_not_open_with_the_data_of_another_row() {
     let keys = [key(1), key(2)];
     for (format, encoding) in STORED.into_iter().filter(|(format, _)| format.takes_aad()) {
         let ciphers = ciphers(format, &keys);
@@ -188,7 +188,7 @@ fn a_value_does_not_open_with_the_associated_data_of_another_row() {
 }
 
 #[test]
-fn associated_data_of_one_column_is_its_value_and_of_several_is_not_that_of_any_others() {
+fn associated_data_of_columns_is_never_that_of_others() {
     assert_eq!(associated_data(&[]), b"");
     assert_eq!(associated_data(&[b"42"]), b"42");
     assert_eq!(associated_data(&[b"tenant", b"42"]), b"6:tenant,2:42,");
@@ -197,7 +197,7 @@ fn associated_data_of_one_column_is_its_value_and_of_several_is_not_that_of_any_
 }
 
 #[test]
-fn the_time_in_a_fernet_token_is_kept_even_one_that_no_clock_can_show() {
+fn time_in_a_fernet_token_is_kept_even_an_impossible_one() {
     let keys = [key(1), key(2)];
     let ciphers = ciphers(RowFormat::Fernet, &keys);
     let codec = RowCodec::new(RowFormat::Fernet, Encoding::Base64Url, &ciphers);
@@ -212,7 +212,7 @@ fn the_time_in_a_fernet_token_is_kept_even_one_that_no_clock_can_show() {
 }
 
 #[test]
-fn base64_is_padded_as_the_old_value_was_and_stays_in_its_alphabet() {
+fn base64_keeps_the_padding_and_alphabet_of_the_old_value() {
     let keys = [key(1), key(2)];
     for format in [RowFormat::Tink, RowFormat::AesGcm] {
         let ciphers = ciphers(format, &keys);
@@ -237,7 +237,7 @@ fn base64_is_padded_as_the_old_value_was_and_stays_in_its_alphabet() {
 }
 
 #[test]
-fn a_key_of_a_keyset_without_a_prefix_opens_what_begins_like_another_keys_ciphertext() {
+fn key_without_a_prefix_opens_what_looks_like_another_keys() {
     // Output prefix RAW for the primary, and TINK for the other.
     let ring = ring(KeyFormat::Tink, &[key(1), key(2)]);
     let text = ring.text().expose().to_owned();

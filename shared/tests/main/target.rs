@@ -244,7 +244,7 @@ async fn the_second_token_is_used_where_the_first_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_balancer_that_takes_turns_hides_no_instance_from_the_token_that_it_accepts() {
+async fn turn_taking_balancer_hides_no_instance_from_its_token() {
     // Each instance reads AWSCURRENT only and knows the old token or, reloaded already, the new one; a refresh that it
     // accepts makes it know the new one. All fleets of two to four, with every mix of the two.
     for instances in 2..=4 {
@@ -423,7 +423,7 @@ async fn no_target_takes_longer_than_the_deadline_or_its_own_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_still_refuses_the_token_is_told_from_a_missing_one() {
+async fn instance_that_still_refuses_is_told_from_a_missing_one() {
     // The time may be up after any answer; whichever was the last, one instance keeps refusing.
     let mut names = BTreeSet::new();
     for step in 0..200 {
@@ -447,7 +447,7 @@ async fn an_instance_that_still_refuses_the_token_is_told_from_a_missing_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_never_answers_is_missing_when_the_others_accept() {
+async fn silent_instance_is_missing_when_the_others_accept() {
     // The time is up while it is asked, or while another one is.
     for timeout in [3.0, 10.0, 10.5] {
         let fake = Fake::new(2, seconds(timeout), |call| {
@@ -459,7 +459,7 @@ async fn an_instance_that_never_answers_is_missing_when_the_others_accept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn duplicates_that_run_in_step_do_not_hide_instances_from_each_other() {
+async fn duplicates_in_step_do_not_hide_instances_from_each_other() {
     let fake = Fake::new(2, seconds(10.0), |call| At(only_new(&call.token), INSTANCES[call.number % 2]));
     let (one, other) = tokio::join!(fake.prove(LONG), fake.prove(LONG));
     assert_eq!((one, other), (Ok(()), Ok(())));
@@ -510,7 +510,7 @@ async fn an_instance_that_gets_a_key_later_is_asked_until_it_has_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_never_gets_a_key_is_named_with_what_it_lacks() {
+async fn instance_that_never_gets_a_key_is_named_with_what_it_lacks() {
     for (reports, problem) in [
         ((&[ONE][..], &[ONE][..]), "instance b does not report 00000002: it must load the keyring first"),
         ((&[], &[]), "instance b does not report 00000001, 00000002: it must load the keyring first"),
@@ -537,7 +537,7 @@ async fn a_target_without_instance_ids_is_named_as_such() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_about_keys_counts_where_the_stack_may_be_taken_at_its_word() {
+async fn silence_about_keys_counts_only_with_a_declaration() {
     let silent = || Fake::new(1, seconds(1.0), |_| Anonymous(Verdict::Accepted));
     let error = silent().prove_keys(&needed()).await.unwrap_err();
     assert_eq!(error.name(), "ConsumersUnproven");
@@ -550,7 +550,7 @@ async fn silence_about_keys_counts_where_the_stack_may_be_taken_at_its_word() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_target_that_reports_keys_and_refuses_or_misses_is_told_apart() {
+async fn target_that_reports_keys_and_refuses_or_misses_is_told_apart() {
     let fake = Fake::new(1, seconds(1.0), |_| At(Verdict::Refused, "a"));
     assert_eq!(fake.prove_keys(&needed()).await, Err(refused()));
     let fake = Fake::new(2, seconds(1.0), |_| Reports("a", BOTH, &[]));

@@ -92,7 +92,7 @@ async fn verify(target: &HttpTarget, name: &str) -> Result<Answer, String> {
 }
 
 #[tokio::test]
-async fn verify_is_a_get_and_refresh_a_post_with_the_token_in_the_header() {
+async fn verify_is_get_and_refresh_is_post_with_the_token_in_a_header() {
     let application = Application::start(|| StatusCode::OK).await;
     let (verify, refresh) =
         (application.url("/admin/secrets/health?deep=1"), application.url("/admin/refresh-secrets"));
@@ -194,7 +194,7 @@ async fn an_answer_that_is_no_report_reports_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_said_of_keys_and_cannot_be_read_is_a_report_of_no_key_and_not_silence() {
+async fn unreadable_report_of_keys_is_no_key_and_not_silence() {
     for body in [r#"{"key_ids":"1a2b3c4d"}"#, r#"{"key_ids":null}"#, r#"{"key_ids":[7, null]}"#] {
         assert_eq!(keys_in(body).await, reported(&[], None), "{body}");
     }
@@ -484,7 +484,7 @@ fn a_url_that_is_none_is_refused_with_what_to_write() {
 }
 
 #[test]
-fn without_a_url_there_is_no_target_and_a_refresh_alone_is_an_error() {
+fn no_url_means_no_target_and_a_refresh_alone_is_an_error() {
     assert!(target(&[]).unwrap().is_none());
     assert!(target(&[("TARGET_HEADER", "x-admin-token"), ("TARGET_VERIFY_URL", "")]).unwrap().is_none());
     let error = target(&[("TARGET_REFRESH_URL", "https://example.com/refresh")]).unwrap_err();
@@ -538,7 +538,7 @@ async fn a_closed_port_is_named_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_target_that_accepts_a_connection_and_says_nothing_is_left_after_three_seconds() {
+async fn silent_target_is_left_after_three_seconds() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let target = verify_at(&format!("http://{address}/")).unwrap().unwrap();
@@ -564,7 +564,7 @@ async fn an_answer_that_is_no_http_is_a_problem_without_its_content() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_refused_before_anything_is_sent() {
+async fn unvouched_certificate_is_refused_before_anything_is_sent() {
     let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))

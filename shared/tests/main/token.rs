@@ -78,7 +78,7 @@ fn a_token_has_the_length_that_its_encoding_promises() {
 }
 
 #[test]
-fn a_token_has_only_the_characters_of_its_encoding_and_uses_all_of_them() {
+fn token_uses_all_characters_of_its_encoding_and_no_other() {
     let alphabets = [
         (TokenEncoding::Base64Url, format!("{BASE62}-_")),
         (TokenEncoding::Hex, "0123456789abcdef".to_owned()),

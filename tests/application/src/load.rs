@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_ends_with_two_seconds_in_which_requests_were_accepted_and_none_refused() {
+    fn window_ends_after_two_seconds_without_a_refusal() {
         let start = Instant::now();
         let mut report = LoadReport::default();
         for (second, refused) in [

@@ -38,7 +38,7 @@ async fn health(instance: &Instance, token: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_text_secret_authorises_by_current_pending_and_previous_and_by_nothing_else() {
+async fn text_secret_authorises_by_current_pending_and_previous_only() {
     let fake = FakeSecretsManager::with_current("current").await;
     fake.put("v0", "previous", &["AWSPREVIOUS"]);
     fake.put("v2", "pending", &["AWSPENDING"]);
@@ -57,7 +57,7 @@ async fn a_text_secret_authorises_by_current_pending_and_previous_and_by_nothing
 }
 
 #[tokio::test]
-async fn a_pending_version_counts_only_with_a_value_and_beside_the_current_one() {
+async fn pending_version_counts_with_a_value_and_beside_current() {
     let fake = FakeSecretsManager::with_current("current").await;
     fake.put_without_value("v2", &["AWSPENDING"]);
     let instance = fake.instance(text_secret("a")).await;
@@ -77,7 +77,7 @@ async fn a_pending_version_counts_only_with_a_value_and_beside_the_current_one()
 }
 
 #[tokio::test]
-async fn a_json_secret_accepts_the_previous_token_until_its_date_and_not_at_it() {
+async fn json_secret_accepts_the_previous_token_before_its_date_only() {
     let value = json!({
         "other": 7,
         "TOKEN": "current",
@@ -101,7 +101,7 @@ async fn a_json_secret_accepts_the_previous_token_until_its_date_and_not_at_it()
 }
 
 #[tokio::test]
-async fn a_text_secret_accepts_the_previous_token_until_the_overlap_has_passed_since_the_current_one_was_made() {
+async fn text_secret_accepts_the_previous_token_for_the_overlap() {
     let fake = FakeSecretsManager::with_current("current").await;
     fake.put("v0", "previous", &["AWSPREVIOUS"]);
     fake.created_at("2027-03-01T12:00:00Z");
@@ -117,7 +117,7 @@ async fn a_text_secret_accepts_the_previous_token_until_the_overlap_has_passed_s
 }
 
 #[tokio::test]
-async fn a_json_secret_takes_only_the_token_from_pending_and_nothing_from_awsprevious() {
+async fn json_secret_takes_only_the_token_of_pending_none_of_previous() {
     let until = "2999-01-01T00:00:00Z";
     let current = json!({ "TOKEN": "current", "PASSWORD": "other-member" });
     let pending = json!({
@@ -168,7 +168,7 @@ async fn an_unusable_current_value_never_replaces_a_good_one() {
 }
 
 #[tokio::test]
-async fn a_pending_value_without_a_token_does_not_keep_the_current_one_from_loading() {
+async fn pending_value_without_a_token_leaves_current_loading() {
     let fake = FakeSecretsManager::with_current(r#"{"TOKEN":"one"}"#).await;
     let instance = fake.instance(json_secret("a", "TOKEN")).await;
     fake.put("v2", r#"{"TOKEN":"two"}"#, &["AWSCURRENT"]);
@@ -178,7 +178,7 @@ async fn a_pending_value_without_a_token_does_not_keep_the_current_one_from_load
 }
 
 #[tokio::test]
-async fn current_only_accepts_neither_pending_nor_previous_and_does_not_reload_for_them() {
+async fn current_only_accepts_no_other_stage_and_does_not_reload() {
     let fake = FakeSecretsManager::with_current("current").await;
     fake.put("v0", "previous", &["AWSPREVIOUS"]);
     fake.put("v2", "pending", &["AWSPENDING"]);
@@ -199,7 +199,7 @@ async fn current_only_accepts_neither_pending_nor_previous_and_does_not_reload_f
 }
 
 #[tokio::test]
-async fn a_new_token_is_accepted_at_once_without_anybody_calling_refresh() {
+async fn new_token_is_accepted_at_once_without_a_refresh() {
     let fake = FakeSecretsManager::with_current("one").await;
     let instance = fake.instance(text_secret("a")).await;
     // Right after a load, when the next one is not due yet.
@@ -336,7 +336,7 @@ async fn an_expired_value_is_served_while_it_cannot_be_read_again() {
 }
 
 #[tokio::test]
-async fn an_instance_starts_before_the_secret_has_a_value_and_takes_the_first_one() {
+async fn instance_without_a_token_starts_and_takes_the_first_value() {
     for mode in [Mode::AllStages, Mode::CurrentOnly] {
         let fake = FakeSecretsManager::start().await;
         let mut settings = text_secret("a");

@@ -113,7 +113,7 @@ async fn refresh_loads_now_with_as_few_calls_as_the_secret_needs() {
 }
 
 #[tokio::test]
-async fn a_failed_refresh_answers_503_with_a_reason_and_keeps_the_tokens() {
+async fn failed_refresh_answers_503_with_a_reason_and_keeps_tokens() {
     let fake = FakeSecretsManager::with_current(CURRENT).await;
     fake.put("v2", PENDING, &["AWSPENDING"]);
     let instance = fake.instance(text_secret("a")).await;

@@ -127,7 +127,7 @@ fn every_format_is_read_from_a_text_secret() {
 }
 
 #[test]
-fn a_pending_version_that_is_the_current_one_or_unusable_changes_nothing() {
+fn pending_version_that_is_current_or_unusable_changes_nothing() {
     for format in FORMATS {
         let value = ring(format, 1, None, &[2]);
         let same = Versions { pending: Some(version("v1", &value)), ..current(&value) };
@@ -140,7 +140,7 @@ fn a_pending_version_that_is_the_current_one_or_unusable_changes_nothing() {
 }
 
 #[test]
-fn an_application_that_reads_only_the_name_has_the_one_key_of_current() {
+fn reader_of_the_name_has_the_one_key_of_current() {
     let versions = with_pending(&ring(KeyFormat::Raw, 1, Some(2), &[3]), &ring(KeyFormat::Raw, 4, None, &[1]));
     let read = |versions: &Versions, field, format| Keyring::read(versions, field, format, KeyMode::NameOnly);
     let old = read(&versions, Some("KEYS"), KeyFormat::Raw).unwrap();
@@ -180,7 +180,7 @@ fn keys_are_read_in_the_encodings_of_the_field() {
 }
 
 #[test]
-fn what_is_not_a_keyring_is_refused_with_a_reason_that_holds_no_value() {
+fn non_keyring_is_refused_with_a_reason_without_the_value() {
     let entry = |change: &dyn Fn(&mut Value)| {
         let mut entry = tink_entry(&[1; 32], 1, "TINK");
         change(&mut entry);
@@ -222,7 +222,7 @@ fn what_is_not_a_keyring_is_refused_with_a_reason_that_holds_no_value() {
 }
 
 #[test]
-fn what_is_encrypted_is_decrypted_and_never_looks_the_same_twice() {
+fn encryption_round_trips_and_never_repeats_itself() {
     for format in FORMATS {
         let ring = member(&current(&ring(format, 1, None, &[])), format).unwrap();
         for length in [0, 1, 15, 16, 17, 31, 32, 1_000, 65_536] {
@@ -286,7 +286,7 @@ fn an_old_ciphertext_stays_readable_while_the_ring_grows() {
 
 /// Made with Python's package cryptography 48: `AESGCM` and `Fernet` with the key 1 and counting nonces.
 #[test]
-fn ciphertexts_are_those_of_another_implementation_byte_for_byte() {
+fn ciphertexts_equal_those_of_another_implementation() {
     const RAW: &str = "AAECAwQFBgcICQoLycPzVEWNblSKBYyhTkSnxYOnRn+G9De9jVoUQEaq5lhgaEtNgfIr";
     const TINK: &str = "AQ/G2JYAAQIDBAUGBwgJCgvJw/NURY1uVIoFjKFORKfFg6dGf4b0N72NWhRARqrmWGBoS02B8is=";
     const FERNET: &str = "gAAAAABlU_EAAAECAwQFBgcICQoLDA0OD48aOP2NaFpZKUi_N-r2I8yXE2spCae4C28l4vR4wtuxYc5yb9_Fe8lod4AqTcAMDelmaMk4rvJI12nq7FlGq_o=";
@@ -324,7 +324,7 @@ fn the_vectors_of_the_fernet_specification_hold() {
 }
 
 #[test]
-fn a_tink_keyset_is_read_in_both_spellings_and_only_its_enabled_keys_are_used() {
+fn tink_keyset_is_read_in_both_spellings_enabled_keys_only() {
     let mut disabled = tink_entry(&[2; 32], 2, "TINK");
     disabled["status"] = json!("DISABLED");
     let destroyed = json!({ "keyId": 3, "status": "DESTROYED", "outputPrefixType": "TINK" });

@@ -46,7 +46,7 @@ async fn rotate(fake: &FakeSecretsManager, instances: &[&Instance]) {
 }
 
 #[tokio::test]
-async fn no_client_is_refused_while_a_token_changes_under_an_application_that_reads_all_stages() {
+async fn no_client_is_refused_by_a_reader_of_all_stages() {
     let fake = FakeSecretsManager::with_current("one").await;
     let (a, b) = (fake.instance(text_secret("a")).await, fake.instance(text_secret("b")).await);
     let balancer = LoadBalancer::start(vec![a.address(), b.address()]).await.unwrap();
@@ -79,7 +79,7 @@ async fn no_client_is_refused_while_a_token_changes_under_an_application_that_re
 }
 
 #[tokio::test]
-async fn the_window_of_an_application_that_reads_only_the_current_token_is_measured() {
+async fn window_of_a_reader_of_current_only_is_measured() {
     let fake = FakeSecretsManager::with_current("one").await;
     let mut settings = text_secret("a");
     settings.mode = Mode::CurrentOnly;
@@ -136,7 +136,7 @@ async fn a_load_without_a_first_token_does_not_start() {
 }
 
 #[tokio::test]
-async fn connections_go_to_the_backends_in_turn_and_past_those_that_are_gone() {
+async fn connections_take_turns_and_skip_backends_that_are_gone() {
     let fake = FakeSecretsManager::with_current("one").await;
     let (a, b) = (fake.instance(text_secret("a")).await, fake.instance(text_secret("b")).await);
     let balancer = LoadBalancer::start(vec![a.address()]).await.unwrap();

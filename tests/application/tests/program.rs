@@ -105,7 +105,7 @@ async fn the_program_caches_for_as_long_as_it_is_told() {
 }
 
 #[tokio::test]
-async fn the_program_keeps_records_under_the_keyring_that_its_settings_name() {
+async fn program_keeps_records_under_the_keyring_of_its_settings() {
     let fake = FakeSecretsManager::with_current("one").await;
     fake.keyring().put("k1", &keys::ring(KeyFormat::Tink, 1, None, &[2]), &["AWSCURRENT"]);
     let mut command = against(&fake);
@@ -134,7 +134,7 @@ async fn the_program_keeps_records_under_the_keyring_that_its_settings_name() {
 }
 
 #[tokio::test]
-async fn the_program_keeps_its_records_in_the_postgresql_that_its_settings_name_and_finds_them_there_again() {
+async fn program_keeps_records_in_the_postgresql_of_its_settings() {
     let server = end_to_end::postgres::Postgres::start(&[]).unwrap();
     let sql = server.connect().await.unwrap();
     sql.batch_execute(application::database::TABLE).await.unwrap();
@@ -256,7 +256,7 @@ fn base64_of(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn no_key_and_no_record_is_in_any_output_at_the_most_talkative_level() {
+async fn no_key_and_no_record_is_in_any_output_at_any_level() {
     // Every byte is a character: what is written in any way shows.
     const PRIMARY: &[u8; 32] = b"leak-canary-Vq3Zt7Lm-of-primary!";
     const STAGED: &[u8; 32] = b"leak-canary-Hb8Yx2Kd-of-staged-!";

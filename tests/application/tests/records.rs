@@ -138,7 +138,7 @@ async fn what_is_in_a_record_is_replaced_and_its_provider_stays() {
 }
 
 #[tokio::test]
-async fn an_instance_starts_before_the_keyring_has_a_value_and_takes_the_first_one() {
+async fn instance_without_a_keyring_starts_and_takes_the_first_value() {
     let fake = FakeSecretsManager::with_current(TOKEN).await;
     let database = Database::default();
     let instance = fake.instance(with_keys("a", keys(KeyFormat::Raw, &database))).await;
@@ -185,7 +185,7 @@ async fn health_and_refresh_report_the_key_ids_and_no_key() {
 }
 
 #[tokio::test]
-async fn an_application_that_reads_only_the_name_or_has_no_keys_reports_no_key_ids() {
+async fn reader_of_the_name_or_of_no_keys_reports_no_key_ids() {
     let fake = fake(&raw(1, None, &[2])).await;
     fake.keyring().put("k2", &raw(1, Some(3), &[2]), &["AWSPENDING"]);
     let mut name_only = keys(KeyFormat::Raw, &Database::default());
@@ -207,7 +207,7 @@ async fn an_application_that_reads_only_the_name_or_has_no_keys_reports_no_key_i
 }
 
 #[tokio::test]
-async fn refresh_loads_both_secrets_and_answers_503_when_either_fails_with_what_was_held_kept() {
+async fn refresh_loads_both_secrets_or_answers_503_and_keeps_both() {
     let fake = fake(&raw(1, None, &[])).await;
     let instance = fake.instance(with_keys("a", without_reload(&Database::default()))).await;
     let record = written(instance.address(), b"x").await;
@@ -274,7 +274,7 @@ async fn a_frozen_instance_loads_neither_secret() {
 }
 
 #[tokio::test]
-async fn a_record_that_no_key_opens_makes_an_instance_reload_only_if_it_is_set_to() {
+async fn unknown_key_makes_an_instance_reload_only_if_it_is_set_to() {
     let fake = fake(&raw(1, None, &[])).await;
     let database = Database::default();
     let reloads = fake.instance(with_keys("a", keys(KeyFormat::Raw, &database))).await;
@@ -295,7 +295,7 @@ async fn a_record_that_no_key_opens_makes_an_instance_reload_only_if_it_is_set_t
 }
 
 #[tokio::test]
-async fn unreadable_records_cost_one_reload_per_interval_shared_by_all() {
+async fn unreadable_records_cost_one_shared_reload_per_interval() {
     let fake = fake(&raw(1, None, &[])).await;
     let database = Database::default();
     let mut keys = keys(KeyFormat::Raw, &database);
@@ -366,7 +366,7 @@ async fn more(load: &RecordLoad, records: u64) {
 }
 
 #[tokio::test]
-async fn no_record_is_unreadable_while_a_staged_key_becomes_primary_instance_by_instance() {
+async fn no_record_is_unreadable_while_a_staged_key_becomes_primary() {
     for format in FORMATS {
         let fake = fake(&ring(format, 1, None, &[])).await;
         let database = Database::default();
@@ -406,7 +406,7 @@ async fn no_record_is_unreadable_while_a_staged_key_becomes_primary_instance_by_
 }
 
 #[tokio::test]
-async fn a_load_sees_the_records_that_become_unreadable_when_the_only_key_is_replaced() {
+async fn load_sees_records_unreadable_when_the_only_key_is_replaced() {
     let fake = fake(&raw(1, None, &[])).await;
     let database = Database::default();
     let settings = || KeySettings { mode: KeyMode::NameOnly, ..without_reload(&database) };
@@ -431,7 +431,7 @@ async fn a_load_sees_the_records_that_become_unreadable_when_the_only_key_is_rep
 }
 
 #[tokio::test]
-async fn a_load_counts_another_plaintext_as_unreadable_and_a_lost_record_as_failed() {
+async fn load_counts_other_plaintext_as_unreadable_and_loss_as_failed() {
     use axum::Router;
     use axum::routing::{get, post};
 
@@ -456,7 +456,7 @@ async fn a_load_counts_another_plaintext_as_unreadable_and_a_lost_record_as_fail
 }
 
 #[tokio::test]
-async fn a_load_counts_an_update_that_was_lost_as_lost_while_it_works_and_at_its_end() {
+async fn load_counts_a_lost_update_while_it_works_and_at_its_end() {
     use axum::Router;
     use axum::body::Bytes;
     use axum::extract::Path;

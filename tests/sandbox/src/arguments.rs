@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_belong_to_their_function_and_keep_what_looks_like_a_separator() {
+    fn variables_belong_to_their_function_and_keep_separators() {
         let options = run(&["--env", "f:URL=http://h:1/?a=b", "--env=f:B=2", "--env", "g:C="]);
         let f = BTreeMap::from([("URL".into(), "http://h:1/?a=b".into()), ("B".into(), "2".into())]);
         let g = BTreeMap::from([("C".into(), String::new())]);

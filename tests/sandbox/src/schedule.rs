@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn automatically_after_days_opens_at_midnight_that_many_days_after_the_last_rotation() {
+    fn automatically_after_days_opens_at_midnight_days_later() {
         let schedule = Schedule::parse(&rules(Some(90), None, None)).unwrap().unwrap();
         let window = schedule.next_window(at("2026-11-22T13:30:00Z")).unwrap();
         assert_eq!(text(window.opens), "2027-02-20T00:00:00Z");
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_in_hours_counts_from_midnight_and_closes_after_an_hour() {
+    fn rate_in_hours_counts_from_midnight_and_closes_in_an_hour() {
         let four = ["2026-11-22T16:00:00Z", "2026-11-22T20:00:00Z", "2026-11-23T00:00:00Z"];
         assert_eq!(expression("rate(4 hours)"), four);
         let schedule = Schedule::parse(&rules(None, Some("rate(4 hours)"), None)).unwrap().unwrap();
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cron_window_in_days_closes_at_the_end_of_the_day_and_one_in_hours_after_an_hour() {
+    fn cron_window_closes_after_its_day_or_its_hour() {
         let closes = |expression| {
             let schedule = Schedule::parse(&rules(None, Some(expression), None)).unwrap().unwrap();
             text(schedule.next_window(at("2026-11-22T13:30:00Z")).unwrap().closes)
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn the_days_shown_for_an_expression_are_those_to_the_next_window() {
+    fn days_shown_for_an_expression_lead_to_the_next_window() {
         let days = |expression| {
             let schedule = Schedule::parse(&rules(None, Some(expression), None)).unwrap().unwrap();
             schedule.days_after(at("2026-11-22T13:30:00Z"))

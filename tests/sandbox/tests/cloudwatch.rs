@@ -150,7 +150,7 @@ fn code_and_message<E: ProvideErrorMetadata>(error: &SdkError<E>) -> (String, St
 }
 
 #[tokio::test]
-async fn a_datum_is_kept_with_what_the_request_said_and_the_sandboxes_time() {
+async fn datum_is_kept_as_requested_with_the_time_of_the_sandbox() {
     let service = Service::start().await;
     let rotated = MetricDatum::builder()
         .metric_name("RotationFailed")

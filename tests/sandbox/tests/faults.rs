@@ -31,7 +31,7 @@ async fn throttling_and_server_errors_have_no_effect() {
 }
 
 #[tokio::test]
-async fn clients_with_retries_survive_throttling_errors_and_lost_answers() {
+async fn retrying_clients_survive_throttling_errors_and_lost_answers() {
     let world = world().await;
     world.secret("s").await;
     let retries = RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(1));
@@ -64,7 +64,7 @@ async fn a_delay_comes_before_the_answer() {
 }
 
 #[tokio::test]
-async fn stale_reads_see_the_state_before_the_last_write_for_so_many_reads() {
+async fn stale_reads_see_the_state_before_the_last_write() {
     let world = world().await;
     world.secret("s").await;
     put(&world.client, 2).send().await.unwrap();
@@ -109,7 +109,7 @@ async fn a_fault_aimed_at_a_function_spares_everybody_else() {
 }
 
 #[tokio::test]
-async fn a_function_killed_before_a_call_leaves_no_effect_and_after_it_the_effect() {
+async fn kill_before_a_call_leaves_no_effect_and_after_it_the_effect() {
     for (when, calls_to_put) in [(Moment::Before, 2), (Moment::After, 1)] {
         let world = world().await;
         world.secret("s").await;

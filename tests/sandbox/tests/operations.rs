@@ -99,7 +99,7 @@ fn messages(events: &[aws_sdk_cloudwatchlogs::types::FilteredLogEvent]) -> Vec<S
 }
 
 #[tokio::test]
-async fn a_notification_arrives_with_its_subject_in_sandbox_time_and_shows_in_the_control_api() {
+async fn notification_arrives_in_sandbox_time_and_in_the_control_api() {
     let world = World::start().await;
     world.sandbox.advance(DAY).await.unwrap();
     let message = "rotated: 100 % = done & <sent>\nold token until 2026-11-26T00:00:00Z, +1 day, \"ü\"";
@@ -172,7 +172,7 @@ async fn the_last_failure_of_a_secret_is_found_among_other_lines() {
 }
 
 #[tokio::test]
-async fn a_failure_is_dated_by_the_clock_that_the_rest_of_the_sandbox_has() {
+async fn failure_is_dated_by_the_clock_of_the_sandbox() {
     let world = World::start().await;
     world.log(&[failed(ARN, "Old", "")]).await;
     world.sandbox.advance(90 * DAY).await.unwrap();
@@ -188,7 +188,7 @@ async fn a_failure_is_dated_by_the_clock_that_the_rest_of_the_sandbox_has() {
 }
 
 #[tokio::test]
-async fn the_search_goes_on_behind_an_empty_page_and_ends_at_the_failure() {
+async fn search_goes_on_behind_an_empty_page_and_ends_at_the_failure() {
     let world = World::start().await;
     world.log(&[("noise".into(), 9_000), failed(ARN, "Hidden", ""), ("noise".into(), 11_000)]).await;
     let found = world.operations.last_failure(GROUP, ARN, world.sandbox.now() - DAY).await.unwrap().unwrap();
@@ -209,7 +209,7 @@ async fn a_search_that_cannot_be_made_says_why() {
 }
 
 #[tokio::test]
-async fn pages_hold_every_event_once_in_either_direction_also_when_more_are_logged_meanwhile() {
+async fn pages_hold_every_event_once_in_either_direction() {
     let world = World::start().await;
     let lines: Vec<(String, usize)> = (0..5).map(|n| (json!({ "n": n.to_string() }).to_string(), 1)).collect();
     let texts: Vec<String> = lines.iter().map(|(line, _)| line.clone()).collect();

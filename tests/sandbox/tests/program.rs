@@ -170,7 +170,7 @@ async fn program_with_watcher(folder: &TempDir) -> Program {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_aws_cli_creates_rotates_reads_lists_tags_and_moves_stages() {
+async fn aws_cli_creates_rotates_reads_lists_tags_and_moves_stages() {
     let folder = folder();
     let program = program_with_watcher(&folder).await;
     let sm = |arguments: &[&str]| program.aws(&[&["secretsmanager"], arguments].concat());
@@ -338,7 +338,7 @@ except client.exceptions.InvalidRequestException as error:
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_and_the_clock_survive_a_restart_in_a_file_for_the_owner_only() {
+async fn secrets_and_clock_survive_a_restart_in_a_private_file() {
     let folder = folder();
     let state = folder.path().join("state");
     let arguments = ["--port", "0", "--state", state.to_str().unwrap()];

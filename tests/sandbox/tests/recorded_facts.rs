@@ -30,7 +30,7 @@ async fn move_current(world: &World, from: u32, to: u32) {
 }
 
 #[tokio::test]
-async fn a_version_id_and_a_stage_that_do_not_belong_together_are_an_invalid_request() {
+async fn version_id_with_a_foreign_stage_is_an_invalid_request() {
     let world = world().await;
     world.secret("s").await;
     let get = world.client.get_secret_value().secret_id("s").version_id(token(1)).version_stage("AWSPREVIOUS");
@@ -54,7 +54,7 @@ async fn a_value_that_is_not_there_is_not_found_in_the_services_words() {
 }
 
 #[tokio::test]
-async fn moving_awscurrent_needs_the_version_that_has_it_or_nothing_moves() {
+async fn awscurrent_moves_only_from_the_version_that_has_it() {
     let world = world().await;
     let arn = world.secret("s").await;
     put(&world, 2, &["AWSPENDING"]).await;
@@ -134,7 +134,7 @@ async fn a_label_alone_is_removed_by_naming_its_version() {
 }
 
 #[tokio::test]
-async fn putting_the_same_value_under_the_same_token_is_no_operation_and_another_value_an_error() {
+async fn same_value_under_a_token_is_ignored_and_another_refused() {
     let world = world().await;
     let arn = world.secret("s").await;
     put(&world, 2, &["AWSPENDING"]).await;
@@ -157,7 +157,7 @@ async fn putting_the_same_value_under_the_same_token_is_no_operation_and_another
 }
 
 #[tokio::test]
-async fn putting_without_stages_moves_awscurrent_and_takes_awspending_away() {
+async fn put_without_stages_moves_awscurrent_and_removes_awspending() {
     let world = world().await;
     world.secret("s").await;
     put(&world, 2, &["AWSPENDING"]).await;
@@ -255,7 +255,7 @@ async fn values_tokens_and_stages_have_the_services_bounds() {
 }
 
 #[tokio::test]
-async fn a_version_without_stages_is_hidden_readable_and_deleted_in_time() {
+async fn version_without_stages_is_hidden_readable_and_deleted_later() {
     let world = world().await;
     world.secret("s").await;
     put(&world, 2, &[]).await;
@@ -289,7 +289,7 @@ async fn a_version_without_stages_is_hidden_readable_and_deleted_in_time() {
 }
 
 #[tokio::test]
-async fn a_secret_marked_for_deletion_can_be_described_and_restored_but_not_used() {
+async fn deleted_secret_is_described_and_restored_but_not_used() {
     let world = world().await;
     let arn = world.secret("s").await;
     let client = &world.client;
@@ -378,7 +378,7 @@ async fn names_are_taken_once_and_have_an_alphabet() {
 }
 
 #[tokio::test]
-async fn plain_http_without_a_token_is_refused_and_differently_for_rotate_secret() {
+async fn missing_token_is_refused_and_otherwise_by_rotate_secret() {
     let world = world().await;
     world.secret("s").await;
     let message = "You must provide a ClientRequestToken value. We recommend a UUID-type value.";
@@ -403,7 +403,7 @@ async fn plain_http_without_a_token_is_refused_and_differently_for_rotate_secret
 }
 
 #[tokio::test]
-async fn rotation_is_refused_without_a_function_and_leaves_nothing_behind() {
+async fn rotation_without_a_function_is_refused_and_leaves_nothing() {
     let world = world().await;
     world.secret("s").await;
     let rotate = || world.client.rotate_secret().secret_id("s");
@@ -484,7 +484,7 @@ async fn lists_are_filtered_and_paged() {
 }
 
 #[tokio::test]
-async fn names_and_tags_are_filtered_by_prefix_with_regard_to_case_and_all_filters_must_match() {
+async fn names_and_tags_match_by_case_and_prefix_and_all_filters() {
     use FilterNameStringType::{Name, TagKey, TagValue};
     let world = world().await;
     for (name, tags) in [

@@ -35,7 +35,7 @@ fn succeeded(n: u32) -> RotationOutcome {
 }
 
 #[tokio::test]
-async fn a_rotation_runs_four_steps_with_the_arn_the_token_and_a_rotation_token() {
+async fn rotation_runs_four_steps_with_arn_token_and_rotation_token() {
     let world = world().await;
     let arn = world.secret("s").await;
     let rotate = world.client.rotate_secret().secret_id("s").client_request_token(token(2));
@@ -69,7 +69,7 @@ async fn a_rotation_runs_four_steps_with_the_arn_the_token_and_a_rotation_token(
 }
 
 #[tokio::test]
-async fn rotate_secret_answers_at_once_and_the_pending_version_has_no_value_yet() {
+async fn rotate_secret_answers_before_the_new_version_has_a_value() {
     let world = world().await;
     world.secret("s").await;
     let (entered, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -172,7 +172,7 @@ async fn a_failed_step_repeats_the_whole_rotation_with_the_same_token() {
 }
 
 #[tokio::test]
-async fn a_rotation_that_keeps_failing_is_given_up_with_awspending_left_and_taken_up_by_the_next_one() {
+async fn failing_rotation_is_given_up_pending_and_resumed_by_the_next() {
     let world = world().await;
     world.secret("s").await;
     world.functions.set("rotator", |_| async { Err("Broken".to_owned()) });
@@ -256,7 +256,7 @@ async fn somebody_elses_new_version_abandons_the_rotation() {
 }
 
 #[tokio::test]
-async fn a_new_version_under_a_private_label_abandons_the_rotation_or_leaves_it_as_the_setting_says() {
+async fn private_version_abandons_the_rotation_as_the_setting_says() {
     let abandoned = RotationOutcome::Abandoned { version_id: token(2) };
     for (private_put, outcome, stages, trail) in [
         (PrivatePut::Abandons, abandoned, map([(1, "AWSCURRENT"), (7, "mine")]), "RotationAbandoned"),
@@ -290,7 +290,7 @@ async fn a_new_version_under_a_private_label_abandons_the_rotation_or_leaves_it_
 }
 
 #[tokio::test]
-async fn whatever_private_labels_do_a_new_current_or_pending_version_abandons_the_rotation() {
+async fn new_current_or_pending_version_abandons_the_rotation() {
     for labels in [&["AWSCURRENT", "mine"][..], &["AWSPENDING", "mine"], &[]] {
         let world = world_with(Settings { private_put: PrivatePut::Leaves, ..Settings::default() }).await;
         world.secret("s").await;
@@ -320,7 +320,7 @@ async fn a_manual_put_also_clears_a_rotation_that_was_given_up() {
 }
 
 #[tokio::test]
-async fn a_pending_version_that_no_rotation_made_blocks_rotations_and_starts_none() {
+async fn foreign_pending_version_blocks_rotations_and_starts_none() {
     let world = world().await;
     world.secret("s").await;
     let put = world.client.put_secret_value().secret_id("s").client_request_token(token(7)).secret_string("mine");
@@ -335,7 +335,7 @@ async fn a_pending_version_that_no_rotation_made_blocks_rotations_and_starts_non
 }
 
 #[tokio::test]
-async fn the_configuration_test_runs_test_secret_alone_on_a_version_that_goes_away() {
+async fn configuration_test_runs_test_secret_alone_and_leaves_nothing() {
     for (setting, has_value) in [(ConfigurationTest::WithoutValue, false), (ConfigurationTest::WithCurrentValue, true)]
     {
         let world = world_with(Settings { configuration_test: setting, ..Settings::default() }).await;
@@ -368,7 +368,7 @@ async fn the_configuration_test_runs_test_secret_alone_on_a_version_that_goes_aw
 }
 
 #[tokio::test]
-async fn a_failed_configuration_test_is_reported_and_the_configuration_stays() {
+async fn failed_configuration_test_is_reported_and_leaves_it_set() {
     let world = world().await;
     world.secret("s").await;
     world.functions.set("rotator", |_| async { Err("NoRoute".to_owned()) });
@@ -441,7 +441,7 @@ async fn a_secret_without_a_value_gets_its_first_one_by_rotation() {
 }
 
 #[tokio::test]
-async fn schedules_rotate_in_the_order_of_their_times_when_the_clock_is_moved() {
+async fn schedules_rotate_in_order_when_the_clock_is_moved() {
     let world = world().await;
     for (name, days) in [("slow", 90), ("fast", 40)] {
         world.secret(name).await;
@@ -489,7 +489,7 @@ async fn a_schedule_expression_shows_the_days_that_it_comes_to() {
 }
 
 #[tokio::test]
-async fn a_manual_put_counts_as_a_rotation_for_automatically_after_days() {
+async fn manual_put_counts_for_automatically_after_days() {
     let world = world().await;
     world.secret("s").await;
     let rotate = world.client.rotate_secret().secret_id("s").rotation_lambda_arn(ROTATOR);
@@ -504,7 +504,7 @@ async fn a_manual_put_counts_as_a_rotation_for_automatically_after_days() {
 }
 
 #[tokio::test]
-async fn a_scheduled_rotation_that_fails_leaves_its_date_in_the_past_and_is_taken_up_at_the_next_window() {
+async fn failed_schedule_keeps_its_past_date_until_the_next_window() {
     let world = world().await;
     world.secret("s").await;
     let rotate = world.client.rotate_secret().secret_id("s").rotation_lambda_arn(ROTATOR);
@@ -575,7 +575,7 @@ async fn subscribers_see_steps_and_labels_in_order() {
 }
 
 #[tokio::test]
-async fn an_invocation_that_lambda_throttles_or_loses_is_a_failed_step() {
+async fn throttled_or_lost_invocation_is_a_failed_step() {
     let world = world().await;
     world.secret("s").await;
     world.sandbox.faults().add(FaultRule::on("Invoke", Fault::Throttle).at_step(Step::Set));

@@ -192,7 +192,7 @@ async fn as_many_older_secrets_stay_as_the_tag_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_of_somebody_else_is_guarded_though_its_name_is_alike() {
+async fn member_of_another_is_guarded_though_its_name_is_alike() {
     let store = Store::with(&value(&json!({ "KEY_PREVIOUS_10": "ours" })));
     store.stages.lock().unwrap().insert(Stage::Pending, version("v1"));
     for step in &STEPS[..3] {

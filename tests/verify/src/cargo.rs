@@ -44,7 +44,7 @@ mod tests {
     use super::describes_a_package;
 
     #[test]
-    fn a_nested_cargo_keeps_its_settings_and_loses_the_outer_package() {
+    fn nested_cargo_loses_the_outer_package_and_keeps_its_settings() {
         for variable in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PRIMARY_PACKAGE"] {
             assert!(describes_a_package(variable), "{variable}");
         }

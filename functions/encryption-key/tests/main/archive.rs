@@ -39,7 +39,7 @@ fn deadline() -> Deadline {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_version_of_an_archive_is_current_by_itself_and_the_move_to_it_may_be_refused() {
+async fn first_archive_version_is_current_and_its_move_may_fail() {
     for strict in [false, true] {
         let store = store(strict);
         keys(1, []).keep(&store, deadline()).await.unwrap();
@@ -49,7 +49,7 @@ async fn the_first_version_of_an_archive_is_current_by_itself_and_the_move_to_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_that_write_the_first_version_of_an_archive_at_once_lose_no_key_of_each_other() {
+async fn two_first_writers_of_an_archive_lose_no_key() {
     for strict in [false, true] {
         let store = store(strict);
         let (one, other) = (keys(1, []), keys(2, []));
@@ -61,7 +61,7 @@ async fn two_that_write_the_first_version_of_an_archive_at_once_lose_no_key_of_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_archive_that_is_full_says_what_fills_it_and_what_to_do_and_nothing_is_written() {
+async fn full_archive_says_what_fills_it_and_nothing_is_written() {
     let store = store(true);
     keys(1, []).keep(&store, deadline()).await.unwrap();
     let error = keys(1, 2..500).keep(&store, deadline()).await.unwrap_err();

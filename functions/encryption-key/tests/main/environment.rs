@@ -60,7 +60,7 @@ fn a_misspelt_variable_is_named_with_those_that_are_known() {
 }
 
 #[test]
-fn an_application_is_asked_with_a_token_from_a_secret_that_must_be_named() {
+fn application_is_asked_with_a_token_from_a_named_secret() {
     let kind = read(&[]).unwrap();
     assert!(!kind.has_target());
     assert_eq!(kind.credential(NAME), Ok(None));
@@ -106,7 +106,7 @@ fn the_name_of_the_tokens_secret_is_made_of_the_name_of_the_key() {
 }
 
 #[test]
-fn a_retired_key_stays_in_the_archive_for_a_month_at_least_and_for_ten_years_at_most() {
+fn retired_key_stays_in_the_archive_a_month_to_ten_years() {
     const RETENTION: &str = "KEY_ARCHIVE_RETENTION";
     let archive = ("KEY_ARCHIVE_SECRET", "{name}-archive");
     for (text, days) in [("", 400), ("30d", 30), ("720h", 30), ("400d", 400), ("3650d", 3650)] {

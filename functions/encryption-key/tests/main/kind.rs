@@ -49,7 +49,7 @@ fn the_first_rotation_of_a_bare_key_only_adds_a_staged_one() {
 }
 
 #[test]
-fn a_later_rotation_makes_the_staged_key_primary_and_stages_a_new_one() {
+fn later_rotation_promotes_the_staged_key_and_stages_another() {
     for (name, _) in FORMATS {
         let rotation = Rotation::json(name, "staged");
         let current = ring(key(1)).stage(key_of(2, now() - 90 * DAY)).unwrap();
@@ -64,7 +64,7 @@ fn a_later_rotation_makes_the_staged_key_primary_and_stages_a_new_one() {
 }
 
 #[test]
-fn a_staged_key_is_promoted_when_every_consumer_has_had_it_for_the_cache_time_and_not_a_second_before() {
+fn staged_key_is_promoted_exactly_after_the_cache_time() {
     let created = now();
     for (what, cache_time, last_rotated, age) in [
         ("never rotated", HOUR, None, SEEN + HOUR),
@@ -111,7 +111,7 @@ fn the_age_of_a_key_means_nothing_where_every_instance_is_asked() {
 }
 
 #[test]
-fn no_new_primary_key_is_made_when_nobody_is_asked_and_nothing_is_declared() {
+fn no_primary_is_made_without_a_target_or_a_declaration() {
     let old_enough = ring(key(1)).stage(key_of(2, now() - 90 * DAY)).unwrap();
     for (rotation, current) in [
         (Rotation::staged(), &old_enough),
@@ -129,7 +129,7 @@ fn no_new_primary_key_is_made_when_nobody_is_asked_and_nothing_is_declared() {
 }
 
 #[test]
-fn a_staged_key_without_a_date_is_dated_and_promoted_by_a_later_rotation() {
+fn staged_key_without_a_date_is_dated_and_promoted_later() {
     for (name, _) in FORMATS {
         let rotation = Rotation::json(name, "staged");
         let current = ring(key(1)).stage(key(2)).unwrap().with_secondary(key(3)).unwrap();
@@ -169,7 +169,7 @@ fn a_compromised_staged_key_is_replaced_and_never_promoted() {
 }
 
 #[test]
-fn an_immediate_rotation_makes_a_new_key_primary_and_replaces_a_staged_one() {
+fn immediate_rotation_makes_a_new_primary_and_replaces_staged() {
     for (name, _) in FORMATS {
         let rotation = Rotation::json(name, "immediate");
         let next = rotation.next(&aware(), now(), &ring(key(1))).unwrap();
@@ -189,7 +189,7 @@ fn an_immediate_rotation_makes_a_new_key_primary_and_replaces_a_staged_one() {
 }
 
 #[test]
-fn a_compromised_primary_key_is_replaced_at_once_whatever_the_policy_says() {
+fn compromised_primary_is_replaced_at_once_under_any_policy() {
     for (name, _) in FORMATS {
         let rotation = Rotation::json(name, "staged");
         // What was staged was as exposed, however old it is.
@@ -213,7 +213,7 @@ fn a_compromised_primary_key_is_replaced_at_once_whatever_the_policy_says() {
 }
 
 #[test]
-fn a_text_secret_has_no_place_for_a_staged_key_and_rotates_at_once_in_each_format() {
+fn text_secret_has_no_staged_key_and_rotates_at_once() {
     for (name, _) in FORMATS {
         let staged = Rotation::text(name, "staged");
         let (subject, current) = (staged.at(now(), None), staged.bare(&key(1)));
@@ -237,13 +237,13 @@ fn a_text_secret_has_no_place_for_a_staged_key_and_rotates_at_once_in_each_forma
 }
 
 #[test]
-fn a_text_secret_that_is_to_be_staged_is_found_out_by_the_test_of_the_configuration() {
+fn configuration_test_finds_a_text_secret_that_is_to_be_staged() {
     let rotation = Rotation::text("raw", "staged");
     assert_policy_refuses(aware().check_configuration(&rotation.policy, None), "promotion", "choose immediate");
 }
 
 #[test]
-fn the_first_value_is_a_ring_in_its_format_with_a_staged_key_where_keys_are_staged() {
+fn first_ring_has_a_staged_key_where_keys_are_staged() {
     for (name, _) in FORMATS {
         for (promotion, staged) in [("staged", true), ("immediate", false)] {
             let rotation = Rotation::json(name, promotion);
@@ -275,7 +275,7 @@ fn two_rotations_never_make_the_same_key() {
 }
 
 #[test]
-fn a_value_that_is_no_keyring_is_refused_before_anything_is_made() {
+fn value_that_is_no_keyring_is_refused_before_a_key_is_made() {
     let rotation = Rotation::staged();
     let twice =
         rotation.bare(&key(1)).with_member(&field().with_suffix("_STAGED"), &rotation.bare(&key(1)).secret().unwrap());
@@ -303,7 +303,7 @@ fn crowded(written: &str) -> String {
 }
 
 #[test]
-fn twenty_other_members_stay_byte_for_byte_through_ten_rotations_in_each_format() {
+fn twenty_other_members_stay_byte_for_byte_in_ten_rotations() {
     for (name, _) in FORMATS {
         for promotion in ["staged", "immediate"] {
             let rotation = Rotation::json(name, promotion);

@@ -53,7 +53,7 @@ fn with_verify(verify: &str) -> Rotation {
 }
 
 #[tokio::test]
-async fn a_ring_is_proven_by_canaries_in_each_format_and_no_application_is_needed() {
+async fn ring_is_proven_by_canaries_in_each_format_without_a_target() {
     for (name, _) in FORMATS {
         let rotation = Rotation::json(name, "staged");
         for phase in PHASES {
@@ -67,7 +67,7 @@ async fn a_ring_is_proven_by_canaries_in_each_format_and_no_application_is_neede
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pending_ring_that_was_not_made_from_the_current_one_is_given_up_before_anybody_is_asked() {
+async fn pending_ring_not_made_from_current_is_given_up_unasked() {
     let [one, other] = same_id();
     for (old, new) in [
         (old().with_secondary(key(7)).unwrap(), new()),
@@ -82,7 +82,7 @@ async fn a_pending_ring_that_was_not_made_from_the_current_one_is_given_up_befor
 }
 
 #[tokio::test]
-async fn a_key_that_was_replaced_by_another_with_the_same_id_is_found_by_its_canary() {
+async fn replaced_key_with_the_same_id_is_found_by_its_canary() {
     let [one, other] = same_id();
     for (name, _) in FORMATS {
         let rotation = Rotation::json(name, "staged");
@@ -127,7 +127,7 @@ async fn a_silent_application_proves_no_new_primary_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_application_that_lacks_a_key_proves_nothing_whatever_is_declared() {
+async fn application_that_lacks_a_key_proves_nothing() {
     let rotation = Rotation::staged();
     let lacking = format!("instance i-1 does not report {}: it must load the keyring first", key(3).id());
     for keyring_aware in [false, true] {
@@ -146,7 +146,7 @@ async fn an_application_that_lacks_a_key_proves_nothing_whatever_is_declared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_application_that_goes_on_encrypting_with_another_key_is_found_after_promotion() {
+async fn application_with_another_primary_is_found_after_promotion() {
     let rotation = Rotation::staged();
     let stuck = || asking(Application::with(&new(), Some(&key(1))));
     let other = format!("instance i-1 does not encrypt with the new primary key {}", key(2).id());
@@ -155,7 +155,7 @@ async fn an_application_that_goes_on_encrypting_with_another_key_is_found_after_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_application_that_reads_awscurrent_only_must_hold_what_will_be_encrypted_with_before_promotion() {
+async fn reader_of_awscurrent_must_hold_the_next_primary_beforehand() {
     let rotation = with_verify("after");
     let holds_old = || asking(Application::with(&old(), Some(&key(1))));
     assert_eq!(test(&holds_old(), &rotation, Phase::BeforePromotion, &old(), &new()).await, Ok(()));
@@ -171,7 +171,7 @@ async fn an_application_that_reads_awscurrent_only_must_hold_what_will_be_encryp
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_application_that_refuses_the_admin_token_is_told_from_one_that_lacks_a_key() {
+async fn refused_admin_token_is_told_from_a_missing_key() {
     let rotation = Rotation::staged();
     let (old, new) = (rotation.value(&old()), rotation.following(&old(), &new()));
     let token = secret("another");
@@ -187,7 +187,7 @@ async fn an_application_that_refuses_the_admin_token_is_told_from_one_that_lacks
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_application_is_refreshed_with_its_own_token_when_there_is_something_to_load() {
+async fn application_is_refreshed_with_its_own_token_when_needed() {
     let refreshed = async |verify, phase| {
         let (rotation, kind) = (with_verify(verify), asking(Application::silent()));
         let (old, new) = (rotation.value(&old()), rotation.following(&old(), &new()));
@@ -207,7 +207,7 @@ async fn the_application_is_refreshed_with_its_own_token_when_there_is_something
 }
 
 #[tokio::test(start_paused = true)]
-async fn bringing_a_ring_into_use_never_takes_longer_than_the_settle_time() {
+async fn ring_comes_into_use_within_the_settle_time() {
     struct Slow(TargetSettings);
     impl Target for Slow {
         async fn ask(&self, operation: Operation, _: &str, _: &SecretText) -> Result<Answer, String> {
@@ -235,7 +235,7 @@ async fn bringing_a_ring_into_use_never_takes_longer_than_the_settle_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_the_application_cannot_know_before_it_encrypts_is_not_promoted_with_verify_after() {
+async fn key_unknown_before_it_encrypts_fails_with_verify_after() {
     let rotation =
         Rotation::of(&[("ROTATION_FIELD", FIELD), ("ROTATION_VERIFY", "after"), ("ROTATION_PROMOTION", "immediate")]);
     let current = ring(key(1));

@@ -250,7 +250,7 @@ fn with_staged(rotation: &Rotation) -> Document {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rotation_makes_twelve_calls_and_with_an_application_eighteen() {
+async fn rotation_makes_12_calls_and_18_with_an_application() {
     let rotation = Rotation::of(STAGED);
     for (asks, expected) in [(false, 12), (true, 18)] {
         let store = Store::new(Some(&with_staged(&rotation)));
@@ -264,7 +264,7 @@ async fn a_rotation_makes_twelve_calls_and_with_an_application_eighteen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_keyring_grows_by_a_key_per_rotation_and_each_key_is_staged_for_a_period_in_each_format() {
+async fn keyring_grows_by_a_key_per_rotation_staged_for_a_period() {
     const VARIABLES: [&[(&str, &str)]; 3] = [
         &[("ROTATION_FIELD", FIELD), ("ROTATION_KEY_FORMAT", "raw")],
         &[("ROTATION_FIELD", FIELD), ("ROTATION_KEY_FORMAT", "fernet")],
@@ -289,7 +289,7 @@ async fn a_keyring_grows_by_a_key_per_rotation_and_each_key_is_staged_for_a_peri
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_staged_key_is_promoted_no_earlier_than_the_cache_time_after_its_rotation() {
+async fn staged_key_waits_for_the_cache_time_after_its_rotation() {
     let rotation = Rotation::of(STAGED);
     let store = Store::new(Some(&rotation.bare(&key(1))));
     store.rotate(&aware(), &stack(STAGED), "v1").await.unwrap();
@@ -421,7 +421,7 @@ async fn a_new_key_that_was_current_for_a_moment_is_never_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_staged_key_that_does_not_verify_is_put_back_because_the_ring_before_holds_it() {
+async fn unverified_staged_key_is_put_back_as_the_old_ring_holds_it() {
     let rotation = Rotation::of(STAGED);
     let store = Store::new(Some(&with_staged(&rotation)));
     let (step, error) = store.rotate(&stuck(&store, STAGED), &stack(STAGED), "v1").await.unwrap_err();
@@ -433,7 +433,7 @@ async fn a_staged_key_that_does_not_verify_is_put_back_because_the_ring_before_h
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_application_keeps_a_new_primary_key_from_being_promoted() {
+async fn silent_application_keeps_a_primary_from_being_promoted() {
     for (variables, current) in
         [(STAGED, with_staged(&Rotation::of(STAGED))), (IMMEDIATE, Rotation::of(IMMEDIATE).bare(&key(1)))]
     {
@@ -450,7 +450,7 @@ async fn a_silent_application_keeps_a_new_primary_key_from_being_promoted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ring_that_would_not_fit_is_refused_before_anything_is_written() {
+async fn oversized_ring_is_refused_before_anything_is_written() {
     for (name, _) in FORMATS {
         let variables = [("ROTATION_FIELD", FIELD), ("ROTATION_KEY_FORMAT", name)];
         let rotation = Rotation::of(&variables);
@@ -498,7 +498,7 @@ async fn a_key_that_somebody_adds_during_a_rotation_is_never_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_somebody_adds_as_the_ring_is_stored_does_not_hold_up_rotations_for_ever() {
+async fn key_added_while_the_ring_is_stored_blocks_no_later_rotation() {
     let rotation = Rotation::of(STAGED);
     let store = Store::new(Some(&with_staged(&rotation)));
     let (kind, stack) = (asking(store.application(STAGED)), stack(STAGED));
@@ -531,7 +531,7 @@ async fn a_pending_ring_that_is_too_old_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_secret_without_a_value_gets_its_first_ring_and_rotates_from_there() {
+async fn empty_secret_gets_its_first_ring_and_rotates_from_there() {
     let rotation = Rotation::of(STAGED);
     let store = Store::new(None);
     let stack = stack(STAGED);
@@ -548,7 +548,7 @@ async fn a_secret_without_a_value_gets_its_first_ring_and_rotates_from_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_cannot_be_read_is_named_by_its_secret_and_never_shown() {
+async fn unreadable_token_is_named_by_its_secret_and_never_shown() {
     let of_field = |store: &Store| {
         let token = TokenSecret::new("{1}/{2}/admin-token".to_owned(), FieldName::new("ADMIN_TOKEN"));
         Kind::new(Some((store.application(STAGED), token)), Consumers::default())

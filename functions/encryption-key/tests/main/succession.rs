@@ -54,7 +54,7 @@ fn a_ring_that_lacks_a_key_of_the_current_one_may_not_follow() {
 }
 
 #[test]
-fn with_staged_promotion_no_key_becomes_primary_that_was_not_staged() {
+fn with_staged_promotion_only_a_staged_key_becomes_primary() {
     for old in [ring(key(1)), ring(key(1)).stage(key(2)).unwrap()] {
         let fresh = old.clone().replace_primary(key(7), now()).unwrap();
         assert_eq!(check(&Rotation::staged(), Duration::ZERO, &old, &fresh), changed());
@@ -91,7 +91,7 @@ fn a_ring_that_changes_nothing_is_given_up() {
 }
 
 #[test]
-fn the_ring_before_may_be_put_back_only_when_it_holds_the_new_primary_key() {
+fn previous_ring_is_put_back_only_with_the_new_primary() {
     let back: Vec<_> = made()
         .into_iter()
         .map(|(what, rotation, old, new)| {
@@ -180,7 +180,7 @@ fn a_report_shows_no_key() {
 
 /// What a person can do to the ring between createSecret and finishSecret, beside adding a key.
 #[test]
-fn a_mark_a_retirement_or_a_disabled_key_that_came_in_between_is_never_undone() {
+fn mark_retirement_or_disabled_key_in_between_is_never_undone() {
     let rotation = Rotation::staged();
     let old = ring(key(1)).stage(key_of(2, now() - 90 * DAY)).unwrap().with_secondary(key(5)).unwrap();
     let new = rotation.following(&old, &rotation.next(&aware(), now(), &old).unwrap());
@@ -240,7 +240,7 @@ fn a_date_with_a_fraction_of_a_second_does_not_stop_rotations() {
 }
 
 #[test]
-fn a_ring_made_from_a_version_that_was_moved_away_from_may_not_follow_the_one_that_was_moved_back_to() {
+fn ring_of_a_left_version_may_not_follow_the_restored_one() {
     let rotation = Rotation::immediate();
     let first = ring(key(1));
     let second = rotation.next(&aware(), now(), &first).unwrap();
@@ -250,7 +250,7 @@ fn a_ring_made_from_a_version_that_was_moved_away_from_may_not_follow_the_one_th
 }
 
 #[test]
-fn a_ring_may_be_put_back_only_when_it_holds_every_key_that_may_have_encrypted() {
+fn ring_is_put_back_only_with_every_key_that_may_have_encrypted() {
     let rotation = Rotation::staged();
     let held = ring(key(1)).stage(key(2)).unwrap();
     let current = held.clone().with_secondary(key(7)).unwrap();

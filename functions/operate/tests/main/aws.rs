@@ -43,7 +43,7 @@ fn a_subject_is_one_short_line_of_ascii() {
 }
 
 #[test]
-fn a_pattern_names_the_secret_whether_it_is_given_by_name_or_arn() {
+fn pattern_names_the_secret_by_name_or_arn() {
     let expected = r#"{ ($.message = "step failed") && ($.secret = "*shop/token*") }"#;
     for id in ["shop/token", ARN, "arn:aws:secretsmanager:us-east-1:000000000000:secret:shop/token"] {
         assert_eq!(failure_pattern(id).as_deref(), Ok(expected));
@@ -64,7 +64,7 @@ fn nothing_breaks_out_of_a_pattern() {
 }
 
 #[test]
-fn a_line_is_about_the_secret_and_not_about_one_with_a_similar_name() {
+fn line_is_about_the_secret_and_not_a_similar_name() {
     let partial = "arn:aws:secretsmanager:us-east-1:000000000000:secret:shop/token";
     for (logged, secret) in
         [(ARN, ARN), (ARN, "shop/token"), ("shop/token", ARN), (ARN, partial), ("a-AbC123", "a-AbC123")]

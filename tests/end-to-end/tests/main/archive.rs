@@ -44,7 +44,7 @@ fn ids(ring: &Keyring) -> BTreeSet<(String, bool)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_key_is_in_the_archive_before_it_is_current_and_stays_there_whatever_is_done_to_the_ring() {
+async fn every_key_is_archived_before_it_is_current_and_stays() {
     for format in [KeyFormat::Raw, KeyFormat::Fernet, KeyFormat::Tink] {
         let scene = with_archive(once(unasked(format))).await;
         for _ in 0..3 {
@@ -63,7 +63,7 @@ async fn every_key_is_in_the_archive_before_it_is_current_and_stays_there_whatev
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_key_of_a_secret_is_in_the_archive_and_a_secret_without_one_stays_without_it() {
+async fn first_key_is_archived_only_where_there_is_an_archive() {
     let scene = with_archive(Plan { value: None, ..unasked(KeyFormat::Raw) }).await;
     rotate(&scene).await;
     assert_eq!(archived(&scene).await, ids(&ring_at(&scene, KeyFormat::Raw, "AWSCURRENT").await.unwrap()));
@@ -73,7 +73,7 @@ async fn the_first_key_of_a_secret_is_in_the_archive_and_a_secret_without_one_st
 
 /// Whoever stored it may have died before it was archived.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_key_that_is_current_as_soon_as_it_is_stored_is_archived_before_its_rotation_ends() {
+async fn first_key_is_archived_before_its_rotation_ends() {
     let scene = with_archive(Plan { value: None, ..unasked(KeyFormat::Raw) }).await;
     let version = "0123456789abcdef0123456789abcdef";
     let put = scene.client.put_secret_value().secret_id(scene.secret()).client_request_token(version);
@@ -85,7 +85,7 @@ async fn a_first_key_that_is_current_as_soon_as_it_is_stored_is_archived_before_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_key_becomes_current_that_is_not_in_the_archive_and_the_error_names_it() {
+async fn unarchived_key_never_becomes_current_and_is_named() {
     let scene = with_archive(once(unasked(KeyFormat::Raw))).await;
     rotate(&scene).await;
     let before = current(&scene).await;
@@ -135,7 +135,7 @@ async fn a_key_that_fails_its_proof_before_promotion_fills_no_archive() {
 
 /// At every call that the rotation makes, before and after its effect.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_that_is_killed_at_any_call_leaves_no_current_key_that_is_not_in_the_archive() {
+async fn killed_function_leaves_no_current_key_out_of_the_archive() {
     for operation in ["DescribeSecret", "GetSecretValue", "PutSecretValue", "UpdateSecretVersionStage"] {
         for (after, call) in [(false, 1), (true, 1), (false, 2), (true, 2), (false, 3)] {
             let scene = with_archive(unasked(KeyFormat::Raw)).await;
@@ -152,7 +152,7 @@ async fn a_function_that_is_killed_at_any_call_leaves_no_current_key_that_is_not
 
 /// Two keyrings in one archive, rotated at once, many times.
 #[tokio::test(flavor = "multi_thread")]
-async fn keyrings_that_share_an_archive_and_rotate_at_once_lose_no_key_of_each_other() {
+async fn keyrings_sharing_an_archive_lose_no_key_of_each_other() {
     let scene = with_archive(Plan {
         tags: vec![("rotation:key-format", "raw"), ("rotation:promotion", "immediate")],
         ..unasked(KeyFormat::Raw)

@@ -6,7 +6,7 @@ use crate::aws_cli::tool;
 use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_script_with_boto3_rotates_reads_lists_revokes_invokes_and_measures() {
+async fn boto3_rotates_reads_lists_revokes_invokes_and_measures() {
     let scene = start(no_target(text_plan())).await;
     let home = tempfile::tempdir().unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/script_with_boto3.py");

@@ -58,7 +58,7 @@ impl Watch {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cargo_lambda_watch_serves_a_rotation_and_cargo_lambda_invoke_the_example_events() {
+async fn cargo_lambda_serves_a_rotation_and_the_example_events() {
     let scene = start(no_target(text_plan())).await;
     let watch = Watch::start(&scene).await;
     // The example events name a version that nobody made, and each step says so.

@@ -87,12 +87,12 @@ impl Drop for Values {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_killed_before_any_of_its_calls_is_repaired_by_the_retry() {
+async fn function_killed_before_any_call_is_repaired_by_the_retry() {
     every_call_in_turn(kill(Moment::Before)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_killed_after_any_of_its_calls_is_repaired_by_the_retry() {
+async fn function_killed_after_any_call_is_repaired_by_the_retry() {
     every_call_in_turn(kill(Moment::After)).await;
 }
 
@@ -158,7 +158,7 @@ async fn any_one_stale_read_is_survived() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_that_stay_stale_for_a_while_delay_a_rotation_and_break_nothing() {
+async fn stale_reads_delay_a_rotation_and_break_nothing() {
     for plan in [text_plan(), json_plan()] {
         let mut plan = plan;
         plan.sandbox.retry_backoff = Duration::from_millis(150);
@@ -180,7 +180,7 @@ async fn reads_that_stay_stale_for_a_while_delay_a_rotation_and_break_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_that_stay_stale_to_the_end_promote_nothing_wrong_and_the_next_rotation_works() {
+async fn lasting_stale_reads_promote_nothing_wrong_and_the_next_works() {
     let scene = start(json_plan()).await;
     scene.configure().await.unwrap();
     let before = current(&scene).await;
@@ -287,7 +287,7 @@ async fn a_persons_edit_of_a_text_secret_stands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_duplicates_of_every_step_by_the_aws_cli_write_one_value_and_end_in_one_rotation() {
+async fn duplicates_of_every_step_write_one_value_in_one_rotation() {
     let scene = start(once(json_plan())).await;
     let cli = Cli::new(&scene);
     // A rotation that the service has given up before the function was reached: its steps are left to the duplicates.

@@ -144,7 +144,7 @@ fn masked(value: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rotate_secret_by_the_aws_cli_on_each_format_keeps_every_key_and_every_other_byte() {
+async fn aws_cli_rotation_keeps_every_key_and_every_other_byte() {
     for format in FORMATS {
         let scene = start(Plan { instances: 0, ..declared(plan(format)) }).await;
         let cli = Cli::new(&scene);
@@ -184,7 +184,7 @@ async fn rotate_secret_by_the_aws_cli_on_each_format_keeps_every_key_and_every_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_text_secret_of_each_format_gets_a_new_primary_key_at_once_under_load_and_keeps_the_old_one() {
+async fn text_secret_gets_a_new_primary_under_load_and_keeps_the_old() {
     for format in FORMATS {
         let scene = start(text(format)).await;
         let old = ring(&scene, format).await;
@@ -208,7 +208,7 @@ async fn until_written(load: &application::RecordLoad, records: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_rotations_under_load_leave_no_record_unreadable_for_instances_with_caches_up_to_an_hour_old() {
+async fn no_record_is_unreadable_with_caches_up_to_an_hour_old() {
     for format in FORMATS {
         let scene = start(declared(plan(format))).await;
         let load = scene.records(60, 2);
@@ -233,7 +233,7 @@ async fn several_rotations_under_load_leave_no_record_unreadable_for_instances_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_staged_key_younger_than_the_consumers_cache_time_is_not_promoted_and_the_error_says_from_when_on_it_is() {
+async fn young_staged_key_is_not_promoted_and_the_error_says_when() {
     let scene = start(once(declared(plan(KeyFormat::Raw)))).await;
     rotate(&scene).await;
     let before = current(&scene).await;
@@ -250,7 +250,7 @@ async fn a_staged_key_younger_than_the_consumers_cache_time_is_not_promoted_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_instance_reports_the_new_ring_before_it_is_promoted_so_that_rotations_may_follow_at_once() {
+async fn every_instance_reports_the_new_ring_before_its_promotion() {
     for format in FORMATS {
         let scene = start(plan(format)).await;
         let load = scene.records(60, 3);
@@ -269,7 +269,7 @@ async fn every_instance_reports_the_new_ring_before_it_is_promoted_so_that_rotat
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_does_not_load_the_new_ring_keeps_it_from_being_promoted_until_it_does() {
+async fn instance_without_the_new_ring_holds_its_promotion_back() {
     let mut plan = once(plan(KeyFormat::Raw));
     plan.environment.push(("TARGET_TIMEOUT", "700ms".to_owned()));
     let scene = start(plan).await;
@@ -318,7 +318,7 @@ pub(crate) fn failed(outcome: sandbox::RotationOutcome) -> sandbox::StepError {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_anybody_to_ask_and_a_declaration_no_new_key_becomes_primary_and_nothing_is_written() {
+async fn no_primary_is_written_without_a_target_or_a_declaration() {
     let scene = start(once(Plan { instances: 0, ..plan(KeyFormat::Raw) })).await;
     rotate(&scene).await;
     scene.sandbox.advance(2 * HOUR).await.unwrap();
@@ -330,7 +330,7 @@ async fn without_anybody_to_ask_and_a_declaration_no_new_key_becomes_primary_and
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_compromise_the_primary_and_the_staged_key_are_replaced_at_once_and_stay_readable() {
+async fn compromise_replaces_primary_and_staged_both_stay_readable() {
     for format in FORMATS {
         let scene = start(plan(format)).await;
         rotate(&scene).await;
@@ -364,7 +364,7 @@ async fn after_a_compromise_the_primary_and_the_staged_key_are_replaced_at_once_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_that_is_killed_after_the_promotion_is_repaired_by_the_retry_and_no_record_is_lost() {
+async fn death_after_promotion_is_repaired_and_loses_no_record() {
     for promotion in ["staged", "immediate"] {
         let scene = start(plan(KeyFormat::Raw)).await;
         rotate(&scene).await;
@@ -384,7 +384,7 @@ async fn a_function_that_is_killed_after_the_promotion_is_repaired_by_the_retry_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_application_that_reads_only_the_current_version_is_rotated_with_verify_after() {
+async fn reader_of_awscurrent_rotates_its_key_with_verify_after() {
     let mut plan = plan(KeyFormat::Raw);
     plan.tags.push(("rotation:verify", "after"));
     let scene = start(plan).await;
@@ -398,7 +398,7 @@ async fn an_application_that_reads_only_the_current_version_is_rotated_with_veri
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_without_a_value_gets_its_first_ring_and_is_rotated_on() {
+async fn empty_secret_gets_its_first_ring_and_is_rotated_on() {
     for format in FORMATS {
         let json = Plan { value: None, ..plan(format) };
         let text = Plan { value: None, ..text(format) };
@@ -417,7 +417,7 @@ async fn a_secret_without_a_value_gets_its_first_ring_and_is_rotated_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ring_that_would_not_fit_is_refused_before_anything_is_written() {
+async fn oversized_ring_is_refused_before_anything_is_written() {
     let filler = "x".repeat(65_536 - 200);
     let value = json!({ KEY_FIELD: bare_key(KeyFormat::Raw, 1), "filler": filler }).to_string();
     assert!(value.len() <= 65_536);
@@ -442,7 +442,7 @@ async fn an_admin_token_that_cannot_be_read_is_named_by_its_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_configuration_test_proves_the_ring_and_the_application_and_changes_nothing() {
+async fn configuration_test_proves_ring_and_target_changes_nothing() {
     let scene = start(plan(KeyFormat::Tink)).await;
     let before = current(&scene).await;
     let outcome = scene.configure().await.unwrap();
@@ -455,7 +455,7 @@ async fn the_configuration_test_proves_the_ring_and_the_application_and_changes_
 
 /// As a first deployment leaves them: the key and the admin token have no value, and there is an application to ask.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_configuration_test_and_the_first_value_of_a_key_need_no_admin_token() {
+async fn configuration_test_and_first_key_need_no_admin_token() {
     for configuration_test in [ConfigurationTest::WithoutValue, ConfigurationTest::WithCurrentValue] {
         let mut plan = Plan { value: None, instances: 0, ..once(plan(KeyFormat::Raw)) };
         plan.sandbox.configuration_test = configuration_test;
@@ -493,7 +493,7 @@ pub(crate) async fn rotate_while_the_application_breaks(scene: &Scene) -> sandbo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_staged_promotion_that_the_application_does_not_follow_is_put_back_and_loses_no_record() {
+async fn unfollowed_staged_promotion_is_put_back_and_loses_no_record() {
     let mut plan = once(plan(KeyFormat::Raw));
     plan.environment.push(("TARGET_TIMEOUT", "700ms".to_owned()));
     let scene = start(plan).await;
@@ -518,7 +518,7 @@ async fn a_staged_promotion_that_the_application_does_not_follow_is_put_back_and
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_immediate_promotion_that_the_application_does_not_follow_stands_and_the_repetition_verifies_it() {
+async fn unfollowed_immediate_promotion_stands_until_it_verifies() {
     let mut plan = once(plan(KeyFormat::Raw));
     plan.environment.push(("TARGET_TIMEOUT", "700ms".to_owned()));
     plan.tags.push(("rotation:promotion", "immediate"));
@@ -547,7 +547,7 @@ async fn an_immediate_promotion_that_the_application_does_not_follow_stands_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_that_was_open_when_the_key_leaked_is_given_up_and_both_keys_are_replaced_by_the_next() {
+async fn rotation_open_at_a_leak_is_given_up_and_both_keys_replaced() {
     let mut plan = once(plan(KeyFormat::Raw));
     plan.environment.push(("TARGET_TIMEOUT", "500ms".to_owned()));
     let scene = start(plan).await;

@@ -98,7 +98,7 @@ fn the_search_finds_a_token_in_every_form() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_shows_no_value_at_any_log_level_nor_do_the_commands_that_drive_it() {
+async fn rotation_and_its_commands_show_no_value_at_any_log_level() {
     let mut plan = json_plan();
     plan.environment = vec![("RUST_LOG", "trace".to_owned()), ("AWS_LAMBDA_LOG_FORMAT", "JSON".to_owned())];
     let scene = start(once(plan)).await;
@@ -163,7 +163,7 @@ async fn rotations_that_fail_show_no_value_at_the_finest_log_level() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn failing_calls_to_secrets_manager_show_no_value_at_the_finest_log_level() {
+async fn failing_calls_show_no_value_at_the_finest_log_level() {
     let scene = start(at_trace(no_target(json_plan()))).await;
     rotate(&scene).await;
     for operation in ["DescribeSecret", "GetSecretValue", "PutSecretValue", "UpdateSecretVersionStage"] {
@@ -316,7 +316,7 @@ async fn rotations_of_a_keyring_show_no_key_at_any_log_level() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_rotations_of_a_keyring_show_no_key_at_the_finest_log_level() {
+async fn refused_key_rotations_show_no_key_at_the_finest_level() {
     let format = KeyFormat::Raw;
     let mut plan = Plan::key_json(&key_secret(&bare_key(format, 1)), format);
     plan.environment.push(("TARGET_TIMEOUT", "500ms".to_owned()));
@@ -329,7 +329,7 @@ async fn refused_rotations_of_a_keyring_show_no_key_at_the_finest_log_level() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promotions_of_a_keyring_that_do_not_verify_show_no_key_at_the_finest_log_level() {
+async fn unverified_key_promotions_show_no_key_at_the_finest_level() {
     let format = KeyFormat::Raw;
     for (promotion, error_type) in [("staged", "VerificationFailed"), ("immediate", "RollbackFailed")] {
         let mut plan = Plan::key_json(&key_secret(&bare_key(format, 1)), format);

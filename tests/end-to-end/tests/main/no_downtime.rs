@@ -47,12 +47,12 @@ async fn nobody_is_refused(plan: Plan) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_of_two_instances_are_never_refused_while_a_text_token_is_rotated_on_demand_and_on_schedule() {
+async fn no_client_is_refused_while_a_text_token_is_rotated() {
     nobody_is_refused(text_plan()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_of_two_instances_are_never_refused_while_a_json_token_is_rotated_on_demand_and_on_schedule() {
+async fn no_client_is_refused_while_a_json_token_is_rotated() {
     nobody_is_refused(json_plan()).await;
 }
 
@@ -78,7 +78,7 @@ async fn a_missing_instance_keeps_the_token_from_being_promoted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_never_answers_keeps_the_token_from_being_promoted() {
+async fn silent_instance_keeps_the_token_from_being_promoted() {
     let scene = start(once(text_plan())).await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     assert!(scene.balancer.remove(scene.instances[1].address()));
@@ -91,7 +91,7 @@ async fn an_instance_that_never_answers_keeps_the_token_from_being_promoted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_says_it_refreshed_and_did_not_keeps_the_token_from_being_promoted() {
+async fn instance_that_lies_about_its_refresh_blocks_promotion() {
     // The other instance reads its secret at most once a second, so that a target timeout of a second would be a race.
     async fn keeps_it(frozen: [bool; 2]) {
         let scene = start(once(json_plan())).await;
@@ -111,7 +111,7 @@ fn current_only(tags: Vec<(&'static str, &'static str)>) -> Plan {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_application_that_reads_awscurrent_only_is_rotated_with_verify_after_and_refuses_for_a_moment() {
+async fn reader_of_awscurrent_is_rotated_with_verify_after() {
     let scene = start(current_only(vec![("rotation:verify", "after")])).await;
     let clients = scene.load(scene.fresh_clients(CLIENT_CACHE), 250).await.unwrap();
     tokio::time::sleep(CLIENT_CACHE).await;
@@ -131,7 +131,7 @@ async fn an_application_that_reads_awscurrent_only_is_rotated_with_verify_after_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_application_that_reads_awscurrent_only_fails_verify_before_with_a_hint_to_use_after() {
+async fn verify_before_hints_at_after_for_a_reader_of_awscurrent() {
     let scene = start(current_only(vec![])).await;
     nothing_is_promoted(&scene, "TargetRefused", "tag the secret rotation:verify=after").await;
     tag(&scene, "rotation:verify", "after").await;

@@ -59,7 +59,7 @@ fn operator_log(scene: &Scene) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn status_tells_versions_policy_schedule_and_overlap_by_the_aws_cli_and_no_value() {
+async fn status_tells_versions_policy_schedule_overlap_and_no_value() {
     let scene = with_operator(json_plan()).await;
     rotate(&scene).await;
     let event = json!({ "action": "status", "secret_id": scene.secret() });
@@ -87,7 +87,7 @@ async fn status_tells_versions_policy_schedule_and_overlap_by_the_aws_cli_and_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn verify_proves_the_current_value_and_says_what_is_wrong_with_it() {
+async fn verify_proves_the_current_value_or_says_what_is_wrong() {
     let scene = with_operator(json_plan()).await;
     rotate(&scene).await;
     assert_eq!(done(&scene, "verify").await["verified"], true);
@@ -108,7 +108,7 @@ async fn verify_proves_the_current_value_and_says_what_is_wrong_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doctor_finds_what_is_wrong_and_names_the_command_that_repairs_it() {
+async fn doctor_names_what_is_wrong_and_the_repairing_command() {
     let scene = with_operator(json_plan()).await;
     rotate(&scene).await;
     let well = done(&scene, "doctor").await;
@@ -206,7 +206,7 @@ async fn doctor_finds_a_policy_that_does_not_fit_the_value() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_are_strict_and_only_what_the_deployment_allows_is_done() {
+async fn requests_are_strict_and_bounded_by_the_deployment() {
     let scene = start(json_plan()).await.with_operator(&[("ALLOWED_ACTIONS", "status, verify")]).await.unwrap();
     rotate(&scene).await;
     done(&scene, "verify").await;
@@ -231,7 +231,7 @@ async fn requests_are_strict_and_only_what_the_deployment_allows_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_operation_is_recorded_with_its_reason_at_any_log_level_and_shows_no_value() {
+async fn every_operation_is_recorded_with_its_reason_without_values() {
     for plan in [json_plan(), text_plan(), keys(KeyFormat::Raw)] {
         let revocable = plan.keys.is_none();
         let scene = if revocable { start(plan).await } else { with_archive(plan).await };

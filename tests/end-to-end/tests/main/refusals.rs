@@ -119,7 +119,7 @@ async fn a_foreign_awspending_is_an_error_and_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_event_of_a_rotation_that_was_followed_by_another_is_refused() {
+async fn late_event_of_a_superseded_rotation_is_refused() {
     let scene = start(no_target(text_plan())).await;
     let (first, second) = (rotate(&scene).await, rotate(&scene).await);
     let before = current(&scene).await;
@@ -131,7 +131,7 @@ async fn a_late_event_of_a_rotation_that_was_followed_by_another_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hold_forbids_a_rotation_until_its_date_or_until_it_is_removed() {
+async fn hold_forbids_rotation_until_its_date_or_its_removal() {
     let scene = start(once(no_target(json_plan()))).await;
     let until = scene.sandbox.now() + Duration::from_secs(10 * 86_400);
     let until = humantime::format_rfc3339_seconds(until).to_string();
@@ -147,7 +147,7 @@ async fn a_hold_forbids_a_rotation_until_its_date_or_until_it_is_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_text_version_that_is_older_than_half_of_its_overlap_is_given_up_and_the_next_rotation_works() {
+async fn text_version_past_half_its_overlap_is_given_up() {
     let scene = start(once(no_target(text_plan()))).await;
     scene.sandbox.faults().add(FaultRule::on("Invoke", Fault::InternalServiceError).at_step(Step::Set));
     fail_to_rotate(&scene).await;
@@ -177,7 +177,7 @@ async fn a_secret_that_is_scheduled_for_deletion_is_not_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_step_invoked_by_the_aws_cli_on_a_secret_without_rotation_is_refused() {
+async fn step_on_a_secret_without_rotation_is_refused() {
     let scene = start(no_target(text_plan())).await;
     let before = current(&scene).await;
     let put = scene.client.put_secret_value().secret_id(SECRET).secret_string("a-value-put-by-hand");
@@ -208,7 +208,7 @@ async fn a_version_that_the_secret_does_not_have_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_event_is_refused_by_the_name_of_its_member_and_without_its_value() {
+async fn wrong_event_is_refused_by_its_member_without_its_value() {
     let scene = start(no_target(text_plan())).await;
     scene.configure().await.unwrap();
     scene.sandbox.reset_calls();
@@ -340,7 +340,7 @@ async fn a_name_outside_the_stacks_prefix_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_or_an_endpoint_in_clear_text_is_refused_at_the_start() {
+async fn clear_text_target_or_endpoint_is_refused_at_the_start() {
     let says = ["use https://"];
     configured(&[("TARGET_VERIFY_URL", "http://shop.example/health")], "InsecureUrl", &says).await;
     let verify = ("TARGET_VERIFY_URL", "https://shop.example/health");
@@ -349,7 +349,7 @@ async fn a_target_or_an_endpoint_in_clear_text_is_refused_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_configuration_that_cannot_work_is_refused_by_the_name_of_its_variable() {
+async fn impossible_configuration_is_refused_by_its_variable() {
     configured(
         &[("TARGET_REFRESH_URL", "https://shop.example/refresh")],
         "InvalidConfiguration",
@@ -373,7 +373,7 @@ fn wrapped(folder: &Path, function: &Path, shell: &str) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_region_or_credential_is_refused_by_the_name_of_its_variable() {
+async fn missing_region_or_credential_is_refused_by_its_variable() {
     let function = end_to_end::program(FUNCTION).await.unwrap();
     for variable in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
         let folder = tempfile::tempdir().unwrap();
@@ -384,7 +384,7 @@ async fn a_missing_region_or_credential_is_refused_by_the_name_of_its_variable()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_refuses_connections_is_named_with_a_hint_at_the_network() {
+async fn refusing_endpoint_is_named_with_a_hint_at_the_network() {
     let endpoint = "http://127.0.0.1:1";
     let environment = vec![("AWS_ENDPOINT_URL_SECRETS_MANAGER", endpoint.to_owned())];
     let scene = start(once(no_target(Plan { environment, ..text_plan() }))).await;
@@ -393,7 +393,7 @@ async fn an_endpoint_that_refuses_connections_is_named_with_a_hint_at_the_networ
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_never_answers_is_named_before_the_function_runs_out_of_time() {
+async fn silent_endpoint_is_named_before_the_function_times_out() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let environment = vec![("AWS_ENDPOINT_URL_SECRETS_MANAGER", endpoint.clone())];
@@ -426,7 +426,7 @@ async fn a_target_that_accepts_any_token_proves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_that_refuses_fails_or_lacks_the_endpoint_is_refused_with_what_to_check() {
+async fn failing_target_is_refused_with_what_to_check() {
     let refusing = Stub::answering(StatusCode::UNAUTHORIZED).await;
     with_target(&refusing, "RefreshRefused", &["TARGET_HEADER"]).await;
     let missing = Stub::answering(StatusCode::NOT_FOUND).await;
@@ -436,7 +436,7 @@ async fn a_target_that_refuses_fails_or_lacks_the_endpoint_is_refused_with_what_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_promoted_when_the_time_left_is_too_short_to_put_it_back() {
+async fn nothing_is_promoted_without_time_to_put_it_back() {
     let scene = start(once(Plan { timeout: Duration::from_secs(3), ..text_plan() })).await;
     refused(&scene, "TimeTooShort", &["raise the function's timeout", "TARGET_TIMEOUT"]).await;
     assert_eq!(scene.sandbox.calls_of(FUNCTION).get("UpdateSecretVersionStage"), None);

@@ -67,11 +67,11 @@ async fn the_old_token_comes_back(plan: Plan) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_text_token_that_does_not_verify_is_rolled_back_once_and_the_next_rotation_works() {
+async fn unverified_text_token_is_rolled_back_once_and_the_next_works() {
     the_old_token_comes_back(plan(text_plan(), Mode::AllStages)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_json_token_that_does_not_verify_is_rolled_back_once_and_the_next_rotation_works() {
+async fn unverified_json_token_is_rolled_back_once_and_the_next_works() {
     the_old_token_comes_back(plan(json_plan(), Mode::CurrentOnly)).await;
 }

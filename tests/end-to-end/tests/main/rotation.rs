@@ -57,7 +57,7 @@ fn is_a_default_token(token: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rotate_secret_by_the_aws_cli_gives_a_text_secret_a_new_token_and_keeps_the_old_one_as_previous() {
+async fn aws_cli_rotation_keeps_the_old_text_token_as_previous() {
     let scene = start(text_plan()).await;
     let (previous, current) = rotated_by_the_cli(&scene).await;
     assert_eq!(previous["SecretString"], FIRST);
@@ -69,7 +69,7 @@ async fn rotate_secret_by_the_aws_cli_gives_a_text_secret_a_new_token_and_keeps_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rotate_secret_by_the_aws_cli_leaves_the_other_members_of_a_json_secret_byte_for_byte_as_they_were() {
+async fn aws_cli_rotation_leaves_other_json_members_byte_for_byte() {
     let scene = start(json_plan()).await;
     let (previous, current) = rotated_by_the_cli(&scene).await;
     assert_eq!(previous["SecretString"], json_secret(FIRST));
@@ -101,7 +101,7 @@ async fn rotate_secret_by_the_aws_cli_leaves_the_other_members_of_a_json_secret_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_makes_eleven_calls_without_a_target_and_fourteen_with_one_and_publishes_once() {
+async fn rotation_makes_11_calls_14_with_a_target_and_publishes_once() {
     for (plan, gets) in [(no_target(text_plan()), 4), (no_target(json_plan()), 4), (text_plan(), 7), (json_plan(), 7)] {
         let target = plan.instances > 0;
         let scene = start(plan).await;
@@ -233,7 +233,7 @@ async fn the_first_rotation_gives_an_empty_secret_its_first_value() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_test_of_the_configuration_proves_the_target_and_changes_nothing() {
+async fn configuration_test_proves_the_target_and_changes_nothing() {
     for configuration_test in [ConfigurationTest::WithoutValue, ConfigurationTest::WithCurrentValue] {
         for mut plan in [text_plan(), json_plan()] {
             plan.sandbox.configuration_test = configuration_test;
@@ -305,7 +305,7 @@ async fn an_overlap_of_zero_ends_the_old_token_with_the_rotation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_text_secrets_old_token_is_refused_25_hours_after_the_rotation_while_awsprevious_still_holds_it() {
+async fn old_text_token_is_refused_25_hours_after_the_rotation() {
     let scene = start(text_plan()).await;
     rotate(&scene).await;
     let new = scene.token("AWSCURRENT").await.unwrap();
@@ -318,7 +318,7 @@ async fn a_text_secrets_old_token_is_refused_25_hours_after_the_rotation_while_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_inside_an_open_overlap_goes_ahead_and_says_whose_overlap_it_shortened() {
+async fn rotation_in_an_open_overlap_says_whose_overlap_it_shortens() {
     for plan in [text_plan(), json_plan()] {
         let scene = start(once(plan)).await;
         rotate(&scene).await;
@@ -347,7 +347,7 @@ async fn a_rotation_inside_an_open_overlap_goes_ahead_and_says_whose_overlap_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_process_serves_all_steps_and_a_cold_start_changes_nothing() {
+async fn one_process_serves_all_steps_and_a_cold_start_changes_none() {
     let scene = start(no_target(text_plan())).await;
     rotate(&scene).await;
     scene.sandbox.host().set_environment(FUNCTION, "AWS_LAMBDA_LOG_LEVEL", "INFO").unwrap();

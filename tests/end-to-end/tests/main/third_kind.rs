@@ -8,7 +8,7 @@ use crate::keys::{bare_key, key_secret};
 use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kind_from_its_own_folder_is_rotated_by_the_same_protocol_without_a_change_to_it() {
+async fn kind_from_its_own_folder_is_rotated_by_the_same_protocol() {
     let executable = program("signing-secret").await.unwrap();
     let mut plan = Plan::key_json(&key_secret(&bare_key(KeyFormat::Raw, 1)), KeyFormat::Raw);
     // The settings of another kind are none of its own.

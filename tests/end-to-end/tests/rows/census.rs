@@ -43,7 +43,7 @@ async fn rotate(bench: &Bench, seeds: &[u64]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_census_that_runs_out_of_time_goes_on_where_it_stopped_and_its_last_answer_is_the_whole_of_it() {
+async fn census_out_of_time_goes_on_and_its_last_answer_is_whole() {
     let mut rows = tokens(OLD, 2000);
     rows[6].1 = Some("not a token".to_owned());
     rows[41].1 = Some(token(99, "text 42", 1));
@@ -88,7 +88,7 @@ async fn a_census_that_runs_out_of_time_goes_on_where_it_stopped_and_its_last_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_census_ends_when_the_ring_was_replaced_between_two_of_its_invocations() {
+async fn census_ends_when_the_ring_is_replaced_between_invocations() {
     let bench = slow_bench(&tokens(OLD, 2000)).await;
     let first = bench.invoke_as("slow", &json!({ "action": "census" })).await.unwrap();
     assert!(!first["next"].is_null());
@@ -103,7 +103,7 @@ async fn a_census_ends_when_the_ring_was_replaced_between_two_of_its_invocations
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_census_whose_ring_was_replaced_while_it_counted_says_so_and_is_no_metric() {
+async fn census_of_a_replaced_ring_says_so_and_is_no_metric() {
     let bench = Bench::with_tokens(&[NEW, OLD], &tokens(NEW, 10)).await;
     let mut other = crate::bench::server().connect().await.unwrap();
     let lock = other.transaction().await.unwrap();
@@ -160,7 +160,7 @@ async fn what_was_rewrapped_and_what_is_left_are_metrics() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_that_cannot_be_published_fail_nothing_and_take_two_seconds_at_most() {
+async fn unpublished_metrics_fail_nothing_and_cost_two_seconds() {
     let bench = Bench::with_tokens(&[NEW, OLD], &tokens(OLD, 50)).await;
     for fault in [Fault::Throttle, Fault::Delay { millis: 120_000 }] {
         bench.sandbox.faults().clear();

@@ -21,7 +21,7 @@ async fn texts(bench: &Bench) -> Vec<(u64, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_that_the_application_writes_while_its_row_is_being_written_wins_and_ends_under_the_primary() {
+async fn value_written_meanwhile_wins_and_ends_under_the_primary() {
     let bench = Bench::with_tokens(&[NEW, OLD], &tokens(OLD, 200)).await;
     // The worker waits for the row's lock, and is overtaken when it gets it.
     bench.register(json!([bench.tokens_column()]), &[("REENCRYPT_LOCK_TIMEOUT", "900ms")]);
@@ -58,7 +58,7 @@ async fn until_waiting(bench: &Bench, connections: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_stays_locked_is_left_as_it_is_and_all_others_are_done() {
+async fn locked_row_is_left_as_it_is_and_all_others_are_done() {
     let bench = Bench::with_tokens(&[NEW, OLD], &tokens(OLD, 300)).await;
     bench.register(json!([bench.tokens_column()]), &[("REENCRYPT_LOCK_TIMEOUT", "50ms")]);
     bench.sandbox.host().set_timeout(crate::bench::FUNCTION, Duration::from_secs(4)).unwrap();
@@ -78,7 +78,7 @@ async fn a_row_that_stays_locked_is_left_as_it_is_and_all_others_are_done() {
 
 /// What the database answers to one statement is taken before the answer to the next one can come.
 #[tokio::test(flavor = "multi_thread")]
-async fn more_rows_that_are_overtaken_than_are_looked_at_again_at_once_hold_up_nothing() {
+async fn many_overtaken_rows_hold_up_nothing() {
     const ROWS: i64 = 40_000;
     // Long keys make long answers.
     const FIRST: i64 = 1_000_000_000_000_000_000;
@@ -119,7 +119,7 @@ async fn more_rows_that_are_overtaken_than_are_looked_at_again_at_once_hold_up_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_deadlock_it_is_never_the_application_that_has_to_give_way() {
+async fn in_a_deadlock_the_application_never_gives_way() {
     let bench = Bench::with_tokens(&[NEW, OLD], &tokens(OLD, 100)).await;
     let update = format!("UPDATE {}.rows SET token = $1 WHERE id = $2", bench.schema);
     for round in 0..5 {
@@ -174,7 +174,7 @@ async fn two_workers_on_one_range_do_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_write_of_the_application_is_lost_while_it_refreshes_tokens_all_the_time() {
+async fn no_write_is_lost_while_the_application_refreshes_tokens() {
     const ROWS: i64 = 400;
     const WRITERS: i64 = 4;
     let bench = Arc::new(Bench::with_tokens(&[NEW, OLD], &tokens(OLD, ROWS)).await);

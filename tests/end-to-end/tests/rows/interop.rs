@@ -47,7 +47,7 @@ async fn rewrapped<T: for<'a> tokio_postgres::types::FromSql<'a>>(bench: &Bench,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_of_multi_fernet_keep_their_text_and_their_time_as_its_own_rotate_does() {
+async fn multi_fernet_tokens_keep_their_text_and_time() {
     let mut python = Program::start("python3", "multi_fernet.py");
     for bytea in [false, true] {
         let bench = Bench::new(KeyFormat::Fernet, &[NEW, OLD]).await;
@@ -80,7 +80,7 @@ async fn tokens_of_multi_fernet_keep_their_text_and_their_time_as_its_own_rotate
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ciphertexts_of_tink_stay_bound_to_their_rows_with_and_without_a_prefix() {
+async fn tink_ciphertexts_stay_bound_to_their_rows() {
     let mut python = Program::start("python3", "tink_aead.py");
     for (prefix, bytea) in [("TINK", true), ("TINK", false), ("RAW", true), ("RAW", false)] {
         let bench = Bench::new(KeyFormat::Tink, &[NEW, OLD]).await;
@@ -116,7 +116,7 @@ async fn ciphertexts_of_tink_stay_bound_to_their_rows_with_and_without_a_prefix(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nodes_crypto_encrypted_in_base64_in_bytes_and_in_hexadecimal_it_decrypts_with_the_new_key() {
+async fn node_decrypts_rewritten_values_with_the_new_key() {
     let mut node = Program::start("node", "aes_gcm.js");
     for (format, bytea, bound) in [
         ("aes-gcm", false, false),
@@ -166,7 +166,7 @@ async fn what_nodes_crypto_encrypted_in_base64_in_bytes_and_in_hexadecimal_it_de
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_columns_of_one_ring_in_two_formats_are_rewritten_each_in_its_own() {
+async fn two_columns_in_two_formats_are_each_rewritten_in_its_own() {
     let mut node = Program::start("node", "aes_gcm.js");
     let bench = Bench::new(KeyFormat::Raw, &[NEW, OLD]).await;
     bench

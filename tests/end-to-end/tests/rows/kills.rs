@@ -37,7 +37,7 @@ async fn start_over(bench: &Bench) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_is_killed_at_any_of_100_moments_loses_nothing_and_another_finishes_its_work() {
+async fn worker_killed_at_any_of_100_moments_loses_nothing() {
     let bench = Bench::with_tokens(&[NEW, OLD], &tokens(OLD, ROWS)).await;
     bench.run("CREATE TABLE {schema}.before AS SELECT * FROM {schema}.rows").await;
     let range = bench.planned().await;

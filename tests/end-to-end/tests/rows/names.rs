@@ -11,7 +11,7 @@ const OLD: u64 = 1;
 const NEW: u64 = 2;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn quoted_and_mixed_case_names_are_taken_as_the_database_stores_them() {
+async fn quoted_and_mixed_case_names_are_taken_as_stored() {
     let bench = Bench::new(KeyFormat::Fernet, &[NEW, OLD]).await;
     let (table, column, key) = ("OAuth \"Tokens\"; SELECT 1 --", "To.ken 'ä' $1", "select");
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
@@ -189,7 +189,7 @@ async fn unusable(bench: &Bench, column: Value, problem: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_and_columns_that_cannot_be_rewritten_are_refused_by_name_and_reason() {
+async fn unwritable_tables_and_columns_are_refused_by_name_and_reason() {
     let bench = Bench::new(KeyFormat::Fernet, &[NEW, OLD]).await;
     bench.run("CREATE TABLE {schema}.composite (tenant int, id int, token text, PRIMARY KEY (tenant, id));
         CREATE TABLE {schema}.included (id int, tenant int, token text, PRIMARY KEY (id) INCLUDE (tenant));

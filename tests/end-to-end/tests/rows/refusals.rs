@@ -10,7 +10,7 @@ use crate::keys::{ring, token};
 const CANARY: &str = "c4naryVALUEc4nary";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_not_understood_is_refused_without_repeating_it() {
+async fn unknown_request_is_refused_without_repeating_it() {
     let bench = Bench::with_tokens(&[2, 1], &[]).await;
     let mut unknown = bench.all();
     unknown["column"] = json!(CANARY);
@@ -27,7 +27,7 @@ async fn a_request_that_is_not_understood_is_refused_without_repeating_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_configuration_that_cannot_work_is_the_answer_to_every_request() {
+async fn impossible_configuration_is_the_answer_to_every_request() {
     let bench = Bench::with_tokens(&[2, 1], &[]).await;
     let good = json!([bench.tokens_column()]);
     bench.register_as("broken", good.clone(), &[("DATABASE_PASSWORD", CANARY)]);
@@ -46,7 +46,7 @@ async fn a_configuration_that_cannot_work_is_the_answer_to_every_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_is_wrong_or_may_not_is_named_by_the_databases_reason_and_never_by_the_password() {
+async fn wrong_user_is_named_by_the_databases_reason_not_the_password() {
     let bench = Bench::with_tokens(&[2, 1], &[(1, Some(token(1, "text 1", 1)))]).await;
     let store = async |value: Value| {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -86,7 +86,7 @@ async fn a_user_who_is_wrong_or_may_not_is_named_by_the_databases_reason_and_nev
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_the_table_itself_refuses_is_an_error_that_does_not_repeat_it() {
+async fn row_refused_by_its_table_is_an_error_that_does_not_repeat_it() {
     let bench = Bench::with_tokens(&[2, 1], &[(1, Some(token(1, "text 1", 1)))]).await;
     let range = bench.planned().await;
     let check = format!("ALTER TABLE {{schema}}.rows ADD CHECK (token = '{}')", token(1, "text 1", 1));
@@ -98,7 +98,7 @@ async fn a_row_that_the_table_itself_refuses_is_an_error_that_does_not_repeat_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_without_a_usable_ring_is_refused_as_a_rotation_refuses_it() {
+async fn secret_without_a_usable_ring_is_refused_as_by_a_rotation() {
     let bench = Bench::new(KeyFormat::Fernet, &[2, 1]).await;
     bench.register(json!([bench.tokens_column()]), &[]);
     let twice = format!("{0},{0}", ring(KeyFormat::Fernet, &[1]));

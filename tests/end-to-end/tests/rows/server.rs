@@ -11,18 +11,14 @@ const HOLDS: &str = "STORED_ROWS_TEST_HOLDS_A_SERVER";
 
 /// Runs itself once more as a process that holds a server, and kills that.
 #[test]
-fn a_server_ends_with_its_process_even_when_that_is_killed_and_its_folder_goes_with_it() {
+fn server_and_its_folder_end_with_its_process() {
     if std::env::var_os(HOLDS).is_some() {
         let server = Postgres::start(&[]).unwrap();
         println!("\nserver {} {}", server.process().unwrap(), server.socket().display());
         std::thread::sleep(Duration::from_secs(600));
     }
     let mut holder = Command::new(std::env::current_exe().unwrap());
-    holder.args([
-        "--exact",
-        "--nocapture",
-        "server::a_server_ends_with_its_process_even_when_that_is_killed_and_its_folder_goes_with_it",
-    ]);
+    holder.args(["--exact", "--nocapture", "server::server_and_its_folder_end_with_its_process"]);
     let mut holder = holder.env(HOLDS, "1").stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(holder.stdout.take().unwrap()).lines().map_while(Result::ok);
     let line = lines.into_iter().find(|line| line.starts_with("server ")).unwrap();

@@ -90,7 +90,7 @@ fn register(bench: &Bench, address: SocketAddr, roots: &NamedTempFile) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_are_rewritten_over_tls_with_a_certificate_of_the_configured_authority() {
+async fn rows_are_rewritten_over_tls_of_the_configured_authority() {
     let bench = Bench::with_tokens(&[2, 1], &[(1, Some(token(1, "text 1", 1)))]).await;
     let authority = Authority::new();
     let (address, _) = proxy(Some(authority.acceptor("127.0.0.1"))).await;
@@ -100,7 +100,7 @@ async fn rows_are_rewritten_over_tls_with_a_certificate_of_the_configured_author
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_sent_to_a_server_whose_certificate_is_not_right_or_that_refuses_tls() {
+async fn nothing_is_sent_without_tls_and_a_right_certificate() {
     let bench = Bench::with_tokens(&[2, 1], &[]).await;
     let (authority, stranger) = (Authority::new(), Authority::new());
     let roots = authority.file();

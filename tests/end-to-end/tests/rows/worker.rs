@@ -97,7 +97,7 @@ fn damaged(seed: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_row_and_one_under_an_unknown_key_are_listed_and_stay_and_stop_nothing() {
+async fn damaged_and_unknown_rows_are_listed_stay_and_stop_nothing() {
     let mut rows = tokens(OLD, 100);
     rows[6].1 = Some(damaged(OLD));
     rows[41].1 = Some(token(99, "text 42", 1));
@@ -113,7 +113,7 @@ async fn a_damaged_row_and_one_under_an_unknown_key_are_listed_and_stay_and_stop
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_list_of_unreadable_rows_is_bounded_and_their_count_is_not() {
+async fn list_of_unreadable_rows_is_bounded_and_their_count_is_not() {
     let rows: Vec<_> = (1..=500).map(|id| (id, Some("?".to_owned()))).collect();
     let bench = Bench::with_tokens(&[NEW, OLD], &rows).await;
     let column = &bench.census().await["columns"][0];
@@ -229,7 +229,7 @@ async fn large_values_do_not_add_up_in_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_with_a_null_in_its_associated_data_is_damaged_and_stays() {
+async fn row_with_a_null_in_its_associated_data_is_damaged_and_stays() {
     let bench = Bench::new(KeyFormat::Raw, &[NEW, OLD]).await;
     bench.run("CREATE TABLE {schema}.rows (id bigint PRIMARY KEY, tenant text, token text)").await;
     bench.grant("rows", "token").await;

@@ -81,7 +81,7 @@ async fn an_invocation_finishes_although_its_function_is_replaced() {
 }
 
 #[tokio::test]
-async fn an_invocation_that_takes_too_long_is_killed_and_reported_as_timed_out() {
+async fn slow_invocation_is_killed_and_reported_as_timed_out() {
     let host = LambdaHost::new();
     let mut config = config("function");
     config.timeout = Duration::from_millis(400);
@@ -101,7 +101,7 @@ async fn an_invocation_that_takes_too_long_is_killed_and_reported_as_timed_out()
 }
 
 #[tokio::test]
-async fn a_crash_is_answered_as_an_exit_error_and_the_next_event_is_served() {
+async fn crash_is_an_exit_error_and_the_next_event_is_served() {
     let host = host();
     for (event, reason) in [
         (json!({"do": "exit", "code": 3}), "Runtime exited with error: exit status 3"),
@@ -179,7 +179,7 @@ async fn reserved_concurrency_refuses_further_events() {
 }
 
 #[tokio::test]
-async fn errors_and_panics_of_the_function_are_passed_on_as_it_reported_them() {
+async fn errors_and_panics_are_passed_on_as_reported() {
     let host = host();
     let failed = invoke(&host, json!({"do": "fail"})).await;
     assert_eq!(failed.function_error.as_deref(), Some("Unhandled"));
@@ -320,7 +320,7 @@ async fn lines_of_the_function_stand_in_order_between_lambdas_own() {
 }
 
 #[tokio::test]
-async fn the_tail_is_the_last_4_kb_of_one_invocation_and_the_log_has_every_line() {
+async fn tail_is_the_last_4_kb_and_the_log_has_every_line() {
     let host = host();
     // Far more than a pipe holds.
     let loud = invoke(&host, json!({"do": "say", "lines": 20_000})).await;
@@ -333,7 +333,7 @@ async fn the_tail_is_the_last_4_kb_of_one_invocation_and_the_log_has_every_line(
 }
 
 #[tokio::test]
-async fn lines_are_numbered_and_dated_by_the_hosts_clock_when_they_arrive() {
+async fn lines_are_numbered_and_dated_by_the_clock_of_the_host() {
     let seconds = Arc::new(AtomicU64::new(100));
     let clock = seconds.clone();
     let host = LambdaHost::with_log_clock(move || UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::SeqCst)));

@@ -51,7 +51,7 @@ fn work() -> Vec<(Scenario<Keyring>, Family)> {
 }
 
 #[test]
-fn every_record_stays_readable_in_every_schedule_with_one_fault_one_duplicate_and_one_edit() {
+fn records_stay_readable_with_one_fault_duplicate_and_edit() {
     at_least(40_000, explore_all(work()));
 }
 
@@ -104,7 +104,7 @@ fn a_staged_key_is_promoted_only_when_every_cache_has_it() {
 /// The function was admitted when the pending ring was just young enough, and moved AWSCURRENT a minute later; the service never
 /// saw it succeed. An instance that read the secret just before has the staged key an hour after the move.
 #[test]
-fn a_staged_key_is_not_promoted_too_early_after_a_promotion_at_the_last_moment() {
+fn staged_key_is_not_promoted_early_after_a_late_promotion() {
     let scenario = Keyring::scenario(Promotion::Staged, Application::Silent);
     let script = |wait| {
         Script::new([
@@ -126,7 +126,7 @@ fn a_staged_key_is_not_promoted_too_early_after_a_promotion_at_the_last_moment()
 }
 
 #[test]
-fn a_staged_key_that_is_marked_as_compromised_is_replaced_and_never_becomes_primary() {
+fn compromised_staged_key_is_replaced_and_never_primary() {
     for application in [Application::Told, Application::CurrentOnly, Application::Silent] {
         let scenario = Keyring::scenario(Promotion::Staged, application);
         let script =
@@ -136,7 +136,7 @@ fn a_staged_key_that_is_marked_as_compromised_is_replaced_and_never_becomes_prim
 }
 
 #[test]
-fn a_primary_key_that_is_marked_as_compromised_is_replaced_at_once() {
+fn compromised_primary_is_replaced_at_once() {
     for promotion in [Promotion::Staged, Promotion::Immediate] {
         let scenario = Keyring::scenario(promotion, Application::Told);
         let script = Script::new([]).rotating(2).before(0, Action::Edit(MARKS_PRIMARY));
@@ -147,7 +147,7 @@ fn a_primary_key_that_is_marked_as_compromised_is_replaced_at_once() {
 /// Somebody stores a key between the making of a ring and its storing, and the process dies there: the ring lacks the key, and
 /// is given up.
 #[test]
-fn a_ring_that_was_made_from_another_one_does_not_stop_later_rotations() {
+fn ring_made_from_another_does_not_stop_later_rotations() {
     let simulator = Simulator::new().unwrap();
     for promotion in [Promotion::Staged, Promotion::Immediate] {
         let scenario = Keyring::scenario(promotion, Application::Told);
@@ -164,7 +164,7 @@ fn dies_until_it_is_given_up(scenario: &Scenario<Keyring>) -> Script {
 
 /// The ring from before would make the staged key primary, or put a key that nobody knows in the place of the primary key.
 #[test]
-fn a_pending_ring_from_before_an_emergency_or_from_one_that_is_over_is_given_up() {
+fn pending_ring_of_another_emergency_is_given_up() {
     for application in [Application::Told, Application::Uncounted, Application::Silent] {
         let scenario = Keyring::scenario(Promotion::Staged, application);
         let script = dies_until_it_is_given_up(&scenario);
@@ -215,7 +215,7 @@ fn caught_a_rotation_that_goes_on_while_keys_are_missing() {
 }
 
 #[test]
-fn an_emergency_that_is_declared_during_a_rotation_never_ends_with_a_key_that_was_exposed() {
+fn emergency_during_a_rotation_never_ends_with_an_exposed_key() {
     for application in [Application::Told, Application::Uncounted, Application::Silent] {
         let scenario = Keyring::scenario(Promotion::Staged, application);
         let gates = rotated(&scenario, &Script::new([])).gates.len();
@@ -290,7 +290,7 @@ fn caught_a_kind_that_promotes_a_fresh_key_after_an_emergency() {
 }
 
 #[test]
-fn caught_a_kind_that_holds_a_staged_key_back_that_every_cache_has() {
+fn caught_a_kind_that_holds_back_a_staged_key_in_every_cache() {
     let scenario = Keyring::scenario(Promotion::Staged, Application::Silent);
     let broken = Keyring::broken(scenario, Broken::HoldsBack);
     let script = Script::new([]).rotating(2).before(1, Action::Wait(HOUR * 2));
@@ -300,7 +300,7 @@ fn caught_a_kind_that_holds_a_staged_key_back_that_every_cache_has() {
 }
 
 #[test]
-fn caught_a_kind_that_puts_a_ring_back_that_lacks_the_new_primary_key() {
+fn caught_a_kind_that_puts_back_a_ring_without_the_new_primary() {
     let scenario = Keyring::scenario(Promotion::Immediate, Application::Told).with_defect(Defect::DropsPromoted);
     let broken = scenario.sabotaged(Sabotage::AlwaysPutsBack);
     finds(scenario, broken, Family::Death, "no longer in the current keyring");
@@ -327,7 +327,7 @@ fn a_put_back_that_dies_leaves_no_mark_on_the_failed_ring() {
 }
 
 #[test]
-fn caught_a_kind_that_believes_without_asking_which_keys_are_held() {
+fn caught_a_kind_that_assumes_which_keys_are_held() {
     let scenario = Keyring::scenario(Promotion::Immediate, Application::Told).with_defect(Defect::Frozen);
     let broken = scenario.sabotaged(Sabotage::BelievesWithoutProof);
     finds(scenario, broken, Family::Death, "encrypts, and an instance does not know it yet");

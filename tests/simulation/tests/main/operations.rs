@@ -111,14 +111,14 @@ fn what_operators_ask_for_keeps_every_promise_of_keys() {
 }
 
 #[test]
-fn what_operators_ask_for_keeps_every_promise_of_tokens_in_long_random_histories() {
+fn operations_keep_every_promise_of_tokens_in_long_histories() {
     use Application::{CurrentOnly, None, Reloading, Told};
     let of = |shape| [None, Told, Reloading, CurrentOnly].map(|application| Token::scenario(shape, application));
     long_random_histories_operated(3_000, &[of(Shape::Text), of(Shape::Json)].concat());
 }
 
 #[test]
-fn what_operators_ask_for_keeps_every_promise_of_keys_in_long_random_histories() {
+fn operations_keep_every_promise_of_keys_in_long_histories() {
     use keyring::Application::{Silent, Told};
     let text = |application| Keyring::written(Keyring::scenario(Immediate, application), Shape::Text, KeyFormat::Raw);
     let staged = [Told, Silent].map(|application| Keyring::scenario(Staged, application));
@@ -139,7 +139,7 @@ fn gate_of<M: Model>(scenario: Scenario<M>, script: &Script, call: Call, which: 
 
 /// The application knows nothing but the token that was rolled back: the next try has to tell it with that one.
 #[test]
-fn a_rollback_that_died_before_it_told_the_application_is_finished_by_the_next() {
+fn rollback_that_died_before_telling_is_finished_by_the_next() {
     for shape in [Shape::Text, Shape::Json] {
         let scenario = Token::scenario(shape, Application::CurrentOnly);
         let script = script_of(Operation::Rollback);
@@ -150,7 +150,7 @@ fn a_rollback_that_died_before_it_told_the_application_is_finished_by_the_next()
 
 /// Nobody repeats the rotation: what it left is replaced by another one.
 #[test]
-fn a_compromise_whose_rotation_died_after_the_promotion_is_finished_later() {
+fn compromise_that_died_after_promotion_is_finished_later() {
     for shape in [Shape::Text, Shape::Json] {
         let dies = RotationService::FirstDies(22);
         let scenario = Token::scenario(shape, Application::None).with_service(dies);
@@ -163,7 +163,7 @@ fn a_compromise_whose_rotation_died_after_the_promotion_is_finished_later() {
 
 /// It looked at the secret two rotations ago. A put under a stage takes it from whatever version has it.
 #[test]
-fn a_rollback_that_comes_too_late_does_not_make_the_last_one_undo_itself() {
+fn late_rollback_does_not_undo_the_last_one() {
     for shape in [Shape::Text, Shape::Json] {
         let scenario = Token::scenario(shape, Application::None);
         let ended = kept(scenario, &Script::new([])).gates.len() - 1;
@@ -179,7 +179,7 @@ fn a_rollback_that_comes_too_late_does_not_make_the_last_one_undo_itself() {
 /// Another request for the same was faster, and made its value from what a person had stored: that is what it has to be put back
 /// to when it does not verify.
 #[test]
-fn a_rollback_that_comes_too_late_puts_nothing_back_that_it_did_not_replace() {
+fn late_rollback_puts_back_only_what_it_replaced() {
     let scenario = Token::scenario(Shape::Text, Application::CurrentOnly);
     let rollback = Work::Operation(Operation::Rollback);
     let late = Action::Begin { operation: Operation::Rollback, gates: 2, until: Until::Gate(usize::MAX) };
@@ -194,7 +194,7 @@ fn a_rollback_that_comes_too_late_puts_nothing_back_that_it_did_not_replace() {
 
 /// A rotation begins by asking with the current token, which the application does not know.
 #[test]
-fn a_compromise_after_a_rollback_that_died_half_way_tells_the_application_first() {
+fn compromise_after_a_half_done_rollback_tells_the_target_first() {
     for shape in [Shape::Text, Shape::Json] {
         let scenario = Token::scenario(shape, Application::CurrentOnly);
         let script = script_of(Operation::Rollback);
@@ -220,7 +220,7 @@ fn what_reads_show_late_is_done_all_the_same() {
 
 /// It has come to its end. On a version that is not current it would be taken up again.
 #[test]
-fn a_value_that_is_published_leaves_no_rotation_open_that_has_ended() {
+fn published_value_leaves_no_ended_rotation_open() {
     for application in [Application::None, Application::Told] {
         let scenario = Token::scenario(Shape::Json, application).leaving_rotations();
         for operation in [Operation::Rollback, Operation::Revoke, Operation::Compromise] {
@@ -232,7 +232,7 @@ fn a_value_that_is_published_leaves_no_rotation_open_that_has_ended() {
 
 /// `AWSPREVIOUS` belongs to the rotation then, which goes back by it.
 #[test]
-fn a_revocation_that_comes_too_late_takes_nothing_from_the_rotation_that_was_faster() {
+fn late_revocation_takes_nothing_from_a_faster_rotation() {
     let scenario = Token::scenario(Shape::Json, Application::None).leaving_rotations();
     let script = script_of(Operation::Revoke);
     let published = gate_of(scenario, &script, Call::PutPrivate, 0);
@@ -262,7 +262,7 @@ fn caught_a_rollback_that_undoes_itself() {
 }
 
 #[test]
-fn caught_a_compromise_that_does_not_wait_for_the_success_of_its_rotation() {
+fn caught_a_compromise_that_does_not_wait_for_success() {
     let scenario = Token::scenario(Shape::Json, Application::Told).with_service(RotationService::InTurns);
     let broken = scenario.sabotaged(Sabotage::SucceedsEarly);
     finds_of(scenario, broken, (Operation::Compromise, Death), "was taken away before the rotation had succeeded");

@@ -112,7 +112,7 @@ fn caught_a_key_that_becomes_primary_and_is_in_no_archive() {
 /// A rollback that does not verify is put back: the version that was counted is current again. Meanwhile a worker has taken the ring of
 /// the rollback in hand, whose primary key is one that no row needed.
 #[test]
-fn no_key_is_retired_that_a_rollback_has_made_primary_for_a_moment() {
+fn no_key_is_retired_that_a_rollback_made_primary_briefly() {
     use Event::{Go, Start, Wait, Write};
     let simulator = Simulator::new().unwrap();
     let scenario = Keyring::archived(Keyring::scenario(Promotion::Staged, Application::Told)).leaving_rotations();

@@ -50,7 +50,7 @@ fn work() -> Vec<(Scenario<Token>, Family)> {
 }
 
 #[test]
-fn promises_hold_in_every_schedule_with_one_fault_one_duplicate_and_one_edit() {
+fn promises_hold_with_one_fault_one_duplicate_and_one_edit() {
     at_least(100_000, explore_all(work()));
 }
 
@@ -138,7 +138,7 @@ fn a_rollback_that_died_anywhere_restores_the_previous_token() {
 }
 
 #[test]
-fn a_rollback_that_died_half_way_is_finished_and_leaves_no_stage_on_the_failed_version() {
+fn half_done_rollback_is_finished_and_leaves_no_stage() {
     let simulator = Simulator::new().unwrap();
     for shape in [Shape::Text, Shape::Json] {
         let scenario = Token::scenario(shape, Application::Told).with_defect(Defect::DropsPromoted);
@@ -151,7 +151,7 @@ fn a_rollback_that_died_half_way_is_finished_and_leaves_no_stage_on_the_failed_v
 /// The instance that the first of two tokens always comes to may be the one that knows only the second. The rotation may be
 /// refused for that, and is then put back; nothing else may happen.
 #[test]
-fn instances_that_are_asked_strictly_in_turn_cost_at_most_a_refusal() {
+fn strict_turns_cost_at_most_a_refusal() {
     let simulator = Simulator::new().unwrap();
     let scenario = Token::scenario(Shape::Text, Application::CurrentOnly).in_turn();
     let first_told = gate_after(&simulator, &scenario, Call::Refresh, 0);
@@ -161,7 +161,7 @@ fn instances_that_are_asked_strictly_in_turn_cost_at_most_a_refusal() {
 
 /// The application keeps a value that the next rotation knows nothing of, until its cache is too old.
 #[test]
-fn an_edit_and_a_death_after_promotion_hold_the_next_rotation_up_for_the_cache_time_at_most() {
+fn edit_and_death_after_promotion_cost_one_cache_time_at_most() {
     let simulator = Simulator::new().unwrap();
     let scenario = Token::scenario(Shape::Json, Application::CurrentOnly);
     let first_told = gate_after(&simulator, &scenario, Call::Refresh, 0);
@@ -172,7 +172,7 @@ fn an_edit_and_a_death_after_promotion_hold_the_next_rotation_up_for_the_cache_t
 /// PutSecretValue has no compare-and-swap. The rotation that lost the stage is refused, the late one gives it up, and nothing
 /// that a person stored is replaced by either.
 #[test]
-fn a_put_that_comes_after_the_next_rotation_has_begun_costs_that_rotation_and_nothing_else() {
+fn put_after_the_next_rotation_began_costs_that_rotation_only() {
     let simulator = Simulator::new().unwrap();
     for application in [Application::None, Application::Told] {
         let scenario = Token::scenario(Shape::Text, application);

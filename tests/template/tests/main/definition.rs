@@ -94,7 +94,7 @@ fn states_have_only_the_fields_that_states_of_jsonata_may_have() {
 }
 
 #[test]
-fn a_task_ends_in_time_and_is_repeated_with_pauses_that_grow_and_scatter() {
+fn task_ends_in_time_and_is_repeated_with_growing_pauses() {
     let definition: Value = serde_json::from_str(&definition()).unwrap();
     let tasks: Vec<_> = states(&definition).into_iter().filter(|(_, state)| state["Type"] == "Task").collect();
     assert!(tasks.len() >= 5, "{}", tasks.len());

@@ -229,7 +229,7 @@ fn the_emulator_ends_with_whoever_started_it() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_an_error_and_nobody_else_is_taken_for_the_emulator() {
+fn taken_port_is_an_error_and_never_the_emulator() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
     // It answers as long as the test runs.

@@ -93,7 +93,7 @@ fn of_dashboard(stack: &Stack) -> Vec<(String, Metric)> {
 }
 
 #[test]
-fn every_metric_that_an_alarm_or_the_dashboard_names_is_published_and_the_reverse() {
+fn every_metric_of_an_alarm_or_the_dashboard_is_published() {
     let stack = most();
     let filters: BTreeSet<(String, Metric)> = stack
         .of_type("AWS::Logs::MetricFilter")
@@ -375,7 +375,7 @@ fn the_alarm_on_slow_functions_follows_their_timeouts() {
 }
 
 #[test]
-fn the_dashboard_asks_the_audit_log_for_what_the_functions_write() {
+fn dashboard_asks_the_audit_log_for_what_functions_write() {
     let stack = most();
     let dashboard = dashboard(&stack);
     let widgets = items(&dashboard["widgets"]);

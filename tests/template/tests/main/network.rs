@@ -22,7 +22,7 @@ fn in_a_vpc(changed: &[(&'static str, &'static str)]) -> Result<Stack, String> {
 }
 
 #[test]
-fn everybody_in_the_vpc_may_use_the_endpoints_that_answer_for_all_of_it() {
+fn everybody_in_the_vpc_may_use_endpoints_that_serve_all_of_it() {
     let stack = in_a_vpc(&[]).unwrap();
     let endpoints = stack.of_type("AWS::EC2::VPCEndpoint");
     assert_eq!(endpoints.len(), 4);
@@ -57,7 +57,7 @@ fn endpoints_take_one_subnet_of_each_zone() {
 }
 
 #[test]
-fn parameters_of_the_network_that_do_not_go_together_are_refused() {
+fn mismatched_network_parameters_are_refused() {
     for (changed, says) in [
         ([("SecurityGroupId", ""), ("CreateVpcEndpoints", "false")], "SubnetIds and SecurityGroupId go together"),
         ([("SubnetIds", ""), ("CreateVpcEndpoints", "false")], "SubnetIds and SecurityGroupId go together"),

@@ -444,7 +444,7 @@ fn operators_and_the_sweep_have_what_they_need_and_nothing_less() {
 
 /// The policies as they are written: what the emulator does not know of them is no obstacle here.
 #[test]
-fn applications_read_and_ci_cd_writes_under_the_prefix_but_not_the_archive_of_keys() {
+fn applications_read_and_ci_cd_writes_all_but_the_key_archive() {
     let emulator = Emulator::start();
     let (archive, other) = (format!("{PREFIX}key-archive"), format!("{PREFIX}database"));
     let mut hands = Hands::new(emulator.endpoint(), &other, "none");

@@ -91,7 +91,7 @@ fn metrics_are_published_in_one_namespace_only() {
 }
 
 #[test]
-fn a_value_is_read_or_written_only_where_a_function_of_the_stack_rotates_it() {
+fn values_are_accessed_only_where_a_function_rotates_them() {
     let sensitive = [
         "secretsmanager:GetSecretValue",
         "secretsmanager:PutSecretValue",
@@ -176,7 +176,7 @@ fn keys_are_used_through_a_service_and_for_named_things_only() {
 }
 
 #[test]
-fn nobody_who_invokes_a_rotation_function_may_write_a_pending_version() {
+fn invokers_of_a_rotation_function_write_no_pending_version() {
     // SECURITY.md: who may do both can promote a value of their own. operate is the one exception: it has no such action.
     for (name, document) in documents() {
         let granted: Vec<&str> = statements(&document)
@@ -434,7 +434,7 @@ fn the_archive_of_keys_has_a_key_that_nobody_else_may_use() {
 }
 
 #[test]
-fn the_archive_of_keys_is_in_the_hands_of_those_who_make_rings_current_and_of_nobody_else() {
+fn key_archive_is_only_for_those_who_make_rings_current() {
     for (environment, stack, expected) in [
         // Where nothing is re-encrypted any more it stays, without a key that leads to it.
         ("staging", least(), vec![]),

@@ -361,7 +361,7 @@ impl Machine {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_has_rows_follow_the_key_though_workers_are_killed_and_then_it_is_retired() {
+async fn sweep_has_rows_follow_the_key_despite_killed_workers() {
     let rows = 1_200;
     // Four slices, two at once, of some seconds each.
     let slow = [("ReencryptRowsPerSecond", "100"), ("ReencryptBatchRows", "10")];
@@ -490,7 +490,7 @@ async fn an_execution_goes_on_whose_version_shows_at_the_second_look() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_cannot_be_opened_are_told_and_the_others_are_rewrapped() {
+async fn unreadable_rows_are_told_and_the_others_are_rewrapped() {
     let mut machine = Machine::new(200, &[]).await;
     let foreign = sealed(99, "text 43", 1);
     machine.run(&format!("UPDATE {{schema}}.rows SET token = '{foreign}' WHERE id = 43")).await;
@@ -506,7 +506,7 @@ async fn rows_that_cannot_be_opened_are_told_and_the_others_are_rewrapped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_that_is_not_understood_ends_an_execution_before_it_writes() {
+async fn unknown_value_ends_an_execution_before_it_writes() {
     let mut machine = Machine::new(200, &[]).await;
     machine.run("UPDATE {schema}.rows SET token = 'something else' WHERE id = 42").await;
     let version = machine.version();

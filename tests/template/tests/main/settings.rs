@@ -139,7 +139,7 @@ fn the_worker_accepts_its_variables() {
 }
 
 #[test]
-fn without_columns_there_is_nothing_of_re_encryption_and_columns_need_a_database() {
+fn columns_need_a_database_and_nothing_exists_without_columns() {
     let least = least();
     assert!(!least.of_type("AWS::Serverless::Function").contains_key("ReencryptFunction"));
     assert!(least.of_type("AWS::Serverless::StateMachine").is_empty());
@@ -338,7 +338,7 @@ fn functions_are_what_the_readme_says() {
 }
 
 #[test]
-fn timeouts_leave_room_for_three_times_the_targets_and_twenty_seconds() {
+fn timeouts_leave_room_for_three_targets_and_twenty_seconds() {
     let templates = templates();
     let choices = templates.written(MAIN)["Parameters"]["TargetTimeout"]["AllowedValues"].clone();
     for choice in texts(&choices) {
@@ -370,7 +370,7 @@ fn rules(stack: &Stack, schedule: &str) -> RotationRules {
 }
 
 #[test]
-fn schedules_are_what_secrets_manager_accepts_and_deployments_rotate_nothing() {
+fn schedules_are_valid_and_deployments_rotate_nothing() {
     let stack = least();
     let token = rules(&stack, "AdminTokenSchedule");
     assert_eq!(token.schedule_expression.as_deref(), Some("rate(90 days)"));
@@ -550,7 +550,7 @@ fn windows_are_hours_of_one_day() {
 }
 
 #[test]
-fn a_retired_key_is_kept_for_a_month_at_least_and_for_ten_years_at_most() {
+fn retired_key_is_kept_a_month_to_ten_years() {
     let parameter = &templates().written(MAIN)["Parameters"]["KeyArchiveRetention"];
     let pattern = Regex::new(&format!("^(?:{})$", parameter["AllowedPattern"].as_str().unwrap())).unwrap();
     for days in 0..=11_000 {

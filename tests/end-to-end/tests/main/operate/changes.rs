@@ -47,7 +47,7 @@ fn freeze(scene: &Scene, frozen: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rollback_of_a_token_brings_the_one_before_back_keeps_the_newer_one_accepted_and_does_not_undo_itself() {
+async fn token_rollback_restores_the_old_one_and_keeps_the_new() {
     for (plan, json) in [(json_plan(), true), (text_plan(), false)] {
         let scene = with_operator(plan).await;
         let first = scene.token("AWSCURRENT").await.unwrap();
@@ -86,7 +86,7 @@ async fn rollback_of_a_token_brings_the_one_before_back_keeps_the_newer_one_acce
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rollback_to_a_token_that_the_application_does_not_take_is_put_back() {
+async fn rollback_to_a_refused_token_is_put_back() {
     for plan in [json_plan(), text_plan()] {
         let scene = with_operator(plan).await;
         rotate(&scene).await;
@@ -118,7 +118,7 @@ async fn a_rollback_to_a_token_that_the_application_does_not_take_is_put_back() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rollback_of_a_key_makes_the_old_primary_encrypt_again_and_keeps_the_new_one() {
+async fn key_rollback_restores_the_old_primary_and_keeps_the_new_key() {
     for format in [KeyFormat::Raw, KeyFormat::Fernet, KeyFormat::Tink] {
         let scene = with_operator(keys(format)).await;
         rotate(&scene).await;
@@ -144,7 +144,7 @@ async fn rollback_of_a_key_makes_the_old_primary_encrypt_again_and_keeps_the_new
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn revoke_ends_the_overlap_and_proves_that_the_old_token_is_refused() {
+async fn revoke_ends_the_overlap_and_proves_the_old_token_refused() {
     for plan in [json_plan(), text_plan()] {
         let scene = with_operator(plan).await;
         rotate(&scene).await;
@@ -196,7 +196,7 @@ async fn a_revocation_that_was_not_proven_stays_unproven_until_it_is() {
 /// An application that accepts a leaked token for ever, from a file of its own: however often it is asked for, the leaked token
 /// is not forgotten, and nothing is claimed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_compromise_whose_proof_fails_again_and_again_forgets_no_token() {
+async fn compromise_whose_proof_keeps_failing_forgets_no_token() {
     for plan in [json_plan(), text_plan()] {
         let scene = with_operator(plan).await;
         rotate(&scene).await;
@@ -227,7 +227,7 @@ async fn a_compromise_whose_proof_fails_again_and_again_forgets_no_token() {
 
 /// A rollback that was proven stays, though the application does not answer when somebody asks for it again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rollback_that_was_proven_is_not_undone_by_an_application_that_fails_later() {
+async fn proven_rollback_is_not_undone_by_a_later_failure() {
     for plan in [json_plan(), text_plan()] {
         let scene = with_operator(plan).await;
         rotate(&scene).await;
@@ -272,7 +272,7 @@ async fn a_revocation_is_not_proven_by_some_instances() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn revoke_takes_nothing_away_from_a_current_value_that_does_not_work() {
+async fn revoke_takes_nothing_from_a_current_value_that_fails() {
     let scene = with_operator(json_plan()).await;
     rotate(&scene).await;
     freeze(&scene, true);
@@ -285,7 +285,7 @@ async fn revoke_takes_nothing_away_from_a_current_value_that_does_not_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn abort_gives_up_a_stuck_rotation_once_it_is_old_enough_and_the_next_one_works() {
+async fn abort_ends_an_old_stuck_rotation_and_the_next_works() {
     for plan in [json_plan(), text_plan()] {
         let scene = with_operator(once(plan)).await;
         rotate(&scene).await;
@@ -344,7 +344,7 @@ async fn compromise_of_a_token_replaces_it_and_revokes_the_old_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn compromise_of_a_keyring_replaces_both_keys_marks_them_and_leaves_them_readable() {
+async fn compromise_of_a_keyring_replaces_marks_and_keeps_both_keys() {
     for format in [KeyFormat::Raw, KeyFormat::Fernet, KeyFormat::Tink] {
         let scene = with_operator(keys(format)).await;
         rotate(&scene).await;
@@ -377,7 +377,7 @@ async fn compromise_of_a_keyring_replaces_both_keys_marks_them_and_leaves_them_r
 /// With verify=after and no declaration no application can know a fresh key in time. A ring that was marked all the same could be
 /// rotated by nothing any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_compromise_that_no_rotation_can_follow_is_refused_before_anything_is_marked() {
+async fn compromise_without_a_possible_rotation_marks_nothing() {
     let mut plan = keys(KeyFormat::Raw);
     plan.tags.push(("rotation:verify", "after"));
     let scene = with_operator(plan).await;
@@ -394,7 +394,7 @@ async fn a_compromise_that_no_rotation_can_follow_is_refused_before_anything_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_compromised_key_of_a_text_secret_does_not_become_primary_again() {
+async fn compromised_key_of_a_text_secret_is_not_primary_again() {
     let format = KeyFormat::Fernet;
     let scene = with_operator(Plan::key_text(&bare_key(format, 1), format)).await;
     rotate(&scene).await;
@@ -409,7 +409,7 @@ async fn a_compromised_key_of_a_text_secret_does_not_become_primary_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_compromise_gives_an_open_rotation_up_and_is_refused_while_the_secret_is_on_hold() {
+async fn compromise_ends_an_open_rotation_and_is_refused_on_hold() {
     let scene = with_operator(once(json_plan())).await;
     rotate(&scene).await;
     freeze(&scene, true);
@@ -428,7 +428,7 @@ async fn a_compromise_gives_an_open_rotation_up_and_is_refused_while_the_secret_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_compromise_whose_rotation_fails_says_so_and_is_finished_by_the_same_request() {
+async fn failed_compromise_says_so_and_the_same_request_finishes_it() {
     let plan = Plan { environment: vec![("ROTATION_VERIFY", "after".to_owned())], ..once(json_plan()) };
     let scene = with_operator(plan).await;
     rotate(&scene).await;
@@ -448,7 +448,7 @@ async fn a_compromise_whose_rotation_fails_says_so_and_is_finished_by_the_same_r
 
 /// The process is killed before and after every call that changes something; the same request once more finishes it.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_action_that_dies_between_any_two_calls_is_finished_by_the_same_request() {
+async fn action_that_dies_at_any_call_is_finished_by_a_repeat() {
     let mut deaths = BTreeMap::<&str, u32>::new();
     for action in ["rollback", "revoke", "compromise"] {
         for operation in ["PutSecretValue", "UpdateSecretVersionStage", "RotateSecret"] {
@@ -518,7 +518,7 @@ async fn an_action_beside_a_rotation_ends_as_one_of_the_two() {
 
 /// A rotation that begins when the action has looked already, whether a put under a stage of one's own abandons it or not.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_that_begins_during_an_action_ends_as_one_of_the_two() {
+async fn rotation_during_an_action_ends_as_one_of_the_two() {
     let actions = ["rollback", "revoke"].into_iter().flat_map(|action| {
         [PrivatePut::Abandons, PrivatePut::Leaves].into_iter().map(move |private_put| (action, private_put))
     });

@@ -66,7 +66,7 @@ pub(super) async fn two_censuses(scene: &Scene, format: KeyFormat) -> [Value; 2]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_no_row_needs_leaves_the_ring_by_two_censuses_and_stays_in_the_archive() {
+async fn unneeded_key_is_retired_by_two_censuses_and_stays_archived() {
     for format in [KeyFormat::Raw, KeyFormat::Fernet, KeyFormat::Tink] {
         let scene = with_old_key(format).await;
         let before = ring_at(&scene, format, "AWSCURRENT").await.unwrap();
@@ -99,7 +99,7 @@ async fn a_key_that_no_row_needs_leaves_the_ring_by_two_censuses_and_stays_in_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_rows_need_or_may_need_stays_and_the_refusal_says_what_needs_it() {
+async fn key_that_rows_may_need_stays_and_the_refusal_says_why() {
     let scene = with_old_key(KeyFormat::Raw).await;
     let before = current(&scene).await;
     let old = ring(&scene).await.secondary()[0].id().to_string();
@@ -294,7 +294,7 @@ async fn nothing_is_retired_without_an_archive() {
 /// The operator's function is killed at every call that changes something: the key is in the archive, and the same request ends
 /// it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retirement_that_is_killed_anywhere_loses_no_key_and_is_ended_by_the_same_request() {
+async fn retirement_killed_anywhere_loses_no_key_and_is_finished() {
     for operation in ["PutSecretValue", "UpdateSecretVersionStage"] {
         for (when, call) in [(Moment::Before, 1), (Moment::After, 1), (Moment::Before, 2), (Moment::After, 2)] {
             let scene = with_old_key(KeyFormat::Raw).await;
@@ -318,7 +318,7 @@ async fn a_retirement_that_is_killed_anywhere_loses_no_key_and_is_ended_by_the_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retirement_that_the_application_does_not_follow_is_put_back() {
+async fn retirement_that_the_application_ignores_is_put_back() {
     let mut plan = keys(KeyFormat::Raw);
     plan.environment.push(("TARGET_TIMEOUT", "1s".to_owned()));
     let scene = with_archive(plan).await.with_operator(&[]).await.unwrap();
@@ -368,7 +368,7 @@ fn begun(scene: &Scene) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_has_rows_re_encrypted_once_for_each_version_with_old_keys() {
+async fn sweep_starts_re_encryption_once_for_each_version() {
     let scene = reencrypting(with_archive(keys(KeyFormat::Raw)).await).await;
     rotate(&scene).await;
     assert!(swept(&scene).await.is_null(), "a staged key has encrypted nothing");
@@ -446,7 +446,7 @@ async fn a_round_that_a_person_starts_after_a_failure_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_execution_that_failed_is_not_started_again_and_each_sweep_tells_it() {
+async fn failed_execution_is_not_restarted_and_each_sweep_tells_it() {
     for status in ["FAILED", "TIMED_OUT", "ABORTED"] {
         let scene = reencrypting(with_old_key(KeyFormat::Raw).await).await;
         let name = swept(&scene).await["execution"].as_str().unwrap().to_owned();
@@ -494,7 +494,7 @@ async fn rows_follow_though_the_application_cannot_be_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_keeps_rows_from_following_is_told_and_a_secret_without_a_value_has_none() {
+async fn sweep_tells_what_keeps_rows_from_following() {
     let scene = reencrypting(with_archive(Plan { value: None, ..keys(KeyFormat::Raw) }).await).await;
     assert!(swept(&scene).await.is_null());
 
@@ -519,7 +519,7 @@ async fn what_keeps_rows_from_following_is_told_and_a_secret_without_a_value_has
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_from_before_the_archive_and_those_of_a_person_are_in_it_after_a_sweep() {
+async fn sweep_archives_older_keys_and_those_of_a_person() {
     let put = async |scene: &Scene, secret: &str, value: &str| {
         scene.client.put_secret_value().secret_id(secret).secret_string(value).send().await.unwrap();
     };

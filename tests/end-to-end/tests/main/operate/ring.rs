@@ -93,7 +93,7 @@ async fn keys_that_a_first_value_took_away_are_missed_and_come_back() {
 
 /// A keyset's ciphertexts begin with the id of their entry: each entry stays as it was written.
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_that_somebody_stored_in_between_are_kept_beside_those_that_come_back() {
+async fn keys_stored_in_between_are_kept_beside_the_restored_ones() {
     for format in FORMATS {
         let (scene, complete) = reset(format).await;
         let own = key_secret(&bare_key(format, 77).replace("1234567", "7654321"));
@@ -162,7 +162,7 @@ async fn a_ring_from_before_there_was_a_mark_is_marked_by_a_sweep() {
 
 /// A rollback, and a person who adds a key or edits another member: the ring is whole, and stays the one that is marked.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_misses_a_key_after_a_rollback_or_an_edit_that_loses_none() {
+async fn no_key_is_missed_after_a_rollback_or_a_lossless_edit() {
     let scene = with_operator(once(keys(KeyFormat::Raw))).await;
     for _ in 0..2 {
         rotate(&scene).await;

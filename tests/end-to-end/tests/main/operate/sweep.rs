@@ -40,7 +40,7 @@ pub(super) async fn scheduled(scene: &Scene) -> (Value, Vec<(String, String)>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_ends_overlaps_that_are_over_and_no_other_and_proves_it() {
+async fn sweep_ends_and_proves_overlaps_that_are_over_and_no_other() {
     for plan in [json_plan(), text_plan()] {
         let scene = with_operator(plan).await;
         rotate(&scene).await;
@@ -76,7 +76,7 @@ async fn a_sweep_ends_overlaps_that_are_over_and_no_other_and_proves_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_token_that_the_application_goes_on_accepting_is_told_until_it_is_refused() {
+async fn old_token_still_accepted_is_told_until_it_is_refused() {
     let scene = with_operator(text_plan()).await;
     // The application never hears that the overlap has ended.
     tag(&scene, "rotation:overlap", "1h").await;
@@ -107,7 +107,7 @@ async fn an_old_token_that_the_application_goes_on_accepting_is_told_until_it_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_tell_what_was_rotated_until_when_the_old_token_works_what_was_revoked_and_what_to_do() {
+async fn messages_tell_rotation_overlap_revocation_and_what_to_do() {
     let scene = start(once(json_plan())).await;
     let scene = scene.with_operator(&[("NOTIFY_TOPIC_ARN", TOPIC)]).await.unwrap();
     rotate(&scene).await;
@@ -208,7 +208,7 @@ pub(super) async fn sweep(scene: &Scene) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_tells_of_what_does_not_work_of_what_is_stuck_and_of_what_is_overdue_and_goes_on() {
+async fn sweep_tells_what_fails_is_stuck_or_overdue_and_goes_on() {
     let scene = with_operator(once(json_plan())).await;
     rotate(&scene).await;
     scene.client.create_secret().name("shop/other").secret_string("nobody rotates me").send().await.unwrap();
