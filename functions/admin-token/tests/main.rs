@@ -353,7 +353,7 @@ impl SecretStore for Store {
         _: &SecretText,
         _: Option<&RotationToken>,
     ) -> Result<Put, StoreError> {
-        panic!("the pending version has its value")
+        Ok(Put::Stored)
     }
 
     async fn put_private(&self, _: &str, _: &VersionId, _: &SecretText, _: &[Stage]) -> Result<Put, StoreError> {

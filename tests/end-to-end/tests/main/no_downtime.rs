@@ -92,7 +92,8 @@ async fn silent_instance_keeps_the_token_from_being_promoted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instance_that_lies_about_its_refresh_blocks_promotion() {
-    // The other instance reads its secret at most once a second, so that a target timeout of a second would be a race.
+    // A frozen instance refuses the refresh under the pending token. On a busy machine the other one may have its turn late, so the
+    // target has its usual time.
     async fn keeps_it(frozen: [bool; 2]) {
         let scene = start(once(json_plan())).await;
         let freeze =
@@ -123,8 +124,9 @@ async fn reader_of_awscurrent_is_rotated_with_verify_after() {
     let report = clients.stop().await;
     assert_eq!(report.refused, after_the_refresh.refused, "somebody was refused after the refresh");
     assert_eq!(report.failed, 0, "{report:?}");
-    let [window] = report.refusals.as_slice() else { panic!("not one window: {report:?}") };
-    let window = window.duration();
+    // Between the promotion and the refresh somebody may be refused, if a client reads the secret just then.
+    assert!(report.refusals.len() <= 1, "more than one window: {report:?}");
+    let window = report.refusals.first().map_or(Duration::ZERO, |window| window.duration());
     println!("AWSCURRENT only, verify=after: {} of {} requests refused, in {window:?}", report.refused, report.sent);
     assert!(window < Duration::from_secs(15), "{window:?}");
     assert_eq!(scene.accepted(&scene.token("AWSCURRENT").await.unwrap()).await.unwrap(), [true, true]);
