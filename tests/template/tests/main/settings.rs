@@ -37,13 +37,15 @@ fn variables(function: &Value) -> BTreeMap<String, String> {
     variables.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
+/// The code of a folder, without comments: an example in a comment reads, names and fails nothing.
 pub(crate) fn rust_sources(folder: &Path, into: &mut String) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             rust_sources(&path, into);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            into.push_str(&std::fs::read_to_string(path).unwrap());
+            let text = std::fs::read_to_string(path).unwrap();
+            into.extend(text.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| [line, "\n"]));
         }
     }
 }
@@ -60,10 +62,8 @@ pub(crate) fn deployed_sources() -> String {
 
 pub(crate) fn variables_that_the_code_reads() -> BTreeSet<String> {
     let name = Regex::new("\"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\"").unwrap();
-    // An example in a comment reads nothing.
     let sources = deployed_sources();
-    let code = sources.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-    let names = name.captures_iter(&code).map(|found| found[1].to_owned());
+    let names = name.captures_iter(&sources).map(|found| found[1].to_owned());
     names.filter(|name| !NO_VARIABLES.contains(&name.as_str())).collect()
 }
 
