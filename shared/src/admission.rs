@@ -1,24 +1,26 @@
-//! Admission: the one decision that stands before every step.
+//! Admission: the one decision before every step.
 
 use crate::error::RotationError;
 use crate::event::Step;
 use crate::versions::{Stage, VersionId, Versions};
 
-/// What an event may do to a secret in the state that was seen.
+/// What an event may do to a secret in the described state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// The version is pending: perform the step.
     Perform(Admitted),
-    /// The version is current and the step comes before promotion: there is nothing left to do.
+    /// The version is current and the step comes before promotion: nothing is left to do.
     NothingToDo,
-    /// The version is current and the step is the last: do again what follows promotion, which repairs a crash there.
+    /// The version is current and the step is the last: repeat the work after the promotion. That repairs a crash after
+    /// the promotion.
     RepeatAfterPromotion(Admitted),
-    /// The version was promoted and a rollback of it died half way: finish that, never promote it again.
+    /// The version was promoted, and its rollback died half way: finish the rollback, and never promote the version
+    /// again.
     FinishRollback(Admitted),
 }
 
-/// The proof that an event was admitted, and what was seen at that time. Only [`Versions::admit`] makes one, so a step
-/// that skips the check does not compile:
+/// The proof that an event was admitted, with the labels of that time. Only [`Versions::admit`] makes one, so a step
+/// without the check does not compile:
 ///
 /// ```compile_fail,E0451
 /// use rotation::admission::Admitted;
@@ -57,8 +59,8 @@ impl Versions {
     /// Decides what `step` may do to `version`.
     ///
     /// # Errors
-    /// [`RotationError::UnknownVersion`] when the secret has no such version, [`RotationError::NotPending`] when the
-    /// version is neither pending nor current: such a version is not this rotation's to touch.
+    /// [`RotationError::UnknownVersion`] if the secret has no such version. [`RotationError::NotPending`] if the
+    /// version is neither pending nor current: this rotation must not touch such a version.
     pub fn admit(&self, version: &VersionId, step: Step) -> Result<Admission, RotationError> {
         if !self.contains(version) {
             let holder = self.holder(&Stage::Pending).cloned();

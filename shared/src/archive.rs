@@ -1,18 +1,19 @@
-//! The archive of keys: a secret beside the keyring that holds every key before anything is encrypted with it, so that no
-//! edit of the ring, by whomever, can lose one, and that keeps a retired key for as long as backups may need it.
+//! The archive of keys: a secret beside the keyring that holds every key before the key encrypts anything. So no edit
+//! of the ring can lose a key. The archive keeps a retired key for as long as backups may need it.
 //!
 //! ```json
 //! {"keys":[{"id":"5e6f7081","key":"…","archived":"2026-08-24T00:00:00Z","retired":"2026-12-01T00:00:00Z"},
 //!          {"id":"1a2b3c4d","key":"…","archived":"2026-11-24T00:00:00Z"}]}
 //! ```
 //!
-//! `key` is the 32 bytes in base64 (RFC 4648 §4), whatever the format of the ring. It is written as everything is that more than
-//! one may write at once: under a stage of its own first, and then made current by a move that names the version it was made
-//! from.
+//! `key` is the 32 bytes in base64 (RFC 4648 §4), whatever the format of the ring. Several processes may write the
+//! archive at once, so a write has two calls. The first stores a version under a staging label of the archive. The
+//! second makes that version current by a move that names the version it was made from.
 //!
-//! The archive is one list, and not one version for each key: a secret has at most 20 stages and about 100 versions, and versions
-//! without a stage do not last. The version id is a digest of what the list is made from, of ids and of dates: two processes that
-//! write the same list do it once. A value that is not understood is not written over.
+//! The archive is one list, and not one version for each key. A secret has at most 20 staging labels and about 100
+//! versions, and versions without a label do not last. The version id is a digest of the ids, the dates and the version
+//! that the list was made from. So two processes that write the same list write it once. A value of unknown form is
+//! never overwritten.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -36,18 +37,19 @@ use crate::time::{format_timestamp, parse_timestamp};
 use crate::versions::Stage;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a retired key is kept, unless the stack sets `KEY_ARCHIVE_RETENTION`: longer than a year of backups.
+/// How long the archive keeps a retired key, unless the stack sets `KEY_ARCHIVE_RETENTION`: longer than a year of
+/// backups.
 pub const DEFAULT_RETENTION: Duration = DAY.saturating_mul(400);
-/// The shortest that a stack can set: a retirement that was wrong is noticed, and undone, in that time.
+/// The shortest retention that a stack can set. Operators notice a wrong retirement, and undo it, in that time.
 const SHORTEST_RETENTION: Duration = DAY.saturating_mul(30);
-/// The longest: ten years, which every time can be moved by.
+/// The longest retention: ten years. A `SystemTime` of today plus ten years does not overflow.
 const LONGEST_RETENTION: Duration = DAY.saturating_mul(3650);
 
 const SECRET: &str = "KEY_ARCHIVE_SECRET";
 const RETENTION: &str = "KEY_ARCHIVE_RETENTION";
-/// The stage of a version that is about to become current.
+/// The staging label of a version that becomes current with the next call.
 const STAGE: &str = "ROTATION-ARCHIVE";
-/// Waits before the archive is looked at again after somebody else has written it, or a read shows it as it was.
+/// The waits before the archive is read again. Another process has written it, or a stale read shows the former value.
 const PAUSES: [Duration; 5] = [
     Duration::from_millis(100),
     Duration::from_millis(300),
@@ -56,7 +58,7 @@ const PAUSES: [Duration; 5] = [
     Duration::from_secs(2),
 ];
 
-/// Where the keys of each keyring are kept, and for how long.
+/// The secrets with the keys of keyrings, and how long they keep retired keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveSettings {
     pattern: String,
@@ -64,7 +66,7 @@ pub struct ArchiveSettings {
 }
 
 impl ArchiveSettings {
-    /// Reads the variables of the archive; `None` when there is none.
+    /// Reads the variables of the archive; `None` if there is no archive.
     ///
     /// | variable | meaning | default |
     /// | --- | --- | --- |
@@ -87,12 +89,12 @@ impl ArchiveSettings {
             };
         };
         let settings = Self::new(pattern.to_owned(), retention.unwrap_or(DEFAULT_RETENTION));
-        // Tried with a name that has parts enough.
+        // The check needs a name with enough parts for every placeholder.
         settings.secret("a/b/c/d/e/f/g/h/i")?;
         Ok(Some(settings))
     }
 
-    /// The name of the secret, or its pattern, and how long a retired key is kept.
+    /// Settings with a secret's name or a pattern of names, and the time for which retired keys are kept.
     #[must_use]
     pub fn new(pattern: String, retention: Duration) -> Self {
         Self { pattern, retention }
@@ -101,7 +103,8 @@ impl ArchiveSettings {
     /// The archive of the keyring named `name`.
     ///
     /// # Errors
-    /// [`RotationError::InvalidConfiguration`] when the name has no part for a place, or the keyring would be its own archive.
+    /// [`RotationError::InvalidConfiguration`] if the name lacks a part for a placeholder, or if the keyring would be
+    /// its own archive.
     pub fn secret(&self, name: &str) -> Result<String, RotationError> {
         let secret = secret_of(SECRET, &self.pattern, name)?;
         if secret == name { Err(invalid(SECRET, "is the keyring itself: name another secret")) } else { Ok(secret) }
@@ -109,7 +112,7 @@ impl ArchiveSettings {
 }
 
 impl ArchiveSettings {
-    /// The keys of `ring`, and those that are about to leave it, for the archive of the keyring named `name`.
+    /// The keys of `ring` and the keys that are about to leave it, for the archive of the keyring named `name`.
     ///
     /// # Errors
     /// Those of [`ArchiveSettings::secret`].
@@ -118,25 +121,25 @@ impl ArchiveSettings {
     }
 }
 
-/// What is to be in an archive, and in which.
+/// The keys that must be in an archive, and the archive's secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToArchive {
     /// Name or ARN of the archive.
     pub secret: String,
-    /// How long a retired key is kept.
+    /// How long the archive keeps a retired key.
     pub retention: Duration,
-    /// The ring whose keys are to be there.
+    /// The ring. All its keys must be in the archive.
     pub ring: Keyring,
-    /// Keys that are about to leave the ring.
+    /// The keys that are about to leave the ring.
     pub retired: Vec<Key>,
 }
 
 impl ToArchive {
-    /// Sees to it that the archive holds these keys: writes those that are missing, and reads them back. Retired keys whose time is
-    /// over go. Takes two calls when there is nothing to write, else six.
+    /// Ensures that the archive holds these keys: writes the missing keys, and reads them back. It removes retired keys
+    /// after their retention. Two calls if there is nothing to write, else six; retries take more.
     ///
     /// # Errors
-    /// [`RotationError::ArchiveUnavailable`] says why it could not be read or written.
+    /// [`RotationError::ArchiveUnavailable`] says why the archive could not be read or written.
     pub async fn keep<S: SecretStore>(&self, store: &S, deadline: Deadline) -> Result<(), RotationError> {
         let unavailable = |reason| self.unavailable(reason);
         let (mut pauses, mut read_back) = (PAUSES.into_iter(), false);
@@ -144,11 +147,11 @@ impl ToArchive {
             let (described, held) = self.read(store, deadline).await.map_err(unavailable)?;
             let Some(next) = held.with(self, described.as_of) else { return Ok(()) };
             match (self.write(store, &described, &next).await, pauses.next()) {
-                // What is there now is read back, and again when a read still shows what was there before.
+                // A stale read may still show the former value, so the read is repeated.
                 (Ok(()), _) if !read_back => read_back = true,
                 (Ok(()), Some(pause)) if deadline.pause(pause).await => {}
                 (Ok(()), _) => return Err(unavailable(RotationError::CurrentChanged { name: described.name })),
-                // Somebody else was faster, or the answer was lost.
+                // Another process was faster, or the answer was lost.
                 (Err(RotationError::Store(error)), Some(pause))
                     if may_have_moved(&error) && deadline.pause(pause).await => {}
                 (Err(error), _) => return Err(unavailable(error)),
@@ -156,7 +159,7 @@ impl ToArchive {
         }
     }
 
-    /// Whether the archive can be read, and is one.
+    /// Checks that the archive can be read, and has the form of an archive.
     ///
     /// # Errors
     /// [`RotationError::ArchiveUnavailable`].
@@ -195,18 +198,19 @@ impl ToArchive {
         let version = next.version(from, described.as_of);
         let stage = Stage::Other(STAGE.to_owned());
         if store.put_private(&self.secret, &version, &text, std::slice::from_ref(&stage)).await? == Put::Exists {
-            // Of the same second and from the same version, and not the same.
+            // A value of the same second, from the same version, with other content.
             let detail = Some("written by somebody else".to_owned());
             let kind = StoreErrorKind::Conflict;
             return Err(crate::store::StoreError { operation: "PutSecretValue", kind, detail }.into());
         }
-        // The first version of a secret is current as it is stored (Secrets Manager API reference, PutSecretValue). Whether the move to
-        // where the stage is already succeeds is not on record; a refusal has the archive looked at again.
+        // The first version of a secret is current as soon as it is stored (Secrets Manager API reference,
+        // PutSecretValue). AWS does not document whether a move to the version that has the label already succeeds.
+        // After a refusal, the caller reads the archive again.
         Ok(store.move_stage(&self.secret, Stage::Current, from, Some(&version)).await?)
     }
 }
 
-/// What an archive holds, the oldest first.
+/// The content of an archive, the oldest key first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Archive(Vec<Archived>);
 
@@ -215,9 +219,9 @@ pub struct Archive(Vec<Archived>);
 pub struct Archived {
     /// The key.
     pub material: KeyMaterial,
-    /// Since when it is there.
+    /// When the key came into the archive.
     pub archived: SystemTime,
-    /// Since when the ring is without it.
+    /// When the key left the ring.
     pub retired: Option<SystemTime>,
 }
 
@@ -238,10 +242,10 @@ struct Entry<'a> {
 }
 
 impl Archive {
-    /// Reads the value of an archive. `Err` says what is wrong with it, by the number of the entry.
+    /// Parses the value of an archive. `Err` says what is wrong, by the number of the entry.
     ///
     /// # Errors
-    /// Anything that this project does not write: what is not understood is not written over.
+    /// Every value that this project does not write: a value of unknown form must not be overwritten.
     pub fn parse(text: &SecretText) -> Result<Self, String> {
         let form: Form<'_> = serde_json::from_str(text.expose())
             .map_err(|_| "expected {\"keys\":[{\"id\",\"key\",\"archived\",\"retired\"}]} and no other member")?;
@@ -266,7 +270,7 @@ impl Archive {
         &self.0
     }
 
-    /// The archive with what is to be in it at `now`; `None` when that is so already.
+    /// The archive with the content that `wanted` asks for at `now`; `None` if it has that content already.
     fn with(&self, wanted: &ToArchive, now: SystemTime) -> Option<Self> {
         let mut next = self.0.clone();
         let retired = wanted.retired.iter().map(|key| (key, true));
@@ -285,13 +289,14 @@ impl Archive {
 
     /// The value of the secret.
     fn text(&self) -> SecretText {
-        // Large enough from the beginning: nothing is copied into a larger piece of memory and left behind in the smaller.
+        // The capacity is large enough from the beginning. A string that grows would leave a copy of the keys in freed
+        // memory.
         let mut text = Zeroizing::new(String::with_capacity(16 + self.0.len() * 192));
         text.push_str("{\"keys\":[");
         for (number, Archived { material, archived, retired }) in self.0.iter().enumerate() {
             let comma = if number == 0 { "" } else { "," };
             let key = Zeroizing::new(STANDARD.encode(material.expose()));
-            // Writing into a text cannot fail.
+            // A write to a string cannot fail.
             let _ = write!(text, "{comma}{{\"id\":\"{}\",\"key\":\"", material.id());
             text.push_str(&key);
             let _ = write!(text, "\",\"archived\":\"{}\"", format_timestamp(*archived));
@@ -304,7 +309,8 @@ impl Archive {
         SecretText::new(std::mem::take(&mut *text))
     }
 
-    /// The version in which this is stored: the same for the same archive, made at the same time from the same version.
+    /// The id of the version that stores this archive. It is the same for the same content, made in the same second
+    /// from the same version.
     fn version(&self, from: Option<&VersionId>, now: SystemTime) -> VersionId {
         let ids = self.0.iter().map(|held| {
             let retired = held.retired.map(format_timestamp).unwrap_or_default();

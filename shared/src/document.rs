@@ -1,6 +1,8 @@
-//! The value of a secret: plain text, or a JSON object of which some members are rotated and every other byte stays.
+//! The value of a secret: plain text, or a JSON object. In a JSON object a rotation changes some members, and keeps
+//! every other byte.
 //!
-//! A JSON object is never rotated as a whole: that would destroy its other members. Without a chosen member it is an error.
+//! A JSON object is never rotated as a whole, because that would destroy its other members. A JSON object without a
+//! chosen member is an error.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,17 +14,18 @@ use serde_json::value::RawValue;
 use crate::error::RotationError;
 use crate::secret::SecretText;
 
-/// The most bytes a value may have (Secrets Manager quotas, "Secret value size").
+/// The largest size of a value, in bytes (Secrets Manager quotas, "Secret value size").
 pub const MAX_VALUE_BYTES: usize = 65_536;
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The name of a member of a JSON secret: 1 to 128 ASCII letters, digits, `_`, `-` and `.`, beginning with a letter or `_`.
+/// The name of a member of a JSON secret: 1 to 128 ASCII letters, digits, `_`, `-` and `.`. The first is a letter or
+/// `_`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldName(String);
 
 impl FieldName {
-    /// Checks and takes a name; `None` when it is not of the form.
+    /// Checks and takes a name; `None` if the name does not have the form.
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {
         let form = name.len() <= 128
@@ -37,7 +40,7 @@ impl FieldName {
         &self.0
     }
 
-    /// The name of a member that stands beside this one, for example `NAME_PREVIOUS`.
+    /// The name of a related member, for example `NAME_PREVIOUS`.
     #[must_use]
     pub fn with_suffix(&self, suffix: &str) -> Self {
         Self(format!("{}{suffix}", self.0))
@@ -74,15 +77,15 @@ struct Json {
     members: Vec<Member>,
 }
 
-/// Positions in the text, so that the text itself is held once.
+/// Ranges of the text, so that memory holds the text only once.
 #[derive(Clone)]
 pub(crate) struct Member {
-    /// With its quotes.
+    /// The range includes the quotes.
     pub(crate) key: Range<usize>,
     pub(crate) value: Range<usize>,
 }
 
-/// Member names of other people's JSON may say more than they should.
+/// `Debug` shows no member names: the names in a foreign JSON object may be sensitive.
 impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Json({}, {} members)", self.field, self.members.len())
@@ -90,15 +93,17 @@ impl fmt::Debug for Json {
 }
 
 impl Document {
-    /// Parses a value: with `field` as a JSON object that has this member, a string that is not empty; else as text.
+    /// Parses a value. With `field`, the value must be a JSON object, and this member a string that is not empty.
+    /// Without `field`, the value is text.
     ///
     /// # Errors
-    /// [`RotationError::NotAnObject`], [`RotationError::FieldMissing`], [`RotationError::FieldNotText`],
-    /// [`RotationError::FieldRepeated`] for JSON; [`RotationError::FieldNotChosen`] when there is no `field` and the
-    /// text looks like JSON with members or items, [`RotationError::EmptyValue`] when it is empty.
+    /// For JSON: [`RotationError::NotAnObject`], [`RotationError::FieldMissing`], [`RotationError::FieldNotText`],
+    /// [`RotationError::FieldRepeated`]. Without `field`: [`RotationError::FieldNotChosen`] if the text begins like a
+    /// JSON object or array, [`RotationError::EmptyValue`] if it is empty.
     pub fn parse(text: SecretText, field: Option<&FieldName>) -> Result<Self, RotationError> {
         let Some(field) = field else {
-            // Also one that is broken, or begins with a byte order mark: replacing it would lose what stands beside the secret.
+            // Broken JSON and JSON after a byte order mark count too: a rotation of the whole text would lose
+            // everything beside the secret.
             let begins = text.expose().trim_start_matches(BYTE_ORDER_MARK).trim_start();
             if begins.starts_with(['{', '[']) {
                 return Err(RotationError::FieldNotChosen);
@@ -118,7 +123,7 @@ impl Document {
         Ok(document)
     }
 
-    /// A value that is the secret as a whole, whatever it begins with: some texts are JSON themselves.
+    /// A value that is one secret as a whole, whatever it begins with: some secrets are JSON texts themselves.
     ///
     /// # Errors
     /// [`RotationError::EmptyValue`].
@@ -126,10 +131,10 @@ impl Document {
         if text.is_empty() { Err(RotationError::EmptyValue) } else { Ok(Self { text, json: None }) }
     }
 
-    /// The first value of a secret: the text itself, or a JSON object with the one member.
+    /// The first value of a secret: the text itself, or a JSON object with one member.
     ///
     /// # Errors
-    /// Those of [`Document::parse`], for an empty secret.
+    /// Those of [`Document::parse`], for example for an empty secret.
     pub fn first(secret: &SecretText, field: Option<&FieldName>) -> Result<Self, RotationError> {
         let text = match field {
             None => secret.clone(),
@@ -146,16 +151,16 @@ impl Document {
         &self.text
     }
 
-    /// The member that is rotated; `None` when it is the whole text.
+    /// The rotated member; `None` if the whole text is rotated.
     #[must_use]
     pub fn field(&self) -> Option<&FieldName> {
         self.json.as_ref().map(|json| &json.field)
     }
 
-    /// The secret that is rotated: the member's string, or the whole text.
+    /// The rotated secret: the member's string, or the whole text.
     ///
     /// # Errors
-    /// Those of [`Document::member`]; a parsed document has the member.
+    /// Those of [`Document::member`]. A parsed document always has the member.
     pub fn secret(&self) -> Result<SecretText, RotationError> {
         match self.field() {
             None => Ok(self.text.clone()),
@@ -163,11 +168,11 @@ impl Document {
         }
     }
 
-    /// The string that the member `name` holds; `None` when there is no such member, or no object.
+    /// The string in the member `name`; `None` if there is no such member, or the value is a text.
     ///
     /// # Errors
-    /// [`RotationError::FieldNotText`] when it is not a string or empty, [`RotationError::FieldRepeated`] when it
-    /// stands more than once.
+    /// [`RotationError::FieldNotText`] if the member is not a string, or is empty. [`RotationError::FieldRepeated`] if
+    /// the member occurs more than once.
     pub fn member(&self, name: &FieldName) -> Result<Option<SecretText>, RotationError> {
         let Some(position) = self.position(name)? else { return Ok(None) };
         let raw = &self.text.expose()[self.members()[position].value.clone()];
@@ -186,7 +191,7 @@ impl Document {
         }
     }
 
-    /// This value with another secret in it.
+    /// This value with `secret` as its rotated secret.
     ///
     /// # Errors
     /// Those of [`Document::with_member`].
@@ -197,10 +202,11 @@ impl Document {
         }
     }
 
-    /// This JSON value with the member `name` set; a new member follows the rotated one, spaced as that one is.
+    /// This JSON value with the member `name` set. A new member follows the rotated one, with the same spacing.
     ///
     /// # Errors
-    /// [`RotationError::NotAnObject`] when it is a text, [`RotationError::FieldRepeated`] when `name` stands more than once.
+    /// [`RotationError::NotAnObject`] if the value is a text. [`RotationError::FieldRepeated`] if `name` occurs more
+    /// than once.
     pub fn with_member(&self, name: &FieldName, value: &SecretText) -> Result<Self, RotationError> {
         let not_an_object = || RotationError::NotAnObject { field: name.to_string(), problem: "text" };
         let json = self.json.as_ref().ok_or_else(not_an_object)?;
@@ -213,7 +219,7 @@ impl Document {
             let anchor = self.position(&json.field)?.ok_or_else(|| missing(&json.field))?;
             let member = &json.members[anchor];
             let before = anchor.checked_sub(1).map_or(0, |previous| json.members[previous].value.end);
-            // What stands before the anchor's key, after the `{` or the `,`: its line break and indentation.
+            // The text before the anchor's key, after the `{` or the `,`: a line break and indentation.
             let lead = text[before..member.key.start].trim_start_matches(|c: char| c != ',' && c != '{');
             let lead = lead.get(1..).unwrap_or_default();
             let colon = &text[member.key.end..member.value.start];
@@ -223,10 +229,10 @@ impl Document {
         Self::parse(SecretText::new(edited), Some(&json.field))
     }
 
-    /// This JSON value without the member `name`. Text, and an object without it, stay as they are.
+    /// This JSON value without the member `name`. A text, and an object without the member, stay unchanged.
     ///
     /// # Errors
-    /// [`RotationError::FieldRepeated`] when `name` stands more than once.
+    /// [`RotationError::FieldRepeated`] if `name` occurs more than once.
     pub fn without_member(&self, name: &FieldName) -> Result<Self, RotationError> {
         let (Some(json), Some(position)) = (&self.json, self.position(name)?) else { return Ok(self.clone()) };
         let member = &json.members[position];
@@ -239,7 +245,8 @@ impl Document {
         Self::parse(SecretText::new([&text[..cut.start], &text[cut.end..]].concat()), Some(&json.field))
     }
 
-    /// Whether all members but those of `except` are the same, byte for byte and in the same order. Texts have none.
+    /// Whether all members except those in `except` are equal, byte for byte and in the same order. Texts have no
+    /// members.
     #[must_use]
     pub fn same_other_members(&self, other: &Self, except: &[FieldName]) -> bool {
         let rest = |document: &Self| -> Vec<(SecretText, SecretText)> {
@@ -250,7 +257,7 @@ impl Document {
         rest(self) == rest(other)
     }
 
-    /// Whether the JSON object has the member `name`, whatever it holds. A text has none.
+    /// Whether the JSON object has the member `name`, whatever its value. A text has no members.
     #[must_use]
     pub fn has_member(&self, name: &FieldName) -> bool {
         self.members().iter().any(|member| self.is(member, name))
@@ -280,20 +287,21 @@ fn missing(field: &FieldName) -> RotationError {
 }
 
 fn quoted(text: &str) -> SecretText {
-    // At most six bytes for one (a control character as \u00XX): no growth, so no copy is left behind.
+    // At most six bytes for one (a control character as \u00XX). The buffer never grows, so no copy of the secret is
+    // left behind.
     let mut quoted = Vec::with_capacity(6 * text.len() + 2);
-    // Writing a string to memory cannot fail.
+    // A write of a string to memory cannot fail.
     let _ = serde_json::to_writer(&mut quoted, text);
     SecretText::new(String::from_utf8(quoted).unwrap_or_default())
 }
 
-/// Whether the value is a JSON object without members.
+/// Whether the value is a JSON object with no members.
 #[must_use]
 pub fn is_empty_object(value: &SecretText) -> bool {
     members(value.expose()).is_some_and(|members| members.is_empty())
 }
 
-/// Where the members of a JSON object stand in `text`; `None` when it is no JSON object.
+/// The ranges of the members of a JSON object in `text`; `None` if `text` is not a JSON object.
 pub(crate) fn members(text: &str) -> Option<Vec<Member>> {
     struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
@@ -317,7 +325,7 @@ pub(crate) fn members(text: &str) -> Option<Vec<Member>> {
         }
     }
 
-    // Some editors begin a file with it; it stays.
+    // Some editors begin a file with a byte order mark; the value keeps it.
     let Members(raw) = serde_json::from_str(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)).ok()?;
     let position = |raw: &RawValue| {
         let start = raw.get().as_ptr().addr() - text.as_ptr().addr();

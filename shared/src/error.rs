@@ -1,4 +1,4 @@
-//! What can go wrong in a rotation: every variant has one stable name to alarm on, says what to do, and holds no value.
+//! The errors of a rotation. Each variant has one stable name for alarms, says what to do, and holds no secret value.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,15 +15,17 @@ pub use keyring::{KeyringError, Place};
 pub use restored::Restored;
 pub use store::{StoreError, StoreErrorKind};
 
-/// When a rotation gives its own pending version up for an error: because no retry can ever promote it, or because it would keep
-/// others from the repair. testSecret may be a test of the configuration, whose version Secrets Manager takes away itself.
+/// When a rotation gives its own pending version up because of an error. Either no retry can ever promote the version,
+/// or the version would block the repair. testSecret is a special case: it may be a test of the configuration, and
+/// Secrets Manager removes that version itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GivesUp {
-    /// A retry may promote it.
+    /// In no step: a retry may promote the version.
     Never,
-    /// In createSecret: a version without a value that stays pending would keep operators from `revoke`, `rollback` and the end of the
-    /// overlap, for as long as the reason lasts. The retries of Secrets Manager then end at `UnknownVersion`, which points to the first error.
-    /// In a later step the version stays: it has a value, which is promoted when a hold is over.
+    /// In createSecret. A pending version without a value would block `revoke`, `rollback` and the end of the overlap
+    /// for as long as the reason lasts. After it is given up, the retries of Secrets Manager end at `UnknownVersion`,
+    /// which points to the first error. In a later step the version stays: it has a value, and a retry promotes it
+    /// after the end of a hold.
     InCreate,
     /// In createSecret, setSecret and finishSecret.
     UnlessTested,
@@ -33,11 +35,11 @@ pub(crate) enum GivesUp {
 
 crate::named_errors! {
     [GivesUp]
-    /// Why a step of a rotation did not happen.
+    /// Why a step of a rotation failed.
     ///
     /// [`RotationError::name`] is the `errorType` of the invocation and the dimension `ErrorType` of the metric
-    /// `RotationFailed`; it does not change between releases. Messages name ARNs, version ids, members, tags and
-    /// environment variables, never a value and never the body of an answer.
+    /// `RotationFailed`. The name does not change between releases. Messages name ARNs, version ids, members, tags and
+    /// environment variables. They never hold a secret value or the body of an answer.
     #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
     #[non_exhaustive]
     pub enum RotationError {
@@ -49,7 +51,7 @@ crate::named_errors! {
             /// What is wrong with it.
             problem: String,
         },
-        /// The function's environment is not usable.
+        /// The function cannot use its environment.
         #[error("environment variable {variable}: {problem}")]
         InvalidConfiguration {
             /// The variable.
@@ -91,7 +93,7 @@ crate::named_errors! {
             /// The secret's name.
             name: String,
         },
-        /// The secret here is a replica, which follows its primary.
+        /// The secret in this Region is a replica, and follows its primary secret.
         #[error("secret {name} is a replica of the one in {primary_region}: rotate it there")]
         ReplicaRegion {
             /// The secret's name.
@@ -115,8 +117,8 @@ crate::named_errors! {
             /// The end of the hold.
             until: SystemTime,
         } => InCreate,
-        /// No version with the event's ClientRequestToken carries a stage: such versions are not listed, so one that lost its
-        /// last stage cannot be told from one that never was.
+        /// No version with the event's ClientRequestToken carries a staging label. DescribeSecret does not list
+        /// versions without labels. So a version that lost its last label looks like a version that never existed.
         #[error(
             "version {version} carries no stage of this secret{}: its rotation never began, or is over (rolled back, or abandoned for another write); look for its first error in the log, then start a rotation with `aws secretsmanager rotate-secret`",
             pending_elsewhere(.holder)
@@ -144,7 +146,7 @@ crate::named_errors! {
             /// The version.
             version: VersionId,
         },
-        /// Somebody else changed the secret during the rotation.
+        /// Another writer changed the secret during the rotation.
         #[error(
             "secret {name}, or its rotation:* tags, were changed during the rotation: the change stands, the pending version was given up; run rotate-secret again"
         )]
@@ -152,7 +154,7 @@ crate::named_errors! {
             /// The secret's name.
             name: String,
         } => Always,
-        /// `AWSCURRENT` could not be moved from the version it was read on, and the new state is not visible yet.
+        /// `AWSCURRENT` could not be moved from the version where it was read, and its new place is not visible yet.
         #[error(
             "AWSCURRENT of secret {name} moved while it was being promoted, and where to is not visible yet: the retry will see it"
         )]
@@ -160,7 +162,7 @@ crate::named_errors! {
             /// The secret's name.
             name: String,
         },
-        /// A retry came so late that consumers would get too little of the promised overlap.
+        /// A retry came so late that consumers would get less than half of the promised overlap.
         #[error("the pending version of secret {name} promises the old token only until {}, less than half of the overlap from now: it was given up, so that nobody is locked out; run rotate-secret again", format_timestamp(*.until))]
         OverlapTooShort {
             /// The secret's name.
@@ -168,7 +170,7 @@ crate::named_errors! {
             /// The end of the overlap as the pending version states it.
             until: SystemTime,
         } => Always,
-        /// A retry came so late that the age of the keys in the pending version means nothing any more.
+        /// A retry came so late that the age of the keys in the pending version says nothing any more.
         #[error("the pending version of secret {name} was made at {}, too long ago to be promoted: it was given up; run rotate-secret again", format_timestamp(*.created))]
         PendingTooOld {
             /// The secret's name.
@@ -179,63 +181,63 @@ crate::named_errors! {
         /// The keyring in the value is not usable.
         #[error("the keyring is not usable: {0}")]
         Keyring(#[from] KeyringError),
-        /// The value is another kind's: rotating it as this one would destroy what it holds.
+        /// The value belongs to another kind. A rotation by this function would destroy it.
         #[error(
             "the value holds {found} ({sign}), and this function rotates {rotates}, which would destroy it: nothing was written; have the secret rotated by the function for its kind ({function}), or correct the tag rotation:field"
         )]
         WrongKind {
-            /// What the value holds.
+            /// The other kind's content.
             found: &'static str,
-            /// The member, or the shape of the value, that shows it.
+            /// The member, or the shape of the value, that shows the other kind.
             sign: String,
             /// What this function rotates.
             rotates: &'static str,
-            /// How the name of the other kind's function ends.
+            /// The end of the name of the other kind's function.
             function: &'static str,
         } => UnlessTested,
-        /// The value is none of this kind.
+        /// The value does not belong to this kind.
         #[error(
             "the value is no {expected}: {problem}; nothing was written: store one, or correct the tag rotation:field"
         )]
         InvalidValue {
-            /// What the kind rotates, and its form.
+            /// The kind's content and its form.
             expected: &'static str,
-            /// What is wrong, by the names of members and never by what they hold.
+            /// What is wrong. It names members and never holds their values.
             problem: String,
         } => UnlessTested,
-        /// The staged key has not been in the secret for as long as consumers keep what they read.
+        /// The staged key is younger than the time for which consumers keep what they read.
         #[error("key {key} of secret {name} was staged less than the consumers' cache time ago, so some may not have it yet: rotate from {} on; or have every instance asked (TARGET_INSTANCES, without CONSUMERS_KEYRING_AWARE); or, in an emergency, tag the secret rotation:promotion=immediate", format_timestamp(*.from))]
         StagedTooYoung {
             /// The secret's name.
             name: String,
             /// The staged key.
             key: KeyId,
-            /// From when on it can be promoted.
+            /// The earliest time at which the key can be promoted.
             from: SystemTime,
         } => InCreate,
-        /// Keys have disappeared from the ring by somebody else's hand.
+        /// Keys are missing from the ring because another writer took them out.
         #[error("keys {} of secret {name} are missing: version {version} holds them (stage ROTATION-RING) and AWSCURRENT does not, so that what they encrypted cannot be read. Most often infrastructure code has written the first value again: have it leave the value alone (Terraform: `lifecycle {{ ignore_changes = [secret_string] }}`), then put the keys back with the action restore of operate. If they are gone on purpose, the action forget says so. Until then nothing is rotated", list(.keys))]
         KeysMissing {
             /// The secret's name.
             name: String,
-            /// The version that holds them.
+            /// The version that holds the keys.
             version: VersionId,
-            /// Which.
+            /// The missing keys.
             keys: Vec<KeyId>,
         } => UnlessTested,
-        /// The secret has too few staging labels left for what is to be done.
+        /// The secret has too few free staging labels for this rotation.
         #[error(
             "secret {name} uses {used} of its 20 staging labels, and {needed} more are needed: nothing was written. A sweep takes away those that actions left behind that died; what else nobody needs, see DescribeSecret, comes off with `aws secretsmanager update-secret-version-stage --secret-id {name} --version-stage LABEL --remove-from-version-id VERSION`"
         )]
         TooFewStages {
             /// The secret's name.
             name: String,
-            /// How many there are.
+            /// How many the secret uses.
             used: usize,
             /// How many more are needed.
             needed: usize,
         } => UnlessTested,
-        /// Nothing can tell whether keys are missing.
+        /// The version with the last complete ring is unreadable, so a check for missing keys is impossible.
         #[error(
             "version {version} of secret {name} (stage ROTATION-RING) is no keyring of this format ({reason}), so that nothing tells whether keys are missing: if format or member were changed on purpose, the action forget of operate marks the current ring instead"
         )]
@@ -244,16 +246,16 @@ crate::named_errors! {
             name: String,
             /// The version with the last complete ring.
             version: VersionId,
-            /// Why it cannot be read.
+            /// Why the version is unreadable.
             reason: Box<RotationError>,
         } => UnlessTested,
-        /// Nothing shows that consumers can decrypt with the keys of the new ring.
+        /// No proof exists that consumers can decrypt with the keys of the new ring.
         #[error("a new primary key would make data unreadable for consumers that do not read the whole keyring: {problem}")]
         ConsumersUnproven {
             /// What is missing, and what to do.
             problem: String,
         },
-        /// The pending ring does not decrypt what the current ring encrypts.
+        /// A proof of the pending ring failed: for one, it must decrypt what the current ring encrypts.
         #[error(
             "the keyring failed its proof: {problem}; a pending version is given up: run rotate-secret again, and report it if it happens again"
         )]
@@ -261,7 +263,7 @@ crate::named_errors! {
             /// Which proof failed.
             problem: String,
         } => Always,
-        /// What the target is asked with could not be read.
+        /// The function could not read the credential for the target.
         #[error("the credential for the target could not be read from secret {secret}: {reason}")]
         CredentialUnavailable {
             /// The other secret.
@@ -277,7 +279,7 @@ crate::named_errors! {
             /// The size it would have.
             bytes: usize,
         },
-        /// A key could not be put into the archive, or not be read back from it.
+        /// A key could not be written to the archive, or not be read back from it.
         #[error("the archive of keys, secret {secret}, cannot be used: {reason}")]
         ArchiveUnavailable {
             /// The archive.
@@ -285,13 +287,13 @@ crate::named_errors! {
             /// Why.
             reason: Box<RotationError>,
         },
-        /// The value of the archive is not understood, and so it is not written over.
+        /// The value of the archive has an unknown form, so the function does not overwrite it.
         #[error("its value is not as a rotation writes it: {problem}")]
         InvalidArchive {
             /// What is wrong with it.
             problem: String,
         },
-        /// A version has no value where one is needed.
+        /// A version has no value where the step needs one.
         #[error(
             "version {version} has no value: if it is AWSPENDING, createSecret did not finish; run rotate-secret again"
         )]
@@ -299,7 +301,7 @@ crate::named_errors! {
             /// The version.
             version: VersionId,
         },
-        /// The invocation has too little time left to promote, verify and put back.
+        /// The invocation has too little time left to promote, verify and put the old value back.
         #[error("{} s are left and promoting needs {} s, so that a bad value can be put back: raise the function's timeout, or lower TARGET_TIMEOUT", .left.as_secs(), .needed.as_secs_f64().ceil())]
         TimeTooShort {
             /// What is left.
@@ -307,12 +309,12 @@ crate::named_errors! {
             /// What is needed.
             needed: Duration,
         },
-        /// The value is a JSON object, and nothing says which member to rotate.
+        /// The value is a JSON object, and no setting names the member to rotate.
         #[error(
             "the value is a JSON object, or looks like broken JSON: name the member to rotate with the tag rotation:field (or ROTATION_FIELD); rotating the whole value would destroy the other members"
         )]
         FieldNotChosen,
-        /// A member is to be rotated, and the value is no JSON object.
+        /// A setting names a member, and the value is not a JSON object.
         #[error(
             "the value is not a JSON object ({problem}), so it has no member {field}: store a JSON object, or remove the tag rotation:field"
         )]
@@ -328,7 +330,7 @@ crate::named_errors! {
             /// The member.
             field: String,
         },
-        /// The member of the JSON secret is not a string, or empty.
+        /// The member of the JSON secret is not a string, or is empty.
         #[error("member {field} of the JSON value is {problem}: expected a string that is not empty")]
         FieldNotText {
             /// The member.
@@ -336,7 +338,7 @@ crate::named_errors! {
             /// What it is.
             problem: &'static str,
         },
-        /// The member stands more than once in the JSON secret.
+        /// The member occurs more than once in the JSON secret.
         #[error(
             "member {field} stands more than once in the JSON value: readers differ in which one they take; remove all but one"
         )]
@@ -349,7 +351,7 @@ crate::named_errors! {
             "the current value is empty: store a value, or run `aws secretsmanager rotate-secret`, which fills an empty JSON object where the secret never had another value"
         )]
         EmptyValue,
-        /// An empty object stands where a value was.
+        /// An empty object replaced an earlier value.
         #[error(
             "the value of secret {name} is an empty object, and version {} had {}: nothing was written; put it back with `aws secretsmanager update-secret-version-stage --secret-id {name} --version-stage AWSCURRENT --remove-from-version-id {current} --move-to-version-id {}`, and have whatever writes the first value again leave it alone",
             .previous.as_ref().map_or("before it", VersionId::as_str),
@@ -361,12 +363,12 @@ crate::named_errors! {
             name: String,
             /// The version with the empty object.
             current: VersionId,
-            /// The members that are gone.
+            /// The members that are missing.
             lost: Vec<String>,
-            /// The version that has them, when its stage says so.
+            /// The version that holds the missing members, if its staging label says so.
             previous: Option<VersionId>,
         } => UnlessTested,
-        /// The new value would not fit.
+        /// The new value is longer than Secrets Manager accepts.
         #[error(
             "the new value would have {bytes} bytes and Secrets Manager takes 65536: remove members that need not be in this secret, and retire keys that no row needs; nothing was written"
         )]
@@ -374,7 +376,7 @@ crate::named_errors! {
             /// The size it would have.
             bytes: usize,
         },
-        /// The pending value rotates nothing: its token or keyring is the current one.
+        /// The pending value would rotate nothing: its token or keyring is already current.
         #[error(
             "version {version} holds the token or keyring that is already current, so nothing would be rotated: it was given up; run rotate-secret again"
         )]
@@ -382,7 +384,7 @@ crate::named_errors! {
             /// The version.
             version: VersionId,
         } => Always,
-        /// The application did not answer, or only with server errors.
+        /// The application did not answer, or answered with server errors only.
         #[error(
             "the target did not answer {operation} in time ({problem}): check the application, its DNS name, and this function's subnets and security groups"
         )]
@@ -392,7 +394,7 @@ crate::named_errors! {
             /// The last failure.
             problem: String,
         },
-        /// The application answered with a status that no retry will change.
+        /// The application answered with a status that no retry changes.
         #[error("the target answered {operation} with status {status}: check TARGET_{}_URL", .operation.to_uppercase())]
         TargetFailed {
             /// `refresh` or `verify`.
@@ -400,7 +402,7 @@ crate::named_errors! {
             /// The HTTP status.
             status: u16,
         },
-        /// The application redirects, and a token is not sent after it.
+        /// The application redirects. The function never sends a token to the address of a redirect.
         #[error("the target answered {operation} with a redirect ({status}): a token is never sent to a place that an answer names; set TARGET_{}_URL to the final address", .operation.to_uppercase())]
         TargetRedirects {
             /// `refresh` or `verify`.
@@ -408,7 +410,7 @@ crate::named_errors! {
             /// The HTTP status.
             status: u16,
         },
-        /// The application refuses every token that the rotation may use to have it refreshed.
+        /// The application refuses a refresh with every token that the rotation may send.
         #[error(
             "the target refused the refresh with every token that it may know: does it read that secret, and is the header right (TARGET_HEADER)?"
         )]
@@ -431,16 +433,16 @@ crate::named_errors! {
             "the target still accepts a token that was revoked: does it read this secret, has every instance loaded it, and is TARGET_REFRESH_URL set? An instance that is not told drops the token when its cache expires"
         )]
         TargetAcceptsRevoked,
-        /// Fewer instances answered than the stack says there are.
+        /// Fewer instances answered than `TARGET_INSTANCES` says.
         #[error(
             "{seen} of {expected} instances answered {operation} in time: a missing one would not know the new value until its cache expires; check it, or correct TARGET_INSTANCES (answers without an instance id count as one)"
         )]
         InstanceMissing {
             /// `refresh` or `verify`.
             operation: &'static str,
-            /// Distinct instance ids seen.
+            /// The number of distinct instance ids in the answers.
             seen: usize,
-            /// TARGET_INSTANCES.
+            /// `TARGET_INSTANCES`.
             expected: usize,
         },
         /// The verification after promotion failed.
@@ -473,7 +475,8 @@ fn pending_elsewhere(holder: &Option<VersionId>) -> String {
 }
 
 impl RotationError {
-    /// The stable name: `errorType` of the invocation, `ErrorType` of the metric. It is the variant's, where no other is named here.
+    /// The stable name: `errorType` of the invocation, `ErrorType` of the metric. It is the name of the variant, unless
+    /// this method names another.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -484,20 +487,20 @@ impl RotationError {
         }
     }
 
-    /// At which steps the rotation's own pending version must be given up.
+    /// The steps in which the rotation must give its own pending version up.
     pub(crate) fn gives_up_pending(&self) -> GivesUp {
         self.annotation()
     }
 
-    /// Whether the target may just have read the secret before the promotion was visible to it: reads are eventually
-    /// consistent.
+    /// Whether a stale read can explain the error. Reads are eventually consistent, so the target may have read the
+    /// secret before it could see the promotion.
     #[must_use]
     pub fn may_be_a_stale_read(&self) -> bool {
         matches!(self, Self::TargetRefused { .. } | Self::ConsumersUnproven { .. })
     }
 }
 
-/// The reason at the bottom of the chain, such as "Connection refused": the layers above only repeat that it failed.
+/// The innermost reason of an error, such as "Connection refused". The layers above only repeat that the call failed.
 #[must_use]
 pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut deepest = error;

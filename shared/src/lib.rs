@@ -1,25 +1,35 @@
-//! Rotation of secrets that an application owns itself, as AWS Secrets Manager rotation functions.
+//! AWS Secrets Manager rotation functions for secrets that an application owns itself.
 //!
-//! Secrets Manager invokes a function four times per rotation. [`protocol::Rotator`] performs the steps; what is
-//! particular to a kind of secret is one implementation of [`kind::SecretKind`]; [`lambda::run`] makes a function of it:
+//! Secrets Manager invokes a function four times per rotation. [`protocol::Rotator`] performs the steps. Each kind of
+//! secret is one implementation of [`kind::SecretKind`]. [`lambda::run`] makes a function of an implementation:
 //!
 //! | step | what it does | calls to Secrets Manager |
 //! | --- | --- | --- |
 //! | createSecret | makes the new value and stores it as `AWSPENDING`, once | describe, get current, put, describe |
-//! | setSecret | has the application load it | describe (and get both, with a target) |
-//! | testSecret | proves that the application accepts it, and refuses a random one | describe, get pending (and current, with a target or an archive) |
-//! | finishSecret | looks at both once more, moves `AWSCURRENT`, proves again, or puts the old value back | describe, get both, move (and one more move for a keyring) |
+//! | setSecret | has the application load the new value | describe (and get both, with a target) |
+//! | testSecret | proves that the application accepts the new value, and refuses a random one | describe, get pending (and current, with a target or an archive) |
+//! | finishSecret | checks both values again, moves `AWSCURRENT`, proves again, or puts the old value back | describe, get both, move (and one more move for a keyring) |
 //!
-//! Modules stand in layers. Each depends on its own layer and on those below it: `lambda`; then `aws`, `protocol` and `telemetry`; then
-//! `report` and `rollback`; then `session`; then `kind`, `archive`, `marked_ring` and `target`; then `admission`, `moves` and `store`; then `event`, `policy`, `document`, `keyring`, `rows` and
-//! others; at the bottom `error`, `key` and `versions`. The last two layers do no I/O and read no clock: time and randomness come in as
-//! arguments. No modules depend on each other in a circle. A test keeps it so.
+//! Modules stand in layers. A module depends only on modules of its own layer and of the layers below. The layers, from
+//! the top:
 //!
-//! With the feature `testing`, `testing` has the rules of Secrets Manager for the fakes of tests.
+//! 1. `lambda`
+//! 2. `aws`, `protocol` and `telemetry`
+//! 3. `report` and `rollback`
+//! 4. `session`
+//! 5. `kind`, `archive`, `marked_ring` and `target`
+//! 6. `admission`, `moves` and `store`
+//! 7. `event`, `policy`, `document`, `keyring`, `rows` and all modules that no other line names
+//! 8. `error`, `key` and `versions`
+//!
+//! The last two layers do no I/O and read no clock: time and randomness come in as arguments. No modules depend on each
+//! other in a circle. A test checks the layers.
+//!
+//! With the feature `testing`, the module `testing` has the rules of Secrets Manager for the fakes of tests.
 //!
 //! # A kind of secret
 //!
-//! A kind without an application to ask needs no more than this:
+//! The smallest kind asks no application:
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};

@@ -1,11 +1,11 @@
-//! The last keyring that is known to be complete: the version with the stage `ROTATION-RING`.
+//! The last keyring that is known to be complete: the version with the staging label `ROTATION-RING`.
 //!
-//! No rotation drops a key, so a key that is in that version and not in the current one was taken away by somebody else: most
-//! often by infrastructure code that writes the first value again. `AWSPREVIOUS` cannot tell, because a second edit moves it on;
-//! nor can the archive, which keeps keys of rings that were put back.
+//! No rotation drops a key. So if a key is in that version and not in the current one, another writer removed the key.
+//! Most often infrastructure code wrote the first value again. `AWSPREVIOUS` cannot show it, because a second edit
+//! moves that label on. The archive cannot show it either, because it keeps keys of rings that were put back.
 //!
-//! Whoever makes a ring current that holds all keys moves the stage after that; a retirement, whose ring holds fewer, moves it
-//! before. So the current ring has every key of the marked one at each moment, however a process dies.
+//! A promotion of a ring that holds all keys moves the label afterwards. A retirement makes a smaller ring current, and
+//! moves the label before. So the current ring has every key of the marked ring at each moment, however a process dies.
 
 use crate::deadline::Deadline;
 use crate::document::Document;
@@ -18,10 +18,10 @@ use crate::policy::RotationPolicy;
 use crate::store::{Described, SecretStore, StoreError};
 use crate::versions::{Stage, Versions};
 
-/// The stage of the version with the last complete ring.
+/// The staging label of the version with the last complete ring.
 pub const STAGE: &str = "ROTATION-RING";
 
-/// The marked ring of a secret as it was described.
+/// The marked ring of a described secret.
 #[derive(Clone, Copy, Debug)]
 pub struct MarkedRing<'a, S> {
     store: &'a S,
@@ -30,32 +30,33 @@ pub struct MarkedRing<'a, S> {
     deadline: Deadline,
 }
 
-/// What the current ring lacks of the marked one.
+/// The keys of the marked ring that the current ring lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
-    /// Keys that may have encrypted something: the primary and the secondary ones.
+    /// Keys that may have encrypted something: the primary and the secondary keys.
     pub in_use: Vec<KeyId>,
-    /// The staged key. It has encrypted nothing, and the next rotation stages another one.
+    /// The staged key. It has encrypted nothing, and the next rotation stages another key.
     pub staged: Option<KeyId>,
 }
 
 impl<'a, S: SecretStore> MarkedRing<'a, S> {
-    /// That of the secret `secret_id`, which was described as `secret`.
+    /// The marked ring of the secret `secret_id`; `secret` is its description.
     #[must_use]
     pub fn of(store: &'a S, secret_id: &'a str, secret: &'a Described, deadline: Deadline) -> Self {
         Self { store, secret_id, secret, deadline }
     }
 
-    /// The version with the stage; `None` in a secret that no rotation has marked yet.
+    /// The version with the label; `None` if no rotation has marked a version yet.
     #[must_use]
     pub fn version(&self) -> Option<&'a VersionId> {
         self.secret.versions.holder(&stage())
     }
 
-    /// Reads the marked ring; `None` when there is none.
+    /// Reads the marked ring; `None` if there is none.
     ///
     /// # Errors
-    /// [`RotationError::MarkedRingUnreadable`] when the version is not a keyring of this format any more; what the service refuses.
+    /// [`RotationError::MarkedRingUnreadable`] if the version is no longer a keyring of this format. Also, the service
+    /// refuses a call.
     pub async fn read<K: SecretKind>(
         &self,
         kind: &K,
@@ -74,11 +75,11 @@ impl<'a, S: SecretStore> MarkedRing<'a, S> {
         Ok(ring.map(|ring| (marked, ring)))
     }
 
-    /// What `current`, the value of `version`, lacks. Nothing is read when that version is the marked one, or none is, or the kind
-    /// has no ring.
+    /// The keys that `current`, the value of `version`, lacks. It reads nothing if `version` is the marked version, if
+    /// no version is marked, or if the kind has no ring.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read), and a current value that is not of this kind.
+    /// Those of [`read`](Self::read), or the current value is not of this kind.
     pub async fn missing<K: SecretKind>(
         &self,
         kind: &K,
@@ -94,8 +95,11 @@ impl<'a, S: SecretStore> MarkedRing<'a, S> {
         Ok(marked.map_or_else(Missing::default, |(_, marked)| Missing::of(&ring, &marked)))
     }
 
+    /// Requires that `current`, the value of `version`, has every key in use of the marked ring.
+    ///
     /// # Errors
-    /// [`RotationError::KeysMissing`] names the keys in use that `current` lacks; those of [`missing`](Self::missing).
+    /// [`RotationError::KeysMissing`] names the keys in use that `current` lacks. Also, the errors of
+    /// [`missing`](Self::missing).
     pub async fn require_all<K: SecretKind>(
         &self,
         kind: &K,
@@ -114,10 +118,10 @@ impl<'a, S: SecretStore> MarkedRing<'a, S> {
         }
     }
 
-    /// How many stages marking the ring of `value` takes that the secret does not have yet.
+    /// How many new staging labels the mark on the ring of `value` needs.
     ///
     /// # Errors
-    /// A value that is not of this kind.
+    /// The value is not of this kind.
     pub fn stages_to_come<K: SecretKind>(
         &self,
         kind: &K,
@@ -127,10 +131,10 @@ impl<'a, S: SecretStore> MarkedRing<'a, S> {
         Ok(usize::from(self.version().is_none() && kind.ring(policy, value)?.is_some()))
     }
 
-    /// Marks the ring of `version`. Where somebody else has moved the stage meanwhile, it stays there.
+    /// Marks the ring of `version`. If another process has moved the label meanwhile, the label stays there.
     ///
     /// # Errors
-    /// What the service refuses for another reason.
+    /// The service refuses the call for another reason.
     pub async fn move_to(&self, version: &VersionId) -> Result<(), StoreError> {
         if self.version() == Some(version) {
             return Ok(());
@@ -154,14 +158,14 @@ impl Missing {
     }
 }
 
-/// The version that holds what somebody has put an empty object in the place of: the last complete ring, or what `AWSPREVIOUS` tells, which any
-/// further edit moves on.
+/// The version with the value that an empty object replaced: the last complete ring, else the version with
+/// `AWSPREVIOUS`. Any further edit moves `AWSPREVIOUS` on.
 #[must_use]
 pub fn last_value(versions: &Versions) -> Option<&VersionId> {
     versions.holder(&stage()).or_else(|| versions.holder(&Stage::Previous))
 }
 
-/// The stage of the version with the last complete ring.
+/// The staging label of the version with the last complete ring.
 #[must_use]
 pub fn stage() -> Stage {
     Stage::Other(STAGE.to_owned())

@@ -1,4 +1,4 @@
-//! Reads and moves on a store whose answers are late or lost.
+//! Reads and moves on a store whose answers may be late or lost.
 
 use std::time::Duration;
 
@@ -6,23 +6,25 @@ use crate::deadline::Deadline;
 use crate::store::{SecretStore, StoreError, StoreErrorKind, VersionValue};
 use crate::versions::{Stage, VersionId};
 
-/// Waits before a read is repeated, because reads are eventually consistent between the steps.
+/// The waits before a read is repeated. Between the steps, reads are eventually consistent.
 const READ_PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
 
-/// What became of a move of `AWSCURRENT`.
+/// The outcome of a move of `AWSCURRENT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MoveOutcome {
-    /// The stage is where it was to go: by this call, or by a duplicate or an earlier try.
+    /// The label is on its new version, by this call, by a duplicate or by an earlier try.
     Moved,
-    /// The stage was not seen to leave its place. Where [`may_have_moved`] says so of the error, it may still be seen to.
+    /// The label did not leave its version as far as the reads show. If [`may_have_moved`] is true of the error, it may
+    /// still show later.
     NotMoved(StoreError),
-    /// Somebody else moved the stage to another version.
+    /// Another writer moved the label to another version.
     Elsewhere,
 }
 
-/// Moves `AWSCURRENT` in one call that names both versions, `from` (`None` when no version has it) and `to`. When the answer is
-/// lost or a conflict, the secret is described, briefly again and again, until the stage has left `from`. An outcome that cannot be found out is
-/// [`MoveOutcome::NotMoved`] with the error of the move.
+/// Moves `AWSCURRENT` in one call that names both versions, `from` (`None` if no version has the label) and `to`.
+///
+/// If the answer is lost or a conflict, the function describes the secret up to four times, until the label has left
+/// `from`. An outcome that stays unknown is [`MoveOutcome::NotMoved`] with the error of the move.
 pub async fn move_current<S: SecretStore>(
     store: &S,
     secret_id: &str,
@@ -43,10 +45,11 @@ pub async fn move_current<S: SecretStore>(
     }
 }
 
-/// Moves a stage that may be gone from `from` already, because an earlier try or a duplicate did it. A `to` of `None` takes it off.
+/// Moves a staging label that may be gone from `from` already, because an earlier try or a duplicate moved it. A `to`
+/// of `None` removes the label.
 ///
 /// # Errors
-/// What the service refuses for another reason.
+/// The service refuses the call for another reason.
 pub async fn move_if_there<S: SecretStore>(
     store: &S,
     secret_id: &str,
@@ -60,10 +63,11 @@ pub async fn move_if_there<S: SecretStore>(
     }
 }
 
-/// Reads by version id; a value that is not there yet is looked for again, briefly, because reads are eventually consistent.
+/// Reads the value of a version. If the value is not there yet, it reads up to three more times, because reads are
+/// eventually consistent.
 ///
 /// # Errors
-/// When the service refuses.
+/// The service refuses a call.
 pub async fn read_version<S: SecretStore>(
     store: &S,
     secret_id: &str,
@@ -82,11 +86,11 @@ pub async fn read_version<S: SecretStore>(
     }
 }
 
-/// Who carries `AWSCURRENT` after a move from `from` whose outcome is not known. It is looked at until the stage has
-/// left `from`, or was looked for long enough.
+/// Finds the holder of `AWSCURRENT` after a move from `from` with an unknown outcome. It describes the secret until the
+/// label has left `from`, at most four times.
 ///
 /// # Errors
-/// When the service refuses.
+/// The service refuses a call.
 pub async fn current_after_move<S: SecretStore>(
     store: &S,
     secret_id: &str,
@@ -107,8 +111,8 @@ pub async fn current_after_move<S: SecretStore>(
     }
 }
 
-/// Whether a failed move of a stage may have happened all the same: by this call, whose answer was lost and which was
-/// then repeated, or by a duplicate.
+/// Whether a failed move of a staging label may have happened all the same. The call itself may have moved the label,
+/// lost its answer, and been repeated; or a duplicate moved it.
 #[must_use]
 pub fn may_have_moved(error: &StoreError) -> bool {
     matches!(

@@ -1,8 +1,9 @@
-//! What a secret's owner may choose: built-in defaults, then the stack's environment, then the secret's tags, within
-//! bounds that the stack sets and a floor that nothing goes under.
+//! The policy of a secret: built-in defaults, then the stack's environment, then the secret's tags; the last one wins.
+//! The stack sets bounds for the tags, and no stack can pass the limits in this module.
 //!
-//! Every secret has `rotation:field` and `rotation:hold`. All others belong to the kinds that list them
-//! ([`SecretKind::SETTINGS`]); any other `rotation:*` is an error, because a misspelt one would silently not be in force.
+//! Every secret has `rotation:field` and `rotation:hold`. All other settings belong to the kinds that list them
+//! ([`SecretKind::SETTINGS`]). Any other tag `rotation:*` is an error, because a misspelt setting would silently not be
+//! in force.
 //!
 //! [`SecretKind::SETTINGS`]: crate::kind::SecretKind::SETTINGS
 
@@ -22,25 +23,26 @@ pub use setting::{AnySetting, Choices, Setting, Settings, one_of};
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest overlap that any stack can allow.
 pub const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// How far away the end of a hold may be, unless the stack sets `MAX_HOLD`.
+/// The longest time from now to the end of a hold, unless the stack sets `MAX_HOLD`.
 pub const DEFAULT_MAX_HOLD: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-/// The longest `MAX_HOLD` that a stack can set: ten years, which every time can be moved by.
+/// The longest `MAX_HOLD` that a stack can set: ten years. A `SystemTime` of today plus ten years does not overflow.
 pub const LONGEST_MAX_HOLD: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
 const TAG_PREFIX: &str = "rotation:";
 const EXPECTED_DATE: &str = "expected a date such as 2026-12-24 or 2026-12-24T18:00:00Z";
 
-/// A setting whose bounds the stack sets: [`StackPolicy::for_secret`] reads it into a field of [`RotationPolicy`].
+/// A setting whose bounds the stack sets. [`StackPolicy::for_secret`] reads it into a field of [`RotationPolicy`].
 const fn bounded_by_stack(tag: &'static str, variable: &'static str, default_text: &'static str) -> Setting<()> {
     Setting { tag, variable, default_text, default: |_| (), read: |_, _| Ok(()) }
 }
 
 const FIELD: Setting<()> = bounded_by_stack("rotation:field", "ROTATION_FIELD", "the whole value");
 const HOLD: Setting<()> = bounded_by_stack("rotation:hold", "ROTATION_HOLD", "none");
-/// How long the previous value is accepted, for kinds that have such a time: 0 s to 30 days and the stack's `MAX_OVERLAP`. It is in
-/// [`RotationPolicy::overlap`].
+/// How long the application accepts the previous value: 0 s to 30 days, and at most the stack's `MAX_OVERLAP`. Only
+/// kinds with an overlap list it. [`RotationPolicy::overlap`] holds the value.
 pub const OVERLAP: Setting<()> = bounded_by_stack("rotation:overlap", "ROTATION_OVERLAP", "24h");
-/// When the application is asked whether it accepts the new value, for kinds that ask one: before promotion, or after it.
+/// When the function asks the application whether it accepts the new value: before promotion, or only after it. Only
+/// kinds that ask an application list it.
 pub const VERIFY: Setting<Verify> = Setting {
     tag: "rotation:verify",
     variable: "ROTATION_VERIFY",
@@ -57,11 +59,11 @@ pub const PROMOTION: Setting<Promotion> = Setting {
     read: |text, _| one_of(text, &[("staged", Promotion::Staged), ("immediate", Promotion::Immediate)]),
 };
 
-/// The order in which settings are listed; those of `false` only for kinds that list them.
+/// The settings in the order of listings. Those with `false` appear only for kinds that list them.
 const FIRST: [(&'static dyn AnySetting, bool); 4] =
     [(&FIELD, true), (&OVERLAP, false), (&HOLD, true), (&VERIFY, false)];
 
-/// The settings of kinds that list `of_kind`, each once.
+/// The settings of a kind that lists `of_kind`, each once.
 fn settings(of_kind: &[&'static dyn AnySetting]) -> Vec<&'static dyn AnySetting> {
     let listed = |setting: &dyn AnySetting| of_kind.iter().any(|own| own.tag() == setting.tag());
     let first = FIRST.into_iter().filter(|(setting, always)| *always || listed(*setting)).map(|(setting, _)| setting);
@@ -74,35 +76,36 @@ fn settings(of_kind: &[&'static dyn AnySetting]) -> Vec<&'static dyn AnySetting>
     settings
 }
 
-/// When the application is asked whether it accepts the new token.
+/// When the function asks the application whether it accepts the new token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// Before promotion, and again after it: the application accepts the token of `AWSPENDING`.
+    /// Before promotion, and again after it. The application has to accept the token of `AWSPENDING`.
     Before,
-    /// After promotion, with an automatic rollback: the application reads `AWSCURRENT` only.
+    /// After promotion, with an automatic rollback. The application reads `AWSCURRENT` only.
     After,
 }
 
 /// How a new key becomes primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promotion {
-    /// A rotation makes the staged key primary and stages a new one: every consumer has had a key for a whole period before
-    /// anything is encrypted with it.
+    /// A rotation makes the staged key primary and stages a new key. Every consumer has had a key for a whole period
+    /// before that key encrypts anything.
     Staged,
-    /// A rotation makes a new key primary at once: single-process applications, and emergencies.
+    /// A rotation makes a new key primary at once. It is for single-process applications, and for emergencies.
     Immediate,
 }
 
 /// The policy in force for one secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RotationPolicy {
-    /// The member of the JSON object that is rotated; `None` means the whole text.
+    /// The member of the JSON object that the function rotates; `None` means the whole text.
     pub field: Option<FieldName>,
-    /// How long the previous value is accepted, 0 s to 30 days. It means nothing to a kind that does not list [`OVERLAP`].
+    /// How long the application accepts the previous value: 0 s to 30 days. It has no effect for a kind that does not
+    /// list [`OVERLAP`].
     pub overlap: Duration,
-    /// Until when no rotation may begin.
+    /// The end of a hold. No rotation may begin before it.
     pub hold_until: Option<SystemTime>,
-    /// What is chosen for the kind's own settings, see [`RotationPolicy::get`].
+    /// The choices for the kind's own settings, see [`RotationPolicy::get`].
     pub own: Choices,
 }
 
@@ -113,7 +116,8 @@ impl RotationPolicy {
         self.own.get(setting)
     }
 
-    /// Whether every previous token is accepted for the overlap, when the schedule may rotate again after `period`.
+    /// Checks that the application accepts every previous token for the whole overlap. The schedule may rotate again
+    /// after `period`, so the overlap must not be longer.
     ///
     /// # Errors
     /// [`RotationError::InvalidPolicy`].
@@ -129,7 +133,7 @@ impl RotationPolicy {
     }
 }
 
-/// What the stack fixes for all its secrets: its own choices, and the bounds for those of the tags.
+/// The stack's part of the policy, the same for all its secrets: the stack's own choices, and the bounds for the tags.
 #[derive(Clone, Debug)]
 pub struct StackPolicy {
     settings: Vec<&'static dyn AnySetting>,
@@ -140,7 +144,7 @@ pub struct StackPolicy {
     max_hold: Duration,
 }
 
-/// Where a choice was made, for the error that names it.
+/// The place of a choice, for the error that names it.
 #[derive(Clone, Copy)]
 enum Source {
     Environment(&'static str),
@@ -163,8 +167,9 @@ impl Source {
 }
 
 impl StackPolicy {
-    /// Reads the stack's part of the policy for a kind with these settings of its own: the variables `ROTATION_*`, one for
-    /// each tag, and the bounds `SECRET_NAME_PREFIX`, `ALLOWED_FIELDS` (comma-separated), `MAX_OVERLAP` and `MAX_HOLD`.
+    /// Reads the stack's part of the policy for a kind with the settings `of_kind`. It reads the variables
+    /// `ROTATION_*`, one for each tag, and the bounds `SECRET_NAME_PREFIX`, `ALLOWED_FIELDS` (comma-separated),
+    /// `MAX_OVERLAP` and `MAX_HOLD`.
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] or [`RotationError::InvalidPolicy`] with the variable's name.
@@ -209,20 +214,23 @@ impl StackPolicy {
             max_overlap,
             max_hold,
         };
-        // The stack's own choices must hold by themselves; whether a hold is too far away, a clock tells later.
+        // The stack's own choices must be valid without tags. Only a clock tells whether a hold is too far away, so the
+        // hold is checked later.
         let mut untagged = stack.clone();
         untagged.choices.remove(HOLD.tag);
         untagged.for_secret(&BTreeMap::new(), SystemTime::UNIX_EPOCH)?;
         Ok(stack)
     }
 
-    /// The same for secrets of one kind: the settings of another are an error in their tags.
+    /// The same stack for secrets of another kind. The settings of other kinds are an error in the tags of such
+    /// secrets.
     #[must_use]
     pub fn for_kind(&self, of_kind: &[&'static dyn AnySetting]) -> Self {
         Self { settings: settings(of_kind), ..self.clone() }
     }
 
-    /// Where each setting of a secret with these tags comes from: its name, its value, and `tag`, `environment` or `default`.
+    /// The source of each setting of a secret with these tags: its name, its value, and `tag`, `environment` or
+    /// `default`.
     #[must_use]
     pub fn sources<'a>(&'a self, tags: &'a BTreeMap<String, String>) -> Vec<(&'static str, &'a str, &'static str)> {
         let source = |setting: &&'static dyn AnySetting| {
@@ -258,8 +266,8 @@ impl StackPolicy {
     /// The policy for a secret with these tags, at the time `now`.
     ///
     /// # Errors
-    /// [`RotationError::InvalidPolicy`] names the tag or the variable and says what is allowed. A tag `rotation:*`
-    /// that is not known is an error too: a misspelt one would silently not be in force.
+    /// [`RotationError::InvalidPolicy`] names the tag or the variable, and says what is allowed. An unknown tag
+    /// `rotation:*` is an error too: a misspelt setting would silently not be in force.
     pub fn for_secret(
         &self,
         tags: &BTreeMap<String, String>,
@@ -293,7 +301,7 @@ impl StackPolicy {
         })
     }
 
-    /// What is chosen for `setting`, and where; `None` where the kind does not have it.
+    /// The choice for `setting`, and its source. `None` if nothing is chosen, or if the kind does not list the setting.
     fn chosen<'a>(&'a self, tags: &'a BTreeMap<String, String>, setting: &dyn AnySetting) -> Option<(Source, &'a str)> {
         let tag = tags.get(setting.tag()).map(|value| (Source::Tag(setting.tag()), value.as_str()));
         let in_environment =
@@ -334,7 +342,7 @@ impl StackPolicy {
         Ok((until > now).then_some(until))
     }
 
-    /// What is chosen for the settings that have no field of their own. Each may depend on the others.
+    /// The choices for the settings that have no field of their own. Each may depend on the other choices.
     fn own(&self, tags: &BTreeMap<String, String>) -> Result<Choices, RotationError> {
         let by_stack = [FIELD, OVERLAP, HOLD].map(|setting| setting.tag);
         let own = || self.settings.iter().filter(|setting| !by_stack.contains(&setting.tag()));
@@ -349,7 +357,7 @@ impl StackPolicy {
     }
 }
 
-/// RFC 3339 with a time in UTC, or a date alone, which means its first moment in UTC.
+/// Parses RFC 3339 with a time in UTC, or a date alone. A date alone means its first moment in UTC.
 fn parse_date(text: &str) -> Option<SystemTime> {
     let midnight = format!("{text}T00:00:00Z");
     parse_timestamp(text).or_else(|| parse_timestamp(&midnight))

@@ -1,24 +1,26 @@
 //! The four steps of a rotation, top to bottom.
 //!
-//! Each step begins with one DescribeSecret and the admission of the event ([`Versions::admit`]); every step may run any
-//! number of times, twice at once, late, or die between any two calls. A version that this rotation did not create is
-//! never promoted, changed or detached, except to restore the version that it just replaced. What a step does with the secret is in
-//! [`Session`], which the actions of operators share.
+//! Each step begins with one DescribeSecret and the admission of the event ([`Versions::admit`]). Every step may run
+//! any number of times, twice at once, late, or die between any two calls. A step never promotes, changes or detaches a
+//! version that this rotation did not create. The one exception restores the version that this rotation just replaced.
+//! [`Session`] holds the work of a step on the secret; the actions of operators share it.
 //!
 //! # Why it is so
 //!
-//! - The first value is promoted in two calls. PutSecretValue with `AWSCURRENT` would overwrite what somebody stored a moment before.
-//!   The value is stored as `AWSPENDING` and moved with no origin; that move fails when `AWSCURRENT` is attached anywhere. An empty
-//!   JSON object is no value where the secret never had another. In place of another value it is `ValueLost`.
-//! - The first value is not verified. No application can know it, so asking would fail every first deployment.
-//! - Secrets Manager may give the temporary version of a test of the configuration the current value. Only the current value tells
-//!   such a copy from a new value, and reading it is one call more. It is read where the test looks at more: at a target, at an
-//!   archive, or at a policy that does not fit.
-//! - Keys are archived after the proof of finishSecret, and before `AWSCURRENT` moves. A key that fails the proof would fill the
-//!   archive; a key that is not in it could be lost.
-//! - A token that is refused after the promotion is refreshed and tested once more before it is put back. Reads are eventually
-//!   consistent: an application that is refreshed at once may still load the old value.
-//! - It is not documented whether a put under a stage of one's own abandons a rotation. No step relies on either.
+//! - The first value is promoted in two calls. PutSecretValue with `AWSCURRENT` would overwrite a value that another
+//!   writer stored a moment before. The value is stored as `AWSPENDING` and moved with no origin; that move fails if
+//!   `AWSCURRENT` is attached anywhere. An empty JSON object counts as no value if the secret never had another value.
+//!   In place of another value it is `ValueLost`.
+//! - The first value is not verified. No application can know it, so a verification would fail every first deployment.
+//! - Secrets Manager may give the temporary version of a test of the configuration the current value. Only the current
+//!   value tells such a copy from a new value, and one more call reads it. testSecret reads it if the test checks more:
+//!   a target, an archive, or a policy that does not fit.
+//! - finishSecret archives keys after its proof, and before `AWSCURRENT` moves. A key that fails the proof would fill
+//!   the archive. A key that is not in the archive could be lost.
+//! - A token that the application refuses after the promotion is refreshed and tested once more before the old value is
+//!   put back. Reads are eventually consistent: an application that refreshes at once may still load the old value.
+//! - AWS does not document whether a PutSecretValue with another staging label abandons a rotation. No step relies on
+//!   either behaviour.
 //!
 //! [`Versions::admit`]: crate::versions::Versions::admit
 
@@ -54,10 +56,10 @@ pub struct Rotator<'a, K, S> {
 }
 
 impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
-    /// Performs the step that `event` asks for.
+    /// Performs the step of `event`.
     ///
     /// # Errors
-    /// Every failure is named, see [`RotationError::name`]; what it leaves behind is what the retry expects.
+    /// Every failure has a name, see [`RotationError::name`]. A failed step leaves a state that the retry expects.
     pub async fn perform(
         &self,
         event: &RotationEvent,
@@ -91,7 +93,7 @@ impl<K: SecretKind, S: SecretStore> Rotator<'_, K, S> {
     }
 }
 
-/// One admitted event, with what was seen when it was admitted.
+/// One admitted event, with the snapshot of its admission.
 struct Rotation<'a, K, S> {
     session: Session<'a, K, S>,
     event: &'a RotationEvent,
@@ -117,7 +119,7 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         self.session.kind
     }
 
-    /// Performs the step. An error that no retry repairs gives the rotation's own pending version up.
+    /// Performs the step. For an error that no retry repairs, it gives the rotation's own pending version up.
     async fn perform(&mut self, rng: &mut StdRng) -> Result<Outcome, RotationError> {
         let performed = self.step(rng).await;
         if let Err(error) = &performed
@@ -150,7 +152,8 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         }
     }
 
-    /// Makes the new value and stores it, once for this version. An earlier try that won is adopted.
+    /// Makes the new value and stores it, once for this version. If an earlier try stored its value first, the step
+    /// adopts that value.
     async fn create(&self, rng: &mut StdRng) -> Result<Outcome, RotationError> {
         let Some((current_id, current)) = self.session.read_current(&self.seen).await? else {
             return self.initialise(rng).await;
@@ -164,7 +167,7 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         let new = self.kind().create(&subject, &document, rng)?;
         let put = self.put(&new).await?;
 
-        // The value was made from a version that may have been replaced meanwhile; finishSecret looks again.
+        // Another writer may have replaced the version that the value was made from. finishSecret checks again.
         let now = self.session.describe().await?;
         let holder = now.versions.holder(&Stage::Current);
         if holder != Some(current_id) && holder != Some(self.version()) {
@@ -176,8 +179,9 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         })
     }
 
-    /// Gives a secret its first value. It is stored as pending and then promoted by a move that names no origin, or the version
-    /// with the empty object, which fails when somebody stored a value in between: PutSecretValue as current would overwrite theirs.
+    /// Gives a secret its first value. The value is stored as `AWSPENDING`, and then a move promotes it. The move names
+    /// no origin, or the version with the empty object. It fails if another writer stored a value in between;
+    /// PutSecretValue with `AWSCURRENT` would overwrite that value.
     async fn initialise(&self, rng: &mut StdRng) -> Result<Outcome, RotationError> {
         let first = self.kind().first(&self.seen.subject(), rng)?;
         let first = match self.put(&first).await? {
@@ -210,16 +214,16 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         Ok(Outcome::Set)
     }
 
-    /// Proves the pending value. Without one this is a test of the configuration (`RotateImmediately=false` runs this
-    /// step alone), done with the current value; finishSecret does not believe it.
+    /// Proves the pending value. Without a pending value this is a test of the configuration with the current value.
+    /// `RotateImmediately=false` runs this step alone. finishSecret does not rely on this step.
     async fn test(&mut self, rng: &mut StdRng) -> Result<Outcome, RotationError> {
         let new = self.session.find(self.version()).await?;
         let new = new.filter(|new| !is_empty_object(&new.text));
         let parsed = new.as_ref().map(|new| self.session.parse(&self.seen, new)).transpose()?;
         let period = self.seen.secret.rotation_rules.shortest_rate();
         let misfit = self.kind().check_configuration(&self.seen.policy, period).err();
-        // The version of a test of the configuration may hold the current value, which only the current value tells. Where nobody is
-        // asked it is read only if such a test would look at more than was looked at here.
+        // The version of a test of the configuration may hold the current value, and only the current value shows that.
+        // Without a target, the step reads the current value only if such a test has more to check.
         let looks_at_more = match &parsed {
             Some(new) => misfit.is_some() || self.kind().archive(&self.seen.subject(), new)?.is_some(),
             None => true,
@@ -232,8 +236,8 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         let pending = new.zip(parsed);
         let pending = pending.filter(|(new, _)| current.as_ref().is_none_or(|current| current.text != new.text));
         if let Some((_, new)) = pending {
-            // The first value of a secret is proven without asking anybody, and on a first deployment the token that asking takes has no
-            // value either.
+            // Nobody verifies the first value of a secret. On a first deployment the token for the target has no value
+            // either.
             if current.is_some() {
                 self.session.read_credential(&mut self.seen).await?;
             }
@@ -266,8 +270,8 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         self.kind().test(&subject, values, Phase::Configuration, deadline, rng).await
     }
 
-    /// Promotes the pending value. No earlier step is trusted: a stale read may have made testSecret believe that it
-    /// was a test of the configuration.
+    /// Promotes the pending value. It trusts no earlier step: after a stale read, testSecret may have tested only the
+    /// configuration.
     async fn finish(&mut self, rng: &mut StdRng) -> Result<Outcome, RotationError> {
         let pending = self.session.read(self.version()).await?;
         let Some((current_id, current)) = self.session.read_current(&self.seen).await? else {
@@ -293,7 +297,7 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         let values = Values { old: Some(&old), new: &new };
         self.session.require_time()?;
         self.kind().test(&subject, values, Phase::BeforePromotion, self.session.deadline, rng).await?;
-        // What fails its proof never becomes current, and would stay in the archive.
+        // A key that fails its proof never becomes current, and would stay in the archive.
         self.session.archive(&subject, &new).await?;
         self.session.require_time()?;
         let recorded = self.session.previous_to_record(&self.seen, &old);
@@ -302,7 +306,8 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         }
         self.promote(Some(&current_id)).await?;
 
-        // Before the application encrypts with it, as far as it can be. What fails here does not keep a bad value from being put back.
+        // The mark moves before the application encrypts with the new key, as far as possible. A failed mark must not
+        // prevent the rollback of a bad value.
         let marked = self.mark_ring(&new, Some(&current_id)).await;
         let replaced = Replaced { id: &current_id, previous_was: self.seen.admitted.previous() };
         self.session.settle_or_put_back(&self.seen, values, Some(replaced), rng).await?;
@@ -317,7 +322,7 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         Ok(Outcome::Promoted(self.promotion(&subject, values, pending.created, shortened)))
     }
 
-    /// Does again what follows promotion: an earlier try may have died before it, or its answer was lost.
+    /// Repeats the work after a promotion. An earlier try may have died before that work, or its answer was lost.
     async fn repeat_after_promotion(&mut self, rng: &mut StdRng) -> Result<Outcome, RotationError> {
         let promoted = self.session.read(self.version()).await?;
         let new = self.session.parse(&self.seen, &promoted)?;
@@ -328,8 +333,8 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         let replaced_nothing =
             |value: &Option<VersionValue>| value.as_ref().is_some_and(|value| is_empty_object(&value.text));
         let Some((previous, previous_id)) = previous.filter(|(value, _)| !replaced_nothing(value)) else {
-            // The first version of a secret may be current as soon as it is stored (Secrets Manager API reference, PutSecretValue), and
-            // whoever stored it may have died. Nobody is asked about it.
+            // The first version of a secret may be current as soon as it is stored (Secrets Manager API reference,
+            // PutSecretValue), and the step that stored it may have died. Nobody verifies the first value.
             self.session.archive(&self.seen.subject(), &new).await?;
             self.mark_ring(&new, None).await?;
             return Ok(Outcome::FirstValue);
@@ -341,11 +346,13 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         let marked = self.mark_ring(&new, None).await;
         if self.kind().has_target() {
             self.session.require_time()?;
-            // When its overlap is over the application has dropped the old value: there is nothing to go back to. Without
-            // an overlap it dropped it at the promotion, and the old value is still the better one.
+            // After the end of its overlap, the application has dropped the old value, so there is nothing to put back.
+            // Without an overlap, the application dropped the old value at the promotion, but that value is still the
+            // better one.
             let end = self.kind().overlap_end(&subject, &new, promoted.created);
             let accepted = end.is_none_or(|end| end > subject.now);
-            // A younger one is not what was replaced: somebody stored it since, and moved AWSCURRENT back by hand.
+            // A younger value is not the replaced one: another writer stored it since, and moved `AWSCURRENT` back by
+            // hand.
             let accepted = accepted && previous.as_ref().is_some_and(|previous| previous.created <= promoted.created);
             let previous_was = self.seen.secret.versions.holder(&Stage::restored_after(self.version()));
             let replaced = Replaced { id: &previous_id, previous_was };
@@ -356,7 +363,8 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
             }
         }
         marked?;
-        // A JSON value says itself whose overlap it was in; for a text, the version before the old one is gone from sight.
+        // A JSON value names the previous token of its own overlap. For a text, no label points to the version before
+        // the old one.
         let shortened = old.as_ref().zip(previous).filter(|(old, _)| old.field().is_some());
         let shortened = shortened.and_then(|(old, value)| self.kind().overlap_end(&subject, old, value.created));
         let shortened = shortened.filter(|end| *end > subject.now);
@@ -379,7 +387,7 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         }
     }
 
-    /// Moves `AWSCURRENT` from the version that was checked to the pending one, in one call that names both.
+    /// Moves `AWSCURRENT` from the checked version to the pending one, in one call that names both.
     async fn promote(&self, from: Option<&VersionId>) -> Result<(), RotationError> {
         self.session.make_current(&self.seen, from, self.version()).await
     }
@@ -388,7 +396,7 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         self.session.marked_ring(&self.seen.secret)
     }
 
-    /// Marks the ring that is current now as the last complete one. `proven` is the version of which it is known to hold all keys.
+    /// Marks the current ring as the last complete one. The ring is known to hold all keys of the version `proven`.
     async fn mark_ring(&self, new: &Document, proven: Option<&VersionId>) -> Result<(), RotationError> {
         self.session.mark_ring(&self.seen, self.version(), new, proven).await
     }

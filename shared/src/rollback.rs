@@ -1,7 +1,8 @@
-//! What follows a move of `AWSCURRENT`: the application loads the value and proves it, or the version before is put back.
+//! The work after a move of `AWSCURRENT`: the application loads the value and proves it, or the previous version is put
+//! back.
 //!
-//! A put-back is one move of `AWSCURRENT`, and then moves of the other stages to where they were. Whoever dies in between is continued by
-//! the next try, which knows nothing but the stages.
+//! A put-back is one move of `AWSCURRENT`, and then moves of the other staging labels to their former versions. If the
+//! process dies in between, the next try continues, and knows only the staging labels.
 
 use rand::rngs::StdRng;
 
@@ -15,16 +16,16 @@ use crate::session::{ROLLBACK_RESERVE, Session, Snapshot};
 use crate::store::{Described, SecretStore, StoreError};
 use crate::versions::{Stage, VersionId};
 
-/// The version that a promotion replaced, and the one that carried `AWSPREVIOUS` before it.
+/// The version that a promotion replaced, and the version that carried `AWSPREVIOUS` before the promotion.
 #[derive(Clone, Copy, Debug)]
 pub struct Replaced<'a> {
-    /// The version that is to be current again when the new one does not verify.
+    /// The version that becomes current again if the new version fails its verification.
     pub id: &'a VersionId,
-    /// The version that carried `AWSPREVIOUS` before; with none the stage comes off the failed version.
+    /// The version that carried `AWSPREVIOUS` before. If none did, the label is removed from the failed version.
     pub previous_was: Option<&'a VersionId>,
 }
 
-/// The stages of a failed version that are to go where they were before it was current.
+/// The staging labels of a failed version that go back to their former versions.
 #[derive(Clone, Copy, Debug)]
 struct Stages<'a> {
     failed: &'a VersionId,
@@ -34,17 +35,17 @@ struct Stages<'a> {
 }
 
 impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
-    /// The deadline for [`settle`](Self::settle) that leaves the time to put the version before back.
+    /// The deadline for [`settle`](Self::settle). It leaves the time to put the previous version back.
     #[must_use]
     pub fn deadline_to_settle(&self) -> Deadline {
         self.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE)
     }
 
-    /// Has the application load the current value, and proves it. Both are repeated once when the application may have read the secret
-    /// before the move was visible to it. No call to Secrets Manager.
+    /// Has the application load the current value, and proves it. Both are repeated once if a stale read can explain
+    /// the failure: the application may have read the secret before it could see the move. No call to Secrets Manager.
     ///
     /// # Errors
-    /// Those of the kind; of two tries, the first one's.
+    /// The errors of the kind; after two tries, the error of the first.
     pub async fn settle(
         &self,
         subject: &Subject<'_>,
@@ -70,9 +71,11 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         self.kind.test(subject, values, Phase::AfterPromotion, deadline, rng).await
     }
 
-    /// Has the application load the value that was just made current, and proves it. When it does not verify, `replaced` becomes current
-    /// again, and the application is told. `seen` is the secret as the version that is current now was admitted; `values` are the value
-    /// before and its own. Up to six calls, when it does not verify.
+    /// Has the application load the value that was just made current, and proves it. If the proof fails, `replaced`
+    /// becomes current again, and the application is told.
+    ///
+    /// `seen` is the snapshot in which the current version was admitted. `values` are the previous value and the
+    /// current one. No call if the proof succeeds, else up to six calls.
     ///
     /// # Errors
     /// [`RotationError::VerificationFailed`] says why, and which version is current.
@@ -97,12 +100,13 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         Err(RotationError::VerificationFailed { version, reason: Box::new(reason), restored })
     }
 
-    /// Puts `AWSCURRENT` back in one call, then takes `AWSPENDING` and `AWSPREVIOUS` off the failed version, so that the
-    /// retries of Secrets Manager do not promote it again and again, and the next rotation starts clean.
+    /// Puts `AWSCURRENT` back in one call, then removes `AWSPENDING` and `AWSPREVIOUS` from the failed version. Without
+    /// these labels, the retries of Secrets Manager do not promote the failed version again, and the next rotation
+    /// starts clean.
     async fn put_back(&self, seen: &Snapshot, failed_value: &Document, replaced: Replaced<'_>) -> Restored {
         let failed = seen.admitted.version();
         if let Some(previous) = replaced.previous_was {
-            // Who dies from here on is continued by a retry, which knows nothing but the stages.
+            // If the process dies after this point, a retry continues, and knows only the staging labels.
             self.record_previous(seen, previous).await;
         }
         match move_current(self.store, self.secret_id, Some(failed), replaced.id, self.deadline).await {
@@ -119,11 +123,13 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
 
     async fn restore_stages(&self, stages: Stages<'_>) -> Result<(), StoreError> {
         let Stages { failed, replaced, has_ring } = stages;
-        // The mark first: where nobody had AWSPREVIOUS before, a retry knows this version by AWSPENDING alone.
+        // The mark moves first: if no version had `AWSPREVIOUS` before, a retry knows this version by `AWSPENDING`
+        // alone.
         if has_ring {
             self.move_if_there(marked_ring::stage(), failed, Some(replaced.id)).await?;
         }
-        // AWSPENDING before AWSPREVIOUS: without AWSPREVIOUS it would look like a version to promote.
+        // `AWSPENDING` goes before `AWSPREVIOUS`: without `AWSPREVIOUS`, the version would look like a version to
+        // promote.
         self.take_off(Stage::Pending, failed).await?;
         self.move_if_there(Stage::Previous, failed, replaced.previous_was).await?;
         match replaced.previous_was {
@@ -132,15 +138,17 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         }
     }
 
-    /// Goes on with a put-back that died half way, of which only the stages of the `failed` version tell. Up to six calls.
+    /// Continues a put-back that died half way. Only the staging labels of the version `failed` show how far it got. Up
+    /// to six calls.
     ///
     /// # Errors
-    /// [`RotationError::NotPending`] when the version was not put back, but replaced by a younger one; what the service refuses.
+    /// [`RotationError::NotPending`] if a younger version replaced the version and nothing was put back. Also, the
+    /// service refuses a call.
     pub async fn finish_rollback(&self, secret: &Described, failed: &VersionId) -> Result<(), RotationError> {
         let versions = &secret.versions;
         let (current, pending) = (versions.holder(&Stage::Current), versions.holder(&Stage::Pending));
         if pending != Some(failed) {
-            // Or it succeeded, and was replaced by a younger one since.
+            // Without `AWSPENDING`, the version may also have succeeded, and a younger version replaced it since.
             let current = match current {
                 Some(current) => self.find(current).await?.map(|value| value.created),
                 None => None,
@@ -151,21 +159,21 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         }
         let replaced =
             Replaced { id: current.unwrap_or(failed), previous_was: versions.holder(&Stage::restored_after(failed)) };
-        // What was put back is no complete ring: its staged key stands nowhere else.
+        // The version that was put back is not a complete ring: its staged key is in no other version.
         let has_ring = versions.holder(&marked_ring::stage()) == Some(failed);
         Ok(self.restore_stages(Stages { failed, replaced, has_ring }).await?)
     }
 
-    /// The version whose `AWSPREVIOUS` a promotion records with a stage of its own: the previous token of a text secret is accepted for
-    /// as long as `AWSPREVIOUS` says which it is. No call.
+    /// The version whose `AWSPREVIOUS` a promotion records with a label of its own. It is needed for a text secret: the
+    /// application accepts the previous token for as long as `AWSPREVIOUS` points to it. No call.
     #[must_use]
     pub fn previous_to_record<'s>(&self, seen: &'s Snapshot, current: &Document) -> Option<&'s VersionId> {
         let is_text = current.field().is_none();
         seen.admitted.previous().filter(|_| self.kind.has_target() && is_text)
     }
 
-    /// Remembers which version carries `AWSPREVIOUS`: the promotion takes it away, and a rollback gives it back. Where that is not
-    /// possible, the rotation goes on without. One call.
+    /// Records which version carries `AWSPREVIOUS`. The promotion moves the label away, and a rollback gives it back.
+    /// If the record fails, the rotation continues without it. One call.
     pub async fn record_previous(&self, seen: &Snapshot, previous: &VersionId) {
         let record = Stage::restored_after(seen.admitted.version());
         if let Err(error) = self.store.move_stage(self.secret_id, record, None, Some(previous)).await {
@@ -173,15 +181,15 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         }
     }
 
-    /// Takes that stage away once the promotion has verified. One call.
+    /// Removes the record after the verification of the promotion. One call.
     pub async fn forget_previous(&self, seen: &Snapshot, previous: &VersionId) {
         if let Err(error) = self.take_off(Stage::restored_after(seen.admitted.version()), previous).await {
             tracing::warn!(secret = seen.secret.name, %error, "a stage that tells nothing any more was not taken away");
         }
     }
 
-    /// The application drops the failed value at once if it hears of it, else when its cache expires. What it cannot be
-    /// told now, no retry will tell it: that is logged.
+    /// Tells the application of the rollback. The application then drops the failed value at once, else when its cache
+    /// expires. A failure is only logged, because no retry tells the application.
     async fn tell_of_rollback(&self, seen: &Snapshot, failed: &Document, restored: &Document) {
         let (subject, back) = (seen.subject(), Values { old: Some(failed), new: restored });
         if let Err(error) = self.kind.set(&subject, back, Phase::AfterPromotion, self.deadline).await {
@@ -189,8 +197,8 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         }
     }
 
-    /// Tells the application of a put-back that [`finish_rollback`](Self::finish_rollback) has brought to its end. Without a target no call,
-    /// else up to three.
+    /// Tells the application of a put-back that [`finish_rollback`](Self::finish_rollback) has completed. No call
+    /// without a target, else up to three.
     pub async fn refresh_after_rollback(&self, seen: &mut Snapshot) {
         if !self.kind.has_target() {
             return;

@@ -1,16 +1,19 @@
-//! One secret that is worked on: what the steps of a rotation and the actions of an operator do alike.
+//! The work on one secret, shared by the steps of a rotation and the actions of an operator.
 //!
-//! A [`Session`] holds what does not change during the work: the kind, the store, the stack's policy, the secret's id and the deadline. A
-//! [`Snapshot`] holds what one DescribeSecret told: the versions with their stages, the policy in force, and the proof of admission. Both
-//! begin a piece of work:
+//! A [`Session`] holds what does not change during the work: the kind, the store, the stack's policy, the secret's id
+//! and the deadline. A [`Snapshot`] holds the answer of one DescribeSecret: the versions with their staging labels, the
+//! policy in force, and the proof of admission. A piece of work uses them in this order:
 //!
-//! 1. [`Session::describe`] (one call), then [`Session::require_usable`], then [`Versions::admit`], then [`Session::snapshot`].
-//! 2. [`Session::read_credential`], where the application is going to be asked.
+//! 1. [`Session::describe`] (one call), then [`Session::require_usable`], then [`Versions::admit`], then
+//!    [`Session::snapshot`].
+//! 2. [`Session::read_credential`], if the work asks the application.
 //! 3. [`Session::read`] and [`Session::read_current`], then [`Session::parse`].
 //! 4. [`Session::archive`], [`Session::require_time`], [`Session::make_current`], [`Session::mark_ring`].
-//! 5. What follows a move of `AWSCURRENT` is in [`rollback`](crate::rollback): [`Session::settle`], or [`Session::settle_or_put_back`].
+//! 5. After a move of `AWSCURRENT`, [`rollback`](crate::rollback): [`Session::settle`], or
+//!    [`Session::settle_or_put_back`].
 //!
-//! Every method says how many calls to Secrets Manager it makes. Nothing is kept between them: a caller that needs a value twice passes it on.
+//! Every method states how many calls to Secrets Manager it makes. The session caches no value: a caller that needs a
+//! value twice passes it on.
 //!
 //! [`Versions::admit`]: crate::versions::Versions::admit
 
@@ -28,14 +31,14 @@ use crate::secret::SecretText;
 use crate::store::{Described, SecretStore, StoreError, StoreErrorKind, VersionValue};
 use crate::versions::{Stage, VersionId};
 
-/// Kept free after a promotion to put the old version back: a call that is answered at its third attempt, two more, and
-/// a refresh.
+/// The time that a promotion leaves free to put the old version back. It covers a call that is answered at its third
+/// attempt, two more calls, and a refresh.
 pub const ROLLBACK_RESERVE: Duration = Duration::from_secs(10);
 
-/// The wait before a secret is described again that does not list a version.
+/// The wait before the second DescribeSecret, if the first does not list a version.
 const DESCRIBE_PAUSE: Duration = Duration::from_millis(300);
 
-/// One secret that is worked on. It is cheap to make, and holds no state of the secret.
+/// The work on one secret. It is cheap to make, and holds no state of the secret.
 #[derive(Debug)]
 pub struct Session<'a, K, S> {
     /// What is particular to the kind of secret.
@@ -44,27 +47,27 @@ pub struct Session<'a, K, S> {
     pub store: &'a S,
     /// The bounds that the stack sets.
     pub stack: &'a StackPolicy,
-    /// The secret, by the name or ARN that was asked for.
+    /// The name or ARN of the secret, as the caller gave it.
     pub secret_id: &'a str,
     /// The end of the time for the work.
     pub deadline: Deadline,
 }
 
-/// A secret as one DescribeSecret told of it.
+/// A secret as one DescribeSecret describes it.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// What DescribeSecret told.
+    /// The answer of DescribeSecret.
     pub secret: Described,
     /// The policy in force.
     pub policy: RotationPolicy,
-    /// The proof of admission. An action on what is current is admitted as a repeated finishSecret of the current version is.
+    /// The proof of admission. An action on the current version is admitted as a repeated finishSecret of that version.
     pub admitted: Admitted,
-    /// What the application is asked with, once [`Session::read_credential`] has read it.
+    /// The credential for the application, after [`Session::read_credential`] has read it.
     pub credential: Option<SecretText>,
 }
 
 impl Snapshot {
-    /// What a kind is told.
+    /// The subject for the methods of a kind.
     #[must_use]
     pub fn subject(&self) -> Subject<'_> {
         Subject {
@@ -78,13 +81,13 @@ impl Snapshot {
         }
     }
 
-    /// The same for whoever makes a value from the current one, which was created at `created`.
+    /// The subject for a method that makes a value from the current one. The current version was created at `created`.
     #[must_use]
     pub fn subject_of_current(&self, created: SystemTime) -> Subject<'_> {
         Subject { current_created: Some(created), ..self.subject() }
     }
 
-    /// [`RotationError::CurrentChanged`] of this secret.
+    /// [`RotationError::CurrentChanged`] with the name of this secret.
     #[must_use]
     pub fn changed(&self) -> RotationError {
         RotationError::CurrentChanged { name: self.secret.name.clone() }
@@ -95,15 +98,16 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
     /// Describes the secret. One call.
     ///
     /// # Errors
-    /// What the service refuses.
+    /// The service refuses the call.
     pub async fn describe(&self) -> Result<Described, StoreError> {
         self.store.describe(self.secret_id).await
     }
 
-    /// Describes the secret, once more when it does not list `version`: reads are eventually consistent. One or two calls.
+    /// Describes the secret, and once more if the first answer does not list `version`: reads are eventually
+    /// consistent. One or two calls.
     ///
     /// # Errors
-    /// What the service refuses.
+    /// The service refuses a call.
     pub async fn describe_with(&self, version: &VersionId) -> Result<Described, StoreError> {
         let secret = self.describe().await?;
         if secret.versions.contains(version) || !self.deadline.pause(DESCRIBE_PAUSE).await {
@@ -112,7 +116,7 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         self.describe().await
     }
 
-    /// Refuses what no function of this stack may change, whatever is asked for. No call.
+    /// Refuses a secret that no function of this stack may change. No call.
     ///
     /// # Errors
     /// [`RotationError::ScheduledForDeletion`], [`RotationError::ReplicaRegion`], [`RotationError::NameNotAllowed`].
@@ -127,7 +131,7 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         self.stack.check_name(&secret.name)
     }
 
-    /// The secret with the policy in force, for whoever was admitted. No call.
+    /// Makes the snapshot of a secret, with the policy in force, for the work that `admitted` allows. No call.
     ///
     /// # Errors
     /// [`RotationError::InvalidPolicy`].
@@ -136,7 +140,7 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         Ok(Snapshot { secret, policy, admitted, credential: None })
     }
 
-    /// Reads what the application is asked with, if that is in another secret. At most one call.
+    /// Reads the credential for the application, if another secret holds it. At most one call.
     ///
     /// # Errors
     /// Those of [`read_credential`].
@@ -145,35 +149,39 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         Ok(())
     }
 
-    /// The value of a version; `None` when it has none, also a moment later. One call, or up to four.
+    /// The value of a version; `None` if it has none, also after a short wait. One call; a retried read takes up to
+    /// three more.
     ///
     /// # Errors
-    /// What the service refuses.
+    /// The service refuses a call.
     pub async fn find(&self, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
         read_version(self.store, self.secret_id, version, self.deadline).await
     }
 
-    /// The same of a version that has a value.
+    /// The value of a version that must have one. One call; a retried read takes up to three more.
     ///
     /// # Errors
-    /// [`RotationError::ValueMissing`], and what the service refuses.
+    /// [`RotationError::ValueMissing`], or the service refuses a call.
     pub async fn read(&self, version: &VersionId) -> Result<VersionValue, RotationError> {
         let value = self.find(version).await?;
         value.ok_or_else(|| RotationError::ValueMissing { version: version.clone() })
     }
 
-    /// The current version and its value. `None` also when that is an empty object and the secret never had another: templates and
-    /// consoles make secrets with one. One call.
+    /// The current version and its value. One call; a retried read takes up to three more, and `ValueLost` takes one
+    /// more read.
+    ///
+    /// `None` if no version is current. `None` also if the value is an empty object and the secret never had another
+    /// value: templates and consoles create such secrets.
     ///
     /// # Errors
-    /// [`RotationError::ValueLost`] of an empty object in the place of a value, and those of [`read`](Self::read).
+    /// [`RotationError::ValueLost`] if an empty object replaced a value, and the errors of [`read`](Self::read).
     pub async fn read_current<'s>(
         &self,
         seen: &'s Snapshot,
     ) -> Result<Option<(&'s VersionId, VersionValue)>, RotationError> {
         let Some(id) = seen.admitted.current() else { return Ok(None) };
         let current = self.read(id).await?;
-        // In a text secret applications would take the empty object for the previous token.
+        // In a text secret, applications would take the empty object for the previous token.
         if seen.policy.field.is_none() || !is_empty_object(&current.text) {
             return Ok(Some((id, current)));
         }
@@ -184,7 +192,7 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         Err(self.value_lost(seen, id).await)
     }
 
-    /// What the empty object took the place of, by the members that this kind writes.
+    /// The error for an empty object that replaced a value. It names the missing members that this kind writes.
     async fn value_lost(&self, seen: &Snapshot, current: &VersionId) -> RotationError {
         let previous = marked_ring::last_value(&seen.secret.versions);
         let held = match previous {
@@ -204,15 +212,16 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         }
     }
 
-    /// Takes a value apart. No call.
+    /// Parses a value. No call.
     ///
     /// # Errors
-    /// A value that is not of this kind.
+    /// The value is not of this kind.
     pub fn parse(&self, seen: &Snapshot, value: &VersionValue) -> Result<Document, RotationError> {
         self.kind.parse(&seen.policy, value.text.clone())
     }
 
-    /// The current value, if there is one, and that of the version that was admitted. Two calls.
+    /// The current value, if there is one, and the value of the admitted version. Two calls; each retried read takes up
+    /// to three more.
     ///
     /// # Errors
     /// Those of [`read_current`](Self::read_current) and [`parse`](Self::parse).
@@ -224,11 +233,11 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         Ok((old, self.parse(seen, &self.read(seen.admitted.version()).await?)?))
     }
 
-    /// Puts into the archive what has to be there before `value` becomes current. No call where there is no archive, else those of
-    /// [`ToArchive::keep`](crate::archive::ToArchive::keep).
+    /// Writes to the archive what must be there before `value` becomes current. No call without an archive, else the
+    /// calls of [`ToArchive::keep`](crate::archive::ToArchive::keep).
     ///
     /// # Errors
-    /// [`RotationError::ArchiveUnavailable`], and a value that is not of this kind.
+    /// [`RotationError::ArchiveUnavailable`], or the value is not of this kind.
     pub async fn archive(&self, subject: &Subject<'_>, value: &Document) -> Result<(), RotationError> {
         match self.kind.archive(subject, value)? {
             Some(archive) => archive.keep(self.store, self.deadline).await,
@@ -236,7 +245,7 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         }
     }
 
-    /// The mark of the last complete ring of a secret that was described.
+    /// The mark on the last complete ring of a described secret. No call.
     #[must_use]
     pub fn marked_ring<'s>(&self, secret: &'s Described) -> MarkedRing<'s, S>
     where
@@ -245,11 +254,14 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         MarkedRing::of(self.store, self.secret_id, secret, self.deadline)
     }
 
-    /// Marks `value` of the current version `version` as the last complete ring, unless it is marked, or the kind has no ring. Where the
-    /// mark was on `proven`, `value` is known to have all its keys; else the marked ring is read. At most two calls.
+    /// Marks `value` of the current version `version` as the last complete ring. It does nothing if the version is
+    /// marked already, or if the kind has no ring.
+    ///
+    /// `proven` is the marked version whose keys are known to be in `value`. If the mark is on another version, this
+    /// method reads the marked ring first. At most two calls; a retried read takes up to three more.
     ///
     /// # Errors
-    /// [`RotationError::KeysMissing`], and what the service refuses.
+    /// [`RotationError::KeysMissing`], or the service refuses a call.
     pub async fn mark_ring(
         &self,
         seen: &Snapshot,
@@ -267,7 +279,7 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         Ok(marked.move_to(version).await?)
     }
 
-    /// Requires the time to bring a value to the application, and to put it back. No call.
+    /// Requires enough time to bring a value to the application, and to put the old value back. No call.
     ///
     /// # Errors
     /// [`RotationError::TimeTooShort`].
@@ -276,11 +288,12 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         if self.kind.has_target() && left < needed { Err(RotationError::TimeTooShort { left, needed }) } else { Ok(()) }
     }
 
-    /// Moves `AWSCURRENT` from the version that was checked to `to`. One call; a lost answer or a conflict takes up to four more.
+    /// Moves `AWSCURRENT` from the checked version `from` to `to`. One call; a lost answer or a conflict takes up to
+    /// four more.
     ///
     /// # Errors
-    /// [`RotationError::CurrentChanged`] when another version is current, [`RotationError::PromotionConflict`] when which one is not visible
-    /// yet, and what the service refuses.
+    /// [`RotationError::CurrentChanged`] if another version is current. [`RotationError::PromotionConflict`] if the
+    /// current version is not visible yet. Also, the service refuses a call.
     pub async fn make_current(
         &self,
         seen: &Snapshot,
@@ -297,18 +310,18 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         }
     }
 
-    /// Takes a stage off a version; it may be gone already. One call.
+    /// Removes a staging label from a version. The label may be gone already. One call.
     ///
     /// # Errors
-    /// What the service refuses for another reason.
+    /// The service refuses the call for another reason.
     pub async fn take_off(&self, stage: Stage, version: &VersionId) -> Result<(), StoreError> {
         self.move_if_there(stage, version, None).await
     }
 
-    /// Moves a stage that may be gone already, see [`move_if_there`]. One call.
+    /// Moves a staging label that may be gone already, see [`move_if_there`]. One call.
     ///
     /// # Errors
-    /// What the service refuses for another reason.
+    /// The service refuses the call for another reason.
     pub async fn move_if_there(
         &self,
         stage: Stage,
@@ -319,7 +332,7 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
     }
 }
 
-/// Reads what the target of `kind` is asked with, if that is in another secret than the one rotated.
+/// Reads the credential for the target of `kind`, if the credential is not in the rotated secret.
 ///
 /// # Errors
 /// [`RotationError::CredentialUnavailable`] names the other secret, and the reason.
@@ -340,12 +353,12 @@ pub async fn read_credential<K: SecretKind, S: SecretStore>(
     let own = id == secret.name || id == secret_id;
     let rotated = || match (&field, kind.parse(policy, value.text.clone())) {
         (Some(read), Ok(value)) if value.field().is_some() => kind.members(policy, &value).contains(read),
-        // What is no value of this kind is told as that, elsewhere.
+        // Another place reports a value that is not of this kind.
         (Some(read), Err(_)) => policy.field.as_ref().is_none_or(|rotated| rotated == read),
         _ => true,
     };
     if own && rotated() {
-        // The application would be sent the very value that is rotated.
+        // The function would send the very value that it rotates to the application.
         let problem = "is the secret that is rotated: name the one with the token that the target requires".to_owned();
         let variable = "TARGET_TOKEN_SECRET".to_owned();
         return Err(unavailable(RotationError::InvalidConfiguration { variable, problem }));

@@ -1,4 +1,4 @@
-//! The port to Secrets Manager: the calls that a rotation makes, and what can go wrong with them.
+//! The port to Secrets Manager: the calls of a rotation, and their errors.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,7 +12,7 @@ use crate::versions::{MAX_STAGES, Stage, VersionId, Versions};
 
 pub use crate::error::{StoreError, StoreErrorKind};
 
-/// What DescribeSecret tells, as far as a rotation needs it.
+/// The answer of DescribeSecret, as far as a rotation needs it.
 #[derive(Clone, Debug)]
 pub struct Described {
     /// The friendly name.
@@ -21,29 +21,30 @@ pub struct Described {
     pub rotation_enabled: bool,
     /// Whether the secret is scheduled for deletion.
     pub deleted: bool,
-    /// The Region of the primary, when this one is a replica.
+    /// The Region of the primary secret, if this secret is a replica.
     pub replica_of: Option<String>,
     /// The tags.
     pub tags: BTreeMap<String, String>,
-    /// The versions and their stages.
+    /// The versions and their staging labels.
     pub versions: Versions,
     /// When a rotation last succeeded.
     pub last_rotated: Option<SystemTime>,
     /// When the next rotation is due.
     pub next_rotation: Option<SystemTime>,
-    /// When the secret, its stages or its metadata last changed.
+    /// When the secret, its staging labels or its metadata last changed.
     pub last_changed: Option<SystemTime>,
     /// The ARN of the rotation function.
     pub rotation_function: Option<String>,
-    /// The schedule; empty when there is none.
+    /// The schedule; empty if there is none.
     pub rotation_rules: RotationRules,
-    /// The service's own clock at its answer: the only clock that a rotation reads, so that the times that it
-    /// writes and compares come from the same one as the service's.
+    /// The time of the answer by the service's clock. A rotation reads no other clock. So the times that a rotation
+    /// writes and compares come from the clock of the service's own times.
     pub as_of: SystemTime,
 }
 
 impl Described {
-    /// Whether there is room for so many more stages, and for `AWSPREVIOUS`, which comes with the next move of `AWSCURRENT`.
+    /// Checks that there is room for `more` staging labels, and for `AWSPREVIOUS`, which the next move of `AWSCURRENT`
+    /// adds.
     ///
     /// # Errors
     /// [`RotationError::TooFewStages`].
@@ -66,30 +67,30 @@ pub struct VersionValue {
     pub created: SystemTime,
 }
 
-/// What became of a PutSecretValue.
+/// The outcome of a PutSecretValue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
-    /// The value is stored (or was, by an earlier call with the same value).
+    /// The value is stored, by this call or by an earlier call with the same value.
     Stored,
-    /// The version already has another value: an earlier try won.
+    /// The version already has another value, from an earlier try.
     Exists,
 }
 
-/// Secrets Manager, as a rotation uses it. Implementations retry within their own time limit and classify errors.
+/// Secrets Manager, as a rotation uses it. Implementations retry within their own time limit, and classify errors.
 pub trait SecretStore: Sync {
     /// DescribeSecret.
     fn describe(&self, secret_id: &str) -> impl Future<Output = Result<Described, StoreError>> + Send;
 
-    /// GetSecretValue by version. `None` means that the service says the version has no value; reads are
-    /// eventually consistent, so it may have one in a moment.
+    /// GetSecretValue by version. `None` means that the service reports no value for the version. Reads are eventually
+    /// consistent, so the value may appear a moment later.
     fn get(
         &self,
         secret_id: &str,
         version: &VersionId,
     ) -> impl Future<Output = Result<Option<VersionValue>, StoreError>> + Send;
 
-    /// GetSecretValue of `AWSCURRENT`, of any secret. The service says alike of a secret that does not exist and of one
-    /// that has no value: [`StoreErrorKind::SecretNotFound`].
+    /// GetSecretValue of `AWSCURRENT`, of any secret. The service gives one error, [`StoreErrorKind::SecretNotFound`],
+    /// for a secret that does not exist and for a secret without a value.
     fn get_current(&self, secret_id: &str) -> impl Future<Output = Result<VersionValue, StoreError>> + Send;
 
     /// PutSecretValue under `AWSPENDING`, once per version.
@@ -101,8 +102,9 @@ pub trait SecretStore: Sync {
         rotation_token: Option<&RotationToken>,
     ) -> impl Future<Output = Result<Put, StoreError>> + Send;
 
-    /// PutSecretValue under stages of one's own, which are neither `AWSCURRENT` nor `AWSPENDING`. Whether that takes
-    /// `AWSPENDING` off the version of an open rotation is not on record: nobody may depend on either.
+    /// PutSecretValue under the staging labels `stages`, never `AWSCURRENT` or `AWSPENDING`. AWS does not document
+    /// whether the call removes `AWSPENDING` from the version of an open rotation. No caller may depend on either
+    /// behaviour.
     fn put_private(
         &self,
         secret_id: &str,
@@ -111,8 +113,8 @@ pub trait SecretStore: Sync {
         stages: &[Stage],
     ) -> impl Future<Output = Result<Put, StoreError>> + Send;
 
-    /// UpdateSecretVersionStage: `stage` from the version `from` (if it is attached anywhere) to the version `to`.
-    /// A `from` that does not hold the stage is an error of kind [`StoreErrorKind::Conflict`], and nothing moved.
+    /// UpdateSecretVersionStage: moves `stage` from the version `from` (if a version has it) to the version `to`. If
+    /// `from` does not hold the label, the error is [`StoreErrorKind::Conflict`], and nothing moved.
     fn move_stage(
         &self,
         secret_id: &str,
@@ -122,27 +124,28 @@ pub trait SecretStore: Sync {
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
-/// A version that carries a stage, and when it was created.
+/// A version that carries a staging label, and when the version was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionAge {
     /// The version.
     pub version: VersionId,
-    /// When it was created; absent when the service does not say.
+    /// When the version was created; `None` if the service does not say.
     pub created: Option<SystemTime>,
 }
 
-/// Which secrets are listed: those that every part which is set chooses.
+/// The secrets of a listing. A secret must match every part that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListFilter {
-    /// How their names begin.
+    /// The prefix of the names.
     pub prefix: Option<String>,
-    /// A tag that they have.
+    /// The key of a tag that the secrets have.
     pub tag_key: Option<String>,
-    /// The value of some tag that they have: the service does not look at keys and values together.
+    /// The value of a tag that the secrets have. The service does not compare keys and values together, so the tag may
+    /// be any.
     pub tag_value: Option<String>,
 }
 
-/// Some secrets, and where the next ones begin.
+/// One page of a listing, and where the next page begins.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// The secrets, as DescribeSecret tells of them.
@@ -151,19 +154,19 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// Secrets Manager, as an operation on a secret uses it beside what a rotation does.
+/// Secrets Manager, as the actions of operators use it in addition to the calls of a rotation.
 pub trait OperationStore: SecretStore {
-    /// ListSecretVersionIds: the versions that carry a stage.
+    /// ListSecretVersionIds: the versions that carry a staging label.
     fn versions(&self, secret_id: &str) -> impl Future<Output = Result<Vec<VersionAge>, StoreError>> + Send;
 
-    /// RotateSecret to `version`. While another rotation is open the service has that one taken up again instead, and says
-    /// so by an error of kind [`StoreErrorKind::NotNow`].
+    /// RotateSecret to `version`. While another rotation is open, the service continues that rotation instead. It
+    /// reports so by an error of kind [`StoreErrorKind::NotNow`].
     fn start_rotation(
         &self,
         secret_id: &str,
         version: &VersionId,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// ListSecrets: at most 100 of those that `filter` chooses, from `from` on.
+    /// ListSecrets: at most 100 of the secrets that match `filter`, beginning at the page `from`.
     fn list(&self, filter: &ListFilter, from: Option<&str>) -> impl Future<Output = Result<Page, StoreError>> + Send;
 }

@@ -1,4 +1,4 @@
-//! The versions of a secret and their stages, as Secrets Manager tells of them.
+//! The versions of a secret and their staging labels, as Secrets Manager reports them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,13 +6,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// The identifier of a version of a secret: the ClientRequestToken with which it was written. Not a secret.
+/// The id of a version of a secret: the ClientRequestToken of the call that wrote the version. It is not secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct VersionId(String);
 
 impl VersionId {
-    /// Takes the identifier as Secrets Manager gave it.
+    /// Takes an id that Secrets Manager gave.
     #[must_use]
     pub fn new(id: String) -> Self {
         Self(id)
@@ -31,8 +31,8 @@ impl fmt::Display for VersionId {
     }
 }
 
-/// The first 32 hexadecimal digits of SHA-256 (FIPS 180-4) over the parts, each followed by a zero byte: a name for what they
-/// tell together.
+/// The first 32 hexadecimal digits of SHA-256 (FIPS 180-4) over the parts, each followed by a zero byte. It is an id
+/// for all parts together.
 pub fn digest<T: AsRef<str>>(parts: impl IntoIterator<Item = T>) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -42,7 +42,7 @@ pub fn digest<T: AsRef<str>>(parts: impl IntoIterator<Item = T>) -> String {
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A version stage (staging label).
+/// A staging label, which Secrets Manager's API calls a version stage.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// `AWSCURRENT`
@@ -51,12 +51,12 @@ pub enum Stage {
     Pending,
     /// `AWSPREVIOUS`
     Previous,
-    /// Any other.
+    /// Any other label.
     Other(String),
 }
 
 impl Stage {
-    /// The stage as Secrets Manager spells it.
+    /// The label as Secrets Manager spells it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -68,18 +68,18 @@ impl Stage {
     }
 }
 
-/// How the stage begins that tells where `AWSPREVIOUS` was.
+/// The prefix of the labels that record the former place of `AWSPREVIOUS`.
 const RESTORES: &str = "ROTATION-RESTORE-";
 
 impl Stage {
-    /// The stage on the version that carried `AWSPREVIOUS` before the rotation to `version`, and carries it again when that is put
-    /// back. Each rotation has one of its own.
+    /// The label on the version that carried `AWSPREVIOUS` before the rotation to `version`. If `version` is rolled
+    /// back, that version carries `AWSPREVIOUS` again. Each rotation has a label of its own.
     #[must_use]
     pub fn restored_after(version: &VersionId) -> Self {
         Self::Other(format!("{RESTORES}{}", &digest([version.as_str()])[..8]))
     }
 
-    /// Whether it is one of these.
+    /// Whether the label is one of [`restored_after`](Self::restored_after).
     #[must_use]
     pub fn is_restored_after_any(&self) -> bool {
         self.as_str().starts_with(RESTORES)
@@ -97,7 +97,7 @@ impl From<&str> for Stage {
     }
 }
 
-/// The versions that carry stages, as one DescribeSecret saw them.
+/// The versions that carry staging labels, as one DescribeSecret reports them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Versions(BTreeMap<VersionId, BTreeSet<Stage>>);
 
@@ -111,30 +111,31 @@ impl FromIterator<(VersionId, BTreeSet<Stage>)> for Versions {
 pub const MAX_STAGES: usize = 20;
 
 impl Versions {
-    /// Whether the version carries any stage.
+    /// Whether the version carries any staging label.
     #[must_use]
     pub fn contains(&self, version: &VersionId) -> bool {
         self.0.contains_key(version)
     }
 
-    /// The stages that the version carries.
+    /// The staging labels of the version.
     pub fn stages(&self, version: &VersionId) -> impl Iterator<Item = &Stage> {
         self.0.get(version).into_iter().flatten()
     }
 
-    /// Every version with each stage that it carries.
+    /// Every version with each of its staging labels.
     pub fn all(&self) -> impl Iterator<Item = (&VersionId, &Stage)> {
         self.0.iter().flat_map(|(version, stages)| stages.iter().map(move |stage| (version, stage)))
     }
 
-    /// Whether no other version than these carries a stage, and no operation has marked one: nothing else was ever current.
+    /// Whether no other version carries a label, and none of `versions` carries a label besides `AWSCURRENT` and
+    /// `AWSPENDING`. Then no other version was ever current.
     #[must_use]
     pub fn only_ever(&self, versions: &[&VersionId]) -> bool {
         let is_new = |stage: &Stage| matches!(stage, Stage::Current | Stage::Pending);
         self.all().all(|(version, stage)| versions.contains(&version) && is_new(stage))
     }
 
-    /// The version that carries `stage`.
+    /// The version that carries the label `stage`.
     #[must_use]
     pub fn holder(&self, stage: &Stage) -> Option<&VersionId> {
         self.0.iter().find_map(|(version, stages)| stages.contains(stage).then_some(version))

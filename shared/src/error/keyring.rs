@@ -1,17 +1,17 @@
-//! What can be wrong with a keyring.
+//! The errors of a keyring.
 
 use std::fmt;
 
 use crate::key::KeyId;
 
-/// Where a key stands that has no id yet, because its bytes cannot be read.
+/// The place of a key that has no id yet, because its bytes cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The key of this number, from 1, in a member, or in the text when there is no member.
+    /// A key by its number, in a member, or in the text if there is no member.
     Position {
         /// The member.
         member: Option<String>,
-        /// The number, from 1.
+        /// The number; the first is 1.
         number: usize,
     },
     /// The entry of a Tink keyset with this `keyId`.
@@ -28,42 +28,43 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong with a keyring, or what it does not allow. Names keys by id or position, never by value.
+/// What is wrong with a keyring, or which change its state does not allow. Messages name keys by id or position, never
+/// by value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyringError {
-    /// A text that is no key of the format.
+    /// A text is not a key of the format.
     #[error("{place} is {problem}: expected {expected}")]
     Malformed {
-        /// Which.
+        /// The place of the text.
         place: Place,
-        /// Its shape.
+        /// The shape of the text.
         problem: String,
-        /// What a key looks like.
+        /// The form of a key.
         expected: &'static str,
     },
-    /// A key of zero bytes only: a placeholder that somebody forgot, or memory that was never filled.
+    /// A key has zero bytes only. It is a forgotten placeholder, or memory that was never filled.
     #[error("key {id} is all zero: it protects nothing; replace it")]
     AllZero {
-        /// Which.
+        /// The key.
         id: KeyId,
     },
-    /// The same key twice.
+    /// The keyring has the same key twice.
     #[error("key {id} stands in the keyring twice: remove one of them")]
     Duplicate {
-        /// Which.
+        /// The key.
         id: KeyId,
     },
-    /// Two different keys with the same id.
+    /// Two different keys have the same id.
     #[error("two different keys have the id {id}: they could not be told apart; replace the one that no row needs")]
     SameId {
         /// The id.
         id: KeyId,
     },
-    /// A key is staged already.
+    /// The ring has a staged key already.
     #[error("key {id} is staged already")]
     AlreadyStaged {
-        /// Which.
+        /// The key.
         id: KeyId,
     },
     /// No key is staged.
@@ -72,29 +73,29 @@ pub enum KeyringError {
     /// The key is marked as compromised.
     #[error("key {id} is marked as compromised, and is never promoted")]
     Compromised {
-        /// Which.
+        /// The key.
         id: KeyId,
     },
-    /// The key encrypts, or will.
+    /// The key is primary or staged, and cannot be retired.
     #[error("key {id} is not secondary: only a key that no longer encrypts can be retired")]
     NotSecondary {
-        /// Which.
+        /// The key.
         id: KeyId,
     },
     /// The ring has no such key.
     #[error("the keyring has no key {id}")]
     NoSuchKey {
-        /// Which.
+        /// The id.
         id: KeyId,
     },
-    /// `NAME_RING` lists a key that is not there: somebody took a key out by hand.
+    /// `NAME_RING` lists a key that the value does not hold: a writer removed the key by hand.
     #[error(
         "{ring} lists key {id}, which is not among the keys that the value can be decrypted with: put the key back from an earlier version, or, if no row needs it, take its entry out of {ring}"
     )]
     KeyLost {
         /// The member.
         ring: String,
-        /// Which.
+        /// The key.
         id: KeyId,
     },
     /// `NAME_RING` cannot be read.
@@ -102,7 +103,7 @@ pub enum KeyringError {
     Ring {
         /// The member.
         ring: String,
-        /// Where, and what.
+        /// The place of the fault, and what is wrong there.
         problem: String,
     },
     /// The text is not a Tink JSON keyset.

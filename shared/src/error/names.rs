@@ -1,7 +1,9 @@
-//! Errors that are named as their variants are.
+//! Errors whose names are the names of their variants.
 
-/// Defines an enum of errors, with a method that tells the name of a variant. With a type in brackets before it, a variant may be annotated by
-/// `=> Value` with one of the type's values, and a second method tells that value, or `Never`.
+/// Defines an enum of errors, with a method that returns the name of a variant.
+///
+/// With a type in brackets before the enum, a variant may carry `=> Value`, where `Value` is one of the type's values.
+/// A second method, `annotation`, returns that value, or `Never`.
 ///
 /// ```
 /// rotation::named_errors! {

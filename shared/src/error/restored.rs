@@ -1,20 +1,20 @@
-//! What is current after a promotion that did not verify.
+//! What is current after a promotion that failed its verification.
 
 use super::store::StoreError;
 use crate::versions::VersionId;
 
-/// What became of `AWSCURRENT` after a failed verification.
+/// The place of `AWSCURRENT` after a failed verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Restored {
-    /// The version it replaced is current again.
+    /// The previous version is current again.
     Yes(VersionId),
-    /// Somebody changed the secret in the meantime: their version stands.
+    /// Another writer changed the secret in the meantime, and that version stands.
     ChangedSince,
-    /// There was no version to put back, or its overlap is over.
+    /// There was no previous version, or its overlap is over.
     NothingToRestore,
-    /// Data may be encrypted already with a key that the replaced version does not hold.
+    /// Data may already be encrypted with a key that the previous version does not hold.
     MustStay,
-    /// Putting it back failed as well.
+    /// The move back failed as well.
     Failed(StoreError),
 }
 
@@ -35,7 +35,7 @@ impl std::fmt::Display for Restored {
 }
 
 impl Restored {
-    /// Whether the value that did not verify is still the current one.
+    /// Whether the value that failed its verification is still current.
     pub(super) fn leaves_failed_value(&self) -> bool {
         matches!(self, Self::NothingToRestore | Self::MustStay | Self::Failed(_))
     }

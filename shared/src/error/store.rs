@@ -1,4 +1,4 @@
-//! What can go wrong with a call to Secrets Manager.
+//! The errors of calls to Secrets Manager.
 
 /// A failed call to Secrets Manager.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -6,9 +6,9 @@
 pub struct StoreError {
     /// The API operation.
     pub operation: &'static str,
-    /// The class, which decides what happens next.
+    /// The class, which decides how the caller goes on.
     pub kind: StoreErrorKind,
-    /// The error code of the service, or the endpoint that could not be reached; never a value.
+    /// The error code of the service, or the endpoint that did not answer; never a secret value.
     pub detail: Option<String>,
 }
 
@@ -20,7 +20,7 @@ pub enum StoreErrorKind {
     SecretNotFound,
     /// The value is a SecretBinary.
     Binary,
-    /// A stage is not where the call expected it: nothing was changed.
+    /// A staging label is not on the expected version; nothing was changed.
     Conflict,
     /// The role may not make the call.
     AccessDenied,
@@ -28,18 +28,18 @@ pub enum StoreErrorKind {
     Kms,
     /// The service throttled the call, after retries.
     Throttled,
-    /// No connection, or no answer in time.
+    /// There was no connection, or no answer in time.
     Unreachable,
     /// The service failed, after retries, or gave an answer that makes no sense.
     Service,
-    /// The secret is in a state in which the service does not do that: a rotation that is not complete, for one.
+    /// The service refuses the call in the present state of the secret, for example while a rotation is not complete.
     NotNow,
     /// The service refused the call for another reason.
     Rejected,
 }
 
 impl StoreErrorKind {
-    /// The stable name, and what the message says of it.
+    /// The stable name, and the class's part of the message.
     fn told(self) -> (&'static str, &'static str) {
         match self {
             Self::SecretNotFound => {

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A setting of type `T`: a secret's tag wins over the stack's environment variable, and that over the default.
+/// A setting of type `T`. A secret's tag wins over the stack's environment variable, and the variable wins over the
+/// default.
 ///
-/// A kind of secret declares its settings beside its code, lists them in [`SecretKind::SETTINGS`], and reads them with
-/// [`RotationPolicy::get`]. A text that [`read`](Self::read) refuses is [`InvalidPolicy`] before any step begins.
+/// A kind of secret declares its settings beside its code. It lists them in [`SecretKind::SETTINGS`], and reads them
+/// with [`RotationPolicy::get`]. If [`read`](Self::read) refuses a text, the rotation fails with [`InvalidPolicy`]
+/// before any step begins.
 ///
 /// ```
 /// use rotation::policy::{AnySetting, Choices, Setting};
@@ -35,11 +37,11 @@ pub struct Setting<T> {
     pub tag: &'static str,
     /// The stack's environment variable. It begins with `ROTATION_`.
     pub variable: &'static str,
-    /// The default as an operator would write it, for `status`.
+    /// The default as an operator would write it. `status` shows it.
     pub default_text: &'static str,
-    /// The value when neither tag nor variable is set. It may depend on what else is chosen.
+    /// The value if neither tag nor variable is set. It may depend on the other choices.
     pub default: fn(&Choices) -> T,
-    /// Reads a tag's or a variable's text; `Err` says what is expected. It may depend on what else is chosen.
+    /// Parses the text of a tag or a variable. `Err` says what is expected. The result may depend on the other choices.
     pub read: fn(&str, &Choices) -> Result<T, String>,
 }
 
@@ -66,10 +68,10 @@ pub trait AnySetting: fmt::Debug + Sync {
     /// See [`Setting::default_text`].
     fn default_text(&self) -> &'static str;
 
-    /// Whether `text` may be chosen beside `choices`.
+    /// Checks that `text` may be chosen beside `choices`.
     ///
     /// # Errors
-    /// What is expected.
+    /// A text that says what is expected.
     fn check(&self, text: &str, choices: &Choices) -> Result<(), String>;
 }
 
@@ -94,18 +96,18 @@ impl<T> AnySetting for Setting<T> {
 /// The settings of a kind of secret, as [`SecretKind::SETTINGS`](crate::kind::SecretKind::SETTINGS) lists them.
 pub type Settings = &'static [&'static dyn AnySetting];
 
-/// What tags and environment choose, by tag. In a policy that is in force each text was accepted by its setting.
+/// The texts of tags and environment, by tag. In a policy in force, each setting has accepted its text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choices(BTreeMap<&'static str, String>);
 
 impl Choices {
-    /// Whether a tag or the environment says something to `setting`.
+    /// Whether a tag or the environment sets `setting`.
     #[must_use]
     pub fn has<T>(&self, setting: &Setting<T>) -> bool {
         self.0.contains_key(setting.tag)
     }
 
-    /// The value of `setting`: its default also where the kind does not list it.
+    /// The value of `setting`, or its default. The default also applies if the kind does not list the setting.
     #[must_use]
     pub fn get<T>(&self, setting: &Setting<T>) -> T {
         let chosen = self.0.get(setting.tag).and_then(|text| (setting.read)(text, self).ok());
@@ -119,10 +121,10 @@ impl FromIterator<(&'static str, String)> for Choices {
     }
 }
 
-/// The value that goes by the name `text` among `values`, for [`Setting::read`].
+/// Finds the value with the name `text` among `values`, for [`Setting::read`].
 ///
 /// # Errors
-/// The names that are expected.
+/// A text that lists the expected names.
 ///
 /// ```
 /// use rotation::policy::one_of;
