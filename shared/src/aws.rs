@@ -1,7 +1,8 @@
-//! The adapters to Secrets Manager and CloudWatch, and what clients of other services are made from.
+//! The adapters to Secrets Manager and CloudWatch, and the shared settings for clients of other services.
 //!
-//! The configuration is made by hand, from the variables that Lambda sets: the SDK's default chain costs 2.5 ms of every
-//! cold start to arrive at the same. TLS is rustls with ring, because aws-lc gathers entropy for 40 ms at its first use.
+//! This module makes the configuration itself, from the variables that Lambda sets. The SDK's default chain needs 2.5
+//! ms of every cold start for the same result. TLS is rustls with ring, because aws-lc gathers entropy for 40 ms at its
+//! first use.
 
 mod secrets_manager;
 
@@ -43,10 +44,12 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Makes the clients from `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, which
-    /// Lambda sets, and the overrides `AWS_ENDPOINT_URL_SECRETS_MANAGER`, `AWS_ENDPOINT_URL_CLOUDWATCH`,
-    /// `AWS_ENDPOINT_URL` and `AWS_USE_FIPS_ENDPOINT`. Nothing is sent. `machine` tells the time of this machine, which is
-    /// taken for the service's where an answer has none.
+    /// Makes the clients; it sends nothing.
+    ///
+    /// It reads `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, which Lambda sets.
+    /// It also reads the overrides `AWS_ENDPOINT_URL_SECRETS_MANAGER`, `AWS_ENDPOINT_URL_CLOUDWATCH`,
+    /// `AWS_ENDPOINT_URL` and `AWS_USE_FIPS_ENDPOINT`. `machine` returns the time of this machine, which replaces the
+    /// service's time if an answer has none.
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
@@ -67,14 +70,14 @@ impl Clients {
         Ok(Self { secrets_manager: service, cloudwatch: aws_sdk_cloudwatch::Client::new(&cloudwatch) })
     }
 
-    /// Secrets Manager for one invocation, whose calls and retries end by `deadline`.
+    /// Secrets Manager for one invocation. All calls and retries end by `deadline`.
     #[must_use]
     pub fn secrets_manager(&self, deadline: Deadline) -> SecretsManager<'_> {
         SecretsManager { service: &self.secrets_manager, deadline }
     }
 }
 
-/// What the clients of one process have in common, whatever their service: Region, credentials, TLS, time limits and retries.
+/// The settings that all clients of one process share: Region, credentials, TLS, time limits and retries.
 #[derive(Debug)]
 pub struct SdkSettings {
     region: String,
@@ -106,7 +109,7 @@ impl SdkSettings {
         })
     }
 
-    /// The configuration for the service whose endpoint `variable` overrides, else `AWS_ENDPOINT_URL`.
+    /// The configuration for one service. `variable` overrides the service's endpoint, else `AWS_ENDPOINT_URL` does.
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
@@ -143,7 +146,8 @@ fn retries() -> RetryConfig {
         .with_max_backoff(MAX_BACKOFF)
 }
 
-/// The override of an endpoint: for the service, else for all. HTTPS, or the loopback interface.
+/// The override of an endpoint: the service's own, else the one for all services. The URL must be HTTPS, or on the
+/// loopback interface.
 fn endpoint(environment: &Environment, variable: &str) -> Result<Option<String>, RotationError> {
     let chosen = [variable, "AWS_ENDPOINT_URL"].into_iter().find_map(|name| Some((name, environment.get(name)?)));
     let Some((name, url)) = chosen else { return Ok(None) };
@@ -160,7 +164,7 @@ fn endpoint(environment: &Environment, variable: &str) -> Result<Option<String>,
     }
 }
 
-/// Why a call failed, in the service's words, for calls whose requests hold no value.
+/// The reason why a call failed, in the service's words. It is only for calls whose requests hold no secret value.
 pub fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
     error.code().map_or_else(
         || error.source().map_or("no answer".to_owned(), innermost),
@@ -168,10 +172,10 @@ pub fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &Sdk
     )
 }
 
-/// Whether the service gave any answer, be it a refusal.
+/// Checks that the service gave any answer, even a refusal.
 ///
 /// # Errors
-/// Why there was none.
+/// The reason why there was no answer.
 pub fn answered<T, E: ProvideErrorMetadata + std::error::Error + 'static>(
     result: Result<T, SdkError<E>>,
 ) -> Result<(), String> {
@@ -182,11 +186,11 @@ pub fn answered<T, E: ProvideErrorMetadata + std::error::Error + 'static>(
 }
 
 impl Clients {
-    /// Whether CloudWatch answers: it is sent a request without data, which it refuses, allowed or not. Bound it with
-    /// [`Deadline::bound`].
+    /// Checks that CloudWatch answers. It sends a request without data, which CloudWatch refuses whether the role is
+    /// allowed or not. Bound it with [`Deadline::bound`].
     ///
     /// # Errors
-    /// Why there was no answer.
+    /// The reason why there was no answer.
     pub async fn reach_cloudwatch(&self) -> Result<(), String> {
         answered(self.cloudwatch.put_metric_data().namespace(NAMESPACE).send().await)
     }
@@ -194,7 +198,7 @@ impl Clients {
     /// Publishes all of `data` in one call. Bound it with [`Deadline::bound`].
     ///
     /// # Errors
-    /// The service's words, or why there was no answer.
+    /// The service's words, or the reason why there was no answer.
     pub async fn publish(&self, data: Vec<Datum>) -> Result<(), String> {
         let data = data.into_iter().map(|datum| {
             let dimensions = datum

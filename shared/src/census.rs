@@ -1,4 +1,5 @@
-//! How many stored rows are under which key: what the function `reencrypt` counts and answers, and what a retirement goes by.
+//! The census: how many stored rows are under which key. The function `reencrypt` counts the rows, and a retirement
+//! depends on the counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,19 +12,19 @@ use crate::rows::Form;
 use crate::time::Timestamp;
 use crate::versions::VersionId;
 
-/// What `reencrypt` logs when all rows are counted, with the secret, its primary key, and the keys that are worn: `operate` has no way to
-/// the database, and reads it in the log.
+/// The log message of `reencrypt` after all rows are counted. The line also has the secret, its primary key, and the
+/// worn keys. `operate` has no connection to the database, and reads this line in the log.
 pub const LOGGED: &str = "all rows are counted";
 
-/// So many values one AES-GCM key may encrypt with nonces that are drawn (NIST SP 800-38D, section 8.3). Those that are stored are the least
-/// that it has encrypted.
+/// How many values one AES-GCM key may encrypt with random nonces (NIST SP 800-38D, section 8.3). The stored values are
+/// a lower bound for the values that a key has encrypted.
 pub const MOST_VALUES: u64 = 1 << 32;
 
-/// The most unreadable rows that an answer lists; all are counted.
+/// The most unreadable rows that an answer lists. The counts include all of them.
 const MOST_LISTED: usize = 20;
 
-/// A column, by its names in the catalogue of the database: as they are stored there, case and all, and not as SQL would quote
-/// them.
+/// A column, by its names in the catalogue of the database. The names are as the catalogue stores them, case included,
+/// and not as SQL would quote them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ColumnName {
     /// The schema.
@@ -40,24 +41,24 @@ impl fmt::Display for ColumnName {
     }
 }
 
-/// Why a value cannot be opened.
+/// The reason why a value cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unreadable {
     /// No key of the ring opens it.
     Unknown,
-    /// The key that it names does not open it, or a column of its associated data is null.
+    /// The key that the value names does not open it, or a column of its associated data is null.
     Damaged,
-    /// It is not in the configured encoding and format.
+    /// The value is not in the configured encoding and format.
     Foreign,
 }
 
 /// A row whose value cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadableRow {
-    /// Its primary key, as text.
+    /// The row's primary key in the database, as text.
     pub key: String,
-    /// Why.
+    /// The reason.
     pub state: Unreadable,
 }
 
@@ -65,53 +66,54 @@ pub struct UnreadableRow {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tally {
-    /// How many were read.
+    /// How many rows were read.
     pub rows: u64,
-    /// Those without a value: null or empty.
+    /// Rows without a value: null or empty.
     pub nulls: u64,
-    /// Those that were under each key: what a census counts, and what a slice has encrypted again.
+    /// Rows under each key. A census counts the rows; a slice counts the rows that it encrypted again, by their old
+    /// key.
     pub keys: BTreeMap<KeyId, u64>,
-    /// Those that no key of the ring opens.
+    /// Rows that no key of the ring opens.
     pub unknown: u64,
-    /// Those whose value is no ciphertext, or not intact.
+    /// Rows whose value is not a ciphertext, or not intact.
     pub damaged: u64,
-    /// Those of the damaged that are not in the configured encoding and format, and that the configuration does not leave alone.
+    /// Damaged rows that are not in the configured encoding and format, and that the configuration does not exempt.
     #[serde(default)]
     pub foreign: u64,
-    /// The first of those that cannot be opened; the foreign ones before others.
+    /// The first rows that cannot be opened; foreign rows displace other rows.
     #[serde(default)]
     pub unreadable: Vec<UnreadableRow>,
-    /// What the values show of how they are written.
+    /// The form that the values show.
     #[serde(default, skip_serializing_if = "Form::shows_nothing")]
     pub form: Form,
 }
 
 impl Tally {
-    /// No rows. Every key counts, be it zero.
+    /// A tally of no rows. It lists every key of `keys`, with the count zero.
     #[must_use]
     pub fn of(keys: impl IntoIterator<Item = KeyId>) -> Self {
         Self { keys: keys.into_iter().map(|key| (key, 0)).collect(), ..Self::default() }
     }
 
-    /// Rows that are under another key than this one.
+    /// The rows that are under another key than `primary`.
     #[must_use]
     pub fn not_under(&self, primary: KeyId) -> u64 {
         self.keys.iter().filter(|(key, _)| **key != primary).map(|(_, rows)| *rows).sum()
     }
 
-    /// Whether it says of every row under which key it is, or why it is under none.
+    /// Whether the tally says for every row which key it is under, or why it is under none.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         let counted = [self.nulls, self.unknown, self.damaged].into_iter().chain(self.keys.values().copied());
         counted.into_iter().try_fold(0_u64, u64::checked_add) == Some(self.rows)
     }
 
-    /// Counts a row under this key.
+    /// Counts a row under `key`.
     pub fn under(&mut self, key: KeyId) {
         *self.keys.entry(key).or_default() += 1;
     }
 
-    /// Counts the row with this primary key, which cannot be opened.
+    /// Counts the row with the database's primary key `key`, whose value cannot be opened.
     pub fn unreadable(&mut self, key: &str, state: Unreadable) {
         match state {
             Unreadable::Unknown => self.unknown += 1,
@@ -150,25 +152,25 @@ impl Tally {
     }
 }
 
-/// What was counted of one column.
+/// The counts of one column.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     /// The column.
     #[serde(flatten)]
     pub column: ColumnName,
-    /// Its rows.
+    /// The counts of its rows.
     #[serde(flatten)]
     pub tally: Tally,
 }
 
-/// The counts of several columns, in the order in which they were counted.
+/// The counts of several columns, in the order of counting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Columns(pub Vec<Counted>);
 
 impl Columns {
-    /// Adds what was counted of a column. All of them together list no more rows than one does: an answer is the input of the next
-    /// request, and of a state machine, and keys of tables may be long.
+    /// Adds the counts of a column. All columns together list no more unreadable rows than one column may. An answer is
+    /// the input of the next request and of a state machine, and keys of tables may be long.
     pub fn add(&mut self, column: &ColumnName, mut tally: Tally) {
         let listed: usize = self.0.iter().map(|counted| counted.tally.unreadable.len()).sum();
         tally.unreadable.truncate(MOST_LISTED.saturating_sub(listed));
@@ -178,19 +180,19 @@ impl Columns {
         }
     }
 
-    /// Their names.
+    /// The names of the columns.
     #[must_use]
     pub fn names(&self) -> BTreeSet<&ColumnName> {
         self.0.iter().map(|counted| &counted.column).collect()
     }
 
-    /// The rows under this key; `None` when some column was counted without it.
+    /// The rows under this key; `None` if a column was counted without the key.
     #[must_use]
     pub fn rows_under(&self, key: KeyId) -> Option<u64> {
         self.0.iter().try_fold(0_u64, |rows, counted| Some(rows.saturating_add(*counted.tally.keys.get(&key)?)))
     }
 
-    /// The keys with at least so many values, and how many those are.
+    /// The keys with at least `least` values, and how many values each of them has.
     #[must_use]
     pub fn keys_with(&self, least: u64) -> BTreeMap<KeyId, u64> {
         let mut keys = BTreeMap::<KeyId, u64>::new();
@@ -202,32 +204,32 @@ impl Columns {
         keys
     }
 
-    /// A count over all columns.
+    /// The sum of one count over all columns.
     #[must_use]
     pub fn sum(&self, of: impl Fn(&Tally) -> u64) -> u64 {
         self.0.iter().map(|counted| of(&counted.tally)).sum()
     }
 }
 
-/// A census of all columns: the answer of `reencrypt`, and one of the two that a retirement wants. A reader needs what has no default;
-/// members that it does not know are no error.
+/// A census of all columns. It is the answer of `reencrypt`, and a retirement needs two of them. A reader requires the
+/// members without a default, and ignores unknown members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Census {
     /// The keyring's name.
     pub secret: String,
-    /// The version of the ring that the rows were opened with.
+    /// The version of the ring that opened the rows.
     pub version: VersionId,
-    /// The primary key of that version; null where it is not known any more.
+    /// The primary key of that version; null if it is no longer known.
     #[serde(default)]
     pub primary_key: Option<KeyId>,
-    /// When it began, by the service's clock.
+    /// When the census began, by the service's clock.
     pub began: Timestamp,
-    /// When it ended; null when it is not complete.
+    /// When the census ended; null if it is not complete.
     pub ended: Option<Timestamp>,
-    /// What was counted, column by column.
+    /// The counts, column by column.
     pub columns: Columns,
-    /// Rows of all columns under another key than the primary; null where that is not known any more.
+    /// Rows of all columns under another key than the primary; null if the primary is no longer known.
     #[serde(default)]
     pub on_old_keys: Option<u64>,
     /// Rows of all columns that no key of the ring opens.
@@ -239,18 +241,18 @@ pub struct Census {
     /// Whether every transaction that was open when it began had ended before the first row was read.
     #[serde(default)]
     pub settled: bool,
-    /// Whether another version became current meanwhile.
+    /// Whether another version became current during the census.
     #[serde(default)]
     pub superseded: bool,
-    /// The request that goes on, when it is not complete.
+    /// The request that continues the census, if it is not complete.
     pub next: Option<Value>,
     /// Columns of the database that look like ciphertexts of the ring and were not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlisted: Option<Vec<String>>,
-    /// How many columns could not be looked at for that.
+    /// How many columns could not be checked for such ciphertexts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_looked_at: Option<usize>,
-    /// Keys with half of the values that random nonces allow, or more.
+    /// Worn keys: keys with at least half of the values that random nonces allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worn_keys: Option<BTreeMap<KeyId, u64>>,
 }

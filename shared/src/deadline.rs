@@ -1,10 +1,10 @@
-//! How much of an invocation is left.
+//! The time that is left of an invocation.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The end of the time that something may take.
+/// The end of the time for a piece of work.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
 
@@ -15,7 +15,7 @@ impl Deadline {
         Self(Instant::now() + left)
     }
 
-    /// The time left, zero when it has passed.
+    /// The time left; zero after the deadline.
     #[must_use]
     pub fn left(&self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
@@ -27,13 +27,13 @@ impl Deadline {
         Self::after(longest.min(self.left().saturating_sub(reserve)))
     }
 
-    /// Waits for `pause`, or until the deadline if that is sooner; `false` when the deadline has passed.
+    /// Waits for `pause`, or until the deadline if that is sooner; `false` if the deadline has passed.
     pub async fn pause(&self, pause: Duration) -> bool {
         tokio::time::sleep(pause.min(self.left())).await;
         !self.left().is_zero()
     }
 
-    /// The future's result, or `None` when the deadline passes first.
+    /// The future's result; `None` if the deadline passes first.
     pub async fn bound<F: Future>(&self, future: F) -> Option<F::Output> {
         tokio::time::timeout_at(self.0, future).await.ok()
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::error::RotationError;
 
-/// How the variables begin that some kinds of secrets read, and others do not.
+/// The prefixes of the variables that only some kinds of secrets read.
 const OF_KINDS: [&str; 3] = ["TARGET_", "CONSUMERS_", "KEY_ARCHIVE_"];
 
 /// Environment variables. They include credentials, so `Debug` shows the names only.
@@ -14,16 +14,17 @@ const OF_KINDS: [&str; 3] = ["TARGET_", "CONSUMERS_", "KEY_ARCHIVE_"];
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// The variable's value; `None` when it is not set or empty, which templates cannot tell apart.
+    /// The variable's value. `None` if the variable is not set, or empty: templates cannot tell the two apart.
     #[must_use]
     pub fn get(&self, variable: &str) -> Option<&str> {
         self.0.get(variable).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Refuses variables that begin with `prefix` and are not `known`: a misspelt one would silently not be in force.
+    /// Refuses variables that begin with `prefix` and are not `known`. A misspelt variable would silently not be in
+    /// force.
     ///
     /// # Errors
-    /// [`RotationError::InvalidConfiguration`] names the variable, and those that are known.
+    /// [`RotationError::InvalidConfiguration`] names the variable, and the known variables.
     pub fn refuse_unknown(&self, prefix: &str, known: &[&str]) -> Result<(), RotationError> {
         let set = self.0.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str());
         match set.filter(|name| name.starts_with(prefix)).find(|name| !known.contains(name)) {
@@ -35,7 +36,7 @@ impl Environment {
         }
     }
 
-    /// Refuses variables that only other kinds of secrets read. `read` is how those begin that this one reads.
+    /// Refuses variables that only other kinds of secrets read. `read` lists the prefixes that this kind reads.
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] names the variable.
@@ -47,15 +48,15 @@ impl Environment {
     /// The variable's value.
     ///
     /// # Errors
-    /// [`RotationError::InvalidConfiguration`] when it is not set.
+    /// [`RotationError::InvalidConfiguration`] if the variable is not set.
     pub fn require(&self, variable: &str) -> Result<&str, RotationError> {
         self.get(variable).ok_or_else(|| invalid(variable, "is not set"))
     }
 
-    /// The variable's value in another type.
+    /// The variable's value as another type.
     ///
     /// # Errors
-    /// [`RotationError::InvalidConfiguration`] when it does not parse, with what was `expected`.
+    /// [`RotationError::InvalidConfiguration`] if the value does not parse; the message says what was `expected`.
     pub fn parse<T: FromStr>(&self, variable: &str, expected: &str) -> Result<Option<T>, RotationError> {
         self.get(variable)
             .map(|value| value.parse().map_err(|_| invalid(variable, &format!("expected {expected}"))))
@@ -65,7 +66,7 @@ impl Environment {
     /// The variable's value as a duration such as `10s`.
     ///
     /// # Errors
-    /// [`RotationError::InvalidConfiguration`] when it is no duration.
+    /// [`RotationError::InvalidConfiguration`] if the value is not a duration.
     pub fn duration(&self, variable: &str) -> Result<Option<std::time::Duration>, RotationError> {
         let duration = self.parse::<humantime::Duration>(variable, "a duration such as 500ms, 10s or 24h")?;
         Ok(duration.map(Into::into))

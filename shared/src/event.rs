@@ -18,11 +18,11 @@ pub use crate::versions::{VersionId, digest};
 pub enum Step {
     /// Make the new value and store it as `AWSPENDING`.
     CreateSecret,
-    /// Make the application accept it.
+    /// Have the application accept the new value.
     SetSecret,
-    /// Prove that the application accepts it.
+    /// Prove that the application accepts the new value.
     TestSecret,
-    /// Promote it to `AWSCURRENT`.
+    /// Promote the new value to `AWSCURRENT`.
     FinishSecret,
 }
 
@@ -38,7 +38,7 @@ impl Step {
         }
     }
 
-    /// Whether an event that says `name` means this step. One page of the Secrets Manager User Guide writes `create_secret`.
+    /// Whether an event's `name` means this step. One page of the Secrets Manager User Guide writes `create_secret`.
     fn is_called(self, name: &str) -> bool {
         let other = match self {
             Self::CreateSecret => "create_secret",
@@ -60,8 +60,8 @@ impl fmt::Display for Step {
 
 /// The secret that lets a function write to a rotation from another account or through an assumed role.
 ///
-/// Secrets Manager sends it sometimes, 36 to 256 characters; it is passed on in PutSecretValue and goes nowhere else.
-/// Source: API reference, `PutSecretValue`, `RotationToken`.
+/// Secrets Manager sends it in some events, with 36 to 256 characters. The function passes it on in PutSecretValue and
+/// nowhere else. Source: API reference, `PutSecretValue`, `RotationToken`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RotationToken(SecretText);
 
@@ -73,20 +73,20 @@ impl RotationToken {
     }
 }
 
-/// An invocation of a rotation function.
+/// The event of one rotation step. Unknown members are ignored.
 ///
-/// `aws_lambda_events` 1.2 has `SecretsManagerSecretRotationEvent`, whose `step` is a `String` and which has no
-/// `RotationToken`: it would be dropped, or be printed with the catch-all members. Hence a type of our own.
-/// Members that it does not know are ignored.
+/// This project has a type of its own because of the type in `aws_lambda_events` 1.2. There, the `step` of
+/// `SecretsManagerSecretRotationEvent` is a `String`, and `RotationToken` is missing. The token would be dropped, or
+/// printed with the catch-all members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RotationEvent {
     /// The step to perform.
     pub step: Step,
-    /// The secret, by ARN (or by name in an event written by hand).
+    /// The ARN of the secret, or its name in an event written by hand.
     pub secret_id: String,
     /// The version that this rotation creates, by its ClientRequestToken of 32 to 64 characters.
     pub version: VersionId,
-    /// Present when Secrets Manager sent it.
+    /// The token, if Secrets Manager sent one.
     pub rotation_token: Option<RotationToken>,
 }
 
@@ -105,13 +105,13 @@ impl RotationEvent {
     /// ```
     ///
     /// # Errors
-    /// [`RotationError::InvalidEvent`] names the member and the shape of what it found, never the value: an event
-    /// that is not one of ours may hold anything.
+    /// [`RotationError::InvalidEvent`] names the member and the shape of its value, never the value: a foreign event
+    /// may hold anything.
     pub fn parse(event: Value) -> Result<Self, RotationError> {
         let Value::Object(mut members) = event else {
             return Err(invalid("event", format!("expected an object, got {}", shape(&event))));
         };
-        // Optional, so null says the same as nothing.
+        // The member is optional, so null means the same as no member.
         if members.get("RotationToken").is_some_and(Value::is_null) {
             members.remove("RotationToken");
         }
@@ -141,7 +141,7 @@ impl RotationEvent {
             )
         })?;
         let secret_id = secret_id.ok_or_else(|| missing("SecretId"))?;
-        // Bounds of the API reference for SecretId and ClientRequestToken.
+        // The API reference sets these bounds for SecretId and ClientRequestToken.
         if !(1..=2048).contains(&secret_id.len()) {
             return Err(invalid("SecretId", format!("expected 1 to 2048 characters, got {}", secret_id.len())));
         }

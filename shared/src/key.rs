@@ -1,4 +1,4 @@
-//! One key of a ring: its bytes, its public id, and what is known of its life.
+//! One key of a ring: its bytes, its public id, and its dates.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,16 +13,16 @@ use zeroize::Zeroizing;
 /// The length of every key, in bytes: an AES-256 key, or the two AES-128 and HMAC keys of a Fernet key.
 pub const KEY_BYTES: usize = 32;
 
-/// What is hashed before the key, so that the id is of no use for anything else that hashes keys.
+/// A prefix before the key in the hash. With it, the id is of no use against other hashes of the key.
 const KEY_ID_DOMAIN: &[u8] = b"rotation.key-id.v1\0";
 
-/// The public name of a key: the first 8 hexadecimal digits of SHA-256 (FIPS 180-4) over `rotation.key-id.v1`, a zero
-/// byte, and the 32 bytes of the key. An application computes the same id to report which keys it holds.
+/// The public id of a key: the first 8 hexadecimal digits of SHA-256 (FIPS 180-4) over `rotation.key-id.v1`, a zero
+/// byte, and the 32 bytes of the key. An application computes the same id to report its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyId([u8; 4]);
 
 impl KeyId {
-    /// The id as a number; a new key of a Tink keyset takes it as its keyset id.
+    /// The id as a number. A new key of a Tink keyset takes it as its `keyId`.
     #[must_use]
     pub fn number(self) -> u32 {
         u32::from_be_bytes(self.0)
@@ -35,7 +35,7 @@ impl fmt::Display for KeyId {
     }
 }
 
-/// A text that is no key id.
+/// A text that is not a key id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected 8 lower-case hexadecimal digits")]
 pub struct NotAKeyId;
@@ -62,12 +62,13 @@ impl Serialize for KeyId {
     }
 }
 
-/// The 32 bytes of a key: hidden in `Debug`, wiped on drop, compared in constant time. Never all zero.
+/// The 32 bytes of a key. They are hidden in `Debug`, wiped on drop, and compared in constant time. A keyring refuses
+/// bytes that are all zero.
 #[derive(Clone)]
 pub struct KeyMaterial(Box<Zeroizing<[u8; KEY_BYTES]>>);
 
 impl KeyMaterial {
-    /// Takes a copy of the bytes; `None` when there are not 32 of them.
+    /// Copies the bytes; `None` if there are not exactly 32.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let mut material = Self(Box::new(Zeroizing::new([0; KEY_BYTES])));
@@ -75,7 +76,7 @@ impl KeyMaterial {
         Some(material)
     }
 
-    /// A new key, from `rng` alone.
+    /// Makes a new key. All randomness comes from `rng`.
     pub fn generate(rng: &mut impl CryptoRng) -> Self {
         let mut material = Self(Box::new(Zeroizing::new([0; KEY_BYTES])));
         rng.fill_bytes(&mut material.0[..]);
@@ -114,7 +115,7 @@ impl fmt::Debug for KeyMaterial {
     }
 }
 
-/// A key of a ring, and what is known of its life.
+/// A key of a ring, with its dates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     id: KeyId,
@@ -122,25 +123,25 @@ pub struct Key {
     dates: Dates,
 }
 
-/// What a ring remembers of a key. A format without `NAME_RING` remembers nothing.
+/// The dates of a key. A format without `NAME_RING` keeps none of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dates {
-    /// When the version was made with which the key came into the ring.
+    /// When the version was made that brought the key into the ring.
     pub created: Option<SystemTime>,
-    /// When the version was made with which it became primary.
+    /// When the version was made that made the key primary.
     pub promoted: Option<SystemTime>,
-    /// Since when it is known to others. Such a key is never promoted.
+    /// Since when the key is leaked. A leaked key is never promoted.
     pub compromised: Option<SystemTime>,
 }
 
 impl Key {
-    /// A key that nothing is known of but its bytes.
+    /// A key without dates.
     #[must_use]
     pub fn new(material: KeyMaterial) -> Self {
         Self { id: material.id(), material, dates: Dates::default() }
     }
 
-    /// A key that is made at `now`.
+    /// Makes a new key at the time `now`.
     pub fn generate(now: SystemTime, rng: &mut impl CryptoRng) -> Self {
         let dates = Dates { created: Some(now), ..Dates::default() };
         Self { dates, ..Self::new(KeyMaterial::generate(rng)) }
@@ -152,19 +153,19 @@ impl Key {
         Self { dates, ..self }
     }
 
-    /// Its id.
+    /// The key's id.
     #[must_use]
     pub fn id(&self) -> KeyId {
         self.id
     }
 
-    /// Its bytes.
+    /// The key's bytes.
     #[must_use]
     pub fn material(&self) -> &KeyMaterial {
         &self.material
     }
 
-    /// Its dates.
+    /// The key's dates.
     #[must_use]
     pub fn dates(&self) -> &Dates {
         &self.dates

@@ -1,9 +1,9 @@
 //! The keyring: one primary key that encrypts, at most one staged key that is the next primary, and any number of
 //! secondary keys that only decrypt.
 //!
-//! A staged key lies in the ring for a whole period before it encrypts anything, so that every consumer can decrypt with
-//! it by then. A rotation never drops a key; only [`Keyring::retire`] does, which no rotation calls. How a ring is written in a secret is
-//! a [`WireFormat`], one per file: [`raw`], [`fernet`], [`tink`].
+//! A staged key lies in the ring for a whole period before it encrypts anything. By then every consumer can decrypt
+//! with it. A rotation never drops a key. Only [`Keyring::retire`] drops a key, and no rotation calls it. A
+//! [`WireFormat`] writes a ring into a secret; each format has one file: [`raw`], [`fernet`], [`tink`].
 
 pub mod fernet;
 pub mod format;

@@ -1,6 +1,6 @@
-//! From an invocation by AWS Lambda to a step of the protocol: the only file of this project that reads the machine's time of
-//! day, the environment of the process, and the randomness of the operating system. `clippy.toml` bans all three elsewhere.
-//! Deadlines measure time that passes, and the SDK and TLS have randomness of their own.
+//! The way from an invocation by AWS Lambda to a step of the protocol. Only this file reads the machine's time of day,
+//! the environment of the process, and the randomness of the operating system. `clippy.toml` bans all three elsewhere.
+//! Deadlines measure elapsed time, and the SDK and TLS have randomness of their own.
 
 use std::time::{Duration, SystemTime};
 
@@ -26,16 +26,17 @@ use crate::telemetry::{Datum, PUBLISH_TIMEOUT, metrics};
 
 pub use lambda_runtime::Error;
 
-/// The target of log lines that record what an operator did.
+/// The target of log lines that record an operator's actions.
 pub const AUDIT: &str = "audit";
 
-/// Kept free at the end of an invocation to answer, and to publish what happened.
+/// The time at the end of an invocation that is kept free to answer and to publish metrics.
 const ANSWER_RESERVE: Duration = Duration::from_millis(500);
 
-/// The time that an invocation is taken to have when the deadline that it came with lies in the past.
+/// The assumed time of an invocation whose deadline is in the past.
 const UNKNOWN_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What every function of this project makes once per process. A part that could not be made is kept as its error.
+/// The parts that every function of this project makes once per process. If a part cannot be made, its error is kept
+/// instead.
 #[derive(Debug)]
 pub struct Function {
     name: String,
@@ -56,15 +57,15 @@ impl Function {
         &self.name
     }
 
-    /// AWS.
+    /// The clients of AWS services.
     ///
     /// # Errors
-    /// The configuration's, once more at every invocation.
+    /// The error of the configuration, again at every invocation.
     pub fn clients(&self) -> Result<&Clients, RotationError> {
         self.clients.as_ref().map_err(Clone::clone)
     }
 
-    /// Publishes metrics, if there are any, within a bounded time. Nothing ever fails for them.
+    /// Publishes metrics, if there are any, within a bounded time. A failure is only logged.
     pub async fn publish(&self, data: Vec<Datum>, deadline: Deadline) {
         let Ok(clients) = &self.clients else { return };
         if data.is_empty() {
@@ -82,13 +83,13 @@ impl Function {
 /// One invocation.
 #[derive(Debug)]
 pub struct Invocation {
-    /// What the function was invoked with.
+    /// The payload of the invocation.
     pub payload: Value,
-    /// Lambda's id of the request, by which CloudTrail knows who made it.
+    /// Lambda's id of the request. CloudTrail knows the caller by this id.
     pub request_id: String,
     /// The end of the invocation.
     pub end: Deadline,
-    /// The end of the time for the work itself: what is left then is for the answer and the metrics.
+    /// The end of the time for the work itself. The time after it is for the metrics and the answer.
     pub deadline: Deadline,
     began: Duration,
 }
@@ -101,21 +102,21 @@ impl Invocation {
         Self { payload: event.payload, request_id: event.context.request_id, end, deadline, began: left }
     }
 
-    /// How long it has taken so far, in milliseconds.
+    /// The elapsed time of the invocation, in milliseconds.
     #[must_use]
     pub fn duration_ms(&self) -> u64 {
         u64::try_from((self.began - self.end.left()).as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-/// Serves invocations until Lambda ends the process: `start` makes from the environment what is needed, once, and `handle`
-/// answers with it.
+/// Serves invocations until Lambda ends the process. `start` makes the state from the environment, once, and `handle`
+/// answers every invocation with it.
 ///
-/// A wrong configuration is logged at once and is for `handle` to answer every invocation with: a process that ended instead
-/// would show operators nothing but `Runtime.ExitError`.
+/// A wrong configuration is logged at once, and `handle` answers every invocation with its error. If the process ended
+/// instead, operators would see only `Runtime.ExitError`.
 ///
 /// # Errors
-/// When the Lambda runtime API fails.
+/// The Lambda runtime API fails.
 pub async fn serve<S, A, E>(
     start: impl FnOnce(&Environment) -> Result<S, RotationError>,
     handle: impl AsyncFn(&Function, &Result<S, RotationError>, Invocation) -> Result<A, E>,
@@ -134,15 +135,16 @@ where
     if let Some(error) = function.clients.as_ref().err().or(state.as_ref().err()) {
         tracing::error!(error_type = error.name(), %error, "the configuration is not usable");
     }
-    // On the heap: the compiler lays out a future with all that it holds, and gives up at a certain depth.
+    // The future is boxed: the compiler lays out nested futures as one type, and gives up at a certain depth.
     let handler = |event: LambdaEvent<Value>| Box::pin(handle(&function, &state, Invocation::begin(event)));
     lambda_runtime::Runtime::new(service_fn(handler)).run().await
 }
 
-/// Runs a rotation function for the kind of secret that `kind` makes from the environment. Returns when Lambda ends it.
+/// Runs a rotation function for the kind of secret that `kind` makes from the environment. It returns when Lambda ends
+/// the process.
 ///
 /// # Errors
-/// When the Lambda runtime API fails.
+/// The Lambda runtime API fails.
 pub async fn run<K: SecretKind>(kind: impl FnOnce(&Environment) -> Result<K, RotationError>) -> Result<(), Error> {
     let start = |environment: &Environment| {
         environment.refuse_foreign(K::VARIABLES)?;
@@ -207,13 +209,14 @@ async fn perform<K: SecretKind>(
     Box::pin(Rotator { kind, store: &store, stack }.perform(event, deadline, &mut rng)).await
 }
 
-/// The time until `deadline_ms`, in milliseconds of Unix time. Some local runtimes send a deadline that is no such time.
+/// The time until `deadline_ms`, in milliseconds of Unix time. Some local runtimes send a deadline that is not such a
+/// time.
 fn time_left(deadline_ms: u64) -> Duration {
     let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(deadline_ms);
     deadline.duration_since(machine_time()).unwrap_or(UNKNOWN_DEADLINE)
 }
 
-/// A generator that is seeded by the operating system.
+/// Makes a generator with a seed from the operating system.
 ///
 /// # Errors
 /// [`RotationError::NoRandomness`].
@@ -222,27 +225,28 @@ pub fn randomness() -> Result<StdRng, RotationError> {
     StdRng::try_from_os_rng().map_err(|_| RotationError::NoRandomness)
 }
 
-/// The time of this machine: the deadline is in it, and an answer of the service without a time is dated by it.
+/// The time of this machine. Lambda's deadline is in this time. An answer of the service without a time is dated by it.
 fn machine_time() -> SystemTime {
     #[expect(clippy::disallowed_methods, reason = "the machine's clock is read here only")]
     SystemTime::now()
 }
 
-/// JSON lines on standard output, at the level of `AWS_LAMBDA_LOG_LEVEL`. That level is for this crate alone: other
-/// crates are capped in code, because at TRACE the Lambda runtime prints the raw event, which holds the RotationToken.
+/// Starts logging: JSON lines on standard output, at the level of `AWS_LAMBDA_LOG_LEVEL`. The level applies to this
+/// crate alone. The code caps all other crates, because at TRACE the Lambda runtime prints the raw event, which holds
+/// the RotationToken.
 fn start_logging(environment: &Environment) {
     let level =
         environment.get("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     let filter = Targets::new()
         .with_default(level.min(LevelFilter::WARN))
-        // It repeats every error that the handler has already logged.
+        // The Lambda runtime repeats every error that the handler has already logged.
         .with_target("lambda_runtime", LevelFilter::OFF)
-        // What operators did is recorded at every level.
+        // The actions of operators are recorded at every level.
         .with_target(AUDIT, LevelFilter::INFO)
         .with_target("rotation", level);
     let lines =
         tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false);
-    // Fails only when the process logs already, which a test may.
+    // This fails only if the process has a logger already, as a test may.
     let _ = tracing_subscriber::registry().with(lines).with(filter).try_init();
 }
 

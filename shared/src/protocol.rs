@@ -334,7 +334,7 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
             |value: &Option<VersionValue>| value.as_ref().is_some_and(|value| is_empty_object(&value.text));
         let Some((previous, previous_id)) = previous.filter(|(value, _)| !replaced_nothing(value)) else {
             // The first version of a secret may be current as soon as it is stored (Secrets Manager API reference,
-            // PutSecretValue), and the step that stored it may have died. Nobody verifies the first value.
+            // PutSecretValue). The step that stored the version may have died since. Nobody verifies the first value.
             self.session.archive(&self.seen.subject(), &new).await?;
             self.mark_ring(&new, None).await?;
             return Ok(Outcome::FirstValue);

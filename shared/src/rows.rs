@@ -1,20 +1,21 @@
-//! What an application has stored under a keyring, one value of a row at a time: opened, and encrypted again under the
-//! primary key.
+//! The values that an application has stored under a keyring, one value of a row at a time. A codec opens a value, and
+//! encrypts it again under the primary key.
 //!
 //! | format | a ring in the format | what is stored |
 //! | --- | --- | --- |
 //! | [`Fernet`](RowFormat::Fernet) | `fernet` | a Fernet token |
-//! | [`Tink`](RowFormat::Tink) | `tink` | what Tink's AEAD returns: key id (output prefix `TINK`) or nothing (`RAW`), nonce, ciphertext, tag |
+//! | [`Tink`](RowFormat::Tink) | `tink` | the output of Tink's AEAD: key id (output prefix `TINK`) or nothing (`RAW`), nonce, ciphertext, tag |
 //! | [`AesGcm`](RowFormat::AesGcm) | `raw` | AES-256-GCM: 12 bytes of nonce, ciphertext, 16 bytes of tag |
 //! | [`AesGcmHex`](RowFormat::AesGcmHex) | `raw` | the same as `nonce:tag:ciphertext`, each in hexadecimal |
 //!
-//! How the bytes stand in a column says an [`Encoding`]. What else is authenticated with them says [`aad`]. A new value is written as
-//! the old one was, to the last byte that is not ciphertext; where the old one does not show how, the column's other values do, and
-//! their [`Form`] is handed to the codec.
+//! An [`Encoding`] says how a column writes the bytes. [`aad`] says which associated data is authenticated with them. A
+//! new value is written like the old one, to the last byte that is not ciphertext. If the old value does not show how,
+//! the column's other values do: the codec gets their [`Form`].
 //!
-//! A Tink ciphertext with a prefix names its key, and a Fernet token is signed. The others name none: the key that opened the value
-//! before is tried first, and then those of the ring in their order, the primary first. So [`Opened::Damaged`] is certain, but a
-//! damaged value of a format that names no key looks like one under a key that is not in the ring: both are [`Opened::Unknown`].
+//! A Tink ciphertext with a prefix names its key, and a Fernet token is signed. The other formats name no key. For
+//! these, the codec first tries the key that opened the last value. Then it tries the keys of the ring in their order,
+//! the primary first. So [`Opened::Damaged`] is certain. But in a format that names no key, a damaged value looks like
+//! a value under a key outside the ring: both are [`Opened::Unknown`].
 
 pub mod aad;
 pub mod encoding;
@@ -34,10 +35,11 @@ use crate::keyring::{Ciphers, KeyFormat, KeyId};
 pub use encoding::Encoding;
 pub use form::{Form, Lines, Untold};
 
-/// Where no value of a column shows its alphabet, ciphertexts are made until one shows none either.
+/// The bound for new ciphertexts of one value. If no value of a column shows its alphabet, the codec encrypts again
+/// until the text shows none either.
 const MOST_DRAWS: usize = 1000;
 
-/// What a stored value is, whatever its encoding.
+/// The format of a stored value, whatever its encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RowFormat {
@@ -47,12 +49,12 @@ pub enum RowFormat {
     Tink,
     /// `aes-gcm`: nonce, ciphertext, tag.
     AesGcm,
-    /// `aes-gcm-hex`: `nonce:tag:ciphertext`, as programs around Node's `crypto` like to write it.
+    /// `aes-gcm-hex`: `nonce:tag:ciphertext`, as programs with Node's `crypto` often write it.
     AesGcmHex,
 }
 
 impl RowFormat {
-    /// The format of the ring whose keys encrypt so.
+    /// The format of the ring whose keys encrypt values of this format.
     #[must_use]
     pub fn ring(self) -> KeyFormat {
         match self {
@@ -62,19 +64,19 @@ impl RowFormat {
         }
     }
 
-    /// Whether associated data can be bound to a value.
+    /// Whether a value can be bound to associated data.
     #[must_use]
     pub fn takes_aad(self) -> bool {
         self != Self::Fernet
     }
 
-    /// Whether the format leaves open how its bytes are written.
+    /// Whether the format allows more than one encoding of its bytes.
     #[must_use]
     pub fn takes_encoding(self) -> bool {
         matches!(self, Self::Tink | Self::AesGcm)
     }
 
-    /// Whether bytes can be a ciphertext of the format at all.
+    /// Whether the bytes can be a ciphertext of the format at all.
     fn fits(self, bytes: &[u8]) -> bool {
         match self {
             Self::Fernet => fernet::is_token(bytes),
@@ -83,24 +85,24 @@ impl RowFormat {
     }
 }
 
-/// What became of opening a stored value.
+/// The result of opening a stored value.
 pub enum Opened {
-    /// It is under this key.
+    /// The value is under this key.
     Under(KeyId, Zeroizing<Vec<u8>>),
-    /// No key of the ring opens it, and it names none of them.
+    /// No key of the ring opens the value, and the value names none of them.
     Unknown,
-    /// It names a key of the ring that does not open it.
+    /// The value names a key of the ring, and that key does not open it.
     Damaged,
-    /// It is not written in the configured encoding, or is no ciphertext of the format.
+    /// The value is not in the configured encoding, or is not a ciphertext of the format.
     Foreign,
 }
 
-/// What became of encrypting a stored value again.
+/// The result of encrypting a stored value again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rewrapped {
-    /// It is under the primary key already, and stays as it is.
+    /// The value is under the primary key already, and stays as it is.
     UnderPrimary,
-    /// It was under `from`; this is to be stored instead.
+    /// The value was under `from`; `stored` replaces it.
     Anew {
         /// The key that opened it.
         from: KeyId,
@@ -113,43 +115,44 @@ pub enum Rewrapped {
     Damaged,
     /// As [`Opened::Foreign`].
     Foreign,
-    /// Neither it nor the column's [`Form`] tells how the new value has to be written.
+    /// Neither the value nor the column's [`Form`] shows how the new value must be written.
     Untold(Untold),
 }
 
-/// The keys of a ring, and the way in which one column stores what they encrypt.
+/// The keys of a ring, and the way in which one column stores ciphertexts.
 #[derive(Debug)]
 pub struct RowCodec<'a> {
     format: RowFormat,
     encoding: Encoding,
     ciphers: &'a Ciphers,
     form: Form,
-    /// The place in the ring of the key that opened the value before: the next one is most likely under it as well.
+    /// The position in the ring of the key that opened the last value. The next value is most likely under the same
+    /// key.
     last: Cell<usize>,
 }
 
 impl<'a> RowCodec<'a> {
-    /// A codec for the keys of a ring in the format that [`RowFormat::ring`] tells, the primary first.
+    /// A codec for the ciphers of a ring, the primary first. The ring has the format of [`RowFormat::ring`].
     #[must_use]
     pub fn new(format: RowFormat, encoding: Encoding, ciphers: &'a Ciphers) -> Self {
         let form = Form { alphabet: true, ..Form::default() };
         Self { format, encoding, ciphers, form, last: Cell::new(0) }
     }
 
-    /// Tells the codec what the column's other values show.
+    /// Gives the codec the form of the column's other values.
     #[must_use]
     pub fn knowing(self, form: Form) -> Self {
         Self { form, ..self }
     }
 
-    /// What a value shows of how the column is written.
+    /// The form that one value shows of its column.
     #[must_use]
     pub fn form_of(&self, stored: &[u8]) -> Form {
         let is_base64 = self.format.takes_encoding() && self.encoding != Encoding::Binary;
         if is_base64 { Form::of(stored) } else { Form::default() }
     }
 
-    /// Decrypts a stored value, bound to this associated data.
+    /// Decrypts a stored value that is bound to this associated data.
     #[must_use]
     pub fn open(&self, stored: &[u8], aad: &[u8]) -> Opened {
         match self.decode(stored) {
@@ -158,9 +161,11 @@ impl<'a> RowCodec<'a> {
         }
     }
 
-    /// Encrypts a stored value again, unless it is under the primary key already. What a ciphertext tells beside its text is
-    /// kept: the time in a Fernet token, by which applications let tokens expire; of base64 the alphabet, the padding and the line
-    /// breaks; of hexadecimal digits the case.
+    /// Encrypts a stored value again, unless it is under the primary key already.
+    ///
+    /// Properties of the old value beside its plaintext stay. They are the time in a Fernet token, because applications
+    /// let tokens expire by it; the alphabet, the padding and the line breaks of base64; and the case of hexadecimal
+    /// digits.
     pub fn rewrap(&self, stored: &[u8], aad: &[u8], rng: &mut StdRng) -> Rewrapped {
         let Some(bytes) = self.decode(stored) else { return Rewrapped::Foreign };
         let (from, plaintext) = match self.open_bytes(&bytes, aad) {
@@ -177,7 +182,7 @@ impl<'a> RowCodec<'a> {
             RowFormat::Tink | RowFormat::AesGcm | RowFormat::AesGcmHex => 0,
         };
         for _ in 0..MOST_DRAWS {
-            // Longer than the cipher can encrypt is longer than what any key can have encrypted.
+            // A text that is too long for the cipher is longer than any key can have encrypted.
             let Some(sealed) = cipher.seal_bytes(&plaintext, aad, seconds, rng) else { return Rewrapped::Damaged };
             match self.encode(&sealed, stored) {
                 Ok(stored) => return Rewrapped::Anew { from, stored },

@@ -1,11 +1,11 @@
-//! How often Secrets Manager rotates a secret by itself.
+//! The schedule on which Secrets Manager rotates a secret.
 
 use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The rules of a secret's schedule, as DescribeSecret tells them (API reference, `RotationRulesType`).
+/// The rules of a secret's schedule, as DescribeSecret reports them (API reference, `RotationRulesType`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RotationRules {
     /// `AutomaticallyAfterDays`.
@@ -17,8 +17,8 @@ pub struct RotationRules {
 }
 
 impl RotationRules {
-    /// The shortest time between two rotations by days or a rate: one may come at the end of its window, and the next at the start.
-    /// `None` without a schedule, and for `cron`.
+    /// The shortest time between two rotations by days or a rate. One rotation may come at the end of its window, and
+    /// the next at the start of its window. `None` without a schedule, and for `cron`.
     #[must_use]
     pub fn shortest_rate(&self) -> Option<Duration> {
         let (period, usual_window) = match (&self.expression, self.days) {
@@ -29,7 +29,8 @@ impl RotationRules {
         Some(period.saturating_sub(self.window_or(usual_window)))
     }
 
-    /// The same for `cron` too, by the calendar of many years: for who has the time. `None` also when the expression is not understood.
+    /// The shortest time between two rotations, also for `cron`. For `cron` it computes the calendar of many years,
+    /// which takes time. `None` also if the expression is not understood.
     #[must_use]
     pub fn shortest_period(&self) -> Option<Duration> {
         self.shortest_rate().or_else(|| {
@@ -38,8 +39,8 @@ impl RotationRules {
         })
     }
 
-    /// The length of the rotation window: a schedule in days is open to the end of the day, and one in hours for an hour,
-    /// unless `Duration` says otherwise (Secrets Manager User Guide, "Rotation schedules").
+    /// The length of the rotation window. Without `Duration`, the window of a schedule in days is open to the end of
+    /// the day, and the window of a schedule in hours for one hour (Secrets Manager User Guide, "Rotation schedules").
     #[must_use]
     pub fn window_or(&self, usual: Duration) -> Duration {
         let hours = self.window.as_deref().and_then(|window| window.strip_suffix('h')?.parse().ok());
@@ -58,7 +59,7 @@ fn rate(expression: &str) -> Option<(Duration, Duration)> {
     Some((unit.checked_mul(count.parse().ok()?)?, window))
 }
 
-/// Days that show every distance between two openings of a window: the calendar repeats after 28 years.
+/// Enough days for every distance between two openings of a window: the calendar repeats after 28 years.
 const CALENDAR_DAYS: i64 = 28 * 1461 / 4;
 /// 2001-01-01, a Monday, in days of Unix time.
 const FIRST_DAY: i64 = 11_323;
@@ -66,7 +67,7 @@ const FIRST_DAY: i64 = 11_323;
 const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
 const WEEKDAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 
-/// `cron(minutes hours day-of-month month day-of-week year)`, of which Secrets Manager wants the minutes to be 0.
+/// `cron(minutes hours day-of-month month day-of-week year)`. Secrets Manager requires the minutes to be 0.
 struct Cron<'a> {
     hours: Vec<u32>,
     days_of_month: &'a str,
@@ -115,7 +116,8 @@ impl<'a> Cron<'a> {
     }
 }
 
-/// Whether a field of numbers or names has `value`: `*`, `?`, `n`, `n-m`, with `/step` or without, separated by commas.
+/// Whether a field of numbers or names matches `value`. Its items are `*`, `?`, `n` or `n-m`, with or without `/step`,
+/// separated by commas.
 fn matches(field: &str, value: u32, highest: u32, names: &[&str]) -> bool {
     let number = |text: &str| {
         let named = (1..).zip(names).find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(number, _)| number);
@@ -138,7 +140,7 @@ fn matches(field: &str, value: u32, highest: u32, names: &[&str]) -> bool {
     field.split(',').any(has)
 }
 
-/// A day of the Gregorian calendar; weekdays count from Sunday = 1, as Secrets Manager counts them.
+/// A day of the Gregorian calendar. Weekdays count from Sunday = 1, as Secrets Manager counts them.
 struct Day {
     of_month: u32,
     month: u32,
@@ -147,9 +149,9 @@ struct Day {
 }
 
 impl Day {
-    /// From days of Unix time, between 1970 and 2099, where every fourth year is a leap year.
+    /// Makes a day from days of Unix time, between 1970 and 2099; in these years every fourth year is a leap year.
     fn of(day: i64) -> Self {
-        // 1968-01-01, the beginning of a cycle of four years.
+        // 1968-01-01 is the beginning of a cycle of four years.
         let in_cycle = (day + 731).rem_euclid(1461);
         let (year, mut left) =
             if in_cycle < 366 { (0, in_cycle) } else { (1 + (in_cycle - 366) / 365, (in_cycle - 366) % 365) };

@@ -1,4 +1,4 @@
-//! Text that must never be seen: redacted when printed, wiped when dropped, compared in constant time.
+//! Secret text: redacted when printed, wiped when dropped, compared in constant time.
 
 use std::fmt;
 
@@ -8,31 +8,31 @@ use zeroize::Zeroizing;
 
 /// A secret value, or a part of one: a token, a member of a JSON secret, or the whole `SecretString`.
 ///
-/// `Debug` prints `[REDACTED]` and nothing about the value, there is no `Display`, the memory is wiped on drop,
-/// and `==` takes a time that depends on the lengths alone.
+/// `Debug` prints `[REDACTED]` and nothing about the value. There is no `Display`. The memory is wiped on drop, and the
+/// time of `==` depends on the lengths alone.
 #[derive(Clone)]
 pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
-    /// Takes ownership of `text`; the caller's copy is this one, nothing is duplicated.
+    /// Takes ownership of `text`, without a copy.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// The value itself. Every call site is a place where the value may leave the process: there are few.
+    /// The value itself. The value may leave the process at every call of this method, so there are few calls.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The length in bytes, which errors may name.
+    /// The length in bytes. Errors may name it.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the text is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -148,7 +148,7 @@ pub struct ListFilter {
 /// One page of a listing, and where the next page begins.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// The secrets, as DescribeSecret tells of them.
+    /// The secrets, as DescribeSecret describes them.
     pub secrets: Vec<Described>,
     /// Where the next page begins; `None` after the last one.
     pub next: Option<String>,

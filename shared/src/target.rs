@@ -1,5 +1,5 @@
-//! The port to the application that uses the secret, and what a rotation does with it: refresh every instance, and
-//! prove which tokens are accepted.
+//! The port to the application that uses the secret. A rotation has every instance refresh, and proves which tokens the
+//! instances accept.
 
 pub mod http;
 
@@ -24,25 +24,26 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// An application's answer to one authorised request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What it says of the token.
+    /// The answer's meaning for the token.
     pub verdict: Verdict,
-    /// The id of the instance that answered, if it gave one.
+    /// The id of the instance that answered, if the answer has one.
     pub instance: Option<String>,
-    /// The keys that it reports, if it was asked for them and reports any.
+    /// The reported keys, if the request asked for them and the answer has any.
     pub keys: Option<ReportedKeys>,
 }
 
-/// The keys that an instance works with, as it reports them: `key_ids` and `primary_key_ids` in a JSON object.
+/// The keys that an instance uses, as it reports them: `key_ids` and `primary_key_ids` in a JSON object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReportedKeys {
-    /// Those that it decrypts with.
+    /// The keys that the instance decrypts with.
     pub decrypts_with: BTreeSet<KeyId>,
-    /// Those that it encrypts with: one for each of its keyrings. `None` when it does not say.
+    /// The keys that the instance encrypts with: one for each of its keyrings. `None` if it does not report them.
     pub encrypts_with: Option<BTreeSet<KeyId>>,
 }
 
 impl ReportedKeys {
-    /// Reads an answer; `None` when it says nothing of keys. What it says and cannot be read is a report of no key at all.
+    /// Reads an answer; `None` if it has no `key_ids`. The report leaves out ids that cannot be parsed, and is empty if
+    /// `key_ids` is not an array.
     #[must_use]
     pub fn read(body: &[u8]) -> Option<Self> {
         let Ok(Value::Object(report)) = serde_json::from_slice(body) else { return None };
@@ -55,19 +56,19 @@ impl ReportedKeys {
     }
 }
 
-/// What every instance must report before it is proven to work with a keyring.
+/// The keys that every instance must report before it counts as proven for a keyring.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NeededKeys {
-    /// The keys that it must decrypt with.
+    /// The keys that the instance must decrypt with.
     pub decrypts_with: BTreeSet<KeyId>,
-    /// The key that it must encrypt with, if it says with which it does.
+    /// The key that the instance must encrypt with, if it reports its primary keys.
     pub encrypts_with: Option<KeyId>,
-    /// Whether an application that reports no keys at all is taken at the stack's word.
+    /// Whether an application that reports no keys at all counts as proven, because the stack declares so.
     pub silence_is_accepted: bool,
 }
 
 impl NeededKeys {
-    /// What keeps an instance with this report from being proven; `None` when nothing does.
+    /// The reason why an instance with this report is not proven; `None` if it is proven.
     fn lacking(&self, instance: &str, reported: Option<&ReportedKeys>) -> Option<String> {
         let Some(reported) = reported else {
             let silent = "the target reports no key_ids: let the application report the keys that it reads, or declare with CONSUMERS_KEYRING_AWARE=true that every consumer reads the whole keyring";
@@ -84,16 +85,16 @@ impl NeededKeys {
     }
 }
 
-/// What an answer says of the token it was asked with.
+/// The meaning of an answer for the token of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// A status of 200 to 299.
     Accepted,
     /// 401 or 403.
     Refused,
-    /// 300 to 399: the token is not sent there.
+    /// 300 to 399: the function never sends the token to the redirect's address.
     Redirect(u16),
-    /// 429 and 500 to 599: worth another try.
+    /// 429 and 500 to 599: another try may succeed.
     Unwell(u16),
     /// Any other status.
     Failed(u16),
@@ -113,14 +114,14 @@ impl Verdict {
     }
 }
 
-/// What the application is asked.
+/// The kinds of requests to the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Load the secret again, now.
     Refresh,
     /// Any request that requires the token.
     Verify,
-    /// The same request, whose answer is read for the keys that the instance reports.
+    /// The same request as `Verify`. The function also reads the keys that the instance reports in its answer.
     Keys,
 }
 
@@ -138,7 +139,7 @@ impl Operation {
 /// The application, as a rotation uses it.
 pub trait Target: Sync {
     /// Sends one request with `token`, over a connection of its own, so that a load balancer may choose the instance.
-    /// `Err` is why there was no answer; it holds no value.
+    /// `Err` says why there was no answer; it holds no secret value.
     fn ask(
         &self,
         operation: Operation,
@@ -146,28 +147,28 @@ pub trait Target: Sync {
         token: &SecretText,
     ) -> impl Future<Output = Result<Answer, String>> + Send;
 
-    /// How it is set up.
+    /// The settings of the target.
     fn settings(&self) -> &TargetSettings;
 
-    /// Where requests for this secret go: secrets with the same authority are asked at the same application. `None` when all of them are,
-    /// or there is no such place.
+    /// The authority that receives requests for this secret. Secrets with the same authority share one application.
+    /// `None` if all secrets share one application, or if there is no authority.
     fn authority(&self, _secret_name: &str) -> Option<String> {
         None
     }
 
-    /// Whether the application has not answered for other secrets of its in all the time that it is given. Then it is not waited for once
-    /// more: what it does not answer at once counts as not answered.
+    /// Whether the application has used up the time for its other secrets without an answer. If so, the caller does not
+    /// wait again: a request without an immediate answer counts as not answered.
     fn is_given_up(&self, _secret_name: &str) -> bool {
         false
     }
 }
 
-/// How the stack's target is set up.
+/// The settings of the stack's target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetSettings {
-    /// Whether the application can be told to load the secret again (`TARGET_REFRESH_URL`).
+    /// Whether the function can tell the application to load the secret again (`TARGET_REFRESH_URL`).
     pub can_refresh: bool,
-    /// How many instances there are behind the address (`TARGET_INSTANCES`); `None` takes the first answer for all.
+    /// The number of instances behind the address (`TARGET_INSTANCES`). With `None`, the first answer counts for all.
     pub instances: Option<NonZeroUsize>,
     /// The longest time for a refresh, and for a verification, of all instances (`TARGET_TIMEOUT`).
     pub timeout: Duration,
@@ -195,10 +196,11 @@ impl TargetSettings {
     }
 }
 
-/// Tells every instance to load the secret again. A request is authorised with the first of `tokens`, and with the next
-/// where that one is refused: instances may differ in what they know. Each token is tried as many times in a row as
-/// there are instances: behind a balancer that takes turns, tokens that take turns as well could meet the wrong
-/// instance every time.
+/// Tells every instance to load the secret again.
+///
+/// A request is authorised with the first of `tokens`. If the instance refuses that token, the next one is tried,
+/// because instances may know different tokens. Each token is tried as many times in a row as there are instances.
+/// Behind a round-robin balancer, alternating tokens could meet the wrong instance every time.
 ///
 /// # Errors
 /// [`RotationError::RefreshRefused`], [`RotationError::InstanceMissing`], [`RotationError::TargetUnavailable`],
@@ -220,20 +222,20 @@ pub async fn refresh(
         if round.complete() {
             return Ok(());
         }
-        // After a refusal the next turn follows at once, until all have been taken.
+        // After a refusal the next request follows at once, until every token has had its turns.
         if asked != Asked::Refused || turn % turns.len() == 0 {
             round.pause(RotationError::RefreshRefused).await?;
         }
     }
-    // Without a token nobody can be asked.
+    // Without a token, no request can be authorised.
     Err(RotationError::RefreshRefused)
 }
 
-/// Proves that every instance accepts `token`, and that a random one is refused: a target that accepts anything
+/// Proves that every instance accepts `token`, and that a random token is refused. A target that accepts any token
 /// proves nothing.
 ///
 /// # Errors
-/// `refused` when an instance still refuses `token` when the time is up, [`RotationError::TargetAcceptsAnyToken`], and
+/// `refused` if an instance still refuses `token` at the end of the time, [`RotationError::TargetAcceptsAnyToken`], and
 /// those of [`refresh`].
 pub async fn prove(
     target: &impl Target,
@@ -261,14 +263,15 @@ pub async fn prove(
     }
 }
 
-/// So many refusals in a row count for all instances, where nothing tells them apart.
+/// This number of refusals in a row counts for all instances, if no instance ids tell the instances apart.
 const REFUSALS_IN_A_ROW: usize = 5;
 
-/// Proves that every instance refuses `token`. No number of refusals outvotes an instance that accepts it: that one has to
-/// refuse it itself, or, where instances have no ids, five answers in a row have to be refusals.
+/// Proves that every instance refuses `token`. No number of refusals outvotes an instance that accepts the token. That
+/// instance must refuse the token itself. If instances have no ids, five answers in a row must be refusals.
 ///
 /// # Errors
-/// [`RotationError::TargetAcceptsRevoked`] when it is still accepted when the time is up, and those of [`refresh`].
+/// [`RotationError::TargetAcceptsRevoked`] if an instance still accepts the token at the end of the time, and those of
+/// [`refresh`].
 pub async fn prove_refused(
     target: &impl Target,
     secret_name: &str,
@@ -307,7 +310,7 @@ pub async fn prove_refused(
             return Ok(());
         }
         round.turn += 1;
-        // Every instance gets a turn at once.
+        // Every instance gets its turn without a pause.
         let at_once = asked == Asked::Refused && (!told_apart || !round.turn.is_multiple_of(expected));
         let pause = if at_once { Duration::ZERO } else { round.longer_pause() };
         if !round.is_in_vain() && round.deadline.pause(pause).await {
@@ -324,11 +327,11 @@ pub async fn prove_refused(
     }
 }
 
-/// Proves that every instance works with a keyring, by the keys that it reports to whoever holds `token`.
+/// Proves that every instance works with a keyring, by the keys that the instance reports to a request with `token`.
 ///
 /// # Errors
-/// [`RotationError::ConsumersUnproven`] when an instance still lacks a key when the time is up, `refused` when it refuses
-/// `token`, and those of [`refresh`].
+/// [`RotationError::ConsumersUnproven`] if an instance still lacks a key at the end of the time. `refused` if an
+/// instance refuses `token`. Also, the errors of [`refresh`].
 pub async fn prove_keys(
     target: &impl Target,
     secret_name: &str,
@@ -356,21 +359,21 @@ enum Asked {
     NoAnswer,
 }
 
-/// Repeats an operation until enough distinct instances accepted, or the time is up.
+/// Repeats an operation until enough distinct instances accepted, or until the time is up.
 struct Round<'a, T> {
     target: &'a T,
     operation: Operation,
     secret_name: &'a str,
     deadline: Deadline,
     needed: Option<&'a NeededKeys>,
-    /// What an instance lacked when it answered last.
+    /// For each instance, the keys that its last answer lacked.
     lacking: BTreeMap<String, String>,
     accepted_by: BTreeSet<String>,
     refused_by: BTreeSet<String>,
     turn: usize,
     pause: Duration,
     last: Asked,
-    /// Which instance answered last, if it said so.
+    /// The id in the last answer, if it had one.
     last_instance: Option<String>,
     last_problem: String,
 }
@@ -440,28 +443,29 @@ impl<'a, T: Target> Round<'a, T> {
     }
 
     fn complete(&self) -> bool {
-        // One that lacks a key is not outvoted by those that have it.
+        // Instances that report every key do not outvote an instance that lacks one.
         self.accepted_by.len() >= self.target.settings().expected_instances() && self.lacking.is_empty()
     }
 
-    /// The wait before the next try, longer each time.
+    /// The wait before the next try. It doubles each time, up to a bound.
     fn longer_pause(&mut self) -> Duration {
         let pause = self.pause;
         self.pause = (pause * 2).min(LONGEST_PAUSE);
         pause
     }
 
-    /// Whether there was no answer, and another try would get none.
+    /// Whether the last request got no answer, and another try would get none.
     fn is_in_vain(&self) -> bool {
         self.last == Asked::NoAnswer && self.target.is_given_up(self.secret_name)
     }
 
-    /// Waits before the next try, longer each time. When the time is up, the error says how far it came.
+    /// Waits before the next try, longer each time. At the end of the time, the error says which instances were missing
+    /// or refused.
     async fn pause(&mut self, refused: RotationError) -> Result<(), RotationError> {
         let (operation, seen, expected) =
             (self.operation.name(), self.accepted_by.len(), self.target.settings().expected_instances());
-        // Every instance gets a turn at once. With a pause in between, a duplicate of this invocation that pauses alike
-        // could for ever have the turn of the same instance, behind a balancer that takes turns.
+        // Every instance gets its turn without a pause. With a pause, a duplicate of this invocation with the same
+        // pauses could meet the same instance forever, behind a round-robin balancer.
         self.turn += 1;
         if self.last == Asked::Accepted && !self.turn.is_multiple_of(expected) && !self.deadline.left().is_zero() {
             return Ok(());
@@ -470,7 +474,7 @@ impl<'a, T: Target> Round<'a, T> {
         if !self.is_in_vain() && self.deadline.pause(pause).await {
             return Ok(());
         }
-        // What kept it from being complete, whichever instance answered last.
+        // The error names the obstacle, whichever instance answered last.
         Err(match self.last {
             Asked::Refused => refused,
             _ if !self.refused_by.is_empty() => refused,

@@ -1,4 +1,4 @@
-//! Logs and metrics: what operators see, and never a value.
+//! Metrics for operators. They never hold a secret value.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::report::{Outcome, Report};
 /// The CloudWatch namespace of all metrics.
 pub const NAMESPACE: &str = "SecretRotation";
 
-/// The longest that publishing metrics may take; a rotation never fails for them.
+/// The longest time to publish metrics. A rotation never fails because of metrics.
 pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The unit of a metric's value.
@@ -19,7 +19,7 @@ pub enum Unit {
     Count,
     /// Seconds.
     Seconds,
-    /// Hours, for which CloudWatch has no unit.
+    /// Hours. CloudWatch has no unit for them.
     Hours,
 }
 
@@ -28,7 +28,7 @@ pub enum Unit {
 pub struct Datum {
     /// The metric's name.
     pub name: &'static str,
-    /// Its dimensions; none for the aggregate over everything.
+    /// The metric's dimensions; none for the aggregate over all functions.
     pub dimensions: Vec<(&'static str, String)>,
     /// The value.
     pub value: f64,
@@ -36,7 +36,7 @@ pub struct Datum {
     pub unit: Unit,
 }
 
-/// The metrics of one invocation: none for a step in the middle that succeeded.
+/// The metrics of one invocation. A successful step in the middle of a rotation has none.
 #[must_use]
 pub fn metrics(function: &str, step: Option<Step>, result: &Result<Report, RotationError>) -> Vec<Datum> {
     let function = || ("Function", function.to_owned());

@@ -1,17 +1,17 @@
-//! The rules by which Secrets Manager moves version stages and takes values: one rulebook for the fakes of all tests.
+//! The rules by which Secrets Manager moves staging labels and accepts values: one rulebook for the fakes of all tests.
 //!
-//! The rules are the service's, from the API reference and from answers recorded on AWS:
+//! The rules come from the API reference and from answers recorded on AWS:
 //!
-//! - a stage is on at most one version; attaching it takes it from where it was;
-//! - moving `AWSCURRENT` puts `AWSPREVIOUS` on the version that had it;
-//! - the first version of a secret becomes current, whatever stages its caller names;
-//! - a new version, by whomever, takes `AWSPENDING` off every other version, which abandons an open rotation (whether
-//!   under stages of one's own is not on record);
-//! - a ClientRequestToken is used once: the same value again is ignored, another value is refused;
-//! - a secret has at most 20 stages, across all versions;
-//! - versions without a stage are not listed.
+//! - A label is on at most one version. To attach it removes it from the version that had it.
+//! - A move of `AWSCURRENT` puts `AWSPREVIOUS` on the version that had it.
+//! - The first version of a secret becomes current, whatever labels its caller names.
+//! - A new version of any writer removes `AWSPENDING` from every other version, and so abandons an open rotation. AWS
+//!   does not document whether a version under private labels does so too.
+//! - A ClientRequestToken is used once. The same value again is ignored, and another value is refused.
+//! - A secret has at most 20 labels, across all versions.
+//! - Versions without a label are not listed.
 //!
-//! Nothing here does I/O, fails by chance or knows a clock: faults, delays and dates are each fake's own.
+//! This module does no I/O, has no random failures and knows no clock. Each fake adds faults, delays and dates itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,95 +20,96 @@ use serde::{Deserialize, Serialize};
 use crate::event::VersionId;
 use crate::versions::{MAX_STAGES, Stage, Versions};
 
-/// Why the service refuses a change. Nothing has changed then.
+/// The reason why the service refuses a change. The service has then changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The secret has no such version.
     UnknownVersion(VersionId),
-    /// The version from which the stage was to be removed does not carry it.
+    /// The version from which the label should be removed does not carry it.
     NotThere(VersionId),
-    /// The stage is on this version, which the call did not name.
+    /// The label is on this version, and the call did not name the version.
     Elsewhere(VersionId),
     /// The call names no version.
     NoVersion,
-    /// `AWSCURRENT` can be moved, and not taken away.
+    /// `AWSCURRENT` can be moved, and not removed.
     CurrentStays,
     /// The token was used for another value.
     TokenUsed,
-    /// The secret would have more than [`MAX_STAGES`] stages.
+    /// The secret would have more than [`MAX_STAGES`] labels.
     TooManyStages,
 }
 
-/// What a secret has under the ClientRequestToken of a PutSecretValue.
+/// The versions that a secret has before a PutSecretValue, seen from its ClientRequestToken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing<'a, V> {
-    /// No version of any token: this one is the first.
+    /// No version at all: the new version is the first.
     Nothing,
-    /// Other versions.
+    /// Versions with other tokens only.
     Others,
-    /// A version that a rotation has opened, without a value.
+    /// A version with this token that a rotation has opened, without a value.
     Opened,
-    /// A version with this value.
+    /// A version with this token and this value.
     Value(&'a V),
 }
 
-/// What became of a PutSecretValue.
+/// The outcome of a PutSecretValue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// Nothing was done: the version has this very value.
+    /// Nothing changed: the version has this very value.
     Unchanged,
-    /// The version that a rotation had opened gets the value.
+    /// The version that a rotation had opened has the value now.
     Filled,
-    /// There is a new version, with the value.
+    /// A new version has the value.
     Created,
 }
 
-/// What PutSecretValue does to an open rotation when its new version gets other stages than `AWSCURRENT` and `AWSPENDING`. It is
-/// not on record for the real service, so a function must cope with both.
+/// The effect of PutSecretValue on an open rotation, if the new version gets only labels other than `AWSCURRENT` and
+/// `AWSPENDING`. AWS does not document the effect, so a function must cope with both.
 ///
 /// The User Guide says of RotationAbandoned: "When you manually create a new version of a secret, you send a message
 /// signalling the abandonment of the current ongoing rotation in favor of the new secret version. As a result, Secrets
-/// Manager removes the AWSPENDING label". It makes no difference between stages, which speaks for the first; but a
-/// version that nobody reads as current or pending stands for nothing that the rotation could be given up for.
+/// Manager removes the AWSPENDING label". The guide makes no difference between labels, which speaks for
+/// [`Abandons`](Self::Abandons). But no consumer reads such a version as current or pending, so there is no new version
+/// for which the rotation could be abandoned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PrivatePut {
-    /// It takes `AWSPENDING` away, as every new version does: the rotation is abandoned.
+    /// The call removes `AWSPENDING`, as every new version does: the rotation is abandoned.
     #[default]
     Abandons,
-    /// It leaves `AWSPENDING` and the rotation alone.
+    /// The call leaves `AWSPENDING` and the rotation alone.
     Leaves,
 }
 
-/// The stages of one secret, and the versions that carry them.
+/// The staging labels of one secret, and the versions that carry them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
 pub struct Stages(BTreeMap<Stage, VersionId>);
 
 impl Stages {
-    /// The version that carries the stage.
+    /// The version that carries the label.
     #[must_use]
     pub fn holder(&self, stage: &Stage) -> Option<&VersionId> {
         self.0.get(stage)
     }
 
-    /// Whether the version carries the stage.
+    /// Whether the version carries the label.
     #[must_use]
     pub fn is_at(&self, version: &VersionId, stage: &Stage) -> bool {
         self.holder(stage) == Some(version)
     }
 
-    /// The stages that the version carries.
+    /// The labels of the version.
     #[must_use]
     pub fn of(&self, version: &VersionId) -> BTreeSet<Stage> {
         self.0.iter().filter(|(_, holder)| *holder == version).map(|(stage, _)| stage.clone()).collect()
     }
 
-    /// Each stage with the version that carries it.
+    /// Each label with the version that carries it.
     pub fn all(&self) -> impl Iterator<Item = (&Stage, &VersionId)> {
         self.0.iter()
     }
 
-    /// The versions as DescribeSecret lists them: those that carry a stage.
+    /// The versions as DescribeSecret lists them: the versions that carry a label.
     #[must_use]
     pub fn listed(&self) -> Versions {
         let holders: BTreeSet<_> = self.0.values().cloned().collect();
@@ -126,7 +127,7 @@ impl Stages {
         })
     }
 
-    /// PutSecretValue under these stages; without any it moves `AWSCURRENT`. The caller stores the value unless it is
+    /// PutSecretValue under these labels; without any it moves `AWSCURRENT`. The caller stores the value, except after
     /// [`Written::Unchanged`].
     ///
     /// # Errors
@@ -160,10 +161,10 @@ impl Stages {
         })
     }
 
-    /// UpdateSecretVersionStage: a compare-and-swap on where the stage is. `is_known` tells which versions there are.
+    /// UpdateSecretVersionStage: a compare-and-swap on the label's version. `is_known` says whether a version exists.
     ///
     /// # Errors
-    /// All but [`Refusal::TokenUsed`].
+    /// All except [`Refusal::TokenUsed`].
     pub fn move_stage(
         &mut self,
         stage: &Stage,
@@ -195,12 +196,12 @@ impl Stages {
         })
     }
 
-    /// Takes all stages off a version that is deleted.
+    /// Removes all labels from a version that is deleted.
     pub fn remove_version(&mut self, version: &VersionId) {
         self.0.retain(|_, holder| holder != version);
     }
 
-    /// All of a change, or nothing of it.
+    /// Makes a whole change, or nothing of it.
     fn change<T>(&mut self, change: impl FnOnce(&mut Self) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let mut changed = self.clone();
         let result = change(&mut changed)?;

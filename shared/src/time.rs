@@ -4,23 +4,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// The last second that RFC 3339 can write, in seconds of Unix time.
+/// The last second that RFC 3339 can express, in seconds of Unix time.
 const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
 
-/// A time such as `2026-12-24T18:00:00Z`; a fraction of a second is cut off, and the years 1970 to 9999 bound it.
+/// Writes a time such as `2026-12-24T18:00:00Z`. It cuts off fractions of a second, and limits the time to the years
+/// 1970 to 9999.
 #[must_use]
 pub fn format_timestamp(time: SystemTime) -> String {
     let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(END_OF_9999);
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since_epoch).to_string()
 }
 
-/// Reads an RFC 3339 time in UTC; `None` when it is not one.
+/// Parses an RFC 3339 time in UTC; `None` if the text is not such a time.
 #[must_use]
 pub fn parse_timestamp(text: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339(text).ok()
 }
 
-/// A time that is written so in JSON.
+/// A time with this text form in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Timestamp(pub SystemTime);

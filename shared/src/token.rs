@@ -1,4 +1,4 @@
-//! The formats an admin token can have, and its generation.
+//! The formats of admin tokens, and the generation of tokens.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,10 +8,10 @@ use zeroize::Zeroizing;
 use crate::policy::{OVERLAP, RotationPolicy, Setting, Settings, VERIFY, one_of};
 use crate::secret::SecretText;
 
-/// The least randomness a token may have, in bytes: twice the 128 bits of OWASP ASVS 5.0 (7.2.3, reference tokens),
-/// so that no policy can ask for a weak one.
+/// The least randomness of a token, in bytes. It is twice the 128 bits of OWASP ASVS 5.0 (7.2.3, reference tokens), so
+/// that no policy can ask for a weak token.
 pub const MIN_TOKEN_BYTES: usize = 32;
-/// The most randomness a token may have, in bytes: as hexadecimal digits it still fits an HTTP header comfortably.
+/// The most randomness of a token, in bytes. In hexadecimal digits such a token still fits an HTTP header comfortably.
 pub const MAX_TOKEN_BYTES: usize = 256;
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -28,7 +28,7 @@ pub const TOKEN_BYTES: Setting<usize> = Setting {
         bytes.ok_or_else(|| format!("expected a number of bytes from {MIN_TOKEN_BYTES} to {MAX_TOKEN_BYTES}"))
     },
 };
-/// The alphabet of a new token: base62 with a prefix, else base64url unless another is chosen.
+/// The alphabet of a new token. The default is base62 with a prefix, else base64url.
 pub const TOKEN_ENCODING: Setting<TokenEncoding> = Setting {
     tag: "rotation:token-encoding",
     variable: "ROTATION_TOKEN_ENCODING",
@@ -47,7 +47,7 @@ pub const TOKEN_ENCODING: Setting<TokenEncoding> = Setting {
         }
     },
 };
-/// The prefix of a new token, by which secret scanners recognise it.
+/// The prefix of a new token. Secret scanners recognise the token by it.
 pub const TOKEN_PREFIX: Setting<Option<TokenPrefix>> = Setting {
     tag: "rotation:token-prefix",
     variable: "ROTATION_TOKEN_PREFIX",
@@ -58,7 +58,7 @@ pub const TOKEN_PREFIX: Setting<Option<TokenPrefix>> = Setting {
         prefix.map(Some).ok_or_else(|| "expected 2 to 16 letters and digits, the first a letter".to_owned())
     },
 };
-/// The settings of kinds that make tokens, which an application accepts for an overlap.
+/// The settings of kinds that make tokens. An application accepts the previous token for the overlap.
 pub const TOKEN_SETTINGS: Settings = &[&OVERLAP, &VERIFY, &TOKEN_BYTES, &TOKEN_ENCODING, &TOKEN_PREFIX];
 
 /// The alphabet of a token.
@@ -72,7 +72,7 @@ pub enum TokenEncoding {
     Base62,
 }
 
-/// The format in which new tokens are made.
+/// The format of new tokens.
 ///
 /// ```
 /// use rand::{SeedableRng, rngs::StdRng};
@@ -88,9 +88,9 @@ pub struct TokenFormat {
     pub bytes: usize,
     /// The alphabet of the random part.
     pub encoding: TokenEncoding,
-    /// With a prefix a token is `prefix_`, the random part in base62, and six base62 digits of the random part's
-    /// CRC-32 (ISO-HDLC), most significant first: a secret scanner recognises it without a look-up, as with
-    /// GitHub's token format of 2021.
+    /// The prefix, if there is one. A token with a prefix is `prefix_`, the random part in base62, and six base62
+    /// digits of the random part's CRC-32 (ISO-HDLC), most significant first. A secret scanner recognises such a token
+    /// without a look-up, as with GitHub's token format of 2021.
     pub prefix: Option<TokenPrefix>,
 }
 
@@ -102,7 +102,7 @@ impl TokenFormat {
         Self { bytes, encoding, prefix: policy.get(&TOKEN_PREFIX) }
     }
 
-    /// A new token of this format, from `rng` alone.
+    /// Makes a new token of this format. All randomness comes from `rng`.
     pub fn generate(&self, rng: &mut impl CryptoRng) -> SecretText {
         match (&self.prefix, self.encoding) {
             (Some(prefix), _) => {
@@ -132,7 +132,7 @@ impl TokenFormat {
 pub struct TokenPrefix(String);
 
 impl TokenPrefix {
-    /// Checks and takes a prefix; `None` when it is not of the form.
+    /// Checks and takes a prefix; `None` if it does not have the form.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let form = (2..=16).contains(&text.len())
@@ -148,7 +148,7 @@ fn random_bytes(count: usize, rng: &mut impl CryptoRng) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
-/// As many uniformly random base62 digits as hold at least `bytes` bytes of randomness.
+/// The fewest uniformly random base62 digits that hold at least `bytes` bytes of randomness.
 fn base62(bytes: usize, rng: &mut impl CryptoRng) -> Zeroizing<String> {
     // log2(62) = 5.9541…; rounded down to a ratio, so the count is never too small.
     let digits = (bytes * 8 * 10_000).div_ceil(59_541);
@@ -169,7 +169,7 @@ fn checksum(random: &str) -> Zeroizing<String> {
     Zeroizing::new(digits.iter().map(|&d| char::from(d)).collect())
 }
 
-/// One allocation of the right size: a growing `String` would leave unwiped copies behind.
+/// One allocation of the right size: a growing `String` would leave unwiped copies of the token behind.
 fn concat(parts: &[&str]) -> String {
     let mut text = String::with_capacity(parts.iter().map(|part| part.len()).sum());
     for part in parts {

@@ -1,4 +1,4 @@
-//! Secrets Manager: its calls, what its errors mean, and its clock.
+//! Secrets Manager: its calls, the classes of its errors, and its clock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
@@ -33,12 +33,12 @@ pub(super) struct ServiceClock {
 }
 
 impl ServiceClock {
-    /// A clock that falls back on this machine's.
+    /// A clock that falls back on this machine's clock.
     pub(super) fn new(machine: fn() -> SystemTime) -> Self {
         Self { answered: Arc::default(), machine }
     }
 
-    /// The time of the answer that has just come; by this machine when it told none.
+    /// The time of the last answer, or this machine's time if the answer had none.
     fn now(&self) -> SystemTime {
         let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         answered.unwrap_or_else(|| {
@@ -61,7 +61,7 @@ impl Intercept for ServiceClock {
     ) -> Result<(), BoxError> {
         let date = context.response().headers().get("date");
         let date = date.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok());
-        // Also without one: the last answer may have been that of an earlier invocation.
+        // An answer without a date clears the time too: the stored time may come from an earlier invocation.
         let time = date.and_then(|date| SystemTime::try_from(date).ok());
         *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = time;
         Ok(())
@@ -72,7 +72,7 @@ impl Intercept for ServiceClock {
 #[derive(Clone, Debug)]
 pub(super) struct Service {
     pub(super) client: aws_sdk_secretsmanager::Client,
-    /// Where it is, for errors.
+    /// The service's address, for errors.
     pub(super) endpoint: String,
     pub(super) region: String,
     pub(super) clock: ServiceClock,
@@ -173,7 +173,8 @@ impl SecretsManager<'_> {
                     _ if refused.raw().status().is_server_error() => Kind::Service,
                     _ => Kind::Rejected,
                 };
-                // Who was denied what is said only there, and holds no value. Other messages may repeat their input.
+                // Only this message says which role was denied which action, and it holds no secret value. Other
+                // messages may repeat their input.
                 let detail = match kind {
                     Kind::AccessDenied | Kind::Kms => {
                         format!("{code}: {}", message.chars().take(400).collect::<String>())

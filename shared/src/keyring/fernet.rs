@@ -1,12 +1,15 @@
-//! `fernet`: Fernet keys, comma-separated, the primary first: what Python's `MultiFernet` and Airflow's `FERNET_KEY` take.
+//! `fernet`: Fernet keys, comma-separated, the primary first, as Python's `MultiFernet` and Airflow's `FERNET_KEY`
+//! accept them.
 //!
-//! Keys in the standard alphabet, which `MultiFernet` takes too, and white space after the commas are read and stay; new keys are
-//! written as the first one is.
+//! Keys in the standard alphabet, which `MultiFernet` accepts too, and white space after the commas are read and stay.
+//! New keys are written like the first key.
 //!
-//! A list cannot say which key is staged: in a JSON secret `NAME_RING` beside it does; keys that it does not list are
-//! secondary. The format of tokens is that of the [Fernet specification](https://github.com/fernet/spec/blob/master/Spec.md).
+//! A list cannot say which key is staged. In a JSON secret the member `NAME_RING` says it; keys that `NAME_RING` does
+//! not list are secondary. Tokens have the format of the [Fernet
+//! specification](https://github.com/fernet/spec/blob/master/Spec.md).
 //!
-//! The ciphers of all formats are those of RustCrypto: ring has no AES-CBC, which Fernet needs, and does not wipe its keys.
+//! The ciphers of all formats come from RustCrypto. The crate `ring` lacks AES-CBC, which Fernet needs, and does not
+//! wipe its keys.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -92,21 +95,22 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
     whole && bytes.first() == Some(&VERSION)
 }
 
-/// When a token says that it was made, in seconds of Unix time.
+/// The time in a token, in seconds of Unix time.
 pub(crate) fn made_at(token: &[u8]) -> Option<u64> {
     token.get(1..9)?.try_into().ok().map(u64::from_be_bytes)
 }
 
 /// A Fernet key: 16 bytes for HMAC-SHA256, 16 bytes for AES-128-CBC.
 struct FernetCipher {
-    /// Keyed already: a job that re-encrypts rows signs with it millions of times.
+    /// The HMAC has its key already: a job that re-encrypts rows signs with it millions of times.
     signature: Hmac<Sha256>,
     key: KeyMaterial,
 }
 
 impl FernetCipher {
     fn new(key: &KeyMaterial) -> Self {
-        // HMAC fills a short key with zeros up to a block (RFC 2104 §2); a whole block is a key that cannot be refused.
+        // HMAC pads a short key with zeros to a block (RFC 2104 §2). A key of a whole block can never be refused, so
+        // the constructor cannot fail.
         let mut block = Zeroizing::new([0; HMAC_BLOCK_BYTES]);
         block[..16].copy_from_slice(&key.expose()[..16]);
         let signature = Hmac::new((&*block).into());
@@ -117,7 +121,7 @@ impl FernetCipher {
         &self.key.expose()[16..]
     }
 
-    /// What is signed in a token, when the signature is this key's.
+    /// The signed part of a token, if the signature is by this key.
     fn signed<'a>(&self, token: &'a [u8]) -> Option<&'a [u8]> {
         let (signed, signature) = token.split_at_checked(token.len().checked_sub(HMAC_BYTES)?)?;
         self.signature.clone().chain_update(signed).verify_slice(signature).ok()?;
@@ -133,7 +137,7 @@ impl Cipher for FernetCipher {
         let mut iv = [0; IV_BYTES];
         rng.fill_bytes(&mut iv);
         let encryptor = cbc::Encryptor::<Aes128>::new_from_slices(self.encryption_key(), &iv).ok()?;
-        // Padding takes 1 to 16 bytes. The text is encrypted where it will stand.
+        // Padding takes 1 to 16 bytes. The plaintext is encrypted in place, in its final position.
         let mut token = Vec::with_capacity(HEADER_BYTES + plaintext.len() + BLOCK_BYTES + HMAC_BYTES);
         token.push(VERSION);
         token.extend_from_slice(&seconds.to_be_bytes());

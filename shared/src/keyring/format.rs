@@ -1,4 +1,4 @@
-//! The formats by their names, and what tells a keyring from a token.
+//! The formats by their names, and the signs that tell a keyring from a token.
 
 use super::fernet::Fernet;
 use super::raw::{Raw, previous_member, staged_member};
@@ -10,7 +10,7 @@ use crate::document::{Document, FieldName};
 use crate::error::RotationError;
 use crate::policy::{OVERLAP, PROMOTION, RotationPolicy, Setting, Settings, VERIFY, one_of};
 
-/// How a keyring is written: `raw`, `fernet` or `tink`.
+/// The wire format of a keyring: `raw`, `fernet` or `tink`.
 pub const KEY_FORMAT: Setting<KeyFormat> = Setting {
     tag: "rotation:key-format",
     variable: "ROTATION_KEY_FORMAT",
@@ -26,7 +26,7 @@ pub const KEY_SETTINGS: Settings = &[&OVERLAP, &VERIFY, &KEY_FORMAT, &PROMOTION]
 pub enum KeyFormat {
     /// `raw`: keys in base64 or hexadecimal digits, one member per state.
     Raw,
-    /// `fernet`: the list that Python's `MultiFernet` and Airflow's `FERNET_KEY` take.
+    /// `fernet`: the list that Python's `MultiFernet` and Airflow's `FERNET_KEY` accept.
     Fernet,
     /// `tink`: a Tink JSON keyset.
     Tink,
@@ -50,10 +50,10 @@ impl KeyFormat {
     }
 }
 
-/// What shows that a value holds a keyring, though it is rotated as a token; `None` when nothing does.
+/// The sign that a value holds a keyring, though the function rotates it as a token; `None` if there is no sign.
 ///
-/// A single key shows nothing, because a token may look the same. A previous token has its end beside it
-/// (`NAME_PREVIOUS_UNTIL`), a secondary key has none.
+/// A single key is no sign, because a token may look the same. A previous token has its end beside it
+/// (`NAME_PREVIOUS_UNTIL`); a secondary key has no end.
 ///
 /// # Errors
 /// Those of [`Document::member`].
@@ -82,7 +82,7 @@ pub fn sign_of_keyring(document: &Document) -> Result<Option<String>, RotationEr
     Ok(is_ring.then(|| format!("member {previous} holds keys, and there is no {}", token_end_member(field))))
 }
 
-/// The member with the end of a previous token, which no keyring has.
+/// The member with the end of a previous token. No keyring has this member.
 #[must_use]
 pub fn token_end_member(field: &FieldName) -> FieldName {
     field.with_suffix("_PREVIOUS_UNTIL")

@@ -1,4 +1,4 @@
-//! AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce before the ciphertext and a 128-bit tag behind it.
+//! AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce before the ciphertext and a 128-bit tag after it.
 
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead as _, KeyInit as _, Nonce, Payload};
@@ -9,12 +9,12 @@ use zeroize::Zeroizing;
 use super::wire::Cipher;
 use crate::key::KeyMaterial;
 
-/// The length of the nonce before a ciphertext.
+/// The length of the nonce before a ciphertext, in bytes.
 pub(crate) const NONCE_BYTES: usize = 12;
-/// The length of the tag behind it.
+/// The length of the tag after a ciphertext, in bytes.
 pub(crate) const TAG_BYTES: usize = 16;
 
-/// A key, and what stands before each of its ciphertexts.
+/// A key, and the prefix of all its ciphertexts.
 pub(super) struct AesGcm {
     cipher: Aes256Gcm,
     prefix: Vec<u8>,

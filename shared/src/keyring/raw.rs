@@ -1,8 +1,9 @@
 //! `raw`: keys as text, one member per state beside the other members of a JSON secret.
 //!
-//! A key is written in base64 (RFC 4648 §4 or §5, with padding or without), with Laravel's prefix `base64:` or without, or in
-//! hexadecimal digits. What stands in the value stays as it is; new keys are written as the primary one is. Where no key shows
-//! which alphabet of base64 that is, a new key has to do without the characters in which they differ ([`WireFormat::fits`]).
+//! A key is base64 (RFC 4648 §4 or §5, with or without padding, with or without Laravel's prefix `base64:`) or
+//! hexadecimal digits. Existing keys stay as they are written; a new key is written like the primary key. If no key
+//! shows its base64 alphabet, a new key must do without the characters in which the alphabets differ
+//! ([`WireFormat::fits`]).
 //!
 //! | member | holds |
 //! | --- | --- |
@@ -11,8 +12,8 @@
 //! | `NAME_PREVIOUS` | the secondary keys, comma-separated, newest first |
 //! | `NAME_RING` | states and dates, see [`states`](super::states) |
 //!
-//! A secret that has only `NAME` is a ring of one key. In a text secret the keys stand comma-separated, the primary first.
-//! Where a key stands is its state, whatever `NAME_RING` says: that is where the application takes it from.
+//! A secret with only `NAME` is a ring of one key. A text secret holds the keys comma-separated, the primary first. The
+//! place of a key is its state, whatever `NAME_RING` says, because the application reads the key from that place.
 
 use super::gcm::AesGcm;
 use super::ring::Keyring;
@@ -59,7 +60,7 @@ impl WireFormat for Raw {
             return document.with_secret(&style.list(ring.keys().map(|(_, key)| key)));
         };
         let (staged, previous) = (staged_member(field), previous_member(field));
-        // A new member follows NAME, so the last one is added first.
+        // A new member follows `NAME`, so the last member is added first.
         let states = States::read(document)?;
         let document = states.map_or_else(|| Ok(document.clone()), |states| states.write(document, ring))?;
         let document = match ring.secondary() {
@@ -88,9 +89,9 @@ impl WireFormat for Raw {
     }
 }
 
-/// The keys of a value as they stand in it.
+/// The keys of a value, with their texts.
 struct Texts {
-    /// That of `NAME`, or all of a text secret.
+    /// The key of `NAME`, or all keys of a text secret.
     primary: Vec<Written>,
     staged: Option<Written>,
     previous: Vec<Written>,

@@ -1,12 +1,12 @@
-//! The ring itself: which key encrypts, which is next, and which only decrypt.
+//! The ring: one key encrypts, one key is next, and the other keys only decrypt.
 
 use std::time::SystemTime;
 
 use crate::error::KeyringError;
 use crate::key::{Key, KeyId, KeyState};
 
-/// A keyring. That there is one primary key and at most one staged key is its shape; that no two keys are the same, and
-/// none is all zero, its methods see to.
+/// A keyring. Its type allows only one primary key and at most one staged key. Its methods refuse equal keys and a key
+/// of zero bytes only.
 ///
 /// ```
 /// use std::time::SystemTime;
@@ -58,7 +58,7 @@ impl Keyring {
         &self.secondary
     }
 
-    /// All keys with their states: the primary, the staged, the secondary ones from new to old.
+    /// All keys with their states: the primary, the staged, then the secondary keys from new to old.
     pub fn keys(&self) -> impl Iterator<Item = (KeyState, &Key)> {
         let staged = self.staged.iter().map(|key| (KeyState::Staged, key));
         let secondary = self.secondary.iter().map(|key| (KeyState::Secondary, key));
@@ -82,7 +82,8 @@ impl Keyring {
         other.keys().filter(|(_, key)| self.get(key.id()).is_none_or(|held| held.material() != key.material()))
     }
 
-    /// Adds the keys that only `other` holds as secondary keys, the oldest of all. What is marked as known to others there is so here.
+    /// Adds the keys that only `other` holds, as the oldest secondary keys. A key that `other` marks as leaked is
+    /// marked here too.
     ///
     /// # Errors
     /// Those of [`Keyring::with_secondary`].
@@ -97,7 +98,7 @@ impl Keyring {
         Ok(self)
     }
 
-    /// Adds a secondary key, the oldest of all.
+    /// Adds a secondary key, as the oldest one.
     ///
     /// # Errors
     /// [`KeyringError::AllZero`], [`KeyringError::Duplicate`], [`KeyringError::SameId`].
@@ -107,7 +108,7 @@ impl Keyring {
         Ok(self)
     }
 
-    /// Adds the next primary key.
+    /// Stages `key`: it is the next primary key.
     ///
     /// # Errors
     /// [`KeyringError::AlreadyStaged`], and those of [`Keyring::with_secondary`].
@@ -134,7 +135,7 @@ impl Keyring {
         Ok(self)
     }
 
-    /// Counts the age of the staged key from `now`, when nothing says how old it is.
+    /// Counts the age of the staged key from `now` if its date is unknown.
     #[must_use]
     pub fn date_staged(mut self, now: SystemTime) -> Self {
         if let Some(staged) = &mut self.staged {
@@ -154,7 +155,8 @@ impl Keyring {
         Ok(self)
     }
 
-    /// Makes the staged key, if there is one, a secondary key: it was as exposed as the primary, and is never promoted.
+    /// Makes the staged key, if there is one, a secondary key. It was as exposed as the primary key, and is never
+    /// promoted.
     #[must_use]
     pub fn unstage(mut self) -> Self {
         if let Some(staged) = self.staged.take() {
@@ -163,7 +165,7 @@ impl Keyring {
         self
     }
 
-    /// Makes a secondary key primary again; the primary stays, as a secondary key, because data may be under it.
+    /// Makes a secondary key primary again. The old primary key stays as a secondary key, because data may be under it.
     ///
     /// # Errors
     /// [`KeyringError::NotSecondary`], [`KeyringError::NoSuchKey`], [`KeyringError::Compromised`].
@@ -178,7 +180,7 @@ impl Keyring {
         Ok(ring)
     }
 
-    /// Marks the keys that encrypt, or will, as known to others since `now`: neither is ever promoted again.
+    /// Marks the primary and the staged key as leaked since `now`. Neither key is ever promoted again.
     #[must_use]
     pub fn mark_compromised(mut self, now: SystemTime) -> Self {
         for key in std::iter::once(&mut self.primary).chain(&mut self.staged) {
@@ -187,7 +189,7 @@ impl Keyring {
         self
     }
 
-    /// Takes a secondary key out of the ring, for whoever has counted that no row needs it any more.
+    /// Takes a secondary key out of the ring. The caller has counted that no row needs the key.
     ///
     /// # Errors
     /// [`KeyringError::NotSecondary`], [`KeyringError::NoSuchKey`].

@@ -1,12 +1,12 @@
-//! `NAME_RING`: which key is in which state, and since when. It holds no key.
+//! `NAME_RING`: the state of each key, and its dates. It holds no key.
 //!
 //! ```json
 //! {"keys":[{"id":"1a2b3c4d","state":"primary","created":"2026-08-24T00:00:00Z","promoted":"2026-11-24T00:00:00Z"},
 //!          {"id":"5e6f7081","state":"staged","created":"2026-11-24T00:00:00Z"}]}
 //! ```
 //!
-//! It is a string, as the keys beside it are: applications that read a JSON secret as a map of strings go on working.
-//! Members that are not known stay as they are.
+//! The member is a string, like the keys beside it. So applications that read a JSON secret as a map of strings still
+//! work. Unknown members stay as they are.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,10 +20,10 @@ use crate::key::{Dates, Key, KeyId, KeyState};
 use crate::secret::SecretText;
 use crate::time::{format_timestamp, parse_timestamp};
 
-/// Members that are not known, as they are written. Nobody has promised that there is no key in them.
+/// Unknown members, as they are written. They may hold a key, so their text is treated as secret.
 type Unknown = Vec<SecretText>;
 
-/// The states of a ring's keys, as `NAME_RING` tells them.
+/// The states of a ring's keys, as `NAME_RING` lists them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct States {
     member: FieldName,
@@ -45,11 +45,11 @@ pub(crate) fn ring_member(field: &FieldName) -> FieldName {
 }
 
 impl States {
-    /// Reads `NAME_RING`. Without one, and in a text secret, there are no entries.
+    /// Reads `NAME_RING`. A JSON secret without the member has no entries; a text secret has no states.
     ///
     /// # Errors
-    /// [`RotationError::Keyring`] says what is wrong with it; it must be an object with an array `keys` of objects, each with an
-    /// `id` and a `state`, no id twice, and at most one key in the states primary and staged.
+    /// [`RotationError::Keyring`] says what is wrong. The member must be an object with an array `keys` of objects.
+    /// Each object has an `id` and a `state`. No id occurs twice, and at most one key is primary and one is staged.
     pub fn read(document: &Document) -> Result<Option<Self>, RotationError> {
         let Some(field) = document.field() else { return Ok(None) };
         let member = ring_member(field);
@@ -75,23 +75,23 @@ impl States {
         Ok(Some(Self { member, unknown, entries }))
     }
 
-    /// The key that is listed as staged.
+    /// The key that the member lists as staged.
     #[must_use]
     pub fn staged(&self) -> Option<KeyId> {
         self.entries.iter().find(|entry| entry.state == KeyState::Staged).map(|entry| entry.id)
     }
 
-    /// The key with the dates that are listed for it.
+    /// The key with its listed dates.
     #[must_use]
     pub fn dated(&self, key: Key) -> Key {
         let dates = self.entries.iter().find(|entry| entry.id == key.id()).map(|entry| entry.dates);
         key.with_dates(dates.unwrap_or_default())
     }
 
-    /// Whether all keys that are listed are in the ring.
+    /// Checks that the ring has all listed keys.
     ///
     /// # Errors
-    /// [`KeyringError::KeyLost`]: a key was taken out of the value, and its entry was not.
+    /// [`KeyringError::KeyLost`]: the value lacks a key, and still has its entry.
     pub fn require_all_in(&self, ring: &Keyring) -> Result<(), KeyringError> {
         match self.entries.iter().find(|entry| ring.get(entry.id).is_none()) {
             None => Ok(()),
@@ -99,7 +99,7 @@ impl States {
         }
     }
 
-    /// The document with the states of `ring`. What else stands in `NAME_RING` stays.
+    /// The document with the states of `ring`. Everything else in `NAME_RING` stays.
     ///
     /// # Errors
     /// Those of [`Document::with_member`].
@@ -132,7 +132,8 @@ impl Entry {
         let state = state.ok_or("expected a \"state\": primary, staged or secondary")?;
         let date = |name: &str, text: Option<&str>| -> Result<Option<SystemTime>, String> {
             let Some(text) = text else { return Ok(None) };
-            // Whole seconds, as they are written: a date that is read is the date that is written again.
+            // Dates are written in whole seconds. The same precision here makes a date equal after it is written and
+            // read.
             let date = string(text).and_then(|date| parse_timestamp(&date)).map(whole_seconds);
             date.map(Some).ok_or_else(|| format!("expected a time such as 2026-11-24T00:00:00Z in \"{name}\""))
         };
@@ -150,7 +151,7 @@ fn whole_seconds(time: SystemTime) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs())
 }
 
-/// Takes the object in `text` apart: the values of the members `known`, and all others. `Err` says what is wrong with it.
+/// Splits the object in `text` into the values of the members `known`, and the other members. `Err` says what is wrong.
 fn take<'a, const N: usize>(text: &'a str, known: [&str; N]) -> Result<([Option<&'a str>; N], Unknown), String> {
     let members = document::members(text).ok_or("expected a JSON object")?;
     let (mut values, mut unknown) = ([None; N], vec![]);

@@ -1,4 +1,5 @@
-//! Keys as text, alone or in a list: what is read stays as it is written, and a new key is written like the others.
+//! Keys as text, alone or in a list. A key that is read stays as it is written; a new key is written like the other
+//! keys.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -9,10 +10,10 @@ use crate::error::{KeyringError, Place};
 use crate::key::{KEY_BYTES, Key, KeyMaterial};
 use crate::secret::SecretText;
 
-/// Longer than any key; what is longer is not decoded.
+/// Longer than any key. A longer text is not decoded.
 const LONGEST: usize = 1024;
 
-/// What Laravel writes before a key (`APP_KEY`, `APP_PREVIOUS_KEYS`).
+/// Laravel's prefix of a key (`APP_KEY`, `APP_PREVIOUS_KEYS`).
 const LARAVEL: &str = "base64:";
 
 const RAW: &str = "32 bytes in base64 (openssl rand -base64 32), base64url or hex";
@@ -21,16 +22,16 @@ const RAW_TEXT: &str = "32 bytes in base64 (openssl rand -base64 32), base64url 
 const RAW_BARE: &str = "32 bytes in base64 (openssl rand -base64 32), base64url or hex, and nothing around it (printf writes no line break, echo does): which readers take it differs";
 const FERNET: &str = "a Fernet key: 32 bytes in base64url or base64 with padding, 44 characters";
 
-/// Which texts are keys.
+/// The texts that are keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Accepted {
-    /// Base64 of either alphabet, with or without padding, Laravel's prefix before it; or hexadecimal digits.
+    /// Base64 of either alphabet, with or without padding, with or without Laravel's prefix; or hexadecimal digits.
     Raw,
     /// Base64 of either alphabet, with padding.
     Fernet,
 }
 
-/// How a text writes the bytes of its key.
+/// The form in which a text writes the bytes of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Form {
     digits: Digits,
@@ -43,7 +44,7 @@ enum Digits {
     Base64 { alphabet: Option<Alphabet>, padded: bool },
 }
 
-/// The alphabets of base64 (RFC 4648 §4 and §5) differ in two characters, which not every key has.
+/// The alphabets of base64 (RFC 4648 §4 and §5). They differ in two characters, and not every key has one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Alphabet {
     Standard,
@@ -60,7 +61,7 @@ impl Form {
         Self { digits: Digits::Base64 { alphabet, padded: true }, laravel: false }
     }
 
-    /// The form of `text`, if it is a key at all.
+    /// The form of `text`, on the assumption that it is a key.
     fn of(text: &str) -> Self {
         let (laravel, rest) = text.strip_prefix(LARAVEL).map_or((false, text), |rest| (true, rest));
         let is_hex = rest.len() == 2 * KEY_BYTES && rest.bytes().all(|b| b.is_ascii_hexdigit());
@@ -77,7 +78,7 @@ impl Form {
         Self { digits: Digits::Base64 { alphabet, padded: rest.ends_with('=') }, laravel }
     }
 
-    /// How many bytes `text` holds, in `bytes`; `None` when it is not of this form.
+    /// Decodes `text` into `bytes`, and returns the number of bytes. `None` if the text does not have this form.
     fn decode(self, text: &str, bytes: &mut [u8]) -> Option<usize> {
         let text = if self.laravel { text.strip_prefix(LARAVEL)? } else { text };
         match self.digits {
@@ -100,7 +101,7 @@ impl Form {
         }
     }
 
-    /// The text of a key. Where the alphabet is not known it is the one that `usual` has.
+    /// The text of a key. If the form's alphabet is unknown, it is the alphabet `usual`.
     fn encode(self, key: &Key, usual: Alphabet) -> SecretText {
         let bytes = key.material().expose();
         let mut text = Zeroizing::new(String::with_capacity(LARAVEL.len() + 2 * KEY_BYTES));
@@ -132,19 +133,19 @@ impl Form {
     }
 }
 
-/// A key as it stands in a value.
+/// A key with its text in a value.
 pub(super) struct Written {
     pub(super) key: Key,
     text: SecretText,
     form: Form,
 }
 
-/// A place in a member, or in the text of a secret.
+/// The place of key `number` in a member, or in the text of a secret.
 pub(super) fn at(member: Option<&FieldName>, number: usize) -> Place {
     Place::Position { member: member.map(ToString::to_string), number }
 }
 
-/// The keys of a comma-separated list, with white space after the commas or without; there is at least one.
+/// The keys of a comma-separated list, with or without white space after the commas. The list has at least one key.
 pub(super) fn read_list(
     list: &SecretText,
     member: Option<&FieldName>,
@@ -155,7 +156,7 @@ pub(super) fn read_list(
     texts.map(|(number, text)| read(text, &|| at(member, number), accepted)).collect()
 }
 
-/// The key in a text, in one of the ways in which its 32 bytes can be written.
+/// Reads the key in a text, in one of the forms that `accepted` allows.
 pub(super) fn read(text: &str, place: &dyn Fn() -> Place, accepted: Accepted) -> Result<Written, KeyringError> {
     let malformed = |problem: String| KeyringError::Malformed {
         place: place(),
@@ -172,7 +173,7 @@ pub(super) fn read(text: &str, place: &dyn Fn() -> Place, accepted: Accepted) ->
     let padded = matches!(form, Form { digits: Digits::Base64 { padded: true, .. }, laravel: false });
     let mut bytes = Zeroizing::new([0; LONGEST]);
     match form.decode(text, &mut bytes[..]) {
-        // No bytes are those of an empty text.
+        // An empty text decodes to no bytes.
         None | Some(0) => Err(malformed(shape(text))),
         Some(_) if is_text(text) => Err(malformed(shape(text))),
         Some(length) => match KeyMaterial::new(&bytes[..length]) {
@@ -183,17 +184,18 @@ pub(super) fn read(text: &str, place: &dyn Fn() -> Place, accepted: Accepted) ->
     }
 }
 
-/// Texts of 32 characters are base64 of 24 bytes, and yet somebody's 32 bytes, or 16 in hexadecimal digits.
+/// Texts of 32 characters are base64 of 24 bytes. But such a text may be meant as 32 bytes, or as 16 bytes in
+/// hexadecimal digits.
 fn is_text(text: &str) -> bool {
     text.len() == KEY_BYTES
 }
 
-/// How many keys the comma-separated list `text` holds; none when an item is no key.
+/// The number of keys in the comma-separated list `text`; zero if any item is not a key.
 pub(super) fn count_keys(text: &SecretText) -> usize {
     read_list(text, None, Accepted::Raw).map_or(0, |keys| keys.len())
 }
 
-/// How the keys of a value are written, for those that are added.
+/// The form of the keys in a value, for the keys that are added.
 pub(super) struct Style {
     keys: Vec<(KeyMaterial, SecretText)>,
     form: Form,
@@ -202,7 +204,7 @@ pub(super) struct Style {
 }
 
 impl Style {
-    /// That of keys which stand in a value, the primary first, and in `list`, if there is one.
+    /// The style of the keys in a value, the primary first, and of `list`, if there is one.
     pub(super) fn of<'a>(
         keys: impl IntoIterator<Item = &'a Written>,
         list: Option<&SecretText>,
@@ -216,7 +218,7 @@ impl Style {
             shown.extend(written.form.alphabet());
         }
         let mut form = form.unwrap_or(usual);
-        // A key may show no alphabet where another one does.
+        // A key may show no alphabet where another key shows one.
         if let Digits::Base64 { alphabet: alphabet @ None, .. } = &mut form.digits
             && let Some(first) = shown.first()
         {
@@ -227,20 +229,20 @@ impl Style {
         Self { keys: texts, form, usual, separator: format!(",{space}") }
     }
 
-    /// Whether readers of the keys that are there can read `key` too, whichever alphabet they take.
+    /// Whether readers of the existing keys can read `key` too, whichever alphabet they use.
     pub(super) fn fits(&self, key: &Key) -> bool {
         let unknown = matches!(self.form.digits, Digits::Base64 { alphabet: None, .. });
         !unknown || Form::of(self.text(key).expose()).alphabet().is_none()
     }
 
-    /// The text of a key: as it stands in the value, or as the primary key does.
+    /// The text of a key: its text in the value, or for a new key the form of the primary key.
     pub(super) fn text(&self, key: &Key) -> SecretText {
         let held = self.keys.iter().find(|(material, _)| material == key.material());
         let usual = self.usual.alphabet().unwrap_or(Alphabet::Standard);
         held.map_or_else(|| self.form.encode(key, usual), |(_, text)| text.clone())
     }
 
-    /// Keys as a comma-separated list.
+    /// The keys as a comma-separated list.
     pub(super) fn list<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> SecretText {
         let texts: Vec<SecretText> = keys.into_iter().map(|key| self.text(key)).collect();
         let exposed: Vec<&str> = texts.iter().map(SecretText::expose).collect();
@@ -248,12 +250,12 @@ impl Style {
     }
 }
 
-/// The text of a key where there is no other.
+/// The text of a key in a value without other keys.
 pub(super) fn first(key: &Key, accepted: Accepted) -> SecretText {
     Style::of([], None, accepted).text(key)
 }
 
-/// What is to be done about a text that is no raw key.
+/// The expected form, with the remedy for a text that is not a raw key.
 fn expected(text: &str) -> &'static str {
     if text.trim().len() < text.len() {
         RAW_BARE
@@ -266,7 +268,7 @@ fn expected(text: &str) -> &'static str {
     }
 }
 
-/// What keeps a text from being a key, without the text.
+/// The reason why a text is not a key, without the text.
 fn shape(text: &str) -> String {
     if text.is_empty() {
         "empty".to_owned()

@@ -1,11 +1,12 @@
-//! `tink`: a Tink JSON keyset (`proto/tink.proto` and `proto/aes_gcm.proto` of Tink), primary by its `primaryKeyId`.
+//! `tink`: a Tink JSON keyset (`proto/tink.proto` and `proto/aes_gcm.proto` of Tink). Its `primaryKeyId` names the
+//! primary key.
 //!
-//! The keys of the ring are the enabled ones: AES-256-GCM, output prefix `TINK` or `RAW`. Disabled and destroyed keys, and
-//! members that are not known, stay as they are written. Member names are read in camel case and in snake case, and new
-//! keys are written as the keyset is. A new key has the primary's output prefix, and its key id as `keyId`.
+//! The keys of the ring are the enabled ones: AES-256-GCM, output prefix `TINK` or `RAW`. Disabled keys, destroyed keys
+//! and unknown members stay as they are written. Member names are read in camel case and in snake case. A new key is
+//! written in the keyset's case, with the primary's output prefix, and with its key id as `keyId`.
 //!
-//! A keyset cannot say which key is staged: in a JSON secret `NAME_RING` beside it does; keys that it does not list are
-//! secondary.
+//! A keyset cannot say which key is staged. In a JSON secret the member `NAME_RING` says it; keys that `NAME_RING` does
+//! not list are secondary.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -27,7 +28,7 @@ const TYPE_PREFIX: &str = "type.googleapis.com/google.crypto.tink.";
 const AES_GCM_KEY: &str = "AesGcmKey";
 const EXPECTED: &str = "an AES-256-GCM key";
 
-/// The JSON of protocol buffers writes bytes in base64, and reads them with and without padding.
+/// The JSON form of protocol buffers writes bytes in base64, and reads them with and without padding.
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
@@ -53,7 +54,7 @@ impl WireFormat for Tink {
         let text = document.secret()?;
         let keyset = Keyset::parse(text.expose())?;
         let primary = keyset.primary()?.clone();
-        // A keyset grows at its end.
+        // Keysets get new keys at their end, so the reversed order is newest first.
         let others = keyset.enabled().rev().filter(|(entry, _)| entry.id != keyset.primary_id);
         let others: Vec<Key> = others.map(|(_, key)| key.clone()).collect();
         Ok(assemble(primary, StagedKey::Listed, others, States::read(document)?.as_ref())?)
@@ -73,7 +74,8 @@ impl WireFormat for Tink {
         }
     }
 
-    /// Ciphertexts begin with the `keyId` and the prefix of their entry: each entry stays as it is written, wherever it is from.
+    /// Ciphertexts begin with the prefix and the `keyId` of their entry. So each entry stays as it is written,
+    /// whichever value it comes from.
     fn restore(&self, current: &Document, marked: &Document, ring: &Keyring) -> Result<Document, RotationError> {
         let (of_current, of_marked) = (current.secret()?, marked.secret()?);
         let joined = Keyset::parse(of_marked.expose())?.joined(&Keyset::parse(of_current.expose())?);
@@ -107,7 +109,7 @@ impl WireFormat for Tink {
     }
 }
 
-/// How the members of a keyset are named: `keyData`, or `key_data`.
+/// The names of a keyset's members: `keyData`, or `key_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Names {
     Camel,
@@ -120,7 +122,7 @@ enum Prefix {
     Raw,
 }
 
-/// A keyset, with the places where its parts stand in the text.
+/// A keyset, with the ranges of its parts in the text.
 struct Keyset<'a> {
     text: &'a str,
     names: Names,
@@ -134,7 +136,7 @@ struct Entry<'a> {
     text: &'a str,
     id: u32,
     prefix: Prefix,
-    /// Absent when the key is disabled or destroyed.
+    /// `None` if the key is disabled or destroyed.
     key: Option<Key>,
 }
 
@@ -164,7 +166,7 @@ impl<'a> Keyset<'a> {
     fn parse(text: &'a str) -> Result<Self, KeyringError> {
         let members = document::members(text).ok_or_else(|| wrong("is not a JSON object"))?;
         let find = |camel: &str, snake: &str| {
-            // As readers understand it, with its escapes.
+            // Readers compare the unescaped name.
             let named = |range: &std::ops::Range<usize>, name: &str| {
                 serde_json::from_str::<String>(&text[range.clone()]).is_ok_and(|key| key == name)
             };
@@ -204,9 +206,10 @@ impl<'a> Keyset<'a> {
         entry.key.as_ref().ok_or_else(disabled)
     }
 
-    /// The text with the entries that only `other` has. Two that differ and have the same `keyId` make a keyset that is refused.
+    /// The text with the entries that only `other` has. Two different entries with the same `keyId` make a keyset that
+    /// [`Keyset::parse`] refuses.
     fn joined(&self, other: &Keyset<'_>) -> SecretText {
-        // Of a key that is disabled, only its id is known.
+        // For a disabled key, only the id is known.
         let same =
             |one: &Entry<'_>, other: &Entry<'_>| one.key == other.key && (one.key.is_some() || one.id == other.id);
         let new = other.entries.iter().filter(|entry| !self.entries.iter().any(|held| same(held, entry)));
@@ -216,8 +219,8 @@ impl<'a> Keyset<'a> {
         SecretText::new([&text[..at.start], entries.as_str(), &text[at.end..]].concat())
     }
 
-    /// The text with the keys of `ring`: those that are there already as they are written, new ones at the end, and the
-    /// disabled ones.
+    /// The text with the keys of `ring`. Existing keys stay as they are written, new keys go to the end, and disabled
+    /// keys stay.
     fn with(&self, ring: &Keyring) -> Result<SecretText, KeyringError> {
         let held = |entry: &&Entry<'_>| entry.key.as_ref().is_none_or(|key| ring.get(key.id()).is_some());
         let kept: Vec<&Entry<'_>> = self.entries.iter().filter(held).collect();
@@ -225,7 +228,7 @@ impl<'a> Keyset<'a> {
         let like = self.entries.iter().find(|entry| entry.id == self.primary_id).map_or(Prefix::Tink, |key| key.prefix);
         let mut new: Vec<SecretText> = vec![];
         let added: Vec<&Key> = ring.keys().map(|(_, key)| key).filter(|key| is_new(key)).collect();
-        // A keyset grows at its end.
+        // Keysets get new keys at their end.
         for key in added.into_iter().rev() {
             let number = key.id().number();
             if number == 0 || self.entries.iter().any(|entry| entry.id == number) {
@@ -251,7 +254,7 @@ impl<'a> Keyset<'a> {
 
 impl<'a> Entry<'a> {
     fn parse(text: &'a str, number: usize) -> Result<Self, KeyringError> {
-        // serde's own words could quote the key.
+        // The message of serde could quote the key.
         let entry: WireEntry =
             serde_json::from_str(text).map_err(|_| wrong(format!("has an entry {number} that is not a key")))?;
         let id =
@@ -292,7 +295,7 @@ impl<'a> Entry<'a> {
 }
 
 impl Names {
-    /// A new entry.
+    /// The text of a new entry.
     fn entry(self, key: &Key, prefix: Prefix) -> SecretText {
         let [data, kind, material, id, output] = match self {
             Self::Camel => ["keyData", "typeUrl", "keyMaterialType", "keyId", "outputPrefixType"],
@@ -337,10 +340,10 @@ const VERSION: u8 = 1 << 3;
 /// Tag of the field `key_value`, bytes.
 const KEY_VALUE: u8 = (3 << 3) | 2;
 
-/// The key in a message `AesGcmKey`. `Err` says what is wrong with it.
+/// The key in a message `AesGcmKey`. `Err` says what is wrong with the message.
 fn aes_gcm_key(mut message: &[u8]) -> Result<KeyMaterial, String> {
     let (mut key, not_a_key) = (None, || "not a message AesGcmKey".to_owned());
-    // Both fields are short: every number in such a message takes one byte.
+    // Both fields are short, so every number in such a message takes one byte.
     while let [tag, number, rest @ ..] = message {
         if *number >= 0x80 {
             return Err(not_a_key());

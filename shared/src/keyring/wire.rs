@@ -1,4 +1,4 @@
-//! How a keyring is written in a secret, and what its keys encrypt like: what every format can do.
+//! How a secret holds a keyring, and how its keys encrypt: the rules that every format implements.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,9 +12,10 @@ use crate::error::{KeyringError, RotationError};
 use crate::key::{Key, KeyId};
 use crate::secret::SecretText;
 
-/// A wire format: what it writes it can read back, and what another program wrote is lost by neither.
+/// A wire format. It reads back everything that it writes, and loses nothing that another program wrote.
 pub trait WireFormat: Sync {
-    /// Takes a secret's value apart. A text secret is text whatever it begins with: a Tink keyset is a JSON object itself.
+    /// Parses a secret's value. A text secret is a text, whatever it begins with: a Tink keyset is itself a JSON
+    /// object.
     ///
     /// # Errors
     /// Those of [`Document::parse`].
@@ -22,22 +23,25 @@ pub trait WireFormat: Sync {
         Document::parse(text, field)
     }
 
-    /// The members of a JSON secret that hold the ring, when `field` is its primary one.
+    /// The members of a JSON secret that hold the ring; `field` is the primary one.
     fn members(&self, field: &FieldName) -> Vec<FieldName>;
 
     /// The ring of a value.
     ///
     /// # Errors
-    /// [`RotationError::Keyring`] names the key by id or position, never by value; those of [`Document::member`].
+    /// [`RotationError::Keyring`] names the key by id or position, never by value. Also, the errors of
+    /// [`Document::member`].
     fn parse(&self, document: &Document) -> Result<Keyring, RotationError>;
 
-    /// The value with `ring` in it, whose keys that are there already stay as they are written.
+    /// The value with `ring` in it. Existing keys stay as they are written.
     ///
     /// # Errors
-    /// [`RotationError::Keyring`] when the value has no place for a staged key; those of [`Document::with_member`].
+    /// [`RotationError::Keyring`] if the value has no place for a staged key. Also, the errors of
+    /// [`Document::with_member`].
     fn write(&self, document: &Document, ring: &Keyring) -> Result<Document, RotationError>;
 
-    /// The value `current` with `ring`, whose keys come from it and from `marked`, another value of the secret.
+    /// The value `current` with `ring`. The keys of `ring` come from `current` and from `marked`, another value of the
+    /// secret.
     ///
     /// # Errors
     /// Those of [`write`](Self::write).
@@ -45,9 +49,9 @@ pub trait WireFormat: Sync {
         self.write(current, ring)
     }
 
-    /// Whether `key`, which is new, can be written in the value so that whoever reads its other keys reads it too. Where no key shows
-    /// which alphabet of base64 they are written in, that are keys without the characters in which the alphabets differ: of
-    /// random keys about one in four, which costs two bits of their 256.
+    /// Whether every reader of the existing keys can also read the new `key`. If no key shows its base64 alphabet, a
+    /// new key must do without the characters in which the alphabets differ. Of random keys about one in four does,
+    /// which costs two bits of their 256.
     ///
     /// # Errors
     /// Those of [`parse`](Self::parse).
@@ -58,41 +62,42 @@ pub trait WireFormat: Sync {
     /// The text of a ring with the one key `primary`: the first value of a secret, or of its member.
     fn first(&self, primary: &Key) -> SecretText;
 
-    /// What each key of the value encrypts and decrypts with, the primary first.
+    /// The cipher of each key of the value, the primary first.
     ///
     /// # Errors
     /// Those of [`parse`](Self::parse).
     fn ciphers(&self, document: &Document) -> Result<Ciphers, RotationError>;
 }
 
-/// One key at work.
+/// The cipher of one key.
 ///
-/// A format's ciphertexts are bytes; `fernet` alone has a text form of its own, the token. [`seal`](Self::seal) and
-/// [`open`](Self::open) speak the form that the format's specification gives, the other methods the bytes.
+/// A format's ciphertexts are bytes; only `fernet` has a text form of its own, the token. [`seal`](Self::seal) and
+/// [`open`](Self::open) use the form of the format's specification. The other methods use the bytes.
 pub trait Cipher: Send + Sync {
-    /// Encrypts, and binds the associated data to it. `seconds` is the Unix time that a Fernet token tells; the other formats
-    /// tell none. `None` when the text is too long for the cipher, or the cipher takes no associated data and there is some.
+    /// Encrypts, and binds the associated data. `seconds` is the Unix time in a Fernet token; the other formats hold no
+    /// time. `None` if the text is too long for the cipher, or if the cipher takes no associated data and `aad` is not
+    /// empty.
     fn seal_bytes(&self, plaintext: &[u8], aad: &[u8], seconds: u64, rng: &mut StdRng) -> Option<Vec<u8>>;
 
-    /// Decrypts; `None` when the ciphertext is not under this key with this associated data, or damaged.
+    /// Decrypts. `None` if the ciphertext is damaged, or is not under this key with this associated data.
     fn open_bytes(&self, ciphertext: &[u8], aad: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
 
-    /// Whether the ciphertext itself tells that it is under this key: by the key id before it, or by a signature.
+    /// Whether the ciphertext itself names this key: by the key id before it, or by a signature.
     fn is_named_by(&self, ciphertext: &[u8]) -> bool;
 
-    /// Encrypts; `None` when the text is too long for the cipher.
+    /// Encrypts; `None` if the text is too long for the cipher.
     fn seal(&self, plaintext: &[u8], now: SystemTime, rng: &mut StdRng) -> Option<Vec<u8>> {
         let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         self.seal_bytes(plaintext, &[], seconds, rng)
     }
 
-    /// Decrypts; `None` when the ciphertext is not under this key, or damaged.
+    /// Decrypts; `None` if the ciphertext is damaged, or is not under this key.
     fn open(&self, ciphertext: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         self.open_bytes(ciphertext, &[])
     }
 }
 
-/// The keys of a value at work.
+/// The ciphers of a value's keys.
 pub struct Ciphers(pub(crate) Vec<(KeyId, Box<dyn Cipher>)>);
 
 impl std::fmt::Debug for Ciphers {
@@ -114,15 +119,15 @@ impl Ciphers {
     }
 }
 
-/// Where the staged key of a value stands.
+/// The place of the staged key in a value.
 pub(super) enum StagedKey {
-    /// In a place of its own, if there is one.
+    /// A place of its own, with its key if there is one.
     InPlace(Option<Key>),
-    /// Among the others: `NAME_RING` names it.
+    /// Among the other keys; `NAME_RING` names it.
     Listed,
 }
 
-/// A ring of keys from their texts: in the order given, the first one primary.
+/// Makes a ring of keys, with `primary` and the other keys in the order given.
 pub(super) fn assemble(
     primary: Key,
     staged: StagedKey,

@@ -1,16 +1,16 @@
-//! The associated data of a value: bytes that are authenticated with it and stored elsewhere in its row, so that a
+//! The associated data of a value: bytes that are authenticated with the value and stored elsewhere in its row. So a
 //! ciphertext that is moved to another row does not open there.
 //!
 //! It is made from columns that the configuration names, in that order:
 //!
-//! - no column: there is none;
-//! - one column: its value as it is;
-//! - several columns: the [netstring](https://cr.yp.to/proto/netstrings.txt) of each, one behind the other: the length in bytes in
-//!   decimal digits, a colon, the value, a comma. Of `tenant` and `42` that is `6:tenant,2:42,`. No two rows that differ in one of
-//!   the columns have the same.
+//! - no column: there is no associated data;
+//! - one column: the column's value;
+//! - several columns: the [netstring](https://cr.yp.to/proto/netstrings.txt) of each value, one after the other. A
+//!   netstring is the length in bytes in decimal digits, a colon, the value, a comma. For `tenant` and `42` that is
+//!   `6:tenant,2:42,`. Rows that differ in one of the columns never have the same associated data.
 //!
-//! The value of a column is the bytes of a `bytea`, and of any other type what `CAST(column AS text)` gives, in UTF-8. That is not
-//! always what a client shows:
+//! The value of a column is the bytes of a `bytea`. For any other type it is the result of `CAST(column AS text)`, in
+//! UTF-8. That is not always the text that a client shows:
 //!
 //! | type | text |
 //! | --- | --- |
@@ -18,7 +18,7 @@
 //! | `uuid` | lower case, with hyphens |
 //! | `boolean` | `true`, `false`, where clients show `t` and `f` |
 //! | `inet` | always with the length of the network: `10.0.0.1/32`, where clients show `10.0.0.1` |
-//! | `character(n)` | without the blanks at its end, which clients show |
+//! | `character(n)` | without the blanks at its end, though clients show them |
 //! | `timestamp with time zone` | in UTC: `2026-01-01 12:00:00.5+00` |
 //! | `date`, `interval` | `2026-01-01`, `1 day 03:00:00` |
 //! | `double precision` | the shortest digits that give the same number back: `0.1` |

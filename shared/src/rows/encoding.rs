@@ -1,4 +1,4 @@
-//! How the bytes of a ciphertext stand in a column.
+//! The encodings of a ciphertext's bytes in a column.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -12,11 +12,11 @@ use crate::keyring::gcm::{NONCE_BYTES, TAG_BYTES};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
-    /// `binary`: the bytes themselves, which only a `bytea` can hold.
+    /// `binary`: the bytes themselves. Only a `bytea` can hold them.
     Binary,
     /// `base64`: RFC 4648 §4, with or without padding, in one line or in several of equal length.
     Base64,
-    /// `base64url`: RFC 4648 §5, likewise.
+    /// `base64url`: RFC 4648 §5, with the same choices.
     #[serde(rename = "base64url")]
     Base64Url,
 }
@@ -27,7 +27,7 @@ const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIEN
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 impl Encoding {
-    /// The bytes of a value, if it is in this encoding from its first character to its last.
+    /// The bytes of a value, if the whole value is in this encoding.
     pub(super) fn decode(self, stored: &[u8]) -> Option<Vec<u8>> {
         let engine = match self {
             Self::Binary => return Some(stored.to_vec()),
@@ -39,7 +39,7 @@ impl Encoding {
         engine.decode(&*layout.text).ok().filter(|_| !half_padded)
     }
 
-    /// Writes bytes as `old` is written. Where `old` does not tell how, the column's other values do.
+    /// Writes bytes in the way of the value `old`. If `old` does not show it, the column's other values do.
     pub(super) fn encode(self, bytes: &[u8], old: &[u8], form: Form) -> Result<Vec<u8>, Untold> {
         let engine = match self {
             Self::Binary => return Ok(bytes.to_vec()),
@@ -59,7 +59,7 @@ impl Encoding {
     }
 }
 
-/// A Fernet token has one form only.
+/// The bytes of a Fernet token, which has only one form.
 pub(super) fn decode_padded_base64url(stored: &[u8]) -> Option<Vec<u8>> {
     general_purpose::URL_SAFE.decode(stored).ok()
 }
@@ -69,7 +69,8 @@ pub(super) fn encode_padded_base64url(bytes: &[u8]) -> Vec<u8> {
     general_purpose::URL_SAFE.encode(bytes).into_bytes()
 }
 
-/// `nonce:tag:ciphertext` as nonce, ciphertext, tag. Its digits are all in lower case or all in upper case.
+/// The bytes of `nonce:tag:ciphertext`, in the order nonce, ciphertext, tag. The digits are all in lower case or all in
+/// upper case.
 pub(super) fn decode_hex_parts(stored: &[u8]) -> Option<Vec<u8>> {
     let mut parts = stored.split(|&byte| byte == b':');
     let (Some(nonce), Some(tag), Some(text), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {

@@ -1,14 +1,14 @@
-//! How texts of base64 are written beside their bytes: padding, alphabet and line breaks.
+//! The form of base64 texts beside their bytes: padding, alphabet and line breaks.
 //!
-//! One value does not always show it. A text whose length is a multiple of four without `=` may be padded or not; one without any of
-//! `+`, `/`, `-` and `_` may be in either alphabet; one that fits into a line does not show how long lines are. A [`Form`] is what the
-//! values of a whole column show.
+//! One value does not always show its form. A text without `=`, with a length that is a multiple of four, may be padded
+//! or not. A text without `+`, `/`, `-` and `_` may be in either alphabet. A text that fits into one line does not show
+//! how long lines are. A [`Form`] is the form that all values of a column together show.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-/// What the values of a column show of how they are written.
+/// The form that the values of a column show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Form {
@@ -21,7 +21,7 @@ pub struct Form {
     /// A value holds a character that only one alphabet has, or the configuration names the alphabet.
     #[serde(skip_serializing_if = "is_false")]
     pub alphabet: bool,
-    /// The lines of values that have several.
+    /// The lines of the values with several lines.
     #[serde(skip_serializing_if = "Lines::is_one")]
     pub lines: Lines,
 }
@@ -45,7 +45,7 @@ pub enum Lines {
         /// Whether lines end in CR LF, and not in LF.
         crlf: bool,
     },
-    /// They differ from value to value.
+    /// The lines differ from value to value.
     Differ,
 }
 
@@ -55,19 +55,19 @@ impl Lines {
     }
 }
 
-/// What the values of a column do not tell about the form of a new one.
+/// The part of a new value's form that no value of the column shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Untold {
     /// Whether the value is padded.
     Padding,
     /// Whether the value is in the alphabet of base64 or in that of base64url.
     Alphabet,
-    /// How long its lines are.
+    /// The length of the value's lines.
     Lines,
 }
 
 impl Form {
-    /// What one value shows.
+    /// The form that one value shows.
     pub(super) fn of(stored: &[u8]) -> Self {
         let Some(layout) = Layout::of(stored) else { return Self::default() };
         Self {
@@ -78,7 +78,7 @@ impl Form {
         }
     }
 
-    /// What both show.
+    /// The form that both sets of values together show.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let lines = match (self.lines, other.lines) {
@@ -94,29 +94,30 @@ impl Form {
         }
     }
 
-    /// Whether the values show nothing of it.
+    /// Whether the values show nothing of their form.
     #[must_use]
     pub fn shows_nothing(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether values are padded, if all that show it agree.
+    /// Whether values are padded, if all values that show it agree.
     pub(super) fn padding(self) -> Option<bool> {
         (self.padded != self.unpadded).then_some(self.padded)
     }
 }
 
-/// How one text is laid out.
+/// The layout of one text.
 pub(super) struct Layout<'a> {
     /// The text without its line breaks.
     pub(super) text: Cow<'a, [u8]>,
     lines: Lines,
-    /// The line break behind the last line.
+    /// The line break after the last line.
     end: &'a [u8],
 }
 
 impl<'a> Layout<'a> {
-    /// Takes a text apart; `None` when its lines are not of equal length, the last one apart, or end differently.
+    /// Splits a text into lines. `None` if the line breaks differ, or if the lines differ in length; only the last line
+    /// may be shorter.
     pub(super) fn of(stored: &'a [u8]) -> Option<Self> {
         if !stored.contains(&b'\n') {
             return Some(Self { text: Cow::Borrowed(stored), lines: Lines::One, end: b"" });
@@ -159,7 +160,7 @@ impl<'a> Layout<'a> {
         shows_alphabet(&self.text)
     }
 
-    /// Lays another text out in the same way. A text that fits where the old one did needs no line break.
+    /// Gives another text the same layout. A text that is not longer than the old one needs no line break.
     pub(super) fn lay_out(&self, text: Vec<u8>, form: Form) -> Result<Vec<u8>, Untold> {
         let ends_alike = |crlf| self.end.is_empty() || (self.end == b"\r\n") == crlf;
         let (width, line_break): (usize, &[u8]) = match (self.lines, form.lines) {

@@ -1,4 +1,4 @@
-//! The application over HTTP: which URLs, which header, and one request.
+//! The application over HTTP: its URLs, its header, and one request.
 
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ use crate::secret::SecretText;
 /// The longest time for one request, so that one silent instance does not use up the whole time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The ids of more keys than a secret can hold.
+/// Enough for the ids of more keys than a secret can hold.
 const MAX_REPORT_BYTES: usize = 64 * 1024;
 
-/// All variables of a target: another one that begins alike is a misspelt one.
+/// All variables of a target. Any other variable with the same prefix is misspelt.
 const VARIABLES: [&str; 6] = [
     "TARGET_VERIFY_URL",
     "TARGET_REFRESH_URL",
@@ -49,9 +49,9 @@ const TOKEN_FIELD: &str = "TARGET_TOKEN_FIELD";
 /// | `TARGET_INSTANCE_HEADER` | the header with an instance's id | `x-instance-id` |
 /// | `TARGET_TIMEOUT` | for a refresh, and for a verification, of all instances | `10s` |
 ///
-/// In a URL, `{name}` stands for the secret's name and `{1}`, `{2}`, … for its parts between slashes. In the host
-/// name only a part of lower-case letters, digits and hyphens is put in, so that no name can lead to another domain; in
-/// the path it is percent-encoded, and a name with a part `.` or `..` is refused, so that none leads to another path.
+/// In a URL, `{name}` stands for the secret's name and `{1}`, `{2}`, … for its parts between slashes. In the host name
+/// a part must consist of lower-case letters, digits and hyphens, so that no name can lead to another domain. In the
+/// path a part is percent-encoded. A name with a part `.` or `..` is refused, so that no name leads to another path.
 #[derive(Debug)]
 pub struct HttpTarget {
     verify: UrlPattern,
@@ -72,11 +72,11 @@ impl HttpTarget {
         Self::of(environment)
     }
 
-    /// The same for a kind whose value is not what the target is asked with: with the secret that holds the token.
+    /// Reads the variables above and the secret with the token, for a kind whose value is not the target's credential.
     ///
     /// | variable | meaning | default |
     /// | --- | --- | --- |
-    /// | `TARGET_TOKEN_SECRET` | name or ARN of that secret; places as in a URL | required |
+    /// | `TARGET_TOKEN_SECRET` | name or ARN of that secret; placeholders as in a URL | required |
     /// | `TARGET_TOKEN_FIELD` | the member of its JSON object | the whole text |
     ///
     /// # Errors
@@ -166,7 +166,7 @@ impl Target for HttpTarget {
             Ok(Err(error)) => Err(format!("no answer from {host}: {}", innermost(&error))),
             Ok(Ok((head, keys))) => {
                 let id = head.headers.get(&self.instance_header);
-                // Bounded, because it is kept and counted.
+                // The id is bounded, because the function keeps and counts ids.
                 let instance = id.and_then(|id| id.to_str().ok()).map(|id| id.chars().take(128).collect());
                 let keys = keys.map_err(|problem| format!("no answer from {host}: {problem}"))?;
                 Ok(Answer { verdict: Verdict::of_status(head.status.as_u16()), instance, keys })
@@ -183,7 +183,7 @@ impl Target for HttpTarget {
     }
 }
 
-/// The keys that an answer reports. `Err` when the answer breaks off, or is too long for one.
+/// The keys that an answer reports. `Err` if the answer breaks off, or is too long.
 async fn reported_keys(body: Incoming) -> Result<Option<ReportedKeys>, String> {
     let body = Limited::new(body, MAX_REPORT_BYTES).collect().await;
     let body =
@@ -204,7 +204,7 @@ fn client(https: bool) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Byt
         let missing = |_| invalid("TARGET_VERIFY_URL", "no root certificates on this machine to check https:// with");
         tls.with_native_roots().map_err(missing)?.with_no_client_auth()
     } else {
-        // Loading 145 certificates takes 2 ms that a loopback target does not need.
+        // To load 145 certificates takes 2 ms; a loopback target does not need them.
         tls.with_root_certificates(roots).with_no_client_auth()
     };
     let connector =
@@ -213,7 +213,7 @@ fn client(https: bool) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Byt
     Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
 }
 
-/// The secret with the token that a target is asked with, for each secret that is rotated.
+/// The secret with the target's token, for each rotated secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenSecret {
     pattern: String,
@@ -230,28 +230,28 @@ impl TokenSecret {
                 .ok_or_else(|| invalid(TOKEN_FIELD, "expected a member name of letters, digits, _, - and ."))
         });
         let secret = Self::new(pattern.to_owned(), field.transpose()?);
-        // Tried with a name that has parts enough.
+        // The check needs a name with enough parts for every placeholder.
         secret.of("a/b/c/d/e/f/g/h/i")?;
         Ok(secret)
     }
 
-    /// The secret, or the pattern of its name, and the member that holds the token.
+    /// The name of the secret or a pattern of names, and the member that holds the token.
     #[must_use]
     pub fn new(pattern: String, field: Option<FieldName>) -> Self {
         Self { pattern, field }
     }
 
-    /// The one for a secret named `name`.
+    /// The secret with the token for a secret named `name`.
     ///
     /// # Errors
-    /// [`RotationError::InvalidConfiguration`] when the name has no part for a place.
+    /// [`RotationError::InvalidConfiguration`] if the name lacks a part for a placeholder.
     pub fn of(&self, name: &str) -> Result<SecretReference, RotationError> {
         let id = secret_of(TOKEN_SECRET, &self.pattern, name)?;
         Ok(SecretReference { id, field: self.field.clone() })
     }
 }
 
-/// A URL with places for the secret's name.
+/// A URL with placeholders for the secret's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct UrlPattern {
     origin: String,
@@ -271,13 +271,13 @@ impl UrlPattern {
         }
         let scheme = scheme.to_ascii_lowercase();
         let pattern = Self { origin: format!("{scheme}://{authority}"), path: path.to_owned() };
-        // Whatever a name may be, the result must be a URL: tried with one that has parts enough.
+        // The result must be a URL for every name. The check needs a name with enough parts for every placeholder.
         let Ok(uri) = pattern.uri("a/b/c/d/e/f/g/h/i") else {
             return refuse("expected a URL; places are {name} (not in the host name) and {1} to {9}");
         };
         match uri.scheme_str() {
             Some("https") => Ok(pattern),
-            // A place could make another host of it.
+            // A placeholder could turn the loopback address into another host.
             Some("http") if is_loopback(&uri) && !authority.contains('{') => Ok(pattern),
             Some("http") => Err(RotationError::InsecureUrl { variable: variable.to_owned() }),
             _ => refuse("expected https://"),
@@ -308,7 +308,7 @@ impl UrlPattern {
     }
 }
 
-/// RFC 3986 §2.3: everything but the unreserved characters, so that a name stays one segment of a path.
+/// Encodes every character except the unreserved ones (RFC 3986 §2.3), so that a name stays one segment of a path.
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -321,7 +321,8 @@ fn percent_encoded(text: &str) -> String {
     encoded
 }
 
-/// The loopback interface by address, or `localhost` (RFC 6761 §6.3), and nothing else in the authority but a port.
+/// Whether the host is the loopback interface by address, or `localhost` (RFC 6761 §6.3), with at most a port beside it
+/// in the authority.
 pub(crate) fn is_loopback(uri: &Uri) -> bool {
     let (Some(host), Some(authority)) = (uri.host(), uri.authority()) else { return false };
     let rest = authority.as_str().strip_prefix(host);
