@@ -235,10 +235,10 @@ pub struct Census {
     /// Rows of all columns that no key of the ring opens.
     #[serde(default)]
     pub unknown: u64,
-    /// Rows of all columns whose value is no ciphertext, or not intact.
+    /// Rows of all columns whose value is not a ciphertext, or not intact.
     #[serde(default)]
     pub damaged: u64,
-    /// Whether every transaction that was open when it began had ended before the first row was read.
+    /// Whether every transaction that was open at the beginning had ended before the first row was read.
     #[serde(default)]
     pub settled: bool,
     /// Whether another version became current during the census.

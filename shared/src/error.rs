@@ -190,7 +190,7 @@ crate::named_errors! {
             found: &'static str,
             /// The member, or the shape of the value, that shows the other kind.
             sign: String,
-            /// What this function rotates.
+            /// The content that this function rotates.
             rotates: &'static str,
             /// The end of the name of the other kind's function.
             function: &'static str,
@@ -205,7 +205,7 @@ crate::named_errors! {
             /// What is wrong. It names members and never holds their values.
             problem: String,
         } => UnlessTested,
-        /// The staged key is younger than the time for which consumers keep what they read.
+        /// The staged key is younger than the consumers' cache time.
         #[error("key {key} of secret {name} was staged less than the consumers' cache time ago, so some may not have it yet: rotate from {} on; or have every instance asked (TARGET_INSTANCES, without CONSUMERS_KEYRING_AWARE); or, in an emergency, tag the secret rotation:promotion=immediate", format_timestamp(*.from))]
         StagedTooYoung {
             /// The secret's name.

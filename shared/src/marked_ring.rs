@@ -144,7 +144,7 @@ impl<'a, S: SecretStore> MarkedRing<'a, S> {
 }
 
 impl Missing {
-    /// What `ring` lacks of `marked`.
+    /// The keys of `marked` that `ring` lacks.
     #[must_use]
     pub fn of(ring: &Keyring, marked: &Keyring) -> Self {
         let mut missing = Self::default();

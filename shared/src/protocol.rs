@@ -47,7 +47,7 @@ pub use crate::report::{Outcome, Promotion, Report};
 /// Performs the steps for one kind of secret, in one store, under one stack's policy.
 #[derive(Debug)]
 pub struct Rotator<'a, K, S> {
-    /// What is particular to the kind of secret.
+    /// The kind of secret.
     pub kind: &'a K,
     /// Secrets Manager.
     pub store: &'a S,
@@ -236,7 +236,7 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         let pending = new.zip(parsed);
         let pending = pending.filter(|(new, _)| current.as_ref().is_none_or(|current| current.text != new.text));
         if let Some((_, new)) = pending {
-            // Nobody verifies the first value of a secret. On a first deployment the token for the target has no value
+            // The first value of a secret is not verified. On a first deployment the token for the target has no value
             // either.
             if current.is_some() {
                 self.session.read_credential(&mut self.seen).await?;
@@ -334,7 +334,7 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
             |value: &Option<VersionValue>| value.as_ref().is_some_and(|value| is_empty_object(&value.text));
         let Some((previous, previous_id)) = previous.filter(|(value, _)| !replaced_nothing(value)) else {
             // The first version of a secret may be current as soon as it is stored (Secrets Manager API reference,
-            // PutSecretValue). The step that stored the version may have died since. Nobody verifies the first value.
+            // PutSecretValue). The step that stored the version may have died since. The first value is not verified.
             self.session.archive(&self.seen.subject(), &new).await?;
             self.mark_ring(&new, None).await?;
             return Ok(Outcome::FirstValue);

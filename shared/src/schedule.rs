@@ -39,8 +39,8 @@ impl RotationRules {
         })
     }
 
-    /// The length of the rotation window. Without `Duration`, the window of a schedule in days is open to the end of
-    /// the day, and the window of a schedule in hours for one hour (Secrets Manager User Guide, "Rotation schedules").
+    /// The length of the rotation window. Without `Duration`, the window is `usual`: a schedule in days is open to the
+    /// end of the day. A schedule in hours is open for one hour (Secrets Manager User Guide, "Rotation schedules").
     #[must_use]
     pub fn window_or(&self, usual: Duration) -> Duration {
         let hours = self.window.as_deref().and_then(|window| window.strip_suffix('h')?.parse().ok());

@@ -41,7 +41,7 @@ const DESCRIBE_PAUSE: Duration = Duration::from_millis(300);
 /// The work on one secret. It is cheap to make, and holds no state of the secret.
 #[derive(Debug)]
 pub struct Session<'a, K, S> {
-    /// What is particular to the kind of secret.
+    /// The kind of secret.
     pub kind: &'a K,
     /// Secrets Manager.
     pub store: &'a S,

@@ -63,7 +63,7 @@ pub struct HttpTarget {
 }
 
 impl HttpTarget {
-    /// Reads the variables above; `None` when there is no target.
+    /// Reads the variables above; `None` if there is no target.
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
