@@ -16,8 +16,9 @@ pub const KEY_BYTES: usize = 32;
 /// A prefix before the key in the hash. With it, the id is of no use against other hashes of the key.
 const KEY_ID_DOMAIN: &[u8] = b"rotation.key-id.v1\0";
 
-/// The public id of a key: the first 8 hexadecimal digits of SHA-256 (FIPS 180-4) over `rotation.key-id.v1`, a zero
-/// byte, and the 32 bytes of the key. An application computes the same id to report its keys.
+/// The public id of a key: the first 8 hexadecimal digits of a SHA-256 (FIPS 180-4). The hash is over
+/// `rotation.key-id.v1`, a zero byte, and the 32 bytes of the key. An application computes the same id to report its
+/// keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyId([u8; 4]);
 

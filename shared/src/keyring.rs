@@ -1,5 +1,5 @@
-//! The keyring: one primary key that encrypts, at most one staged key that is the next primary, and any number of
-//! secondary keys that only decrypt.
+//! The keyring: one primary key that encrypts, at most one staged key, and any number of secondary keys that only
+//! decrypt. The staged key is the next primary.
 //!
 //! A staged key lies in the ring for a whole period before it encrypts anything. By then every consumer can decrypt
 //! with it. A rotation never drops a key. Only [`Keyring::retire`] drops a key, and no rotation calls it. A

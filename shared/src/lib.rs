@@ -18,12 +18,12 @@
 //! 3. `report` and `rollback`
 //! 4. `session`
 //! 5. `kind`, `archive`, `marked_ring` and `target`
-//! 6. `admission`, `moves` and `store`
-//! 7. `event`, `policy`, `document`, `keyring`, `rows` and all modules that no other line names
-//! 8. `error`, `key` and `versions`
+//! 6. `admission`, `moves`, `store` and `testing`
+//! 7. `census`, `document`, `environment`, `event`, `keyring`, `pattern`, `policy`, `rows`, `schedule` and `token`
+//! 8. `deadline`, `error`, `key`, `secret`, `time` and `versions`
 //!
-//! The last two layers do no I/O and read no clock: time and randomness come in as arguments. No modules depend on each
-//! other in a circle. A test checks the layers.
+//! The last two layers do no I/O and read no time of day: time and randomness come in as arguments. Only `deadline`
+//! measures elapsed time. No modules depend on each other in a circle. A test checks the layers.
 //!
 //! With the feature `testing`, the module `testing` has the rules of Secrets Manager for the fakes of tests.
 //!

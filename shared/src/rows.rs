@@ -163,9 +163,9 @@ impl<'a> RowCodec<'a> {
 
     /// Encrypts a stored value again, unless it is under the primary key already.
     ///
-    /// Properties of the old value beside its plaintext stay. They are the time in a Fernet token, because applications
-    /// let tokens expire by it; the alphabet, the padding and the line breaks of base64; and the case of hexadecimal
-    /// digits.
+    /// Properties of the old value beside its plaintext stay. The time in a Fernet token stays, because applications
+    /// let tokens expire by it. The alphabet, the padding and the line breaks of base64 stay, and so does the case of
+    /// hexadecimal digits.
     pub fn rewrap(&self, stored: &[u8], aad: &[u8], rng: &mut StdRng) -> Rewrapped {
         let Some(bytes) = self.decode(stored) else { return Rewrapped::Foreign };
         let (from, plaintext) = match self.open_bytes(&bytes, aad) {
