@@ -1,9 +1,12 @@
 //! Admin tokens: the bearer token of an application's admin API.
 //!
-//! The application accepts the current token, the pending one while a rotation is open, and the previous one during the
-//! overlap. Previous means: for a text secret the value of `AWSPREVIOUS`, until the overlap has passed since the current
-//! version's CreatedDate; for a JSON secret whose member `NAME` is rotated, the member `NAME_PREVIOUS` until
-//! `NAME_PREVIOUS_UNTIL` (RFC 3339), because any edit of another member moves `AWSPREVIOUS`.
+//! The application accepts the current token, the pending token while a rotation is open, and the previous token during
+//! the overlap. The place of the previous token depends on the secret:
+//!
+//! - Text secret: the previous token is the value of `AWSPREVIOUS`. It is accepted until the overlap has passed since
+//!   the current version's CreatedDate.
+//! - JSON secret with the rotated member `NAME`: the previous token is the member `NAME_PREVIOUS`. It is accepted until
+//!   `NAME_PREVIOUS_UNTIL` (RFC 3339). `AWSPREVIOUS` cannot serve here, because any edit of another member moves it.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +24,7 @@ use rotation::target::{Target, prove, refresh};
 use rotation::time::{format_timestamp, parse_timestamp};
 use rotation::token::{TOKEN_SETTINGS, TokenFormat};
 
-/// The kind of secret that is an admin token, with the application that uses it, if the stack names one.
+/// The admin token's kind, with the application that uses the token, if the stack names one.
 #[derive(Debug)]
 pub struct AdminToken<T = HttpTarget> {
     target: Option<T>,
@@ -31,14 +34,14 @@ impl AdminToken {
     /// Reads the target from the environment, see [`HttpTarget`].
     ///
     /// # Errors
-    /// An unusable variable, by name.
+    /// The error names the unusable variable.
     pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
         Ok(Self::new(HttpTarget::from_environment(environment)?))
     }
 }
 
 impl<T> AdminToken<T> {
-    /// With the application `target`, or for a secret that nobody needs to be told about.
+    /// Makes the kind. Without a target, no application is told about a new token.
     #[must_use]
     pub fn new(target: Option<T>) -> Self {
         Self { target }
@@ -46,13 +49,13 @@ impl<T> AdminToken<T> {
 }
 
 impl<T> AdminToken<T> {
-    /// The application that is asked.
+    /// The application that this kind refreshes and verifies.
     #[must_use]
     pub fn target(&self) -> Option<&T> {
         self.target.as_ref()
     }
 
-    /// The previous token that a JSON value holds, accepted or not any more; a text value holds none.
+    /// The previous token in a JSON value, even when its overlap is over. A text value holds none.
     ///
     /// # Errors
     /// Those of [`Document::member`].
@@ -60,7 +63,7 @@ impl<T> AdminToken<T> {
         document.field().map_or(Ok(None), |field| document.member(&PreviousMembers::of(field).token))
     }
 
-    /// The JSON value without its previous token: there is no overlap any more. A text value stays as it is.
+    /// The JSON value without its previous token, so that the overlap ends. A text value stays as it is.
     ///
     /// # Errors
     /// Those of [`Document::without_member`].
@@ -70,7 +73,8 @@ impl<T> AdminToken<T> {
         document.without_member(&previous.token)?.without_member(&previous.until)
     }
 
-    /// The value with another token, and its own as the previous one, accepted for the policy's overlap from now on.
+    /// The value with `token` as its token. A JSON value keeps its old token as the previous one, accepted for the
+    /// policy's overlap from now on. Without an overlap, the value holds no previous token.
     ///
     /// # Errors
     /// Those of [`Document::with_member`].
@@ -90,7 +94,7 @@ impl<T> AdminToken<T> {
     }
 }
 
-/// The members that stand beside the rotated one in a JSON secret.
+/// The members beside the rotated one in a JSON secret.
 struct PreviousMembers {
     token: FieldName,
     until: FieldName,
@@ -101,8 +105,8 @@ impl PreviousMembers {
         Self { token: field.with_suffix("_PREVIOUS"), until: token_end_member(field) }
     }
 
-    /// Until when `document` says that its previous token is accepted. A person may have written nonsense there,
-    /// which every application would have to take for "not any more".
+    /// The end of the overlap, as `document` states it. `None` also for a text that is not a time: an application
+    /// cannot read it either, and refuses the previous token.
     fn until(&self, document: &Document) -> Option<SystemTime> {
         parse_timestamp(document.member(&self.until).ok()??.expose())
     }
@@ -117,11 +121,11 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
     }
 
     fn settle_time(&self) -> Duration {
-        // A refresh, the acceptance of the new token, and the refusal of a random one.
+        // One refresh, one proof that the new token is accepted, one proof that a random token is refused.
         self.target.as_ref().map_or(Duration::ZERO, |target| 3 * target.settings().timeout)
     }
 
-    /// A keyring is refused wherever a value is looked at: this kind would take its keys for a previous token.
+    /// Refuses a keyring, in every step: this kind would take the keyring's keys for a previous token.
     fn parse(&self, policy: &RotationPolicy, text: SecretText) -> Result<Document, RotationError> {
         let field = policy.field.as_ref();
         let document = match field {
@@ -177,7 +181,8 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
                 previous.until(new).ok_or_else(changed)?
             }
         };
-        // The end of the overlap is fixed when the token is made. A retry much later would cut it short.
+        // A rotation fixes the end of the overlap when it makes the token. A retry much later would cut the overlap
+        // short.
         if subject.now + overlap / 2 > until {
             return Err(RotationError::OverlapTooShort { name: subject.name.to_owned(), until });
         }
@@ -200,7 +205,7 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
     ) -> Result<(), RotationError> {
         let Some(target) = &self.target else { return Ok(()) };
         if phase == Phase::BeforePromotion && subject.policy.get(&VERIFY) == Verify::After {
-            // The application reads AWSCURRENT only: there is nothing that it could load yet.
+            // The application reads AWSCURRENT only: it has nothing to load yet.
             return Ok(());
         }
         let old = values.old.map(Document::secret).transpose()?;

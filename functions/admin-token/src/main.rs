@@ -1,4 +1,4 @@
-//! The rotation function for admin tokens. Everything is in the library; this wires it to AWS Lambda.
+//! The rotation function for admin tokens.
 
 use admin_token::AdminToken;
 

@@ -1,4 +1,4 @@
-//! What the stack says of those who encrypt and decrypt.
+//! What the stack declares about the consumers of a keyring.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::policy::MAX_OVERLAP;
 
-/// How long consumers keep what they have read, unless the stack sets `CONSUMERS_CACHE_TIME`.
+/// How long consumers cache a secret, unless the stack sets `CONSUMERS_CACHE_TIME`.
 pub const DEFAULT_CACHE_TIME: Duration = Duration::from_secs(60 * 60);
 
 const CACHE_TIME: &str = "CONSUMERS_CACHE_TIME";
 pub(crate) const KEYRING_AWARE: &str = "CONSUMERS_KEYRING_AWARE";
 
-/// What the stack says of those who encrypt and decrypt.
+/// What the stack declares about the consumers of a keyring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Consumers {
-    /// The longest time for which one keeps what it has read (`CONSUMERS_CACHE_TIME`, 0 s to 30 days).
+    /// The longest time for which a consumer caches a secret (`CONSUMERS_CACHE_TIME`, 0 s to 30 days).
     pub cache_time: Duration,
-    /// Whether all of them read the whole keyring, though nobody reports it (`CONSUMERS_KEYRING_AWARE`).
+    /// Whether all consumers read the whole keyring, even if no application reports it (`CONSUMERS_KEYRING_AWARE`).
     pub keyring_aware: bool,
 }
 

@@ -1,26 +1,34 @@
-//! Encryption keys: the keyring that an application's stored data is encrypted with.
+//! Encryption keys: the keyring that encrypts an application's stored data.
 //!
-//! With `rotation:promotion=staged` a rotation makes the staged key primary and stages a new one, so that every consumer has
-//! had a key for a whole period before anything is encrypted with it; the first rotation of a bare key only adds the staged
-//! one. With `immediate`, or when `NAME_RING` marks the primary key as compromised, a rotation makes a new key primary at once,
-//! and puts another one in the place of a staged key, which was as exposed. No rotation drops a key: what is encrypted
-//! with it stays readable.
+//! With `rotation:promotion=staged` a rotation makes the staged key primary and stages a new key. So every consumer has
+//! held a key for a whole period before the key encrypts anything. The first rotation of a bare key only adds the
+//! staged key.
 //!
-//! A new primary key needs consumers that read the whole keyring: the application reports the ids of its keys, or the stack
-//! declares it. The application is asked with a token that is in a secret of its own.
+//! A rotation makes a new key primary at once with `immediate`, or when `NAME_RING` marks the primary key as
+//! compromised. It also replaces a staged key, because the staged key was equally exposed.
+//!
+//! No rotation drops a key, so all stored data stays readable.
+//!
+//! A new primary key needs consumers that read the whole keyring. The application reports the ids of its keys, or the
+//! stack declares it (`CONSUMERS_KEYRING_AWARE`). The function asks the application with a token from a secret of its
+//! own.
 //!
 //! # Why it is so
 //!
-//! - The age of a staged key counts from the rotation that is known to have succeeded. Its `created` is when its version was made;
-//!   consumers see it when that version becomes current. LastRotatedDate tells that, at the latest. Without a later one the promotion
-//!   may have been a retry's: then the age counts from the longest invocation after `created`. A value that was stored by hand may
-//!   not have held the key before: then the age counts from its CreatedDate.
-//! - A pending ring has to follow the current one exactly. What a person changed in between (a key, a mark, a note in `NAME_RING`, a
-//!   Tink key disabled) makes it `CurrentChanged`.
-//! - With `TARGET_INSTANCES` each instance has to report every key before promotion. That replaces the age. One instance that lacks
-//!   a key is not outvoted by others.
-//! - If the replaced version does not hold the new primary key (`immediate`), it is not put back: data may be encrypted with that
-//!   key. The failure is reported as `RollbackFailed`, and the retry verifies again.
+//! - The age of a staged key counts from the rotation that is known to have succeeded. `created` is the time at which
+//!   the key's version was made, but consumers see the key only when that version becomes current. LastRotatedDate is
+//!   the latest time at which that can have happened.
+//! - Without a LastRotatedDate at or after `created`, a retry may have promoted the version. Then the age counts from
+//!   `created` plus [`MAX_PENDING_AGE`] plus [`LONGEST_INVOCATION`].
+//! - A value that a person stored may not have held the key before. So the age never counts from before the current
+//!   version's CreatedDate.
+//! - A pending ring has to follow the current ring exactly. A person may change a key, a mark or a note in `NAME_RING`,
+//!   or disable a Tink key, while the rotation is open. The rotation then fails with `CurrentChanged`.
+//! - With `TARGET_INSTANCES` each instance has to report every key before promotion, and the age check is skipped. One
+//!   instance that lacks a key stops the promotion, whatever the others report.
+//! - With `immediate` the replaced version does not hold the new primary key. A rollback does not make that version
+//!   current again, because data may be encrypted with the new key. The failure is reported as `RollbackFailed`, and
+//!   the retry verifies again.
 
 mod consumers;
 mod report;
@@ -48,14 +56,14 @@ use crate::report::remaining;
 
 pub use crate::consumers::{Consumers, DEFAULT_CACHE_TIME};
 
-/// How long a pending ring may wait for its promotion. The age of a staged key counts from the making of its version; this
-/// bounds how much later consumers can have seen it.
+/// How long a pending ring may wait for its promotion. The age of a staged key counts from the time its version was
+/// made. This bound limits how much later consumers can have seen the key.
 pub const MAX_PENDING_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Lambda's longest timeout (Lambda quotas): by so much a promotion can come after it was found to be in time.
+/// Lambda's longest timeout (Lambda quotas). A promotion can come so much later than the check that found it in time.
 pub const LONGEST_INVOCATION: Duration = Duration::from_secs(15 * 60);
 
-/// The kind of secret that is a keyring, with the application that uses it, if the stack names one.
+/// The keyring's kind, with the application that uses the keyring, if the stack names one.
 #[derive(Debug)]
 pub struct EncryptionKey<T = HttpTarget> {
     target: Option<(T, TokenSecret)>,
@@ -64,11 +72,11 @@ pub struct EncryptionKey<T = HttpTarget> {
 }
 
 impl EncryptionKey {
-    /// Reads the target ([`HttpTarget::with_token_from_environment`]), `CONSUMERS_CACHE_TIME`, `CONSUMERS_KEYRING_AWARE`, and the
-    /// archive ([`ArchiveSettings::from_environment`]).
+    /// Reads the target ([`HttpTarget::with_token_from_environment`]), the consumers ([`Consumers::from_environment`])
+    /// and the archive ([`ArchiveSettings::from_environment`]).
     ///
     /// # Errors
-    /// An unusable variable, by name.
+    /// The error names the unusable variable.
     pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
         let target = HttpTarget::with_token_from_environment(environment)?;
         let archive = ArchiveSettings::from_environment(environment)?;
@@ -77,37 +85,38 @@ impl EncryptionKey {
 }
 
 impl<T: Target> EncryptionKey<T> {
-    /// With the application `target` and the secret with the token that it wants, or with nobody to ask.
+    /// Makes the kind. `target` is the application, with the secret of the token that it wants. With `None`, no
+    /// application is asked.
     #[must_use]
     pub fn new(target: Option<(T, TokenSecret)>, consumers: Consumers) -> Self {
         Self { target, consumers, archive: None }
     }
 
-    /// The same with an archive of its keys.
+    /// Sets the archive of the keys.
     #[must_use]
     pub fn with_archive(self, archive: Option<ArchiveSettings>) -> Self {
         Self { archive, ..self }
     }
 
-    /// The same with another way to the application.
+    /// Replaces the target by `way` of it; the rest stays.
     pub fn map_target<U>(self, way: impl FnOnce(T) -> U) -> EncryptionKey<U> {
         let Self { target, consumers, archive } = self;
         EncryptionKey { target: target.map(|(target, token)| (way(target), token)), consumers, archive }
     }
 
-    /// How long consumers keep what they have read.
+    /// The longest time for which a consumer caches a secret.
     #[must_use]
     pub fn cache_time(&self) -> Duration {
         self.consumers.cache_time
     }
 
-    /// Whether every instance has to report the keys of a ring before it is promoted, by which their age means nothing.
+    /// Whether every instance has to report the keys of a ring before its promotion. The age check is skipped then.
     fn asks_every_instance(&self) -> bool {
         let counted = self.target.as_ref().is_some_and(|(target, _)| target.settings().instances.is_some());
         counted && !self.consumers.keyring_aware
     }
 
-    /// The ring that follows `ring`, which is that of `current`.
+    /// The ring that follows `ring`, the ring of `current`.
     fn next(
         &self,
         subject: &Subject<'_>,
@@ -135,10 +144,10 @@ impl<T: Target> EncryptionKey<T> {
             }
             (Promotion::Staged, Some(staged)) => match staged.dates().created {
                 _ if self.asks_every_instance() => promote(ring, now, &mut new_key)?,
-                // Somebody put it there by hand: its age is not known.
+                // A person put the key there by hand, so its age is not known.
                 None => ring.clone().date_staged(now),
                 Some(created) => {
-                    // A value that somebody stored since may not have held it before.
+                    // A value that a person stored after `created` may not have held the key before.
                     let seen = seen_by(created, subject.last_rotated).max(subject.current_created.unwrap_or(created));
                     let from = seen + self.consumers.cache_time;
                     if now < from {
@@ -162,7 +171,7 @@ impl<T: Target> EncryptionKey<T> {
     }
 }
 
-/// How a ring gets its next primary key: as the policy says, and at once when the primary is known to others.
+/// How a ring gets its next primary key: at once when the primary key is leaked, otherwise as the policy says.
 fn promotion_of(policy: &RotationPolicy, ring: &Keyring) -> Promotion {
     match ring.primary().dates().compromised {
         Some(_) => Promotion::Immediate,
@@ -170,7 +179,7 @@ fn promotion_of(policy: &RotationPolicy, ring: &Keyring) -> Promotion {
     }
 }
 
-/// A text secret has no place for a staged key.
+/// Refuses `staged` for a text secret, because a text has no place for a staged key.
 fn check_policy(policy: &RotationPolicy) -> Result<(), RotationError> {
     if policy.field.is_some() || policy.get(&PROMOTION) == Promotion::Immediate {
         return Ok(());
@@ -179,9 +188,9 @@ fn check_policy(policy: &RotationPolicy) -> Result<(), RotationError> {
     Err(RotationError::InvalidPolicy { setting: PROMOTION.to_string(), problem: problem.to_owned() })
 }
 
-/// Whether consumers that read a single key where `old` stood could no longer work with `new`.
+/// Whether a consumer that reads a single key, and could work with `old`, fails with `new`.
 fn needs_ring_readers(policy: &RotationPolicy, old: &Keyring, new: &Keyring) -> bool {
-    // A Fernet list with a second key is no Fernet key any more.
+    // A Fernet list with a second key is not a Fernet key any more.
     let became_list = KeyFormat::of(policy) == KeyFormat::Fernet && old.keys().count() == 1 && new.keys().count() > 1;
     old.primary().id() != new.primary().id() || became_list
 }
@@ -196,7 +205,7 @@ fn promote(
     Ok(next.stage(staged)?)
 }
 
-/// A key whose id no other key of the ring has, and which readers of the value `current` can read.
+/// A key with an id that is new in the ring, in a form that readers of the value `current` can read.
 fn new_key(subject: &Subject<'_>, current: &Document, ring: &Keyring, rng: &mut StdRng) -> Result<Key, RotationError> {
     let wire = KeyFormat::of(subject.policy).wire();
     loop {
@@ -207,7 +216,7 @@ fn new_key(subject: &Subject<'_>, current: &Document, ring: &Keyring, rng: &mut 
     }
 }
 
-/// A key whose id is not `taken`, nor 0, which Tink takes for no id.
+/// A key with an id that is not `taken`, and not 0, because Tink treats 0 as no id.
 fn key_without(now: SystemTime, rng: &mut StdRng, taken: impl Fn(KeyId) -> bool) -> Key {
     loop {
         let key = Key::generate(now, rng);
@@ -217,8 +226,9 @@ fn key_without(now: SystemTime, rng: &mut StdRng, taken: impl Fn(KeyId) -> bool)
     }
 }
 
-/// By when a key that was made at `created` was in the current value. A rotation that succeeded since then has promoted it;
-/// without one, its version was promoted no later than any version may be.
+/// The latest time at which a key made at `created` came into the current value. A rotation that succeeded since
+/// `created` has promoted the key. Without such a rotation, the bound is the latest promotion that any version may
+/// have.
 fn seen_by(created: SystemTime, last_rotated: Option<SystemTime>) -> SystemTime {
     let succeeded = last_rotated.filter(|rotated| *rotated >= created);
     succeeded.unwrap_or(created + MAX_PENDING_AGE + LONGEST_INVOCATION)
@@ -232,16 +242,16 @@ fn ids(ring: &Keyring) -> BTreeSet<KeyId> {
     ring.keys().map(|(_, key)| key.id()).collect()
 }
 
-/// Whether `new` was made from `old` as it is now: all that differs is what a rotation changes.
+/// Fails with `CurrentChanged`, unless `old` and `new` differ only in what a rotation changes.
 fn require_made_from(subject: &Subject<'_>, old: &Document, new: &Document) -> Result<(), RotationError> {
     let (was, is) = (parse(subject, old)?, parse(subject, new)?);
     let (primary, staged) = (is.primary().id(), is.staged().map(Key::id));
-    // At once means a fresh primary key, and no staged key that lay beside the old one.
+    // At once means a fresh primary key, and no staged key from the old ring.
     let succeeds = match promotion_of(subject.policy, &was) {
         Promotion::Immediate => was.get(primary).is_none() && staged.is_none_or(|staged| was.get(staged).is_none()),
         Promotion::Staged => primary == was.primary().id() || was.staged().is_some_and(|staged| staged.id() == primary),
     };
-    // Nobody has taken a key out, or marked one, since.
+    // Since then nobody has removed a key, or marked one.
     let added_by_us =
         is.keys().all(|(_, key)| was.get(key.id()).is_some() || [Some(primary), staged].contains(&Some(key.id())));
     let same_dates = was.keys().all(|(_, key)| {
@@ -253,7 +263,8 @@ fn require_made_from(subject: &Subject<'_>, old: &Document, new: &Document) -> R
     });
     let promotable = is.primary().dates().compromised.is_none() || primary == was.primary().id();
     let follows = is.holds_all_of(&was) && succeeds && added_by_us && same_dates && promotable;
-    // And what no ring tells, such as a key that was disabled, is as it was: with the old ring written over both, they are alike.
+    // The ring does not tell everything, such as a disabled key. With the old ring written over both values, they must
+    // be equal.
     let wire = KeyFormat::of(subject.policy).wire();
     let rest = |document: &Document| -> Result<Vec<Option<SecretText>>, RotationError> {
         let document = wire.write(document, &was)?;
@@ -264,7 +275,7 @@ fn require_made_from(subject: &Subject<'_>, old: &Document, new: &Document) -> R
     if made_from { Ok(()) } else { Err(RotationError::CurrentChanged { name: subject.name.to_owned() }) }
 }
 
-/// Whether an application can prove before promotion that it knows the new primary key.
+/// Fails with `ConsumersUnproven`, unless the application can prove before promotion that it knows the new primary key.
 fn require_provable(policy: &RotationPolicy, old: &Keyring, new: &Keyring) -> Result<(), RotationError> {
     if policy.get(&VERIFY) == Verify::Before || old.get(new.primary().id()).is_some() {
         return Ok(());
@@ -275,7 +286,7 @@ fn require_provable(policy: &RotationPolicy, old: &Keyring, new: &Keyring) -> Re
     Err(RotationError::ConsumersUnproven { problem })
 }
 
-/// Proves what is in `new`: it decrypts what any key of `old` encrypts, and what its own primary key does.
+/// Proves that `new` decrypts what each key of `old` encrypts, and what its own primary key encrypts.
 fn prove_ring(
     subject: &Subject<'_>,
     old: Option<&Document>,
@@ -321,7 +332,7 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
     }
 
     fn settle_time(&self) -> Duration {
-        // A refresh, and the reports of all instances.
+        // One refresh, and the reports of all instances.
         self.target.as_ref().map_or(Duration::ZERO, |(target, _)| 2 * target.settings().timeout)
     }
 
@@ -392,7 +403,7 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
 
     fn may_be_put_back(&self, subject: &Subject<'_>, old: &Document, new: &Document) -> bool {
         let (Ok(old), Ok(new)) = (parse(subject, old), parse(subject, new)) else { return false };
-        // A staged key has encrypted nothing.
+        // The staged key may be missing in `old`: it has encrypted nothing.
         let in_use = std::iter::once(new.primary()).chain(new.secondary());
         in_use.into_iter().all(|key| old.get(key.id()).is_some_and(|held| held.material() == key.material()))
     }
@@ -427,7 +438,7 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
     ) -> Result<(), RotationError> {
         let Some((target, _)) = &self.target else { return Ok(()) };
         if phase == Phase::BeforePromotion && subject.policy.get(&VERIFY) == Verify::After {
-            // The application reads AWSCURRENT only: there is nothing that it could load yet.
+            // The application reads AWSCURRENT only: it has nothing to load yet.
             return Ok(());
         }
         let tokens: Vec<_> = subject.credential.into_iter().collect();
@@ -445,7 +456,7 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
         let new = parse(subject, values.new)?;
         let old = values.old.map(|old| parse(subject, old)).transpose()?;
         if let (Phase::BeforePromotion, Some(old)) = (phase, values.old) {
-            // When somebody changed the ring meanwhile, no retry can make this one follow it.
+            // If the current ring has changed, no retry can make this pending ring follow it.
             require_made_from(subject, old, values.new)?;
         }
         prove_ring(subject, values.old, values.new, rng)?;
@@ -459,7 +470,7 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
                 let encrypts_with = Some(new.primary().id());
                 NeededKeys { decrypts_with: ids(&new), encrypts_with, silence_is_accepted }
             }
-            // The application knows the current ring only: what will be encrypted with must be in it.
+            // The application knows the current ring only, so that ring must hold the next primary key.
             (Phase::BeforePromotion, Verify::After, Some(old)) => {
                 if !aware {
                     require_provable(subject.policy, old, &new)?;

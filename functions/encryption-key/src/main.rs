@@ -1,4 +1,4 @@
-//! The rotation function for encryption keys. Everything is in the library; this wires it to AWS Lambda.
+//! The rotation function for encryption keys.
 
 use encryption_key::EncryptionKey;
 

@@ -1,8 +1,8 @@
-//! What people have to know of a rotation that has come to its end.
+//! What operators have to do after a rotation has ended.
 
 use rotation::keyring::{Key, Keyring};
 
-/// What is left to do when `new` has become current after `old`.
+/// The work that is left when `new` has become current after `old`. `None` when nothing is left.
 pub(crate) fn remaining(old: Option<&Keyring>, new: &Keyring) -> Option<String> {
     let primary = new.primary().id();
     let Some(old) = old.filter(|old| old.primary().id() != primary) else {

@@ -1,4 +1,4 @@
-//! How many rows are under which key, and how they are written.
+//! Counts the rows under each key, and notes how the values are written.
 
 use rotation::census::{Tally, Unreadable};
 use rotation::deadline::Deadline;
@@ -16,7 +16,8 @@ use crate::request::Range;
 use crate::settings::Pace;
 use crate::table::{Source, Stored};
 
-/// Counts the rows of a range until `stop`: the counts, and where to go on. `marks` get the keys.
+/// Counts the rows of a range until `stop`. Returns the counts, and the range that is left. `marks` receives each row's
+/// primary key.
 pub(crate) async fn count(
     source: &Source<'_>,
     session: &Session,

@@ -1,15 +1,20 @@
-//! Columns that look like ciphertexts of the ring and are not in the configuration: an audit table, a backup of a column, a table that
-//! somebody forgot. Their rows do not follow the key, and need it after it is retired.
+//! Unlisted copies: columns that look like ciphertexts of the ring but are not in the configuration. Examples are an
+//! audit table, a backup of a column, or a forgotten table. The function does not rewrap their rows, so they still need
+//! a key after it is retired.
 //!
-//! Only what the function's user may read is looked at. A value that is bound to associated data, of a format that names no key, looks
-//! like anything.
+//! The function samples only columns that its database user may read. It cannot recognize a value with associated data
+//! in a format that names no key.
 //!
-//! A column that was found keeps a key from being retired, until it is listed, or excused by name in `REENCRYPT_COLUMNS`. One that could
-//! not be looked at (`notLookedAt`) does not. It is no evidence: a sample proves no absence either, and what the user may not read, or is in another
-//! database, is not even counted. Were it to refuse a retirement, a database with more columns than a census looks at would never retire a
-//! key, and the way out would be to take `SELECT` away from the user, which finds less. So a census says how many there were, and the log
-//! which; whoever knows the database lists or excuses those that hold ciphertexts, and a key that leaves the ring stays in the archive for
-//! `KEY_ARCHIVE_RETENTION`.
+//! A found column blocks the retirement of a key, until `REENCRYPT_COLUMNS` lists or excuses the column by name.
+//!
+//! A column that could not be sampled (`notLookedAt`) does not block it:
+//!
+//! - A sample proves no absence either. Columns that the user may not read, or in another database, are not even
+//!   counted.
+//! - If it blocked, a database with more columns than a census samples could never retire a key. The way out would be
+//!   to revoke the user's `SELECT`, and then the function finds less.
+//! - So the census reports the number of such columns, and the log names them. An engineer who knows the database lists
+//!   or excuses those that hold ciphertexts. A retired key stays in the archive for `KEY_ARCHIVE_RETENTION`.
 
 use rotation::census::ColumnName;
 use rotation::deadline::Deadline;
@@ -23,9 +28,9 @@ use crate::job::LOG;
 use crate::settings::Settings;
 use crate::table::{Raw, get};
 
-/// More columns than these are not looked at.
+/// The most columns that one census samples.
 const MOST_COLUMNS: usize = 1000;
-/// So many names are told.
+/// The most names of columns in an answer or a log line.
 const MOST_TOLD: usize = 20;
 
 const COLUMNS: &str = "\
@@ -43,16 +48,16 @@ WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND a.attnum > 0 AND
     AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
 ORDER BY 1, 2, 3";
 
-/// What was found.
+/// The columns that the search found, and those it could not sample.
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
-    /// Columns that look like ciphertexts of the ring, are not in the configuration, and are not excused in it.
+    /// Columns that look like ciphertexts of the ring, and that the configuration neither lists nor excuses.
     pub(crate) unlisted: Vec<String>,
-    /// Columns that could not be looked at: there was no time, or the database refused.
+    /// The number of columns without a sample: too many columns, no time left, or refused by the database.
     pub(crate) not_looked_at: usize,
 }
 
-/// Looks at a sample of every text and `bytea` that the user may read, until `stop`.
+/// Samples every text and `bytea` column that the user may read, until `stop`.
 pub(crate) async fn find(
     session: &Session,
     settings: &Settings,
@@ -88,7 +93,7 @@ pub(crate) async fn find(
     Ok(copies)
 }
 
-/// Some values of a column; `None` when they cannot be read.
+/// Up to 20 values of 28 to 100,000 bytes, from up to 1,000 rows. `None` when the column cannot be read.
 async fn sample(session: &Session, column: &Row, stop: Deadline) -> Result<Option<Vec<Vec<u8>>>, ReencryptError> {
     if stop.left().is_zero() {
         return Ok(None);
@@ -103,7 +108,7 @@ async fn sample(session: &Session, column: &Row, stop: Deadline) -> Result<Optio
     rows.iter().map(|row| Ok(get::<Raw<'_>>(row, 0)?.0.to_vec())).collect::<Result<_, _>>().map(Some)
 }
 
-/// Whether a value is a ciphertext that the ring opens, that names one of its keys, or that has a form which nothing else has.
+/// Whether the ring opens a value, or the value names a key of the ring, or its form belongs to ciphertexts only.
 fn looks_like(settings: &Settings, ciphers: &Ciphers, value: &[u8]) -> bool {
     use Encoding::{Base64, Base64Url, Binary};
     let ring = settings.columns.first().map(|column| column.format.ring());

@@ -1,4 +1,4 @@
-//! All columns, counted one after the other, over as many invocations as it takes: what a plan and a census begin with.
+//! Counts all columns in turn, over as many invocations as it takes. A plan and a census begin with this count.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,31 +24,33 @@ use crate::table::{self, Source, get};
 use crate::understood::Understood;
 use crate::{census, history};
 
-/// So long a census waits for transactions that are open when it begins. Most take less; for others it would keep nobody waiting who
-/// only wants to know how many rows are under which key.
+/// How long a census waits for transactions that are open when it begins. Most transactions take less. A longer wait
+/// would delay a caller that only wants the counts.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 
-/// So long it is looked for columns that nobody listed.
+/// The most time for the search for unlisted columns.
 const LOOK_TIME: Duration = Duration::from_secs(10);
 
-/// What has been counted so far.
+/// The counts so far.
 pub(crate) struct Counting {
     columns: Columns,
-    /// Where a plan parts each of the columns.
+    /// The bounds at which a plan divides each column.
     marks: Vec<Marks>,
     began: Timestamp,
     settled: bool,
-    /// What is left, when the time was up.
+    /// The range that is left when time is up.
     rest: Option<Range>,
-    /// Columns that nobody listed, once all is counted.
+    /// Unlisted columns; empty until all columns are counted.
     copies: Copies,
-    /// The version that was counted, when the ring was replaced after an invocation before this one. Nothing was counted since.
+    /// The counted version, if the ring was replaced after an earlier invocation. This invocation has counted nothing
+    /// then.
     replaced: Option<VersionId>,
 }
 
-/// Waits for the transactions that are open now, whose rows nobody else sees: `true` when all have ended. A prepared transaction is one of
-/// them until it is committed. They are those with a smaller id than this one gets; `pg_snapshot_xmax` would be no mark, because the
-/// newest of them may be behind it.
+/// Waits until the transactions that are open now have ended: `true` when all have. No other session sees their rows.
+///
+/// A prepared transaction counts as open until it is committed. The open transactions have smaller ids than the one
+/// that this wait takes. `pg_snapshot_xmax` is no bound, because the newest open transaction may have an id beyond it.
 async fn settle(session: &Session, stop: Deadline) -> Result<bool, ReencryptError> {
     const BEGUN: &str = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text";
     const ENDED: &str = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) OPERATOR(pg_catalog.>=) $1::pg_catalog.text::pg_catalog.xid8";
@@ -68,10 +70,11 @@ async fn settle(session: &Session, stop: Deadline) -> Result<bool, ReencryptErro
 }
 
 impl Job<'_> {
-    /// Counts column by column, as far as the time goes. What was counted before came back with the request.
+    /// Counts column by column until time is up. Earlier counts come back with the request.
     ///
     /// # Errors
-    /// Those of [`Source::find`] and of the database; for a plan [`ReencryptError::ColumnNotUnderstood`] at the end of a column.
+    /// Those of [`Source::find`] and of the database. For a plan also [`ReencryptError::ColumnNotUnderstood`], at the
+    /// end of a column.
     async fn count_all(
         &self,
         user: &User,
@@ -116,17 +119,17 @@ impl Job<'_> {
             }
         }
         if counting.rest.is_none() {
-            // Behind `stop` there is time for what is under way, and a census without this would be no evidence.
+            // The reserve behind `stop` has time for this search. A census without the search would be no evidence.
             let stop = self.deadline.within(LOOK_TIME, self.deadline.left() / 2);
             counting.copies = copies::find(&session, settings, &self.ring.ciphers, stop).await?;
         }
         Ok(counting)
     }
 
-    /// Reads all columns, and parts those whose every value is understood into ranges of about equal size.
+    /// Reads all columns, and divides them into ranges of about equal size. Every value has to be understood first.
     ///
     /// # Errors
-    /// Those of [`count_all`](Self::count_all).
+    /// Those of [`count_all`](Self::count_all), and those of [`history::check_slices`] and [`history::check_size`].
     pub(crate) async fn plan(
         &self,
         user: &User,
@@ -149,7 +152,7 @@ impl Job<'_> {
         let rows = counting.columns.sum(|tally| tally.rows);
         let go_on = |resumed| Request::Plan { slices, resumed: Some(resumed) };
         let census = self.census_so_far(store, counting, go_on).await?;
-        // Whoever asked compares it with the version that it works for.
+        // The caller compares this version with the version that it works for.
         let mut answer = fields(&Census { version: self.ring.version.clone(), ..census })?;
         let invocations = history::invocations(u64::try_from(ranges.len()).unwrap_or(u64::MAX));
         let ranges = told(&ranges)?;
@@ -158,7 +161,7 @@ impl Job<'_> {
         Ok(answer)
     }
 
-    /// Counts all columns. The last answer is the whole of it.
+    /// Counts all columns. The last answer has the whole count.
     ///
     /// # Errors
     /// Those of [`count_all`](Self::count_all).
@@ -174,7 +177,7 @@ impl Job<'_> {
         fields(&self.census_so_far(store, counting, go_on).await?)
     }
 
-    /// What has been counted, with the request that goes on.
+    /// The counts so far, with the request that continues.
     async fn census_so_far(
         &self,
         store: &impl SecretStore,
@@ -200,7 +203,7 @@ impl Job<'_> {
             columns,
         };
         if let Some(version) = replaced {
-            // What the primary key was then is not known here, and counts by two rings do not add up.
+            // The primary key of the counted version is not known here. Counts by two rings do not add up.
             let ended = Some(Timestamp(self.ring.as_of));
             return Ok(Census { version, ended, superseded: true, ..census });
         }
@@ -209,7 +212,7 @@ impl Job<'_> {
         (census.unlisted, census.not_looked_at) = (Some(copies.unlisted), Some(copies.not_looked_at));
         census.worn_keys = Some(self.worn_keys(&census.columns));
         if let Some(from) = rest {
-            // Whoever goes on sees then whether another version became current.
+            // The next invocation checks whether another version has become current.
             let (counted, version) = (census.columns.clone(), self.ring.version.clone());
             census.next = Some(told(&go_on(Resumed { from, counted, began, version, settled, marks }))?);
         } else {
@@ -220,14 +223,14 @@ impl Job<'_> {
         Ok(census)
     }
 
-    /// What others read in the log: see [`LOGGED`].
+    /// Writes the line that `operate` reads in the log, see [`LOGGED`].
     fn log(&self, census: &Census) {
         let worn_keys = census.worn_keys.as_ref().and_then(|worn| serde_json::to_string(worn).ok());
         let (secret, primary_key) = (census.secret.as_str(), self.ring.primary.to_string());
         tracing::info!(target: LOG, secret, primary_key, worn_keys, "{LOGGED}");
     }
 
-    /// Keys with half of the values that random nonces allow. Fernet's keys draw none.
+    /// Keys with half of the values that random nonces allow. None for Fernet: its tokens have no GCM nonce.
     fn worn_keys(&self, columns: &Columns) -> BTreeMap<KeyId, u64> {
         let settings = &self.worker.settings;
         if settings.columns.iter().all(|column| column.format == RowFormat::Fernet) {

@@ -1,4 +1,4 @@
-//! Connections to the database, and what its errors mean.
+//! Connections to the database, and the meaning of its errors.
 
 use std::time::Duration;
 
@@ -18,30 +18,31 @@ use crate::settings::{Database, Pace};
 use crate::tls::Tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most that one statement's rows may take in memory, in bytes; the rest is left for the next one.
+/// The most bytes of rows that one statement may return into memory. The next statement reads the rest.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
-/// A statement that reads a setting of this name, with a row's key behind it and [`CHANGED_END`] after that, refuses what it has done
-/// itself: PostgreSQL knows no such setting. So a batch is undone before anybody sees it, and no transaction waits for this process.
+/// The prefix of a setting that PostgreSQL does not know. A row's key and [`CHANGED_END`] follow the prefix. A
+/// statement that reads this setting fails, so PostgreSQL undoes the batch before any other session sees it. No
+/// transaction has to wait for this process.
 pub(crate) const CHANGED: &str = "reencrypt.changed:";
 /// See [`CHANGED`].
 pub(crate) const CHANGED_END: &str = ":reencrypt";
 
-/// A database that can be connected to.
+/// The way to the database.
 #[derive(Debug)]
 pub(crate) struct Access {
     database: Database,
     tls: Option<Tls>,
 }
 
-/// Why a statement was not done.
+/// Why a statement failed.
 #[derive(Debug)]
 pub(crate) enum Trouble {
-    /// Another transaction is in its way, or it took too long: it can be tried again.
+    /// Another transaction is in the way, or the statement took too long. A retry can succeed.
     Busy(String),
-    /// The row with this key is not stored as it was written: see [`CHANGED`].
+    /// The stored value of the row with this key is not the written one: see [`CHANGED`].
     Changed(String),
-    /// There is no point in trying it again now.
+    /// A retry now cannot succeed.
     Failed(ReencryptError),
 }
 
@@ -55,7 +56,7 @@ impl From<Trouble> for ReencryptError {
     }
 }
 
-/// A user of the database.
+/// The name and password of a database user.
 pub(crate) struct User {
     name: String,
     password: SecretText,
@@ -72,20 +73,20 @@ impl Access {
         Ok(Self { tls: Tls::of(&database)?, database })
     }
 
-    /// Reads the secret with the user.
+    /// Reads the secret with the database user.
     pub(crate) async fn user(&self, store: &impl SecretStore) -> Result<User, ReencryptError> {
         let secret = &self.database.secret;
         let value = store.get_current(secret).await.map_err(|error| RotationError::CredentialUnavailable {
             secret: secret.clone(),
             reason: Box::new(error.into()),
         })?;
-        // The parser's own words could quote the password.
+        // The parser's message could quote the password.
         let invalid = |_| ReencryptError::DatabaseSecretInvalid { secret: secret.clone() };
         let UserSecret { username, password } = serde_json::from_str(value.text.expose()).map_err(invalid)?;
         Ok(User { name: username, password })
     }
 
-    /// Connects, and sets what all statements of the session rely on.
+    /// Connects, and sets the parameters that all statements of the session rely on.
     pub(crate) async fn connect(
         &self,
         user: &User,
@@ -122,7 +123,7 @@ impl Access {
     }
 }
 
-/// A connection.
+/// One connection, with the deadline of its statements.
 pub(crate) struct Session {
     client: Client,
     place: String,
@@ -132,7 +133,7 @@ pub(crate) struct Session {
 /// A parameter of a statement, with its type.
 pub(crate) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Rows, and whether the statement had more of them than fit into memory.
+/// Rows, and whether the statement had more rows than fit into memory.
 pub(crate) struct Rows {
     pub(crate) rows: Vec<Row>,
     pub(crate) cut_short: bool,
@@ -141,9 +142,10 @@ pub(crate) struct Rows {
 impl Session {
     async fn set(&self, pace: &Pace) -> Result<(), Trouble> {
         let milliseconds = |duration: Duration| duration.as_millis().max(1);
-        // A row that a policy hides would never be counted: without row security the database refuses instead. Texts of keys and
-        // of associated data must not depend on how the server or the role is configured. Whoever waits for a lock for less than
-        // `deadlock_timeout` is never the reason why the database ends another's transaction.
+        // With row security off, a statement fails instead of hiding rows; a hidden row would never be counted.
+        // Texts of keys and of associated data must not depend on the settings of the server or the role. PostgreSQL
+        // looks for a deadlock only after `deadlock_timeout`. A shorter wait for locks never makes it cancel another
+        // transaction.
         self.execute(&format!(
             "SELECT pg_catalog.set_config('lock_timeout', GREATEST(1, LEAST({}, setting::pg_catalog.int8 * 9 / 10))::pg_catalog.text, false) \
              FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'; \
@@ -162,13 +164,13 @@ impl Session {
         self.bound(self.client.batch_execute(statements)).await
     }
 
-    /// The rows that a statement returns. Its text is planned for these parameters: a plan for any number of rows would read the
-    /// whole table for each of them.
+    /// The rows that a statement returns. PostgreSQL plans the text for these parameters. A plan for any
+    /// number of rows would read the whole table in each statement.
     pub(crate) async fn query(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Trouble> {
         self.bound(self.client.query_typed(statement, parameters)).await
     }
 
-    /// The same for as many rows as fit into memory.
+    /// As [`query`](Self::query), for as many rows as fit into memory ([`MOST_BYTES`]).
     pub(crate) async fn query_some(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Rows, Trouble> {
         self.bound(async {
             let parameters = parameters.iter().map(|(value, kind)| (*value, kind.clone()));
@@ -196,8 +198,8 @@ impl Session {
     }
 }
 
-/// What an error of the database means. Its message is repeated only where it cannot hold a value: where it tells of rights, of names
-/// and of the server's state.
+/// Classifies a database error. Its message is kept only when it cannot hold a value: about rights, names, or the
+/// server's state.
 fn trouble(place: &str, error: &tokio_postgres::Error) -> Trouble {
     let unavailable =
         |problem: String| Trouble::Failed(ReencryptError::DatabaseUnavailable { place: place.to_owned(), problem });

@@ -1,81 +1,82 @@
-//! Why a request was not done: every variant has one stable name, says what to do, and holds no value of a row or a secret.
+//! Errors of the worker. Each variant has one stable name and says what to do. No error holds a value of a row or a
+//! secret.
 
 use lambda_runtime::Diagnostic;
 use rotation::census::ColumnName;
 use rotation::error::RotationError;
 use rotation::store::StoreError;
 
-/// Why a request was not done.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReencryptError {
     /// The event is not a request.
     #[error("event member {member}: {problem}")]
     InvalidRequest {
-        /// The member.
+        /// The member of the event.
         member: &'static str,
-        /// What is wrong with it.
+        /// The rule that it breaks.
         problem: String,
     },
     /// The configuration names a column that cannot be re-encrypted.
     #[error("column {column}: {problem}")]
     UnusableColumn {
-        /// Which.
+        /// The column.
         column: ColumnName,
-        /// What is wrong with it, or its table.
+        /// The fault of the column, or of its table.
         problem: String,
     },
-    /// Not every value of a column is as configured, or it does not show how a new one is to be written.
+    /// A value of a column is not as configured, or no value shows how to write a new one.
     #[error("column {column} is not understood, and none of its rows is written: {problem}")]
     ColumnNotUnderstood {
-        /// Which.
+        /// The column.
         column: ColumnName,
-        /// How many values, of which rows, and what to do.
+        /// The number of values, the rows, and the repair.
         problem: String,
     },
-    /// The table itself changes what is written, so that nobody could open it.
+    /// The table itself changes a written value, so that no reader could open it.
     #[error(
         "column {column} or a column of its aad is changed by the table when row {row} is written: the batch was undone; look at the table's triggers, rules and generated columns, and let them leave alone what re-encryption writes"
     )]
     ColumnChangesOnWrite {
-        /// Which.
+        /// The column.
         column: ColumnName,
-        /// The primary key of a row where it happened.
+        /// The primary key of one such row.
         row: String,
     },
-    /// The secret with the database's user and password is not as expected.
+    /// The secret has no user and password of a database.
     #[error(
         "secret {secret} (DATABASE_SECRET) holds no user and password of a database: expected a JSON object with the texts username and password"
     )]
     DatabaseSecretInvalid {
-        /// The secret, as configured.
+        /// The secret's name or ARN, as configured.
         secret: String,
     },
-    /// There is no connection to the database, or it broke.
+    /// The database does not answer, or the connection broke.
     #[error(
         "the database at {place} does not answer ({problem}): check DATABASE_HOST, DATABASE_PORT, DATABASE_CA_FILE, this function's subnets and security groups; rows that were written are written, and the request can be repeated"
     )]
     DatabaseUnavailable {
         /// Host and port.
         place: String,
-        /// Why.
+        /// The cause.
         problem: String,
     },
-    /// The database refuses.
+    /// The database refuses a statement.
     #[error(
         "the database refuses ({problem}): check what the user in DATABASE_SECRET may do, and the table's constraints and triggers"
     )]
     DatabaseRefused {
-        /// The SQLSTATE, and the message where it cannot hold a value.
+        /// The SQLSTATE, with the message where it cannot hold a value.
         problem: String,
     },
-    /// The database could not do it now, again and again.
+    /// The database was busy in every try.
     #[error("the database could not do that in time ({problem}): repeat the request")]
     DatabaseBusy {
         /// The SQLSTATE.
         problem: String,
     },
-    /// What also ends rotations.
+    /// An error that a rotation can also have.
     #[error(transparent)]
     Rotation(#[from] RotationError),
 }
@@ -87,7 +88,7 @@ impl From<StoreError> for ReencryptError {
 }
 
 impl ReencryptError {
-    /// The stable name: `errorType` of the invocation.
+    /// The stable name, which is the `errorType` of the invocation.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {

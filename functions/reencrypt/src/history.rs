@@ -1,46 +1,50 @@
-//! What the history of an execution holds: every slice that a state machine has worked on leaves events in it, and Step Functions ends an
-//! execution with more than 25,000 (Step Functions quotas). A test counts them in the state machine's definition.
+//! The bounds of an execution's history. Every slice of the state machine leaves events in the history. Step Functions
+//! ends an execution with more than 25,000 events (Step Functions quotas). A test counts the events in the state
+//! machine's definition.
 //!
 //! Why the state machine is as it is:
 //!
-//! - The map over slices is inline. The database is the bottleneck, so a few slices at once are all that helps. A distributed map has
-//!   child executions, a bucket, and ranges in S3.
-//! - An execution is one round, and rows that remain are no error: failed slices and writers with old rings look the same from
-//!   outside. Rounds within one execution would add up in its history. An alarm rings when the rows do not become fewer.
-//! - A slice gives up within minutes; a plan or a census waits for hours. While the database is away, each slice would otherwise wait
-//!   after the other, with repetitions in the history.
-//! - A function's error ends an execution where it happened: Step Functions can redrive it from there. Only ends that a repetition
-//!   does not change are caught and fail on purpose.
-//! - A superseded execution succeeds: the next sweep starts one for the current version. It looks twice, a minute apart, because a
-//!   read may be behind.
-//! - A success frees the version, a failure does not. What failed has a reason that somebody has to repair.
+//! - The map over slices is inline. The database is the bottleneck, so a few slices at once are enough. A distributed
+//!   map needs child executions, a bucket, and ranges in S3.
+//! - An execution is one round, and rows that are left are no error. A failed slice and a writer with an old ring look
+//!   the same from outside. Several rounds in one execution would add up in its history. An alarm rings when the number
+//!   of rows does not fall.
+//! - A slice gives up within minutes; a plan or a census waits for hours. Without the database, each slice would
+//!   otherwise wait after the other, with retries in the history.
+//! - An unexpected error of a function ends the execution in that state, so that Step Functions can redrive it from
+//!   there. The state machine catches only results that a retry does not change, and fails on purpose.
+//! - An execution for a superseded version succeeds, because the next sweep starts one for the current version. The
+//!   execution checks twice, a minute apart, because a read may be stale.
+//! - After a success, the next sweep may start another execution for the same version. After a failure it does not,
+//!   because an operator has to repair the cause.
 
 use serde_json::Value;
 
 use crate::error::ReencryptError;
 
-/// Events that the slices of one execution may leave.
+/// The most events that the slices of one execution may leave.
 pub const EVENTS_OF_SLICES: u64 = 14_500;
-/// Events of a range, without its invocations: its iteration begins and ends, and its last state is entered and left.
+/// Events of a range without its invocations: start and end of its iteration, entry and exit of its last state.
 pub const EVENTS_OF_RANGE: u64 = 4;
-/// The most events of an invocation for a range: with six repetitions, and the choice whether it goes on.
+/// The most events of one invocation for a range: with six retries, and the choice whether the range continues.
 pub const EVENTS_OF_INVOCATION: u64 = 25;
-/// The most ranges that one execution can work on.
+/// The most ranges in one execution.
 pub const MOST_RANGES: u64 = EVENTS_OF_SLICES / (EVENTS_OF_RANGE + EVENTS_OF_INVOCATION);
 
-/// How often an execution may invoke the worker for each of its ranges. What is left of a range then is for the next execution.
+/// How often an execution may invoke the worker for each range. The next execution takes the rest of a range.
 #[must_use]
 pub fn invocations(ranges: u64) -> u64 {
     (EVENTS_OF_SLICES / ranges.max(1)).saturating_sub(EVENTS_OF_RANGE) / EVENTS_OF_INVOCATION
 }
 
-/// The most bytes of ranges in an answer: the state of an execution has 256 KB (Step Functions quotas), and a little more is in it.
+/// The most bytes of ranges in an answer. The state of an execution has 256 KB (Step Functions quotas), and holds a
+/// little more than the ranges.
 const MOST_BYTES: usize = 250_000;
 
-/// Checks that one execution can work on so many slices of each column.
+/// Checks that the history of one execution holds `slices` ranges for each column.
 ///
 /// # Errors
-/// [`ReencryptError::InvalidRequest`] says how many it can.
+/// [`ReencryptError::InvalidRequest`] states the most slices for each column.
 pub fn check_slices(slices: u64, columns: usize) -> Result<(), ReencryptError> {
     let columns = u64::try_from(columns).unwrap_or(u64::MAX);
     if slices.saturating_mul(columns) <= MOST_RANGES {
@@ -53,7 +57,7 @@ pub fn check_slices(slices: u64, columns: usize) -> Result<(), ReencryptError> {
     )))
 }
 
-/// Checks that the state of an execution holds these ranges, as JSON.
+/// Checks that the state of an execution holds these ranges as JSON.
 ///
 /// # Errors
 /// [`ReencryptError::InvalidRequest`].

@@ -1,4 +1,4 @@
-//! One request at work: by which configuration, with which keys, and for how long.
+//! One request at work, with its configuration, its ring and its deadline.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::error::ReencryptError;
 use crate::ring::Ring;
 use crate::settings::Settings;
 
-/// What the log calls this function's lines: at the level of the project's own.
+/// The target of this function's log lines, so that they have the level of the project's own lines.
 pub(crate) const LOG: &str = "rotation::reencrypt";
 
-/// What is made from the environment, once.
+/// The settings and the way to the database, made once from the environment.
 #[derive(Debug)]
 pub struct Worker {
     pub(crate) settings: Settings,
@@ -25,7 +25,7 @@ impl Worker {
     /// Reads all variables of [`Settings`].
     ///
     /// # Errors
-    /// An unusable variable, by name.
+    /// The error names the unusable variable.
     pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
         let settings = Settings::from_environment(environment)?;
         Ok(Self { access: Access::new(settings.database.clone())?, settings })
@@ -40,12 +40,13 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// A connection to the database.
+    /// Opens a connection to the database.
     pub(crate) async fn session(&self, user: &User) -> Result<Session, ReencryptError> {
         self.worker.access.connect(user, &self.worker.settings.pace, self.deadline).await
     }
 
-    /// When to begin nothing new: what is under way takes a statement for each of the stages, and rows that were in the way.
+    /// When to start no new batch. The reserve is two statements and one second, at most half of the time left. It
+    /// covers a statement in each stage, and rows that other transactions had locked.
     pub(crate) fn stop(&self) -> Deadline {
         let left = self.deadline.left();
         let reserve = self.worker.settings.pace.statement_timeout * 2 + Duration::from_secs(1);

@@ -1,15 +1,15 @@
-//! The worker that re-encrypts an application's stored rows under the primary key of their keyring: one Lambda function, invoked
-//! with `{"action": …}`.
+//! The worker rewraps an application's stored rows under the primary key of their keyring. It is one Lambda function,
+//! invoked with `{"action": …}`.
 //!
 //! | action | does |
 //! | --- | --- |
-//! | `plan` | reads all columns to the end, and parts those that it understands into ranges of about equal size |
-//! | `slice` | encrypts the rows of one range again that are not under the primary key |
+//! | `plan` | reads all columns to the end, and divides them into ranges of about equal size |
+//! | `slice` | rewraps the rows of one range that are not under the primary key |
 //! | `census` | counts rows by key, of one range or of all columns |
 //!
-//! An answer has a member `next`: the request that goes on, when time was up, or null. A plan and a census of all columns
-//! bring along what they have counted. Which columns there are, in which format, and where the database is, says the function's
-//! environment, never the event. The function reads the keyring and writes no secret.
+//! An answer has a member `next`: the request that continues when time was up, or null. For a plan and a census of all
+//! columns, `next` holds the counts so far. The function's environment sets the columns, their formats and the
+//! database; an event never does. The function reads the keyring and writes no secret.
 
 mod answer;
 mod census;
@@ -48,10 +48,10 @@ use crate::table::Source;
 
 pub use crate::job::Worker;
 
-/// Answers one invocation.
+/// Runs one invocation.
 ///
 /// # Errors
-/// Every failure is named, see [`ReencryptError::name`].
+/// Every failure has a name, see [`ReencryptError::name`].
 pub async fn answer(
     function: &Function,
     worker: &Result<Worker, RotationError>,
@@ -98,9 +98,9 @@ pub async fn answer(
     }
 }
 
-/// The metrics of an answer: after a slice what it has done, after a census of all columns what it has found. A plan's counts are
-/// followed by those of a census. A census by a ring that is
-/// not the current one any more would say that rows are unreadable which the next one opens.
+/// The metrics of an answer: the work of a slice, or the counts of a census of all columns. A plan publishes no
+/// counts, because a census follows it. A superseded census publishes none either: it would report rows as unreadable
+/// that the current ring opens.
 fn metrics(function: &str, answer: &Value) -> Vec<Datum> {
     let datum = |name, rows: u64| {
         #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^52 rows")]
@@ -139,7 +139,7 @@ async fn perform(
     };
     let unknown = told.get("unknown").and_then(Value::as_u64).unwrap_or_default();
     if unknown > 0 && !told.contains_key("superseded") {
-        // What no key opens may be under a key that came into the ring a moment ago.
+        // A key may have come into the ring a moment ago, and may open these values.
         told.insert("superseded".to_owned(), job.ring.since(&worker.settings, &store).await?.superseded.into());
     }
     told.insert("action".to_owned(), request.action().into());

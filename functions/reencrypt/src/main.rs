@@ -1,4 +1,4 @@
-//! The function that re-encrypts rows. Everything is in the library; this wires it to AWS Lambda.
+//! The function that rewraps rows.
 
 use reencrypt::Worker;
 

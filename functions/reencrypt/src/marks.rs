@@ -1,16 +1,16 @@
-//! Keys at equal distances in a table that is read in the order of its keys: they part it into ranges of about equal size, and nobody
-//! needs to know before how large it is.
+//! Primary keys at equal distances, taken while a table is read in key order. These marks divide the table into ranges
+//! of about equal size, without knowing its size before.
 
 use serde::{Deserialize, Serialize};
 
-/// So many keys are kept while a table is read: the ranges of the usual number differ by less than one percent.
+/// The most marks while a table is read. With them, ranges of the usual number differ by less than one percent.
 const MOST: usize = 4096;
-/// So many for each range are sent from one invocation to the next.
+/// The marks for each range that one invocation sends to the next.
 const SENT_FOR_EACH: usize = 8;
-/// Their bytes, of all columns together: the state of an execution has 256 KB (Step Functions quotas).
+/// The most bytes of marks of all columns together. The state of an execution has 256 KB (Step Functions quotas).
 const MOST_SENT: usize = 100_000;
 
-/// The keys of every so many rows.
+/// The primary key of every `every`-th row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Marks {
@@ -26,7 +26,7 @@ impl Default for Marks {
 }
 
 impl Marks {
-    /// The next row has this key.
+    /// Notes the next row's primary key.
     pub fn pass(&mut self, key: &str) {
         self.rows += 1;
         if self.rows.is_multiple_of(self.every.max(1)) {
@@ -35,7 +35,7 @@ impl Marks {
         }
     }
 
-    /// Keeps as many as another invocation needs, and as can be sent for so many columns.
+    /// Drops marks, down to what the next invocation needs and what may be sent for `columns` columns.
     pub fn thin_out_for(&mut self, slices: u64, columns: usize) {
         self.thin_out(SENT_FOR_EACH * usize::try_from(slices).unwrap_or(MOST));
         while self.keys.len() > 1 && self.keys.iter().map(String::len).sum::<usize>() > MOST_SENT / columns.max(1) {
@@ -54,7 +54,7 @@ impl Marks {
         }
     }
 
-    /// The last keys of all ranges but the last.
+    /// The last primary key of each range, except the last range.
     #[must_use]
     pub fn bounds(&self, slices: u64) -> Vec<String> {
         let every = u128::from(self.every.max(1));

@@ -1,4 +1,4 @@
-//! How many rows one statement takes, and when the next one may begin.
+//! How many rows one statement takes, and when the next statement may begin.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use tokio::time::Instant;
 
 use crate::settings::Pace;
 
-/// The first batch is small: nothing is known of the rows and of the server yet.
+/// The first batch is small, because nothing is known yet about the rows and the server.
 const FIRST_BATCH: usize = 64;
 
 /// The pace of one job.
 pub struct Throttle {
     pace: Pace,
     most: usize,
-    /// Whether nothing is written, so that reading alone tells how large a batch may be.
+    /// Whether the job writes nothing. Then reads alone set the size of a batch.
     only_reads: bool,
     rows: Cell<usize>,
     free_at: Cell<Instant>,
@@ -23,10 +23,10 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// For statements that write, and lock what they write.
+    /// For statements that write and lock rows.
     #[must_use]
     pub fn for_writing(pace: Pace) -> Self {
-        // A quarter of a second's rows at once, so that a low rate is not one burst a second.
+        // A quarter of a second's rows at once, so that a low rate does not become one burst a second.
         let quarter = pace.rows_per_second.map_or(usize::MAX, |rate| (rate as usize / 4).max(1));
         let most = pace.batch_rows.min(quarter);
         Self::new(pace, most, false)
@@ -50,7 +50,7 @@ impl Throttle {
         self.rows.get()
     }
 
-    /// Waits until so many more rows may be written.
+    /// Waits until `rows` more rows may be written.
     pub async fn admit(&self, rows: usize, deadline: Deadline) {
         let Some(rate) = self.pace.rows_per_second else { return };
         let now = Instant::now();
@@ -59,8 +59,7 @@ impl Throttle {
         deadline.pause(begin - now).await;
     }
 
-    /// So many rows were read; `cut_short` when there was no memory for more. What the database has sent beyond them was for
-    /// nothing.
+    /// Notes a read of `rows` rows. `cut_short`: memory was full, and the database sent the rows beyond for nothing.
     pub fn came(&self, rows: usize, cut_short: bool) {
         if cut_short {
             self.rows.set(self.rows.get().min(rows.max(1)));
@@ -73,18 +72,19 @@ impl Throttle {
         self.rows.set((self.rows.get() * 2).min(self.most));
     }
 
-    /// A statement of so many rows, sent at `began`, has ended. It may have waited for the one before it.
+    /// Notes the end of a statement of `rows` rows, sent at `began`. The statement may have waited for an earlier one.
     pub fn ended(&self, rows: usize, began: Instant) {
         let before = self.freed();
         self.took(rows, self.ended_at.get() - before.max(began));
     }
 
-    /// A statement has ended, however that was, and the connection is free for the next one; since when it was before.
+    /// Notes that a statement has ended, in any way, and that the connection is free. Returns when the connection was
+    /// free before.
     pub fn freed(&self) -> Instant {
         self.ended_at.replace(Instant::now())
     }
 
-    /// A statement of so many rows took so long: the next ones are to take about `batch_time`.
+    /// Notes the time of a statement of `rows` rows. The next statements are to take about `batch_time`.
     pub fn took(&self, rows: usize, time: Duration) {
         let (now, target) = (self.rows.get(), self.pace.batch_time);
         if time > target {
@@ -95,7 +95,7 @@ impl Throttle {
         }
     }
 
-    /// A statement failed because others were in its way, or because it took too long.
+    /// Notes a statement that failed on another transaction's lock, or that took too long.
     pub fn was_in_the_way(&self) {
         self.rows.set((self.rows.get() / 4).max(1));
     }

@@ -1,4 +1,4 @@
-//! The rows of a range, batch by batch, ahead of those who work on them.
+//! Reads the rows of a range, batch by batch, ahead of the stages that work on them.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use crate::pace::Throttle;
 use crate::request::Range;
 use crate::table::{Source, Stored};
 
-/// The pause before a statement is tried again.
+/// The pause before a retry of a statement.
 pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(100);
-/// After so many rows the connections get a turn: everything runs on one thread.
+/// The rows between two turns of the connections: everything runs on one thread.
 pub(crate) const SHARE: usize = 32;
 
-/// Rows, and the key of the last of them.
+/// Rows, and the primary key of the last row.
 pub(crate) struct Batch {
     pub(crate) rows: Vec<Row>,
     pub(crate) last: String,
 }
 
-/// Sends the rows of a range until `stop`; `true` when all were sent.
+/// Sends the rows of a range until `stop`. Returns `true` when all rows are sent.
 pub(crate) async fn read(
     source: &Source<'_>,
     session: &Session,
@@ -41,7 +41,7 @@ pub(crate) async fn read(
         let found = match source.read(session, after.as_deref(), range.through.as_deref(), wanted).await {
             Ok(found) => found,
             Err(Trouble::Busy(_)) => {
-                // Somebody alters the table, or the batch is too large for the time that a statement may take.
+                // Another session alters the table, or the batch is too large for the statement timeout.
                 throttle.was_in_the_way();
                 stop.pause(BUSY_PAUSE).await;
                 continue;
@@ -52,7 +52,7 @@ pub(crate) async fn read(
         let Some(last) = found.rows.last() else { return Ok(true) };
         let (last, ended) = (Stored(last).key()?.to_owned(), found.rows.len() < wanted && !found.cut_short);
         after = Some(last.clone());
-        // Nobody listens any more when the work has failed, and then its error is what counts.
+        // The receiver is gone when the work has failed. The error of the work counts then.
         if batches.send(Batch { rows: found.rows, last }).await.is_err() || ended {
             return Ok(ended);
         }

@@ -1,4 +1,4 @@
-//! What the function is asked to do.
+//! The requests to the function.
 
 use rotation::census::{ColumnName, Columns};
 use rotation::event::VersionId;
@@ -14,62 +14,63 @@ use crate::understood::Understood;
 
 const DEFAULT_SLICES: u64 = 16;
 
-/// Rows of a column's table, by their primary keys, in the text form that the database gives them.
+/// Rows of a column's table between two primary keys, in the database's text form of the keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Range {
     /// The column.
     #[serde(flatten)]
     pub column: ColumnName,
-    /// The rows behind this key; `None` means from the first.
+    /// The range begins behind this key; `None` means at the first row.
     pub after: Option<String>,
-    /// Up to this key, with it; `None` means to the last.
+    /// The range ends with this key; `None` means at the last row.
     pub through: Option<String>,
-    /// What the plan has learned of the whole column.
+    /// The plan's result about the whole column.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub understood: Option<Understood>,
 }
 
-/// What a plan or a census of all columns has counted until it ran out of time, and where it goes on: a member `next` that came back.
+/// The counts of a plan or a census of all columns that ran out of time, and the place to continue. It comes back from
+/// the member `next`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Resumed {
     /// The rows that are left of a column.
     pub(crate) from: Range,
-    /// The counts of the columns up to that one.
+    /// The counts of the columns up to that column.
     pub(crate) counted: Columns,
     /// When the census began.
     pub(crate) began: Timestamp,
-    /// The version of the ring that it counts by.
+    /// The ring's version by which the census counts.
     pub(crate) version: VersionId,
-    /// Whether the transactions that were open when it began had ended before the first row was read.
+    /// Whether the transactions that were open at the beginning had ended before the first row was read.
     pub(crate) settled: bool,
-    /// Where a plan parts each of the columns.
+    /// The bounds at which a plan divides each column.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) marks: Vec<Marks>,
 }
 
-/// A request, checked.
+/// A checked request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "lowercase")]
 pub enum Request {
-    /// Read all columns, and make ranges of about equal size: `{"action":"plan","slices":16}`.
+    /// Reads all columns, and makes ranges of about equal size: `{"action":"plan","slices":16}`.
     Plan {
-        /// How many for each column.
+        /// The number of ranges for each column.
         slices: u64,
-        /// Where a plan goes on that ran out of time.
+        /// The place where the plan continues after it ran out of time.
         #[serde(flatten)]
         resumed: Option<Resumed>,
     },
-    /// Re-encrypt the rows of a range: `{"action":"slice","range":{…}}`.
+    /// Rewraps the rows of a range: `{"action":"slice","range":{…}}`.
     Slice {
-        /// Which.
+        /// The range.
         range: Range,
     },
-    /// Count rows by key: `{"action":"census"}`, of one range with `"range"`.
+    /// Counts rows by key: `{"action":"census"}`, or one range with `"range"`.
     Census {
-        /// Which rows; `None` means all of all columns.
+        /// The rows; `None` means all rows of all columns.
         #[serde(skip_serializing_if = "Option::is_none")]
         range: Option<Range>,
-        /// Where a census of all columns goes on that ran out of time.
+        /// The place where a census of all columns continues after it ran out of time.
         #[serde(flatten)]
         resumed: Option<Resumed>,
     },
@@ -90,10 +91,11 @@ impl Request {
         }
     }
 
-    /// Reads an event. What it holds is not repeated in an error: whoever sends a password by mistake finds it in no log.
+    /// Reads an event. An error never repeats the event's content, so that a password sent by mistake stays out of the
+    /// log.
     ///
     /// # Errors
-    /// [`ReencryptError::InvalidRequest`] names the member and what it should be.
+    /// [`ReencryptError::InvalidRequest`] names the member and the expected value.
     pub fn parse(event: Value) -> Result<Self, ReencryptError> {
         let Value::Object(mut members) = event else {
             return Err(invalid("(the event)", "expected a JSON object"));
@@ -184,16 +186,17 @@ fn resumed(members: &mut Map<String, Value>) -> Result<Option<Resumed>, Reencryp
             let began = Timestamp::try_from(began).map_err(|problem| invalid("began", problem))?;
             Ok(Some(Resumed { from, counted, began, version: VersionId::new(version), settled, marks }))
         }
-        // A census that began in the middle would be no evidence, and look like it.
+        // A census that begins in the middle is no evidence, but would look like evidence.
         _ => Err(invalid("from", "goes with counted, began and version: send the member next as it was answered")),
     }
 }
 
 impl Resumed {
-    /// Where the census goes on: the place of that column among those of the configuration.
+    /// The place to continue: the index of the column in the configuration.
     ///
     /// # Errors
-    /// [`ReencryptError::InvalidRequest`] when the stack has no such column, or its columns are not those that were counted.
+    /// [`ReencryptError::InvalidRequest`] when the stack has no such column, or when the counted columns are not the
+    /// stack's.
     pub fn position(&self, settings: &Settings) -> Result<usize, ReencryptError> {
         let column = self.from.configured(settings)?;
         let position = settings.columns.iter().position(|other| other == column).unwrap_or_default();

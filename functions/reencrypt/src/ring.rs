@@ -1,4 +1,4 @@
-//! The keyring that rows are opened with.
+//! The keyring that opens rows.
 
 use std::time::SystemTime;
 
@@ -17,20 +17,20 @@ pub(crate) struct Ring {
     pub(crate) version: VersionId,
     pub(crate) primary: KeyId,
     pub(crate) ciphers: Ciphers,
-    /// When it was the current one, by the service's time.
+    /// When this ring was current, by the time of Secrets Manager.
     pub(crate) as_of: SystemTime,
 }
 
-/// What has become of a ring.
+/// The state of a ring after the work.
 pub(crate) struct Since {
-    /// Now, by the service's time.
+    /// The present, by the time of Secrets Manager.
     pub(crate) as_of: SystemTime,
     /// Whether another version has become current.
     pub(crate) superseded: bool,
 }
 
 impl Ring {
-    /// Reads the ring. The secret is never written.
+    /// Reads the current ring. This function never writes the secret.
     pub(crate) async fn current(settings: &Settings, store: &impl SecretStore) -> Result<Self, ReencryptError> {
         let described = store.describe(&settings.key_secret).await?;
         settings.policy.check_name(&described.name)?;
@@ -57,7 +57,7 @@ impl Ring {
         Ok(Self { secret: described.name, version, primary, ciphers, as_of: described.as_of })
     }
 
-    /// Looks at the secret again.
+    /// Describes the secret again.
     pub(crate) async fn since(&self, settings: &Settings, store: &impl SecretStore) -> Result<Since, ReencryptError> {
         let described = store.describe(&settings.key_secret).await?;
         let superseded = described.versions.holder(&Stage::Current) != Some(&self.version);

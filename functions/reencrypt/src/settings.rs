@@ -1,4 +1,4 @@
-//! What the stack configures: which columns, where the database is, and how hard it may be worked.
+//! The stack's configuration: the columns, the database, and the load that the database may carry.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -25,27 +25,28 @@ const PORT: &str = "DATABASE_PORT";
 const DATABASE: &str = "DATABASE_NAME";
 const CA_FILE: &str = "DATABASE_CA_FILE";
 
-/// More columns than any configuration that fits into an environment.
+/// The most columns. No configuration that fits into an environment has more.
 const MOST_COLUMNS: usize = 64;
 /// PostgreSQL's longest identifier, in bytes (`NAMEDATALEN` - 1).
 const LONGEST_NAME: usize = 63;
-/// PostgreSQL looks for deadlocks after a second of waiting, unless `deadlock_timeout` says otherwise, which a session asks for.
+/// The longest wait for a lock. PostgreSQL looks for deadlocks after one second, unless `deadlock_timeout` says
+/// otherwise. A session reads `deadlock_timeout` and waits less.
 const LONGEST_LOCK_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// A column, and what is stored in it.
+/// A column, with the form of its stored values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// Its name.
+    /// The column's name.
     pub name: ColumnName,
     /// The format of the ciphertexts.
     pub format: RowFormat,
-    /// Their encoding; `None` means base64 in a text and the bytes themselves in a `bytea`.
+    /// The encoding of the ciphertexts. `None` means base64 in a text, and the bytes themselves in a `bytea`.
     pub encoding: Option<Encoding>,
-    /// The columns of the row that the associated data is made of, see [`rotation::rows::aad`].
+    /// The columns of the row in the associated data, see [`rotation::rows::aad`].
     pub aad: Vec<String>,
-    /// Whether base64 is padded, where no value shows it.
+    /// Whether base64 is padded, for a column where no value shows it.
     pub padding: Option<bool>,
-    /// The primary keys, as text, of rows that are left as they are.
+    /// The primary keys, as text, of rows that the function leaves unchanged.
     pub leave: BTreeSet<String>,
 }
 
@@ -65,30 +66,30 @@ struct Entry {
     encoding: Option<Encoding>,
     #[serde(default)]
     aad: Vec<String>,
-    /// Why a column that looks like ciphertexts of the ring is none of those that follow it.
+    /// The reason why a column that looks like ciphertexts of the ring is not rewrapped.
     excused: Option<String>,
     padding: Option<bool>,
     #[serde(default)]
     leave: BTreeSet<String>,
 }
 
-/// Where the database is, and whose password opens it.
+/// The place of the database, and the secret with its user and password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {
     /// Name or ARN of the secret with `username` and `password`.
     pub secret: String,
     /// Host name, address, or the folder of a Unix socket.
     pub host: String,
-    /// Port.
+    /// The port.
     pub port: u16,
-    /// Name of the database.
+    /// The name of the database.
     pub name: String,
-    /// A file of root certificates in PEM, instead of the system's.
+    /// A PEM file of root certificates, instead of the system's.
     pub ca_file: Option<String>,
 }
 
 impl Database {
-    /// Whether the traffic stays on this machine, which needs no TLS.
+    /// Whether the traffic stays on this machine and needs no TLS.
     #[must_use]
     pub fn is_local(&self) -> bool {
         let address = self.host.parse::<IpAddr>();
@@ -96,23 +97,25 @@ impl Database {
     }
 }
 
-/// How hard the database may be worked. Each is for something that no measurement of the worker shows: what else uses the database, and how
-/// long that can wait.
+/// The load that the database may carry. No measurement of the worker can replace these limits. They depend on the
+/// other users of the database, and on how long those users can wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// The most rows that one statement reads or writes. A batch is one transaction, and whoever follows the changes of the database
-    /// (logical replication, change data capture, statement triggers) has it in memory as a whole.
+    /// The most rows that one statement reads or writes. A batch is one transaction. Each follower of the database's
+    /// changes holds it in memory as a whole: logical replication, change data capture, statement triggers.
     pub batch_rows: usize,
-    /// How long one UPDATE should take: its rows are locked for so long, and an application that wants one of them waits.
+    /// The target time of one UPDATE. Its rows are locked for this time, and an application that wants one of them
+    /// waits.
     pub batch_time: Duration,
-    /// The most rows that are written in a second; `None` means no limit. Batches that are short enough for the application may still be
-    /// more than replicas, backups of the log and the vacuum can follow.
+    /// The most rows written in a second; `None` means no limit. Even short batches may be more than replicas, log
+    /// backups and the vacuum can follow.
     pub rows_per_second: Option<u32>,
-    /// How long a statement waits for another's lock, while it holds those of its other rows. Less spares applications that give up
-    /// sooner; more leaves fewer rows to a second look, where transactions are long.
+    /// How long a statement waits for another transaction's lock, while it holds the locks of its other rows. A shorter
+    /// wait spares applications with short timeouts. A longer wait leaves fewer rows for a second try, if transactions
+    /// are long.
     pub lock_timeout: Duration,
-    /// How long a statement may take. A batch shrinks until it fits; a look into the catalogue of a slow or very large database cannot, and would
-    /// fail for ever.
+    /// How long a statement may take. A batch shrinks until it fits. A query of the catalogue of a slow or very large
+    /// database cannot shrink, and would fail for ever.
     pub statement_timeout: Duration,
 }
 
@@ -121,7 +124,7 @@ pub struct Pace {
 pub struct Settings {
     /// The columns, in the order in which a census counts them.
     pub columns: Vec<Column>,
-    /// Columns that look like ciphertexts, and that nobody re-encrypts.
+    /// Columns that look like ciphertexts, and that the function does not rewrap.
     pub excused: Vec<ColumnName>,
     /// Name or ARN of the secret with the keyring.
     pub key_secret: String,
@@ -129,7 +132,7 @@ pub struct Settings {
     pub policy: StackPolicy,
     /// The database.
     pub database: Database,
-    /// The pace.
+    /// The limits of the load.
     pub pace: Pace,
 }
 
@@ -186,7 +189,7 @@ impl Settings {
         })
     }
 
-    /// The column of this name.
+    /// The configured column of this name.
     #[must_use]
     pub fn column(&self, name: &ColumnName) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == *name)
@@ -194,7 +197,7 @@ impl Settings {
 }
 
 fn columns(json: &str) -> Result<(Vec<Column>, Vec<ColumnName>), RotationError> {
-    // The configuration holds no secret: the parser may say where and what is wrong with it.
+    // The configuration holds no secret, so the parser's message may be shown.
     let entries: Vec<Entry> =
         serde_json::from_str(json).map_err(|error| invalid(COLUMNS, format!("is not as expected: {error}")))?;
     if !(1..=MOST_COLUMNS).contains(&entries.len()) {

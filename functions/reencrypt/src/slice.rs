@@ -1,9 +1,10 @@
-//! The rows of a range, encrypted again under the primary key.
+//! Rewraps the rows of a range under the primary key.
 //!
-//! Three stages work at once, so that neither the database nor this process waits for the other: one reads the next batch, one
-//! decrypts and encrypts, one writes. A batch is one `UPDATE` of only those rows which nobody has written since they were read. What
-//! the application wrote in between stays, and is looked at again. The rows are the only record of how far the work is: to kill this
-//! process at any moment loses nothing.
+//! Three stages work at once, so that neither the database nor this process waits for the other. One stage reads the
+//! next batch, one decrypts and encrypts, one writes. A batch is one `UPDATE` of those rows that nobody has written
+//! since the read. A value that the application wrote in between stays, and the stage reads its row again.
+//!
+//! The rows are the only record of progress. To kill this process at any moment loses nothing.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -31,30 +32,31 @@ use crate::settings::Pace;
 use crate::table::{Busy, Change, Source, Stored, get};
 use crate::understood::{self, Understood};
 
-/// Batches that are sent to the database at once: it finds the next one waiting when it has written one.
+/// The batches under way at once. The database finds the next batch waiting when it has written one.
 const AT_ONCE: usize = 2;
-/// More rows that were not written than these are looked at again before the range goes on.
+/// The most unwritten rows before the range pauses for a second try of them.
 const MOST_AGAIN: usize = 10_000;
-/// How often rows that others have locked are tried again.
+/// How often a slice retries rows that other transactions have locked.
 const MOST_ROUNDS: u32 = 8;
 
-/// What became of a slice.
+/// The result of a slice.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Sliced {
     #[serde(flatten)]
     pub(crate) tally: Tally,
-    /// Rows that were under the primary key already.
+    /// Rows that were already under the primary key.
     pub(crate) under_primary: u64,
-    /// Rows that were encrypted again: the sum of `keys`.
+    /// Rewrapped rows: the sum of `keys`.
     pub(crate) rewrapped: u64,
-    /// Rows that the application wrote in between. Its value stays, and was looked at again.
+    /// Rows that the application wrote in between. The application's value stays, and the slice read these rows again.
     pub(crate) overtaken: u64,
     /// Rows that were deleted in between.
     pub(crate) deleted: u64,
-    /// Rows that the configuration leaves as they are.
+    /// Rows that the slice leaves unchanged by configuration.
     pub(crate) left: u64,
-    /// Rows that stayed locked by others, or were overtaken again and again. What is in them is theirs, or as it was.
+    /// Rows that stayed locked, or were overtaken in every retry. They hold the application's new value, or the old
+    /// value.
     pub(crate) busy: u64,
 }
 
@@ -83,12 +85,12 @@ struct Anew {
     stored: Vec<u8>,
 }
 
-/// Rows that were not written, by their keys.
+/// The primary keys of rows that were not written.
 #[derive(Default)]
 struct Again(Vec<String>);
 
 impl Slice<'_> {
-    /// Works until the end of the range or until `stop`: the counts, and where to go on.
+    /// Works until the end of the range, or until `stop`. Returns the counts, and the range that is left.
     pub(crate) async fn run(&self, range: &Range, rng: &mut StdRng) -> Result<(Sliced, Option<Range>), ReencryptError> {
         let throttle = Throttle::for_writing(self.pace);
         let form = Understood::form(range.understood.as_ref(), self.source.column)?;
@@ -104,7 +106,7 @@ impl Slice<'_> {
         Ok((seen.and(written), next))
     }
 
-    /// Writes what comes, and then what could not be written: the counts, and the key of the last row.
+    /// Writes each batch, and then the rows that could not be written. Returns the counts, and the key of the last row.
     async fn write_all(
         &self,
         codec: &RowCodec<'_>,
@@ -129,7 +131,8 @@ impl Slice<'_> {
                     again.0.extend(not_written.0);
                     last = Some(key);
                 }
-                // The connection gives nobody an answer while one is not taken: to look again waits until nothing is under way.
+                // The connection gives no result while an earlier one is not taken. So the second try waits until
+                // nothing is under way.
                 else => {
                     self.look_again(codec, throttle, &mut sliced, &mut again, rng).await?;
                     if !more {
@@ -140,7 +143,7 @@ impl Slice<'_> {
         }
     }
 
-    /// Writes one batch: the counts, the rows that were not written, and the key of the last row.
+    /// Writes one batch. Returns the counts, the rows that were not written, and the key of the last row.
     async fn write(
         &self,
         throttle: &Throttle,
@@ -169,7 +172,7 @@ impl Slice<'_> {
         Ok((sliced, again, batch.last))
     }
 
-    /// Writes the rows that nobody has locked.
+    /// Writes the rows that no other transaction has locked.
     async fn write_free(
         &self,
         changes: &[Change<'_>],
@@ -187,7 +190,8 @@ impl Slice<'_> {
         }
     }
 
-    /// Reads rows again that were overtaken or locked, and writes them, until none is left, or those that are stay locked.
+    /// Reads overtaken or locked rows again and writes them, at most [`MOST_ROUNDS`] times. Rows that are left count as
+    /// busy.
     async fn look_again(
         &self,
         codec: &RowCodec<'_>,
@@ -228,7 +232,7 @@ impl Slice<'_> {
     }
 }
 
-/// Decrypts and encrypts what comes.
+/// Decrypts and encrypts each batch.
 async fn rewrap_all(
     source: &Source<'_>,
     codec: &RowCodec<'_>,
@@ -240,7 +244,7 @@ async fn rewrap_all(
     while let Some(batch) = batches.recv().await {
         sliced.tally.rows += batch.rows.len() as u64;
         let anew = rewrap(source, codec, &batch.rows, &mut sliced, rng).await?;
-        // Nobody listens any more when writing has failed, and then its error is what counts.
+        // The receiver is gone when writing has failed. The error of the write counts then.
         if works.send(Work { batch, anew }).await.is_err() {
             break;
         }
@@ -248,7 +252,7 @@ async fn rewrap_all(
     Ok(sliced)
 }
 
-/// The new values of those rows that need one.
+/// The new values of the rows that need one.
 async fn rewrap(
     source: &Source<'_>,
     codec: &RowCodec<'_>,
@@ -299,7 +303,7 @@ impl Sliced {
         Self { tally: Tally::default(), under_primary: 0, rewrapped: 0, overtaken: 0, deleted: 0, left: 0, busy: 0 }
     }
 
-    /// Counts the changes whose keys the database returned; the others are looked at again.
+    /// Counts the changes with keys that the database returned. The other rows get a second try.
     fn note(
         &mut self,
         changes: &[Change<'_>],
@@ -321,7 +325,7 @@ impl Sliced {
         Ok(())
     }
 
-    /// The counts of both.
+    /// The sum of both counts.
     fn and(mut self, other: Self) -> Self {
         let Self { tally, under_primary, rewrapped, overtaken, deleted, left, busy } = other;
         self.tally.add(tally);

@@ -1,13 +1,15 @@
 //! A configured column as the database knows it, and the statements about its rows.
 //!
-//! Names of the configuration reach the database as parameters of a query on its catalogue, and nothing else. Statements are made of
-//! what the catalogue returns, quoted by the server itself: a name that would mean something else in SQL is only a name that no
+//! Configured names reach the database only as parameters of a query on its catalogue. Statements contain only names
+//! that the catalogue returns, quoted by the server itself. So a name with a meaning in SQL is only a name that no
 //! table has.
 //!
-//! A row is compared by its version. `xmin`, the transaction that wrote it, is another after every write, so it stands for the
-//! ciphertext and for the columns of its associated data. Comparing ciphertexts sends each twice, a tenth of the server's time. A row
-//! of which somebody writes another column is read once more. Tables that others inherit from are refused: there neither key nor
-//! version tells rows apart.
+//! A statement compares a row by its version `xmin`, the id of the transaction that wrote the row. Every write changes
+//! `xmin`, so `xmin` stands for the ciphertext and for the columns of its associated data. Comparing ciphertexts would
+//! send each one twice, and take a tenth of the server's time. If a session writes another column of a row, the
+//! function reads the row once more.
+//!
+//! Tables that other tables inherit from are refused: there neither key nor version identifies a row.
 
 use std::collections::HashSet;
 
@@ -23,7 +25,7 @@ use crate::request::Range;
 use crate::settings::Column;
 use crate::understood::Understood;
 
-/// The bytes of a value in the database's binary format, which for a text or a `bytea` are the value.
+/// The bytes of a value in the database's binary format. For a text or a `bytea` they are the value itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Raw<'a>(pub(crate) &'a [u8]);
 
@@ -50,28 +52,30 @@ impl ToSql for Raw<'_> {
     to_sql_checked!();
 }
 
-/// What a column can hold ciphertexts as.
+/// The type of a column with ciphertexts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Text,
     Bytes,
 }
 
-/// A column whose rows can be read and written.
+/// A column with rows that can be read and written.
 #[derive(Debug)]
 pub(crate) struct Source<'a> {
     pub(crate) column: &'a Column,
     kind: Kind,
-    /// Quoted, as everything below.
+    /// Quoted, like all names below.
     table: String,
     value: String,
     key: String,
-    /// What a text is cast to, to be compared with the key: its type, and its collation, which need not be that of the type.
+    /// The type and collation of the primary key, to which a text is cast before a comparison. The collation of the
+    /// column need not be that of its type.
     key_type: String,
-    /// What is read of a row: its key as text, its version, the value, the columns of the associated data.
+    /// The columns that a read returns: the primary key as text, the version, the value, the columns of the associated
+    /// data.
     read: String,
     aad: Vec<(Kind, String)>,
-    /// Whether something acts when a row is written: what it does after the statement, the statement does not see.
+    /// Whether the table has triggers or rules. Their effects after a statement are not visible to that statement.
     pub(crate) has_triggers: bool,
 }
 
@@ -83,7 +87,7 @@ SELECT c.oid::pg_catalog.int8, pg_catalog.quote_ident(n.nspname) || '.' || pg_ca
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = $2";
 
-/// A domain is what it is a domain of.
+/// A domain counts as its base type.
 const ATTRIBUTE: &str = "\
 SELECT pg_catalog.quote_ident(a.attname),
     CASE WHEN b.oid = 'pg_catalog.bytea'::pg_catalog.regtype THEN 'bytes' WHEN b.typcategory = 'S' THEN 'text' ELSE 'other' END,
@@ -93,7 +97,7 @@ JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
 WHERE a.attrelid = $1::pg_catalog.int8::pg_catalog.oid AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped";
 
-/// With -1 for its length a `char(n)` is told as `bpchar`, which nothing cuts off.
+/// With -1 for its length, a `char(n)` is named `bpchar`. A cast to `bpchar` cuts nothing off.
 const PRIMARY_KEY: &str = "\
 SELECT i.indnkeyatts::pg_catalog.int8, pg_catalog.quote_ident(a.attname),
     pg_catalog.format_type(a.atttypid, -1) || COALESCE(' COLLATE ' || pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(l.collname), ''),
@@ -107,7 +111,7 @@ WHERE i.indrelid = $1::pg_catalog.int8::pg_catalog.oid AND i.indisprimary";
 const NOT_AS_ASKED: &str = "the catalogue does not answer as PostgreSQL's does";
 
 impl<'a> Source<'a> {
-    /// Looks the column up.
+    /// Looks up the column in the catalogue.
     pub(crate) async fn find(session: &Session, column: &'a Column) -> Result<Self, ReencryptError> {
         let name = &column.name;
         let unusable = |problem: String| ReencryptError::UnusableColumn { column: name.clone(), problem };
@@ -175,12 +179,12 @@ impl<'a> Source<'a> {
         RowCodec::new(self.column.format, self.column.encoding.unwrap_or(usual), ciphers)
     }
 
-    /// Whether the row with this key is left as it is.
+    /// Whether the configuration leaves the row with this primary key unchanged.
     pub(crate) fn leaves(&self, key: &str) -> bool {
         self.column.leave.contains(key)
     }
 
-    /// The next rows of a range, in the order of their keys.
+    /// The next rows of a range, in the order of their primary keys.
     pub(crate) async fn read(
         &self,
         session: &Session,
@@ -203,7 +207,7 @@ impl<'a> Source<'a> {
         session.query_some(&statement, &parameters).await
     }
 
-    /// The rows with these keys.
+    /// The rows with these primary keys.
     pub(crate) async fn read_again(&self, session: &Session, keys: &[&str]) -> Result<Vec<Row>, Trouble> {
         let Self { table, key, key_type, read, .. } = self;
         let statement = format!(
@@ -212,13 +216,15 @@ impl<'a> Source<'a> {
         session.query(&statement, &[(&keys, Type::TEXT_ARRAY)]).await
     }
 
-    /// Replaces the values of rows that nobody has written since they were read, and tells the keys of those rows. Whoever writes a
-    /// row makes a new version of it, with the id of another transaction. A row that another transaction has locked is waited for, or
-    /// left out. What is stored is what was meant, or nothing is.
+    /// Replaces the values of rows that nobody has written since the read. Returns the keys of the replaced rows.
+    ///
+    /// Every write of a row makes a new version, with the id of another transaction. `busy` sets whether the statement
+    /// waits for a row that another transaction has locked, or leaves it out. The database stores exactly the new
+    /// values, or nothing.
     ///
     /// # Errors
-    /// [`ReencryptError::ColumnChangesOnWrite`] when a trigger, a rule or the column's type stores another value, or other associated
-    /// data than the value is bound to.
+    /// [`ReencryptError::ColumnChangesOnWrite`] when a trigger, a rule or the column's type stores another value. The
+    /// same error when the stored associated data is not the data that the value is bound to.
     pub(crate) async fn write(
         &self,
         session: &Session,
@@ -238,8 +244,8 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// One `UPDATE`, which compares what it returns. The changes are in the order of their keys: between the first and the last of them
-    /// the database looks, and not in the whole table, to join both.
+    /// One `UPDATE` that compares the rows that it returns. The changes are in the order of their keys. To join them,
+    /// the database searches only between the first key and the last key, not in the whole table.
     async fn update(&self, session: &Session, changes: &[Change<'_>], busy: Busy) -> Result<Vec<Row>, Trouble> {
         let Self { table, value, key, key_type, .. } = self;
         let (Some(first), Some(last)) = (changes.first(), changes.last()) else { return Ok(vec![]) };
@@ -281,7 +287,8 @@ impl<'a> Source<'a> {
         session.query(&statement, &parameters).await
     }
 
-    /// The same where something acts on it: its rows are read again before anybody else sees them.
+    /// [`update`](Self::update) for a table with triggers or rules. It reads the rows again before any other session
+    /// sees them.
     async fn write_and_look(&self, session: &Session, changes: &[Change<'_>], busy: Busy) -> Result<Vec<Row>, Trouble> {
         session.execute("BEGIN").await?;
         let looking = async {
@@ -293,14 +300,14 @@ impl<'a> Source<'a> {
         match looking.await {
             Ok(written) => session.execute("COMMIT").await.map(|()| written),
             Err(trouble) => {
-                // Where that fails too, the connection has ended, and the transaction with it.
+                // If the ROLLBACK fails too, the connection has ended, and the transaction with it.
                 let _ = session.execute("ROLLBACK").await;
                 Err(trouble)
             }
         }
     }
 
-    /// Compares the rows that were written with what was meant.
+    /// Compares the written rows with the intended values.
     async fn look(&self, session: &Session, changes: &[Change<'_>], written: &[Row]) -> Result<(), Trouble> {
         let Self { table, key, key_type, .. } = self;
         let written: Result<HashSet<&str>, _> = written.iter().map(|row| get(row, 0)).collect();
@@ -317,7 +324,8 @@ impl<'a> Source<'a> {
         session.query(&statement, &meant.parameters()).await.map(drop)
     }
 
-    /// Whether the row `t` is what was meant in `v`, byte for byte, whatever its columns' collations take for equal.
+    /// The condition that the row `t` equals `v` byte for byte, even if the collation of a column treats other bytes as
+    /// equal.
     fn as_meant(&self) -> String {
         let value = equal(self.kind, &self.value, "v.new");
         let aad =
@@ -326,7 +334,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What rows have to be: parameters of a statement.
+/// The intended values of rows, as parameters of a statement.
 struct Meant<'a> {
     keys: Vec<&'a str>,
     kind: Kind,
@@ -382,7 +390,7 @@ impl Kind {
     }
 }
 
-/// Whether a column of `t` and a value are the same bytes.
+/// The condition that a column of `t` and a value have the same bytes.
 fn equal(kind: Kind, quoted: &str, value: &str) -> String {
     let collation = match kind {
         Kind::Text => " COLLATE pg_catalog.\"C\"",
@@ -391,27 +399,27 @@ fn equal(kind: Kind, quoted: &str, value: &str) -> String {
     format!("{}{collation} OPERATOR(pg_catalog.=) {value}", value_of(kind, quoted))
 }
 
-/// Refuses the statement, see [`CHANGED`].
+/// The expression that makes the statement fail, see [`CHANGED`].
 fn changed(key: &str) -> String {
     format!("pg_catalog.current_setting('{CHANGED}' || {key} || '{CHANGED_END}')")
 }
 
-/// What is done about rows that another transaction has locked.
+/// How a statement treats rows that another transaction has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Busy {
-    /// The statement waits for a moment, and fails as a whole.
+    /// The statement waits up to `lock_timeout`, and then fails as a whole.
     Wait,
-    /// They are left out.
+    /// The statement leaves these rows out.
     Skip,
 }
 
-/// A value that is to replace the one of a version of a row.
+/// The new value for one version of a row.
 #[derive(Debug)]
 pub(crate) struct Change<'a> {
     pub(crate) key: &'a str,
     pub(crate) version: &'a [u8],
     pub(crate) new: Vec<u8>,
-    /// What the value is bound to, column by column.
+    /// The associated data of the value, column by column.
     pub(crate) aad: Vec<&'a [u8]>,
 }
 
@@ -425,12 +433,12 @@ impl<'a> Stored<'a> {
         get(self.0, 0)
     }
 
-    /// Which version of the row this is.
+    /// The version of the row.
     pub(crate) fn version(self) -> Result<&'a [u8], ReencryptError> {
         Ok(get::<Raw<'a>>(self.0, 1)?.0)
     }
 
-    /// The value; `None` when it is null or empty, which is what `NOT NULL` columns have instead.
+    /// The value; `None` when it is null or empty. `NOT NULL` columns store an empty value instead of null.
     pub(crate) fn value(self) -> Result<Option<&'a [u8]>, ReencryptError> {
         Ok(get::<Option<Raw<'a>>>(self.0, 2)?.map(|raw| raw.0).filter(|value| !value.is_empty()))
     }
@@ -458,7 +466,7 @@ fn value_of(kind: Kind, quoted: &str) -> String {
     }
 }
 
-/// The range behind each bound, and before the first.
+/// The ranges between the bounds, before the first and behind the last.
 pub(crate) fn ranges(column: &Column, bounds: Vec<String>, understood: &Understood) -> Vec<Range> {
     let starts = std::iter::once(None).chain(bounds.iter().cloned().map(Some));
     let ends = bounds.iter().cloned().map(Some).chain(std::iter::once(None));

@@ -1,4 +1,4 @@
-//! TLS to the database: rustls with ring, as everywhere in this project, under the PostgreSQL client.
+//! TLS to the database: rustls with the provider ring, as everywhere in this project.
 
 use std::io;
 use std::pin::Pin;
@@ -16,12 +16,13 @@ use tokio_rustls::TlsConnector;
 
 use crate::settings::Database;
 
-/// Makes connections whose certificate was checked against the configured roots, and the host's name against it.
+/// Makes connections, and checks the host's certificate and name against the configured roots.
 #[derive(Clone)]
 pub(crate) struct Tls(TlsConnector);
 
 impl Tls {
-    /// TLS as the database's configuration asks for it; `None` for a database on this machine, unless a file of roots is named.
+    /// The TLS of the database's configuration. `None` for a database on this machine, unless the configuration names a
+    /// file of roots.
     pub(crate) fn of(database: &Database) -> Result<Option<Self>, RotationError> {
         if database.is_local() && database.ca_file.is_none() {
             return Ok(None);
@@ -94,7 +95,8 @@ impl TlsConnect<Socket> for Handshake {
 pub(crate) struct Secured(tokio_rustls::client::TlsStream<Socket>);
 
 impl TlsStream for Secured {
-    /// None: SCRAM without it proves the password to the host whose certificate was checked.
+    /// None: the certificate already proves the host, and SCRAM without channel binding proves the password to that
+    /// host.
     fn channel_binding(&self) -> ChannelBinding {
         ChannelBinding::none()
     }

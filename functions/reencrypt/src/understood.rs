@@ -1,8 +1,9 @@
-//! What a plan has learned of a whole column before any of its rows is written: every value is in the configured encoding and format,
-//! and this is how they are written.
+//! The result of a plan about a whole column, before any row of the column is written. Every value is in the configured
+//! encoding and format, and the result says how the values are written.
 //!
-//! Base64url is base64 for a value without `-` and `_`, so a wrong `encoding` would rewrite some rows and not others. Therefore a plan
-//! reads every row before one is written, and finds in the same reading where to part the table: there is no estimate to be wrong.
+//! A base64 value without `-` and `_` is also base64url. So a wrong `encoding` would rewrite some rows and not others.
+//! Therefore a plan reads every row before one row is written. The same read finds the bounds of the ranges, so no
+//! estimate can be wrong.
 
 use rotation::census::{Tally, Unreadable};
 use rotation::rows::{Encoding, Form, RowFormat};
@@ -11,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::ReencryptError;
 use crate::settings::Column;
 
-/// How a column was read from its first row to its last. A slice writes nothing without it, and nothing when the column is configured
-/// otherwise by now.
+/// How a column was read from its first row to its last. Without it, a slice writes nothing. A slice also writes
+/// nothing when the column's configuration has changed since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Understood {
@@ -25,7 +26,7 @@ pub struct Understood {
 }
 
 impl Understood {
-    /// What the counts of a whole column say.
+    /// The result from the counts of a whole column.
     ///
     /// # Errors
     /// [`ReencryptError::ColumnNotUnderstood`] when a value is not as configured.
@@ -46,10 +47,10 @@ impl Understood {
         Err(not_understood(column, problem))
     }
 
-    /// The form in which a slice may write, with what the configuration tells.
+    /// The form in which a slice may write, from the plan and the configuration.
     ///
     /// # Errors
-    /// [`ReencryptError::ColumnNotUnderstood`] when nothing was read yet, or it was read otherwise than the column is configured.
+    /// [`ReencryptError::ColumnNotUnderstood`] without a plan, or when the configuration differs from the plan's.
     pub fn form(understood: Option<&Self>, column: &Column) -> Result<Form, ReencryptError> {
         let again = |problem: &str| Err(not_understood(column, format!("{problem}: take the ranges of a new plan")));
         let Some(Self { format, encoding, aad, form }) = understood else {
@@ -68,13 +69,13 @@ impl Understood {
     }
 }
 
-/// A value that came after the plan, and is not as all were then.
+/// The error for a value that came after the plan and is not as configured.
 pub(crate) fn has_changed(column: &Column, key: &str) -> ReencryptError {
     let problem = format!("the value of row {key} is not {} any more: make a new plan", expected(column));
     not_understood(column, problem)
 }
 
-/// A value whose new form neither it nor the other values tell.
+/// The error for a value, when neither the value nor the other values show how to write the new one.
 pub(crate) fn untold(column: &Column, key: &str, untold: rotation::rows::Untold) -> ReencryptError {
     use rotation::rows::Untold;
     let problem = match untold {
