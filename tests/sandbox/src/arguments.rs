@@ -53,7 +53,7 @@ Control API, on the same port:
   DELETE /_sandbox/faults          remove all rules; /_sandbox/faults/ID removes one
 ";
 
-/// What the command line asks for.
+/// The parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Help,
@@ -66,9 +66,9 @@ pub(crate) struct Options {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) bin_dir: Option<PathBuf>,
     pub(crate) build: bool,
-    /// Function, then variable.
+    /// By function, then by variable.
     pub(crate) environment: BTreeMap<String, BTreeMap<String, String>>,
-    /// Function, then base URL.
+    /// The base URL of each function that runs elsewhere.
     pub(crate) forward: BTreeMap<String, String>,
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             Long("no-build") => options.build = false,
             Long("env") => {
                 let text = parser.value()?.string()?;
-                // The value is not repeated: it may be a secret.
+                // The message leaves out the value, which may be a secret.
                 let (function, variable) = text.split_once(':').ok_or("--env takes FUNCTION:KEY=VALUE")?;
                 let (key, value) = variable.split_once('=').ok_or("--env takes FUNCTION:KEY=VALUE")?;
                 options.environment.entry(function.into()).or_default().insert(key.into(), value.into());

@@ -1,7 +1,7 @@
 //! The sandbox's own time: the machine's clock plus an offset that only grows.
 //!
-//! Nothing else in the sandbox reads the machine's clock for a date that a client sees. Every answer carries the
-//! sandbox's time in its `Date` header, so whoever takes its wall clock from there follows a moved clock by itself.
+//! Every date that a client sees comes from this clock. Every answer carries the sandbox's time in its `Date` header. A
+//! client that takes its wall clock from that header follows a moved clock by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +14,10 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The furthest that the clock can be moved, 100 years: beyond any schedule, and far from where [`SystemTime`] ends.
+    /// The largest offset of the clock, 100 years. It is beyond any schedule, and far from the end of [`SystemTime`].
     pub const FURTHEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-    /// A clock that is `ahead` of the machine's clock. Precision: milliseconds.
+    /// A clock with the offset `ahead`, to the millisecond.
     pub fn ahead_by(ahead: Duration) -> Self {
         let clock = Self::default();
         clock.advance(ahead);
@@ -29,12 +29,12 @@ impl Clock {
         SystemTime::now() + self.ahead()
     }
 
-    /// How far the clock has been moved.
+    /// The offset of the clock.
     pub fn ahead(&self) -> Duration {
         Duration::from_millis(self.ahead_millis.load(Ordering::SeqCst))
     }
 
-    /// Moves the time forward, and does nothing else: [`crate::Sandbox::advance`] also runs what falls due meanwhile.
+    /// Moves the time forward, and starts nothing. [`crate::Sandbox::advance`] also runs the rotations that fall due.
     pub(crate) fn advance(&self, by: Duration) {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         self.ahead_millis
@@ -44,10 +44,10 @@ impl Clock {
             .ok();
     }
 
-    /// Moves the time forward to `target`, if it is not already past it.
+    /// Moves the time forward to `target`. A clock that is already past `target` stays.
     pub(crate) fn advance_to(&self, target: SystemTime) {
         if let Ok(missing) = target.duration_since(self.now()) {
-            // Rounded up: the clock must not stand a moment before the target.
+            // Rounded up, so that the clock does not stop just before the target.
             self.advance(missing + Duration::from_millis(1));
         }
     }

@@ -1,12 +1,13 @@
-//! CloudWatch metrics: takes PutMetricData and answers ListMetrics, GetMetricStatistics and GetMetricData from what it
-//! took.
+//! CloudWatch metrics: takes PutMetricData, and answers ListMetrics, GetMetricStatistics and GetMetricData from the
+//! stored data.
 //!
-//! The crates `rustack-cloudwatch-core` and `-http` were no fit: they read the machine's clock where the sandbox has
-//! its own, they don't take gzip (the SDK compresses from 10 KB up), and bring 8,900 lines for four operations.
+//! The crates `rustack-cloudwatch-core` and `-http` did not fit. They read the machine's clock, where the sandbox has
+//! its own. They do not take gzip, and the SDK compresses requests from 10 KB up. They bring 8,900 lines for four
+//! operations.
 //!
-//! Bounds, defaults and rounding are those of the API reference
-//! (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/>). Not served, and refused with an error that
-//! says so: percentiles and other extended statistics, metric math. Unlike the real service's, metrics show at once.
+//! Bounds, defaults and rounding follow the API reference
+//! (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/>). An error refuses percentiles, other extended
+//! statistics, and metric math. Unlike in the real service, metrics show at once.
 
 mod data;
 mod input;
@@ -29,7 +30,7 @@ use self::input::Input;
 use self::statistics::{Metric, finest_period, merge};
 use self::wire::{ApiError, Code, Output, Protocol, Value};
 
-/// How many data are kept; the oldest go first.
+/// The most data that are kept. The oldest data go first.
 const KEPT_DATA: usize = 100_000;
 
 const MAX_DATAPOINTS: u64 = 1440;
@@ -38,7 +39,7 @@ const METRICS_PER_PAGE: usize = 500;
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
-/// ListMetrics forgets a metric that had no data for so long.
+/// ListMetrics forgets a metric after this time without data.
 const LISTED_FOR: Duration = Duration::from_secs(14 * DAY);
 
 const STATISTICS: [&str; 5] = ["SampleCount", "Average", "Sum", "Minimum", "Maximum"];
@@ -67,50 +68,50 @@ pub struct Datum {
     pub namespace: String,
     /// The metric's name.
     pub name: String,
-    /// By name.
+    /// The value of each dimension, by name.
     pub dimensions: BTreeMap<String, String>,
-    /// The value; when the datum holds several, their average.
+    /// The value, or the average when the datum holds several values.
     pub value: f64,
-    /// What the datum holds.
+    /// The statistics of the datum's values.
     pub statistics: StatisticSet,
-    /// One of CloudWatch's units, `None` when the request said nothing.
+    /// A unit of CloudWatch; `None` when the request names no unit.
     pub unit: String,
-    /// As the request says, or when it arrived, by the clock of the sandbox.
+    /// The time in the request, or else the time of arrival by the sandbox's clock.
     #[serde(serialize_with = "as_rfc3339")]
     pub time: SystemTime,
-    /// 60, or 1 for a high-resolution metric; in seconds.
+    /// The resolution in seconds: 60, or 1 for a high-resolution metric.
     pub storage_resolution: u32,
-    /// Which PutMetricData request brought it, counted from 0 and including refused ones.
+    /// The number of the PutMetricData request, counted from 0 with refused requests.
     pub request: u64,
 }
 
-/// A number of samples.
+/// The statistics of a set of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct StatisticSet {
-    /// How many; more than zero.
+    /// The number of samples, more than zero.
     pub sample_count: f64,
-    /// All together.
+    /// The sum of the samples.
     pub sum: f64,
-    /// The smallest.
+    /// The smallest sample.
     pub minimum: f64,
-    /// The largest.
+    /// The largest sample.
     pub maximum: f64,
 }
 
 impl CloudWatch {
-    /// Without any metric. `now` is the clock: data without a time get it, and the age of data is told by it.
+    /// An empty store. `now` dates data without a time, and sets the age of data.
     pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         let shared = Shared { now: Box::new(now), store: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Whether a request is meant for CloudWatch, in any of its protocols.
+    /// Whether a request is for CloudWatch, in any of its protocols.
     #[must_use]
     pub fn accepts(parts: &Parts) -> bool {
         Protocol::of(parts).is_some()
     }
 
-    /// Answers a request that [`CloudWatch::accepts`]; any other is answered 404.
+    /// Answers a request that [`CloudWatch::accepts`]. Any other request gets 404.
     pub async fn handle(&self, parts: Parts, body: Bytes) -> Response<Body> {
         let Some((protocol, operation)) = Protocol::of(&parts) else {
             return wire::respond(StatusCode::NOT_FOUND, &[], Body::empty());
@@ -125,13 +126,13 @@ impl CloudWatch {
         }
     }
 
-    /// Everything that was put, in the order of arrival; the last 100,000 data.
+    /// The data in the order of arrival; the last 100,000.
     #[must_use]
     pub fn data(&self) -> Vec<Datum> {
         self.store().data.iter().cloned().collect()
     }
 
-    /// How many PutMetricData requests have arrived, including refused ones.
+    /// The number of PutMetricData requests so far, with refused requests.
     #[must_use]
     pub fn put_calls(&self) -> u64 {
         self.store().put_calls
@@ -152,7 +153,7 @@ impl CloudWatch {
         let mut store = self.store();
         let request = store.put_calls;
         store.put_calls += 1;
-        // All or nothing: one bad datum refuses the request.
+        // All or nothing: one bad datum refuses the whole request.
         let data = read_data(input, request, now)?;
         store.data.extend(data);
         let excess = store.data.len().saturating_sub(KEPT_DATA);
@@ -344,12 +345,12 @@ impl CloudWatch {
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
-        // Nothing in the store is half done when a panic can happen.
+        // No operation can panic between two writes of the store.
         self.shared.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Since 1970; what is earlier is 0.
+/// Seconds since 1970; 0 for an earlier time.
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -1,4 +1,4 @@
-//! The control API under `/_sandbox/`: the clock, what happened, and faults.
+//! The control API under `/_sandbox/`: the clock, the events, and the faults.
 
 use std::io;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(crate) fn router(control: Control) -> Router {
         .with_state(control)
 }
 
-/// A web page in somebody's browser can reach 127.0.0.1, and says where it comes from.
+/// Refuses requests of web pages. A page in a browser can reach 127.0.0.1, but its requests name their origin.
 async fn refuse_web_pages(request: Request, next: Next) -> Response {
     if request.headers().contains_key(header::ORIGIN) {
         return refuse(StatusCode::FORBIDDEN, "The control API is not for web pages.");
@@ -81,7 +81,7 @@ struct Advance {
     advance: String,
 }
 
-/// Answers when everything that fell due has ended.
+/// Answers after every rotation that fell due has ended.
 async fn advance(State(control): State<Control>, body: Bytes) -> Response {
     let request: Advance = match serde_json::from_slice(&body) {
         Ok(request) => request,

@@ -1,4 +1,4 @@
-//! What happened in the sandbox, as data: the events that CloudTrail would record, and finer ones for a live view.
+//! The events of the sandbox as data: those that CloudTrail records, and finer ones for a live view.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -8,13 +8,13 @@ use serde::Serialize;
 /// The steps of a rotation, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Step {
-    /// The function puts the pending value.
+    /// The function stores the pending value.
     #[serde(rename = "createSecret")]
     Create,
-    /// The function hands the pending value to the target.
+    /// The function gives the pending value to the target.
     #[serde(rename = "setSecret")]
     Set,
-    /// The function tests the pending value; also run alone, as a test of the configuration.
+    /// The function tests the pending value. A test of the configuration runs this step alone.
     #[serde(rename = "testSecret")]
     Test,
     /// The function moves `AWSCURRENT`.
@@ -23,7 +23,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// All four, in the order in which Secrets Manager runs them.
+    /// All four steps, in the order of Secrets Manager.
     pub const ALL: [Self; 4] = [Self::Create, Self::Set, Self::Test, Self::Finish];
 
     /// The name in the event that the function receives.
@@ -43,16 +43,16 @@ impl std::fmt::Display for Step {
     }
 }
 
-/// Why a step failed. `error_type` is the stable name; the message is the function's or the host's own text.
+/// The error of a step. `error_type` is the stable name; `message` is the text of the function or of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StepError {
-    /// `errorType` of the function's error, or the Lambda error that kept it from running.
+    /// `errorType` of the function's error, or the Lambda error that prevented the invocation.
     pub error_type: String,
-    /// `errorMessage`, possibly empty.
+    /// `errorMessage`, which may be empty.
     pub message: String,
 }
 
-/// One event. Its time is the sandbox's.
+/// One event, in sandbox time.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
     /// Sandbox time.
@@ -60,51 +60,51 @@ pub struct Event {
     pub time: SystemTime,
     /// The secret.
     pub secret_arn: String,
-    /// The version, which a rotation names by its ClientRequestToken.
+    /// The version, by its id. A rotation names it with its ClientRequestToken.
     pub version_id: String,
-    /// What happened.
+    /// The kind of the event.
     #[serde(flatten)]
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The kinds of events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event")]
 pub enum EventKind {
-    /// A rotation has begun, or one that had been given up has been taken up again.
+    /// A rotation has begun, or a rotation that was given up has been taken up again.
     RotationStarted,
     /// The version of the rotation is current and finishSecret has succeeded.
     RotationSucceeded,
-    /// The rotation has been given up after its last attempt; `AWSPENDING` is left where it is.
+    /// The service has given up the rotation after its last attempt; `AWSPENDING` stays where it is.
     RotationFailed {
         /// The last error.
         error: StepError,
     },
-    /// Somebody else's new version has taken `AWSPENDING` off the rotation's version.
+    /// A new version from elsewhere has taken `AWSPENDING` off the rotation's version.
     RotationAbandoned,
     /// The test of a configuration (`RotateImmediately=false`) has begun.
     TestRotationStarted,
-    /// The configuration works.
+    /// The test of the configuration has succeeded.
     TestRotationSucceeded,
-    /// The configuration doesn't work; it stays as it is.
+    /// The test of the configuration has failed. The configuration stays as it is.
     TestRotationFailed {
-        /// Why.
+        /// The error of the test.
         error: StepError,
     },
-    /// The function is being invoked.
+    /// An invocation of the function has begun.
     StepStarted {
-        /// 1 is the first attempt at the rotation.
+        /// The attempt at the rotation, counted from 1.
         attempt: u32,
-        /// Which step.
+        /// The step.
         step: Step,
     },
-    /// The function has answered, or failed to.
+    /// An invocation of the function has ended, with an answer or an error.
     StepEnded {
-        /// 1 is the first attempt at the rotation.
+        /// The attempt at the rotation, counted from 1.
         attempt: u32,
-        /// Which step.
+        /// The step.
         step: Step,
-        /// Whether a process was started for it; unknown for functions that run elsewhere.
+        /// Whether the host started a process for it; `None` for functions that run elsewhere.
         cold: Option<bool>,
         /// Real time between request and answer.
         #[serde(serialize_with = "millis", rename = "duration_ms")]
@@ -112,63 +112,63 @@ pub enum EventKind {
         /// `None` on success.
         error: Option<StepError>,
     },
-    /// The labels of a version have changed.
+    /// The staging labels of a version have changed.
     StagesChanged {
-        /// Before.
+        /// The labels before.
         from: BTreeSet<String>,
-        /// After; empty when the version is deprecated or gone.
+        /// The labels after; empty when the version is deprecated or gone.
         to: BTreeSet<String>,
     },
 }
 
 impl EventKind {
-    /// Whether CloudTrail records it for the real service (the others are the sandbox's own).
+    /// Whether CloudTrail records this event of the real service. The other events are the sandbox's own.
     pub fn is_recorded_by_aws(&self) -> bool {
         !matches!(self, Self::StepStarted { .. } | Self::StepEnded { .. } | Self::StagesChanged { .. })
     }
 }
 
-/// How the last rotation of a secret ended.
+/// The end of the last rotation of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RotationOutcome {
-    /// The version is current.
+    /// The rotation's version is current.
     Succeeded {
         /// The new version.
         version_id: String,
     },
-    /// Given up.
+    /// The service has given up the rotation.
     Failed {
-        /// The version that the rotation leaves behind.
+        /// The version that the rotation leaves behind, with `AWSPENDING`.
         version_id: String,
         /// The last error.
         error: StepError,
     },
-    /// Ended by somebody else's new version.
+    /// A new version from elsewhere has ended the rotation.
     Abandoned {
         /// The version that lost `AWSPENDING`.
         version_id: String,
     },
-    /// Ended by CancelRotateSecret, or by the deletion of the secret.
+    /// CancelRotateSecret, or the deletion of the secret, has ended the rotation.
     Cancelled {
         /// The version that the rotation leaves behind.
         version_id: String,
     },
     /// `RotateImmediately=false`: the function's testSecret succeeded.
     TestSucceeded {
-        /// The temporary version, gone by now.
+        /// The temporary version, which is gone now.
         version_id: String,
     },
     /// `RotateImmediately=false`: the function's testSecret failed.
     TestFailed {
-        /// The temporary version, gone by now.
+        /// The temporary version, which is gone now.
         version_id: String,
-        /// Why.
+        /// The error of the test.
         error: StepError,
     },
 }
 
 impl RotationOutcome {
-    /// Whether it is [`Self::Succeeded`].
+    /// Whether the rotation ended with [`Self::Succeeded`].
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Succeeded { .. })
     }
@@ -189,9 +189,9 @@ impl RotationOutcome {
 /// One invocation of the rotation function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepRun {
-    /// Which step.
+    /// The step.
     pub step: Step,
-    /// Whether a process was started for it; unknown for functions that run elsewhere.
+    /// Whether the host started a process for it; `None` for functions that run elsewhere.
     pub cold: Option<bool>,
     /// Real time between request and answer.
     pub duration: Duration,
@@ -199,27 +199,27 @@ pub struct StepRun {
     pub error: Option<StepError>,
 }
 
-/// One try at a rotation.
+/// One attempt at a rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RotationAttempt {
     /// The rotation's version.
     pub version_id: String,
-    /// 1 is the first.
+    /// The number of the attempt, counted from 1.
     pub attempt: u32,
     /// The steps that have ended, in order.
     pub steps: Vec<StepRun>,
 }
 
-/// A `RotationToken` that the sandbox has handed to a function.
+/// A `RotationToken` that the sandbox gave to a function.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RotationTokenSeen {
     /// The secret.
     pub secret_arn: String,
     /// The rotation's version.
     pub version_id: String,
-    /// The token itself, so that a test can look for it where it must not be. Not in `Debug`.
+    /// The token itself, so that a test can search for it where it must not be. `Debug` hides it.
     pub token: String,
-    /// How many PutSecretValue calls passed it on.
+    /// The number of PutSecretValue calls with this token.
     pub passed_on: u32,
 }
 

@@ -1,15 +1,15 @@
-//! Faults on demand: the ways in which AWS fails, aimed at one call.
+//! Faults on demand: failures of AWS, aimed at one call.
 //!
-//! A rule names an operation (`PutSecretValue`, `PutMetricData`, `Publish`, `FilterLogEvents`, `*` for every call of
-//! these services, or `Invoke` for the rotation service's own invocations), optionally a caller, the first match that is
-//! hit and how many are.
+//! A rule names an operation: `PutSecretValue`, `PutMetricData`, `Publish`, `FilterLogEvents`, or another of these
+//! services. `*` means every call of these services. `Invoke` means the rotation service's own invocations. A rule can
+//! also name a caller, the first matching call that it hits, and the number of calls that it hits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// What goes wrong.
+/// The failure of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", deny_unknown_fields)]
 pub enum Fault {
@@ -19,54 +19,54 @@ pub enum Fault {
     InternalServiceError,
     /// The call takes effect, but the connection is closed without an answer.
     LostAnswer,
-    /// The call waits first, in real time.
+    /// The call waits first, in real time, and then takes effect.
     Delay {
-        /// How long.
+        /// The wait in milliseconds.
         millis: u64,
     },
-    /// A read is answered from the state before the last write to the secret.
+    /// A read returns the state before the last write to the secret.
     StaleRead,
-    /// The function is killed, and the call gets no answer.
+    /// The sandbox kills the function, and the call gets no answer.
     KillFunction {
         /// The function's name.
         function: String,
-        /// Whether the call takes effect.
+        /// Whether the call takes effect first.
         when: Moment,
     },
 }
 
-/// Relative to a call taking effect.
+/// A moment relative to a call's effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Moment {
-    /// The call has no effect.
+    /// Before the effect: the call has none.
     Before,
-    /// The call has its effect.
+    /// After the effect.
     After,
 }
 
-/// When which fault happens.
+/// A rule: the calls that it hits, and their fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultRule {
     /// The operation's name, `*`, or `Invoke`.
     pub operation: String,
-    /// Only calls of this function, or with this access key id. For `Invoke`: the function's name.
+    /// Hits only calls of this function, or with this access key id. For `Invoke`: the function's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<String>,
-    /// For `Invoke`: only this step, for example `testSecret`.
+    /// For `Invoke`: hits only this step, for example `testSecret`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// The first matching call that is hit, counted from 1.
+    /// The number of the first matching call that the rule hits, counted from 1.
     #[serde(default = "one")]
     pub first: u64,
-    /// How many matching calls are hit, counted from the first; without bound when only `for_millis` is given.
+    /// How many matching calls the rule hits, counted from the first. With only `for_millis` there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u64>,
-    /// Real time from the first hit during which calls are hit.
+    /// How long after its first hit the rule hits calls, in real time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_millis: Option<u64>,
-    /// What goes wrong.
+    /// The fault.
     pub fault: Fault,
 }
 
@@ -75,41 +75,41 @@ const fn one() -> u64 {
 }
 
 impl FaultRule {
-    /// Hits the first matching call, once.
+    /// A rule that hits the first matching call, once.
     pub fn on(operation: impl Into<String>, fault: Fault) -> Self {
         let operation = operation.into();
         Self { operation, caller: None, step: None, first: 1, times: None, for_millis: None, fault }
     }
 
-    /// Only calls of this function, or with this access key id.
+    /// Hits only calls of this function, or with this access key id.
     #[must_use]
     pub fn from_caller(mut self, caller: impl Into<String>) -> Self {
         self.caller = Some(caller.into());
         self
     }
 
-    /// For `Invoke`: only this step.
+    /// For `Invoke`: hits only this step.
     #[must_use]
     pub fn at_step(mut self, step: crate::Step) -> Self {
         self.step = Some(step.as_str().to_owned());
         self
     }
 
-    /// Starts with the n-th matching call, counted from 1.
+    /// Hits from the n-th matching call, counted from 1.
     #[must_use]
     pub fn nth(mut self, first: u64) -> Self {
         self.first = first;
         self
     }
 
-    /// Hits so many calls.
+    /// Hits this number of calls.
     #[must_use]
     pub fn times(mut self, times: u64) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// Hits calls for so long after the first hit, in real time.
+    /// Hits calls for this time after the first hit, in real time.
     #[must_use]
     pub fn lasting(mut self, duration: Duration) -> Self {
         self.for_millis = Some(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
@@ -123,7 +123,7 @@ impl FaultRule {
     }
 }
 
-/// A call as rules see it.
+/// The facts of a call that rules match.
 pub(crate) struct Call<'a> {
     pub(crate) operation: &'a str,
     pub(crate) callers: &'a [&'a str],
@@ -165,7 +165,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Arms a rule; its matches are counted from now. The answer identifies it for [`Self::remove`].
+    /// Arms a rule, and counts its matches from now. Returns its id for [`Self::remove`].
     pub fn add(&self, rule: FaultRule) -> u64 {
         let mut armed = self.armed();
         let id = armed.iter().map(|armed| armed.id).max().unwrap_or(0) + 1;
@@ -173,7 +173,7 @@ impl Faults {
         id
     }
 
-    /// Disarms one rule; `false` when there is none of this id.
+    /// Disarms one rule; `false` when no rule has this id.
     pub fn remove(&self, id: u64) -> bool {
         let mut armed = self.armed();
         let before = armed.len();
@@ -191,7 +191,7 @@ impl Faults {
         self.armed().iter().map(|armed| (armed.id, armed.rule.clone(), armed.matched)).collect()
     }
 
-    /// Counts a call, and answers what is to go wrong with it.
+    /// Counts a call, and returns its faults.
     pub(crate) fn strike(&self, call: &Call<'_>) -> Vec<Fault> {
         self.armed().iter_mut().filter_map(|armed| armed.strike(call)).collect()
     }

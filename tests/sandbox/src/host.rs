@@ -36,7 +36,7 @@ impl Invoker for Host {
     }
 }
 
-/// Under the names that Lambda's Invoke has for them.
+/// The error under its name in Lambda's Invoke.
 fn failure(error: &InvokeError) -> InvokeFailure {
     let error_type = match error {
         InvokeError::FunctionNotFound { .. } => "ResourceNotFoundException",

@@ -1,4 +1,4 @@
-//! How the rotation service reaches functions.
+//! The way from the rotation service to functions.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,42 +8,43 @@ use axum::body::Bytes;
 /// The future of an invocation.
 pub type Invoking = Pin<Box<dyn Future<Output = Result<Answer, InvokeFailure>> + Send>>;
 
-/// What a function came to; a failed function is an answer, too.
+/// The result of a function. A failed function has a result, too.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The function's result, or its error as JSON with `errorType` and `errorMessage`.
     pub payload: Bytes,
-    /// Whether `payload` is an error: returned, crashed, out of time.
+    /// Whether `payload` is an error: the function returned one, crashed, or ran out of time.
     pub failed: bool,
-    /// Whether a process was started for it; `None` where that is unknown.
+    /// Whether the host started a process for it; `None` where that is unknown.
     pub cold: Option<bool>,
 }
 
-/// Why a function was not invoked.
+/// The reason why a function was not invoked.
 #[derive(Clone, Debug)]
 pub struct InvokeFailure {
     /// Lambda's name of the error, for example `TooManyRequestsException`.
     pub error_type: String,
-    /// Its message.
+    /// The error's message.
     pub message: String,
 }
 
-/// A place that runs functions. [`LambdaHost`](crate::lambda_host::LambdaHost) is the real one; tests also run functions in process.
+/// A place that runs functions: [`LambdaHost`](crate::lambda_host::LambdaHost), or a test that runs functions in
+/// process.
 pub trait Invoker: Send + Sync + 'static {
-    /// Whether there is a function of this name, which RotateSecret checks.
+    /// Whether a function has this name. RotateSecret checks it.
     fn has(&self, function: &str) -> bool;
 
     /// Runs a function and waits for its answer.
     fn invoke(&self, function: &str, payload: Bytes) -> Invoking;
 
-    /// Kills what the function is doing now. Returns after that.
+    /// Kills the function's running invocations, and returns afterwards.
     fn kill_running(&self, function: &str);
 
-    /// The function whose role this access key belongs to, so that faults can be aimed at one caller.
+    /// The function whose role has this access key, so that a fault can hit one caller.
     fn function_of_access_key(&self, access_key_id: &str) -> Option<String>;
 }
 
-/// The function's name in its ARN, with or without a version or alias. `None` for what is not a function's ARN.
+/// The function's name in its ARN, with or without a version or alias. `None` for any other ARN.
 pub(crate) fn function_name(arn: &str) -> Option<&str> {
     let mut parts = arn.splitn(8, ':');
     let head = [parts.next()?, parts.next()?, parts.next()?];

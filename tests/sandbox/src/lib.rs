@@ -1,8 +1,9 @@
-//! An AWS for one machine, in one process: Secrets Manager with the rotation service that no emulator has, Lambda for
-//! native binaries, CloudWatch metrics and logs, SNS, the start of state machines, a clock that can be moved, and faults on demand.
+//! An AWS for one machine, in one process. It has Secrets Manager with the rotation service that no emulator has, and
+//! Lambda for native binaries. It has CloudWatch metrics and logs, SNS, and the start of state machines. Its clock can
+//! be moved, and it makes faults on demand.
 //!
-//! One port on 127.0.0.1 serves the AWS CLI, the SDKs and a control API under `/_sandbox/`. Region us-east-1, account
-//! 000000000000; signatures are not checked, and permissions are not enforced.
+//! One port on 127.0.0.1 serves the AWS CLI, the SDKs and a control API under `/_sandbox/`. The region is us-east-1,
+//! the account 000000000000. The sandbox checks no signatures and enforces no permissions.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -75,7 +76,7 @@ use crate::state_machines::StateMachines;
 
 /// The region of everything in the sandbox.
 pub const REGION: &str = lambda_host::REGION;
-/// The bounds of functions that [`Sandbox::register_function`] adds.
+/// The timeout of functions that [`Sandbox::register_function`] adds.
 const FUNCTION_TIMEOUT: Duration = Duration::from_secs(60);
 const FUNCTION_MEMORY_MB: u32 = 128;
 
@@ -89,10 +90,10 @@ pub struct Sandbox {
     address: SocketAddr,
 }
 
-/// Why [`Sandbox::wait_for_rotation`] has no outcome.
+/// The reason why [`Sandbox::wait_for_rotation`] has no outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WaitError {
-    /// There is no such secret.
+    /// No secret has this name or ARN.
     #[error("there is no secret {0}")]
     NoSuchSecret(String),
     /// No rotation has ended in time.
@@ -146,7 +147,7 @@ impl Sandbox {
         format!("http://{}", self.address)
     }
 
-    /// The sandbox's clock. To move it, see [`Self::advance`].
+    /// The sandbox's clock. [`Self::advance`] moves it.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
     }
@@ -156,12 +157,12 @@ impl Sandbox {
         self.shared.clock.now()
     }
 
-    /// Moves the time forward. Rotations whose windows open meanwhile run one after the other, each at its own time,
-    /// before the clock goes on; this returns when they have ended.
+    /// Moves the time forward. Each rotation whose window opens meanwhile runs at its own time, one after the other.
+    /// The clock waits for each of them, and this call returns when they have ended.
     ///
     /// # Errors
     ///
-    /// The state can't be saved, or the clock would be further ahead than [`Clock::FURTHEST`], and is not moved then.
+    /// The state cannot be saved. Or the clock would be further ahead than [`Clock::FURTHEST`]; then it does not move.
     pub async fn advance(&self, by: Duration) -> io::Result<()> {
         scheduler::advance(&self.shared, by).await
     }
@@ -171,12 +172,12 @@ impl Sandbox {
         &self.host
     }
 
-    /// Adds a function of 128 MB and 60 s with the sandbox as its AWS endpoint; `environment` comes on top. For other
-    /// bounds, register it with [`Self::host`].
+    /// Adds a function of 128 MB and 60 s with the sandbox as its AWS endpoint, and with `environment`. [`Self::host`]
+    /// can register a function with other bounds.
     ///
     /// # Errors
     ///
-    /// A configuration that Lambda would refuse.
+    /// Lambda would refuse the configuration.
     pub fn register_function(
         &self,
         name: &str,
@@ -194,42 +195,44 @@ impl Sandbox {
         })
     }
 
-    /// The metrics that were put.
+    /// The metrics of all PutMetricData requests.
     pub fn cloudwatch(&self) -> &CloudWatch {
         &self.cloudwatch
     }
 
-    /// What was published to SNS topics, oldest first.
+    /// The messages published to SNS topics, oldest first.
     pub fn notifications(&self) -> Vec<Notification> {
         self.sns.notifications()
     }
 
-    /// The executions of state machines that were started, oldest first.
+    /// The started executions of state machines, oldest first.
     pub fn executions(&self) -> Vec<Execution> {
         self.state_machines.executions()
     }
 
-    /// Ends what is at work under this name: as `SUCCEEDED`, `FAILED`, `TIMED_OUT` or `ABORTED`. `false` when there is none.
+    /// Ends the running execution of this name as `SUCCEEDED`, `FAILED`, `TIMED_OUT` or `ABORTED`. `false` when there
+    /// is none.
     pub fn end_execution(&self, name: &str, status: &str) -> bool {
         self.state_machines.end(name, status, self.now())
     }
 
-    /// Faults to inject.
+    /// The faults to inject.
     pub fn faults(&self) -> &Faults {
         &self.shared.faults
     }
 
-    /// What happened, oldest first. [`EventKind::is_recorded_by_aws`] tells the service's events from finer ones.
+    /// The events so far, oldest first. [`EventKind::is_recorded_by_aws`] tells the service's events from finer ones.
     pub fn events(&self) -> Vec<Event> {
         self.shared.events()
     }
 
-    /// What happens from now on.
+    /// The events from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.shared.subscribe()
     }
 
-    /// Calls to Secrets Manager, SNS and CloudWatch Logs by operation, since the start or [`Self::reset_calls`].
+    /// The number of calls to Secrets Manager, SNS and CloudWatch Logs by operation, since the start or
+    /// [`Self::reset_calls`].
     pub fn calls(&self) -> BTreeMap<String, u64> {
         let mut total = BTreeMap::new();
         for (operation, count) in self.shared.calls().into_values().flatten() {
@@ -238,27 +241,27 @@ impl Sandbox {
         total
     }
 
-    /// The same, of one caller: a function's name, or an access key id.
+    /// The number of calls of one caller: a function's name, or an access key id.
     pub fn calls_of(&self, caller: &str) -> BTreeMap<String, u64> {
         self.shared.calls().remove(caller).unwrap_or_default()
     }
 
-    /// Counts calls from here.
+    /// Counts calls from zero again.
     pub fn reset_calls(&self) {
         self.shared.reset_calls();
     }
 
-    /// Every RotationToken that a function was given, to look for them where they must not be.
+    /// Every RotationToken that a function received, so that a test can search for it where it must not be.
     pub fn rotation_tokens_seen(&self) -> Vec<RotationTokenSeen> {
         self.shared.rotation_tokens()
     }
 
-    /// Waits until no rotation of the secret is running, and answers how the last one ended. If there was none yet,
-    /// waits for the first. `secret` is a name or an ARN; `timeout` is real time.
+    /// Waits until no rotation of the secret is running. Returns the end of the last rotation. Before the first
+    /// rotation, it waits for one. `secret` is a name or an ARN; `timeout` is real time.
     ///
     /// # Errors
     ///
-    /// An unknown secret, or no end in time.
+    /// The secret is unknown, or no rotation ends in time.
     pub async fn wait_for_rotation(&self, secret: &str, timeout: Duration) -> Result<RotationOutcome, WaitError> {
         let arn = self.arn_of(secret).ok_or_else(|| WaitError::NoSuchSecret(secret.to_owned()))?;
         let ended = scheduler::wait_until(&self.shared, |shared| {
@@ -267,8 +270,7 @@ impl Sandbox {
         tokio::time::timeout(timeout, ended).await.map_err(|_| WaitError::TimedOut(secret.to_owned(), timeout))
     }
 
-    /// Every attempt at a rotation of the secret with the steps that were run, oldest first. Empty for an unknown
-    /// secret.
+    /// Every attempt at a rotation of the secret with its steps, oldest first. Empty for an unknown secret.
     pub fn rotation_attempts(&self, secret: &str) -> Vec<RotationAttempt> {
         self.arn_of(secret).map(|arn| self.shared.transact(|tx| tx.attempts(&arn))).unwrap_or_default()
     }

@@ -1,14 +1,14 @@
-//! CloudWatch Logs: answers FilterLogEvents from what the functions of the host logged, in the log group
-//! `/aws/lambda/NAME` of each.
+//! CloudWatch Logs: answers FilterLogEvents from the log lines of the host's functions. Each function has the log group
+//! `/aws/lambda/NAME`.
 //!
-//! An event's time is the sandbox's at the moment at which the line arrived, as the real service dates a line when Lambda
-//! hands it over: a time range then means what it means everywhere else in the sandbox, also after the clock has moved.
-//! A time that a line holds is the function's own, by the machine's clock, and is not looked at.
+//! An event has the sandbox's time at the arrival of its line. The real service also dates a line when Lambda hands it
+//! over. So a time range means the same as elsewhere in the sandbox, also after the clock has moved. A time inside a
+//! line is the function's own, by the machine's clock, and is ignored.
 //!
-//! Bounds and order are those of the API reference
-//! (<https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html>). Unlike the real
-//! service's, events show at once, and a log group is there before the function's first line. Not served, and refused:
-//! log streams, and what [`pattern`] doesn't know.
+//! Bounds and order follow the API reference
+//! (<https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html>). Unlike in the
+//! real service, events show at once, and a log group exists before the function's first line. Log streams are refused,
+//! and so are patterns that [`pattern`] does not know.
 
 mod pattern;
 
@@ -24,10 +24,10 @@ use crate::secrets_manager::wire::{self, answer};
 
 const GROUP_PREFIX: &str = "/aws/lambda/";
 const MAX_EVENTS: usize = 10_000;
-/// In bytes; FilterLogEvents ends a page here.
+/// The most bytes of a page of FilterLogEvents.
 const MAX_PAGE: usize = 1 << 20;
-/// How many lines one call looks at, matching or not: the service bounds that too, so that a page may be empty and
-/// others follow. How many those are there is not documented.
+/// The most lines that one call reads, matching or not. The service has such a bound too, so a page may be empty before
+/// others that are not. The service's bound is not documented.
 const SCANNED: usize = 10_000;
 const MAX_PATTERN: usize = 1024;
 /// 2024-01-01, in milliseconds.
@@ -48,7 +48,7 @@ struct FilterLogEvents {
     start_from_head: Option<bool>,
 }
 
-/// Where a page begins: the number of its first line, and which way it goes from there.
+/// The start of a page: the number of its first line, and the direction.
 struct Cursor {
     from: u64,
     oldest_first: bool,

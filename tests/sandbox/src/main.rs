@@ -1,4 +1,4 @@
-//! `cargo sandbox`: serves an AWS for one machine until it is told to stop.
+//! `cargo sandbox`: serves an AWS for one machine until a signal ends it.
 
 #![allow(clippy::print_stdout, reason = "it talks to a terminal")]
 
@@ -38,7 +38,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), Failure> {
-    // Asked for before anything is started, so that a signal in between is not lost.
+    // The handlers exist before anything starts, so that an early signal is not lost.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -59,14 +59,14 @@ async fn run(options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Names and binaries of the functions to run; built first, unless they come from elsewhere.
+/// Names and binaries of the functions to run. Cargo builds them first, unless they come from elsewhere.
 fn functions(options: &Options) -> Result<Vec<(String, PathBuf)>, Failure> {
     let beside = std::env::current_exe()?.parent().map(Path::to_owned).ok_or("this program has no folder")?;
     let root = workspace().ok_or("no folder functions/ here or above; run it in the project")?;
     let mut names = Vec::new();
     for entry in std::fs::read_dir(root.join("functions"))? {
         let entry = entry?;
-        // Only what has a program is a function.
+        // A folder without a program is no function.
         if entry.path().join("src/main.rs").exists()
             && let Ok(name) = entry.file_name().into_string()
         {
@@ -92,7 +92,7 @@ fn functions(options: &Options) -> Result<Vec<(String, PathBuf)>, Failure> {
         .collect()
 }
 
-/// The folder with `functions/`: where cargo runs this, or above the current folder.
+/// The first folder with `functions/`, from Cargo's package folder upwards, or else from the current folder.
 fn workspace() -> Option<PathBuf> {
     let start = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).or_else(|| std::env::current_dir().ok())?;
     start.ancestors().find(|folder| folder.join("functions").is_dir()).map(Path::to_owned)

@@ -7,11 +7,11 @@ use std::sync::OnceLock;
 
 use verify::cargo::{BUILT_PROGRAMS, cargo};
 
-/// The path of a program of this workspace. Unless it was built before by whoever started this process, Cargo builds all
-/// programs of the workspace: once for this process, and together, so that they have the dependencies of the tests.
+/// The path of a program of this workspace. Unless an outer process has built the programs, Cargo builds all of them,
+/// once for this process. Built together, they share the dependencies of the tests.
 ///
 /// # Errors
-/// When Cargo fails, or there is no such program.
+/// Cargo fails, or no program has this name.
 pub fn program(name: &str) -> io::Result<PathBuf> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let folders: Vec<PathBuf> = match env::var_os(BUILT_PROGRAMS) {
@@ -24,10 +24,10 @@ pub fn program(name: &str) -> io::Result<PathBuf> {
     found.ok_or_else(|| io::Error::other(format!("there is no program {name} in {folders:?}")))
 }
 
-/// Builds all programs in the profile of this one, and tells their folder.
+/// Builds all programs in the profile of this one, and returns their folder.
 fn build() -> io::Result<PathBuf> {
     let this = env::current_exe()?;
-    // A test is in a folder of its own beside them.
+    // A test program is in a folder beside the programs.
     let beside = |folder: &Path| {
         if folder.ends_with("deps") { folder.parent().map(Path::to_owned) } else { Some(folder.to_owned()) }
     };

@@ -1,14 +1,22 @@
-//! The rotation service: what Secrets Manager does between RotateSecret and RotationSucceeded.
+//! The rotation service: the work of Secrets Manager between RotateSecret and RotationSucceeded.
 //!
-//! Documented, and kept here: RotateSecret is asynchronous. The version named by the token gets `AWSPENDING`, without a
-//! value, before the first step. The function is invoked synchronously, step by step. If a step fails, the whole rotation
-//! is repeated with the same token, several times; then it is given up, and `AWSPENDING` stays where it is, so that a
-//! later RotateSecret is an error that takes the old rotation up again. A rotation is complete when finishSecret has
-//! succeeded and the version is current, wherever `AWSPENDING` is. Anybody else's new version ends it.
+//! AWS documents these rules, and the sandbox keeps them:
 //!
-//! Not documented, and chosen here: how often and how soon the service tries again (a setting); that an `AWSPENDING`
-//! which the service did not put there makes RotateSecret fail, but starts nothing, since there is no rotation to take up;
-//! that a RotateSecret which fails so changes no configuration.
+//! - RotateSecret is asynchronous. The version named by the token gets `AWSPENDING`, without a value, before the first
+//!   step.
+//! - The service invokes the function synchronously, step by step. If a step fails, the service repeats the whole
+//!   rotation with the same token, several times. Then it gives up.
+//! - After that, `AWSPENDING` stays where it is. A later RotateSecret returns an error and takes the old rotation up
+//!   again.
+//! - A rotation is complete when finishSecret has succeeded and the version is current, wherever `AWSPENDING` is.
+//! - A new version from elsewhere ends the rotation.
+//!
+//! AWS does not document these points, and the sandbox chooses:
+//!
+//! - How often and how soon the service tries again is a setting.
+//! - An `AWSPENDING` that the service did not place makes RotateSecret fail, but starts nothing. There is no rotation
+//!   to take up.
+//! - A RotateSecret that fails in this way changes no configuration.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -48,7 +56,7 @@ impl Job {
         Self {
             secret_arn: secret.arn.clone(),
             token: token.to_owned(),
-            // The service's own tokens are opaque, of the alphabet and length of a UUID.
+            // The service's own tokens are opaque, with the alphabet and length of a UUID.
             rotation_token: Uuid::new_v4().to_string(),
             kind,
         }
@@ -80,7 +88,7 @@ pub(crate) fn rotate_secret(tx: &mut Tx<'_>, request: wire::RotateSecret) -> Api
 
     let answer = json!({ "ARN": secret.arn, "Name": secret.name, "VersionId": token });
     if tx.running(&secret.arn) == Some(&token) || secret.is_at(&token, CURRENT) {
-        // The same request again: it is being done, or has been.
+        // A repeated request: the rotation is running or has ended.
         return Ok(answer);
     }
     if let Some(incomplete) = secret.incomplete_rotation() {
@@ -96,7 +104,7 @@ pub(crate) fn rotate_secret(tx: &mut Tx<'_>, request: wire::RotateSecret) -> Api
         };
     }
     if tx.running(&secret.arn).is_some() {
-        // Its AWSPENDING has been taken away, but its step has not ended yet.
+        // The rotation's AWSPENDING has been taken away, but its step has not ended yet.
         return Err(ApiError::invalid_request(
             "A previous rotation isn't complete. That rotation will be reattempted.",
         ));
@@ -113,7 +121,7 @@ pub(crate) fn rotate_secret(tx: &mut Tx<'_>, request: wire::RotateSecret) -> Api
     Ok(answer)
 }
 
-/// The configuration with the function that the request names, or the one that is configured already.
+/// The configuration with the function in the request, or else with the configured function.
 fn configure(tx: &Tx<'_>, secret: &Secret, lambda_arn: Option<String>) -> ApiResult<RotationConfig> {
     let mut rotation = match (&secret.rotation, lambda_arn) {
         (Some(rotation), None) => rotation.clone(),
@@ -205,7 +213,7 @@ pub(crate) fn due_until(tx: &Tx<'_>, time: SystemTime) -> Vec<String> {
     scheduled(tx).filter(|(_, due)| *due <= time).map(|(secret, _)| secret.arn.clone()).collect()
 }
 
-/// Starts what is due, one rotation per secret.
+/// Starts the rotations that are due, one per secret.
 pub(crate) fn start_due(tx: &mut Tx<'_>) {
     for arn in due_until(tx, tx.now) {
         let started = tx.find(&arn).cloned().and_then(|secret| start_scheduled(tx, secret));
@@ -217,7 +225,7 @@ pub(crate) fn start_due(tx: &mut Tx<'_>) {
 
 fn start_scheduled(tx: &mut Tx<'_>, mut secret: Secret) -> ApiResult<()> {
     if let Some(rotation) = secret.rotation.as_mut() {
-        // Should it fail, the next window is the next chance.
+        // If this rotation fails, the next window is the next chance.
         rotation.postpone_from(tx.now);
     }
     let incomplete = secret.incomplete_rotation().map(|version| (version.id.clone(), version.by_rotation));
@@ -241,7 +249,7 @@ fn start_scheduled(tx: &mut Tx<'_>, mut secret: Secret) -> ApiResult<()> {
     }
 }
 
-/// Somebody else's new version has taken `AWSPENDING` off a rotation's version.
+/// A new version from elsewhere has taken `AWSPENDING` off a rotation's version.
 pub(crate) fn abandon(tx: &mut Tx<'_>, arn: &str, version_id: &str) {
     tx.emit(arn, version_id, EventKind::RotationAbandoned);
     if tx.running(arn) == Some(version_id) {
@@ -249,7 +257,7 @@ pub(crate) fn abandon(tx: &mut Tx<'_>, arn: &str, version_id: &str) {
     }
 }
 
-/// Why an attempt ended early.
+/// The reason why an attempt ended early.
 enum Ended {
     Stopped(Stop),
     Failed(StepError),
@@ -357,7 +365,7 @@ async fn invoke(shared: &Shared, job: &Job, step: Step, function: &str) -> Resul
                 shared.invoker.kill_running(&function);
                 return Err(failure("Runtime.ExitError", "The function was killed."));
             }
-            // An invocation reads nothing.
+            // An invocation has no read that could be stale.
             Fault::StaleRead => {}
         }
     }
@@ -398,7 +406,7 @@ fn conclude(tx: &mut Tx<'_>, job: &Job, outcome: RotationOutcome) {
         RotationOutcome::Failed { error, .. } => Some(EventKind::RotationFailed { error: error.clone() }),
         RotationOutcome::TestSucceeded { .. } => Some(EventKind::TestRotationSucceeded),
         RotationOutcome::TestFailed { error, .. } => Some(EventKind::TestRotationFailed { error: error.clone() }),
-        // Abandonment has been reported when it happened; a cancelled rotation is in nobody's trail.
+        // `abandon` has already reported the abandonment. AWS records no event for a cancelled rotation.
         RotationOutcome::Abandoned { .. } | RotationOutcome::Cancelled { .. } => None,
     };
     if let Some(event) = event {

@@ -10,11 +10,11 @@
 //! - nothing rotates more often than every four hours;
 //! - cron has six fields; minutes must be `0`, the year must be `*`, one of the two day fields must be `?`.
 //!
-//! The crate `croner` was tried: it refuses the increments of AWS's own examples (`8/8`, `1/7`) and `L` as a day of the
-//! week, so the few forms that AWS allows are parsed here.
+//! The crate `croner` did not fit: it refuses the increments of AWS's own examples (`8/8`, `1/7`), and `L` as a day of
+//! the week. So this file parses the few forms that AWS allows.
 //!
-//! The guide does not say where the windows of `rate(n hours)` start when `n` doesn't divide 24. Here they are counted
-//! from the midnight before the reference time.
+//! The guide does not say where the windows of `rate(n hours)` start when `n` does not divide 24. The sandbox counts
+//! them from the midnight before the reference time.
 
 mod cron;
 
@@ -34,7 +34,7 @@ const SHORTEST_INTERVAL_HOURS: u32 = 4;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct RotationRules {
-    /// Days between rotations, 1 to 1000. Not together with `schedule_expression` in a request.
+    /// Days between rotations, 1 to 1000. A request has either this or `schedule_expression`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub automatically_after_days: Option<i64>,
     /// Length of the window, `[0-9]+h`.
@@ -45,7 +45,7 @@ pub struct RotationRules {
     pub schedule_expression: Option<String>,
 }
 
-/// Why a schedule is not one that Secrets Manager accepts.
+/// The reason why Secrets Manager refuses a schedule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidSchedule(String);
@@ -54,7 +54,7 @@ fn invalid<T>(reason: impl Into<String>) -> Result<T, InvalidSchedule> {
     Err(InvalidSchedule(reason.into()))
 }
 
-/// When rotations happen.
+/// A schedule of rotations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
     interval: Interval,
@@ -71,7 +71,7 @@ enum Interval {
 /// A span of time in which a rotation happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// First moment of the window; the sandbox rotates here.
+    /// First moment of the window. The sandbox rotates then.
     pub opens: SystemTime,
     /// End of the window; DescribeSecret shows it as NextRotationDate ("on or before this date").
     pub closes: SystemTime,
@@ -117,8 +117,8 @@ impl Schedule {
         }
     }
 
-    /// The first window that opens after `reference`. `None` only when the calendar ends (year 9999) or never has
-    /// such a day (February 30).
+    /// The first window that opens after `reference`. `None` when the calendar ends (year 9999), or never has such a
+    /// day (February 30).
     pub fn next_window(&self, reference: SystemTime) -> Option<Window> {
         let reference = civil(reference)?;
         let midnight = reference.date().to_datetime(jiff::civil::Time::midnight());
@@ -145,7 +145,7 @@ impl Schedule {
         }
     }
 
-    /// Whether a value that a person puts counts as a rotation: documented for AutomaticallyAfterDays only.
+    /// Whether a value that a person stores counts as a rotation. AWS documents that for AutomaticallyAfterDays only.
     pub fn counts_manual_changes(rules: &RotationRules) -> bool {
         rules.schedule_expression.is_none()
     }

@@ -1,4 +1,4 @@
-//! Fires the schedules: as time passes, and when somebody moves the clock.
+//! Starts rotations by their schedules, as time passes and when a client moves the clock.
 
 use std::io;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// Moves the clock, stopping at each moment when a window opens until the rotations of that moment have ended: a
+/// Moves the clock. It stops at each moment when a window opens, until the rotations of that moment have ended. A
 /// rotation takes seconds, and must see the time at which it happens.
 pub(crate) async fn advance(shared: &Arc<Shared>, by: Duration) -> io::Result<()> {
     let clock = &shared.clock;
@@ -37,7 +37,7 @@ pub(crate) async fn advance(shared: &Arc<Shared>, by: Duration) -> io::Result<()
     if goal > Clock::FURTHEST {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the clock can be moved by 100 years in all"));
     }
-    // Real time passes while rotations run, so what is left is counted anew each time.
+    // Real time passes while rotations run, so the rest is computed anew each time.
     let left = || goal.saturating_sub(clock.ahead());
     while let Some(due) = shared.transact(|tx| next_due(tx)).filter(|due| *due <= clock.now() + left()) {
         run_due_at(shared, due).await;
@@ -50,7 +50,7 @@ pub(crate) async fn advance(shared: &Arc<Shared>, by: Duration) -> io::Result<()
 async fn run_due_at(shared: &Arc<Shared>, due: SystemTime) {
     let starting = shared.transact(|tx| due_until(tx, due));
     shared.clock.advance_to(due);
-    // Either this or the task above starts them.
+    // Either this task or the task above starts them.
     shared.transact(start_due);
     wait_until(shared, |shared| {
         shared.transact(|tx| starting.iter().all(|arn| tx.running(arn).is_none())).then_some(())

@@ -1,4 +1,4 @@
-//! One port for everything: tells the services apart, applies faults, stamps the sandbox's time on every answer.
+//! One port for all services: it routes requests, applies faults, and puts the sandbox's time on every answer.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::sns::Sns;
 use crate::state::Shared;
 use crate::state_machines::StateMachines;
 
-/// Larger than any request that the services accept; Lambda takes 6 MB.
+/// The most bytes of a body. No service accepts more; Lambda takes 6 MB.
 const MAX_BODY: usize = 16 << 20;
 const SECRETS_MANAGER: &str = "secretsmanager.";
 const LOGS: &str = "Logs_20140328.";
@@ -60,7 +60,7 @@ impl Server {
                     connections.spawn(self.clone().serve(stream));
                 }
                 Err(error) => {
-                    // Out of file descriptors, for example: what is open must end first.
+                    // For example, no file descriptor is free: an open connection must end first.
                     tracing::warn!(%error, "no connection accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -75,7 +75,7 @@ impl Server {
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .serve_connection(TokioIo::new(stream), service);
-        // A lost answer and a client that goes away both end here.
+        // A lost answer ends here, and so does a client that goes away.
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection ended");
         }
@@ -205,7 +205,7 @@ impl Server {
         }
     }
 
-    /// Who signed the request. Signatures are not checked: this AWS has one user.
+    /// The signer of the request. Signatures are not checked, because this AWS has one user.
     fn caller(&self, parts: &Parts) -> Caller {
         let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let access_key = authorization
@@ -224,7 +224,7 @@ struct Caller {
 }
 
 impl Caller {
-    /// The function's name, or the access key id, or nothing.
+    /// The function's name, or the access key id, or an empty text.
     fn name(&self) -> String {
         self.function.clone().or_else(|| self.access_key.clone()).unwrap_or_default()
     }
@@ -241,12 +241,12 @@ enum Loss {
     Killing(String),
 }
 
-/// The operation that a request to a service of awsJson1.1 names.
+/// The operation in a request to a service of awsJson1.1.
 fn target<'a>(parts: &'a Parts, service: &str) -> Option<&'a str> {
     parts.headers.get("x-amz-target")?.to_str().ok()?.strip_prefix(service)
 }
 
-/// The operation's name, wherever CloudWatch's protocol of the request puts it.
+/// The operation's name, from the place that CloudWatch's protocol of the request has for it.
 fn cloudwatch_operation(parts: &Parts, body: &[u8]) -> String {
     let target = parts.headers.get("x-amz-target").and_then(|value| value.to_str().ok());
     let path = parts.uri.path().split_once("/operation/").map(|(_, operation)| operation);

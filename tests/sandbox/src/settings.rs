@@ -1,4 +1,4 @@
-//! What a sandbox can be told at its start.
+//! The settings of a sandbox.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,35 +9,35 @@ use rotation::testing::PrivatePut;
 
 use crate::invoker::Invoker;
 
-/// The temporary version of `RotateImmediately=false`. AWS documents that there is one, and sources disagree on whether
-/// it has a value, so a function must cope with both.
+/// The temporary version of `RotateImmediately=false`. AWS documents that it exists. Sources disagree on whether it has
+/// a value, so a function must cope with both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConfigurationTest {
-    /// Like the version of a rotation before createSecret.
+    /// No value, like the version of a rotation before createSecret.
     #[default]
     WithoutValue,
-    /// With a copy of the current value.
+    /// A copy of the current value.
     WithCurrentValue,
 }
 
-/// How a sandbox starts.
+/// The settings of a sandbox.
 #[derive(Clone)]
 pub struct Settings {
     /// The port on 127.0.0.1; 0, the default, takes a free one.
     pub port: u16,
-    /// Where the secrets are kept across restarts, **with their values**, in `secrets.json` (mode 0600). `None`, the
-    /// default, keeps them in memory only.
+    /// The folder that keeps the secrets across restarts, **with their values**, in `secrets.json` (mode 0600). `None`,
+    /// the default, keeps them in memory only.
     pub state_dir: Option<PathBuf>,
-    /// Whether what changes is not written back to `state_dir`: every write is a file of all secrets, which a measurement with many
-    /// of them would measure.
+    /// Whether changes stay out of `state_dir`. Every write rewrites a file of all secrets. A measurement with many
+    /// secrets would measure that write.
     pub state_is_read_only: bool,
     /// How often the service tries a rotation before it gives up, at least 1. AWS documents "multiple times"; default 5.
     pub rotation_attempts: u32,
     /// Real time before the second attempt, doubled before each further one. Default 100 ms.
     pub retry_backoff: Duration,
-    /// What the version of a configuration test is like.
+    /// The form of the version in a configuration test.
     pub configuration_test: ConfigurationTest,
-    /// What a version under a private label does to an open rotation.
+    /// The effect of a version under a private label on an open rotation.
     pub private_put: PrivatePut,
     /// Runs the functions. `None`, the default, is the sandbox's own [`crate::Sandbox::host`].
     pub invoker: Option<Arc<dyn Invoker>>,

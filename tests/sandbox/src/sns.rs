@@ -1,6 +1,6 @@
-//! SNS: takes Publish, in the query protocol that the SDKs and the CLI speak to it, and keeps what was published.
+//! SNS: takes Publish in the query protocol of the SDKs and the CLI, and keeps the messages.
 //!
-//! Every standard topic of the sandbox's region and account is there; nobody subscribes. Bounds are those of the API
+//! Every standard topic of the sandbox's region and account exists; no topic has subscribers. Bounds follow the API
 //! reference (<https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>).
 
 use std::collections::BTreeMap;
@@ -23,29 +23,29 @@ const MAX_MESSAGE: usize = 262_144;
 const SUBJECT_BOUND: usize = 100;
 const SERVED: [&str; 5] = ["Action", "Version", "TopicArn", "Subject", "Message"];
 
-/// A message that was published.
+/// A published message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Notification {
-    /// When, in the sandbox's time.
+    /// The time of the Publish, by the sandbox's clock.
     #[serde(serialize_with = "rfc3339")]
     pub time: SystemTime,
     /// The topic.
     pub topic_arn: String,
-    /// The subject of an email, if there was one.
+    /// The subject of an email, if the request has one.
     pub subject: Option<String>,
-    /// The text.
+    /// The text of the message.
     pub message: String,
-    /// The id that the publisher was given.
+    /// The id in the answer to the publisher.
     pub message_id: String,
 }
 
-/// What was published. Clones share it.
+/// The published messages. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Sns {
     published: Arc<Mutex<Vec<Notification>>>,
 }
 
-/// A code of the API with a message. Messages are fixed texts, so that nothing of a request has to be escaped.
+/// A code of the API with a message. Messages are fixed texts, so they need no escaping.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SnsError {
     status: StatusCode,
@@ -70,7 +70,7 @@ impl SnsError {
 }
 
 impl Sns {
-    /// Whether a request is signed for SNS: nothing else tells it from other services of this protocol.
+    /// Whether a request is signed for SNS. Only the signature tells SNS from other services of this protocol.
     pub(crate) fn accepts(parts: &Parts) -> bool {
         let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         parts.method == Method::POST

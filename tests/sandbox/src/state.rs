@@ -19,12 +19,12 @@ use crate::rotation_service::{self, Job};
 use crate::secrets_manager::error::{ApiError, ApiResult};
 use crate::secrets_manager::secret::Secret;
 
-/// Events kept for [`crate::Sandbox::events`]; subscribers see all.
+/// The most events for [`crate::Sandbox::events`]. Subscribers get all events.
 const KEPT_EVENTS: usize = 100_000;
 const SUBSCRIBER_BUFFER: usize = 4096;
 const ARN_PREFIX: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:";
 
-/// Why a running rotation is to stop before its next step.
+/// The reason why a running rotation has to stop before its next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
     Abandoned,
@@ -50,7 +50,7 @@ struct State {
     calls: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
-/// What all parts of the sandbox share.
+/// The state that all parts of the sandbox share.
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) settings: Settings,
@@ -81,7 +81,7 @@ impl Shared {
         })
     }
 
-    /// Runs one call against the state, alone. Rotations that it opens start after it, also when it fails.
+    /// Runs one call alone against the state. Rotations that the call opens start after it, also when the call fails.
     pub(crate) fn transact<T>(self: &Arc<Self>, call: impl FnOnce(&mut Tx<'_>) -> T) -> T {
         let mut tx = Tx { state: self.state(), shared: self, now: self.clock.now(), jobs: Vec::new(), changed: false };
         tx.purge();
@@ -108,7 +108,7 @@ impl Shared {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }
 
-    /// Notified after every change; watch it before looking at the state.
+    /// A receiver that wakes after every change. Watch it before you read the state.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -131,7 +131,7 @@ impl Shared {
         *count += 1;
     }
 
-    /// Calls by caller and operation.
+    /// The number of calls by caller and operation.
     pub(crate) fn calls(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
         self.state().calls.clone()
     }
@@ -144,7 +144,7 @@ impl Shared {
         self.state().rotation_tokens.clone()
     }
 
-    /// Writes the clock down, which no call to the service does.
+    /// Saves the clock. Moving the clock is no call to the service, so no call saves it.
     pub(crate) fn save(&self) -> io::Result<()> {
         let state = self.state();
         self.save_state(&state)
@@ -200,7 +200,7 @@ impl Tx<'_> {
         found.ok_or_else(ApiError::secret_not_found)
     }
 
-    /// As [`Self::find`], and as the secret was before its last write when the read is to be stale.
+    /// As [`Self::find`]. With `stale`, the secret as it was before its last write.
     pub(crate) fn find_to_read(&self, id: &str, stale: bool) -> ApiResult<&Secret> {
         let secret = self.find(id)?;
         Ok(self.state.previous.get(&secret.arn).filter(|_| stale).unwrap_or(secret))
@@ -220,7 +220,7 @@ impl Tx<'_> {
         format!("{ARN_PREFIX}{name}-{suffix}")
     }
 
-    /// Puts a new or changed secret in place, and on disk. On an error nothing has changed.
+    /// Puts a new or changed secret in place and on disk. After an error nothing has changed.
     pub(crate) fn commit(&mut self, secret: Secret) -> ApiResult<()> {
         self.changed = true;
         let old = match self.state.secrets.iter_mut().find(|other| other.arn == secret.arn) {
@@ -252,7 +252,7 @@ impl Tx<'_> {
         }
     }
 
-    /// Notes a read: a date, in UTC. Not a write, so that reads don't end the staleness of others.
+    /// Notes a read by its date in UTC. A read is no write, so that it does not end the staleness of other reads.
     pub(crate) fn touch(&mut self, arn: &str, version_id: &str) {
         let day = self.now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
         let day = SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400);
@@ -278,8 +278,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The service's housekeeping: recovery windows that have ended, deprecated versions. There it is background work of
-    /// low priority; here it happens before each call.
+    /// The service's housekeeping: ended recovery windows and deprecated versions. In AWS it is background work of low
+    /// priority. In the sandbox it runs before each call.
     fn purge(&mut self) {
         let now = self.now;
         self.state.secrets.retain(|secret| secret.deletion.is_none_or(|deletion| deletion > now));
@@ -291,7 +291,7 @@ impl Tx<'_> {
     pub(crate) fn emit(&mut self, arn: &str, version_id: &str, kind: EventKind) {
         self.changed = true;
         let event = Event { time: self.now, secret_arn: arn.to_owned(), version_id: version_id.to_owned(), kind };
-        // Nobody listening is not an error.
+        // An event without subscribers is not an error.
         self.shared.live.send(event.clone()).ok();
         if self.state.events.len() >= KEPT_EVENTS {
             self.state.events.remove(0);
@@ -315,7 +315,7 @@ impl Tx<'_> {
         self.jobs.push(job);
     }
 
-    /// Tells a running rotation to stop before its next step. The first reason counts.
+    /// Makes a running rotation stop before its next step. The first reason counts.
     pub(crate) fn stop(&mut self, arn: &str, reason: Stop) {
         self.changed = true;
         if let Some(running) = self.state.running.get_mut(arn) {
@@ -430,7 +430,8 @@ impl StateFile {
         }
     }
 
-    /// Replaces the file in one step: a crash leaves the old one or the new one. A new temporary file has mode 0600.
+    /// Replaces the file in one step: after a crash, the file is the old one or the new one. A new temporary file has
+    /// mode 0600.
     fn save(&self, stored: &Stored) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
         serde_json::to_writer(&mut file, stored)?;

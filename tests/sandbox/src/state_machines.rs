@@ -1,7 +1,8 @@
-//! Step Functions: takes StartExecution and ListExecutions, and keeps what was started; nothing runs. An execution is at work until
-//! [`crate::Sandbox::end_execution`]. Every state machine of the sandbox's region and account is there.
+//! Step Functions: takes StartExecution and ListExecutions, and keeps the started executions. Nothing runs. An
+//! execution is `RUNNING` until [`crate::Sandbox::end_execution`]. Every state machine of the sandbox's region and
+//! account exists.
 //!
-//! Bounds are those of the API reference
+//! Bounds follow the API reference
 //! (<https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html>).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,38 +18,38 @@ use crate::secrets_manager::error::{ApiError, ApiResult};
 const LONGEST_NAME: usize = 80;
 const LONGEST_INPUT: usize = 262_144;
 
-/// An execution that was started.
+/// A started execution.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Execution {
-    /// When, in the sandbox's time.
+    /// The start, by the sandbox's clock.
     #[serde(serialize_with = "rfc3339")]
     pub time: SystemTime,
     /// The state machine's ARN.
     pub state_machine_arn: String,
     /// The execution's name.
     pub name: String,
-    /// Its input, JSON.
+    /// The execution's input, as JSON.
     pub input: String,
-    /// `RUNNING`, or how it ended.
+    /// `RUNNING`, or the status at the end.
     pub status: String,
-    /// When it ended.
+    /// The time of the end.
     #[serde(skip)]
     stopped: Option<SystemTime>,
 }
 
-/// What was started. Clones share it.
+/// The started executions. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct StateMachines {
     executions: Arc<Mutex<Vec<Execution>>>,
 }
 
 impl StateMachines {
-    /// The executions so far, the oldest first.
+    /// The executions so far, oldest first.
     pub(crate) fn executions(&self) -> Vec<Execution> {
         self.lock().clone()
     }
 
-    /// Ends what is at work under this name.
+    /// Ends the running execution of this name.
     pub(crate) fn end(&self, name: &str, status: &str, now: SystemTime) -> bool {
         let mut executions = self.lock();
         let held = executions.iter_mut().find(|held| held.name == name && held.stopped.is_none());
@@ -98,7 +99,8 @@ impl StateMachines {
         Ok(json!({ "executionArn": execution_arn(machine, &name), "startDate": seconds(time) }))
     }
 
-    /// All of them in one page, "with the most recent execution first" (Step Functions API reference, ListExecutions).
+    /// All executions in one page, "with the most recent execution first" (Step Functions API reference,
+    /// ListExecutions).
     fn list(&self, request: &Value) -> ApiResult<Value> {
         let arn = request["stateMachineArn"].as_str().unwrap_or_default();
         let machine = arn.rsplit(':').next().unwrap_or_default();
