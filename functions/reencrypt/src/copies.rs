@@ -2,7 +2,7 @@
 //! audit table, a backup of a column, or a forgotten table. The function does not rewrap their rows, so they still need
 //! a key after it is retired.
 //!
-//! The function samples only columns that its database user may read. It cannot recognize a value with associated data
+//! The function samples only columns that its database user may read. It cannot recognise a value with associated data
 //! in a format that names no key.
 //!
 //! A found column blocks the retirement of a key, until `REENCRYPT_COLUMNS` lists or excuses the column by name.

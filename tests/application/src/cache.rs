@@ -1,4 +1,4 @@
-//! What was read from a secret, kept for a while, whatever it is used for.
+//! A cache of one secret's value, independent of the value's use.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -8,50 +8,51 @@ use tokio::time::{Instant, sleep};
 use crate::clock::Clock;
 use crate::secrets::{LoadError, SecretReader, Unusable, Versions};
 
-/// How long a value is kept, and how often a new one is asked for.
+/// How long a value is kept, and how often a new value is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheSettings {
-    /// Age at which a value is read again, by the cache's clock. A value is kept beyond it when reading fails.
+    /// The age at which the cache reads the secret again, by the cache's clock. If the read fails, the cache keeps the
+    /// value.
     pub max_age: Duration,
-    /// Least time between two readings that nobody authorised asked for. [`SecretCache::refresh`] is not bound by it.
+    /// The least time between two reads without authorisation. [`SecretCache::refresh`] ignores this interval.
     pub reload_interval: Duration,
 }
 
 impl Default for CacheSettings {
-    /// An hour, and at most one reload in a second.
+    /// One hour, and at most one reload in a second.
     fn default() -> Self {
         Self { max_age: Duration::from_hours(1), reload_interval: Duration::from_secs(1) }
     }
 }
 
-/// A value that was read from a secret.
+/// A value made from a secret's versions.
 #[derive(Debug)]
 pub struct Cached<V> {
-    /// What the application made of the secret's versions.
+    /// The application's value.
     pub value: V,
-    /// When it was read, by the cache's clock.
+    /// When the cache read the secret, by the cache's clock.
     pub loaded_at: SystemTime,
 }
 
-/// How reading went so far.
+/// The results of the reads so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheStatus {
-    /// Readings finished since the start, failed ones included.
+    /// The number of finished reads, with failed ones.
     pub loads: u64,
-    /// Readings that failed.
+    /// The number of failed reads.
     pub failures: u64,
-    /// Why the last reading failed; `None` if it did not.
+    /// The error of the last read; `None` if it succeeded.
     pub last_error: Option<LoadError>,
 }
 
-/// The outcome of a reading, shared by all that waited for it.
+/// The outcome of a read, shared by all callers that waited for it.
 pub type Loaded<V> = Result<Arc<Cached<V>>, LoadError>;
 
 type Interpret<V> = dyn Fn(&Versions) -> Result<V, Unusable> + Send + Sync;
 
-/// A secret, read at most once at a time and kept when reading fails.
+/// A secret that the cache reads at most once at a time, and keeps when a read fails.
 ///
-/// `V` is what the application makes of the versions. Cheap to clone; the clones share everything.
+/// `V` is the application's value of the versions. A clone is cheap and shares everything.
 pub struct SecretCache<V> {
     shared: Arc<Shared<V>>,
 }
@@ -62,22 +63,22 @@ struct Shared<V> {
     settings: CacheSettings,
     clock: Clock,
     state: Mutex<State<V>>,
-    /// Held by the one reading under way.
+    /// Held during a read.
     reading: tokio::sync::Mutex<()>,
 }
 
 struct State<V> {
     held: Option<Arc<Cached<V>>>,
     status: CacheStatus,
-    /// Number and time of the last reading that started.
+    /// Number and time of the last started read.
     started: u64,
     started_at: Option<Instant>,
-    /// Number and outcome of the last reading that finished.
+    /// Number and outcome of the last finished read.
     finished: Option<(u64, Loaded<V>)>,
 }
 
-/// The number of the last reading that had started when somebody asked for one. Only a later one is an answer: an earlier
-/// one may have read a stage before it was moved.
+/// The number of the last read that had started before a caller's request. Only a later read satisfies the caller. An
+/// earlier read may have read a staging label before it moved.
 #[derive(Clone, Copy)]
 struct Asked(u64);
 
@@ -88,7 +89,7 @@ impl<V> Clone for SecretCache<V> {
 }
 
 impl<V: Send + Sync + 'static> SecretCache<V> {
-    /// An empty cache. `interpret` makes the value out of the versions; what it refuses does not replace what is held.
+    /// An empty cache. `interpret` makes the value from the versions. If `interpret` fails, the held value stays.
     pub fn new(
         reader: SecretReader,
         settings: CacheSettings,
@@ -113,20 +114,20 @@ impl<V: Send + Sync + 'static> SecretCache<V> {
         }
     }
 
-    /// What is held, however old.
+    /// The held value, however old.
     pub fn peek(&self) -> Option<Arc<Cached<V>>> {
         self.state().held.clone()
     }
 
-    /// How reading went so far.
+    /// The results of the reads so far.
     pub fn status(&self) -> CacheStatus {
         self.state().status.clone()
     }
 
-    /// What is held, read again first if it is too old, at most once per reload interval.
+    /// The held value. The cache reads an old value again first, at most once per reload interval.
     ///
-    /// The first caller to find it too old waits for the reading. While readings fail nobody waits: the old value is given
-    /// out, and the next attempt is made beside it. `None` until a first reading succeeds.
+    /// The first caller that finds the value too old waits for the read. After a failed read no caller waits: the cache
+    /// returns the old value, and reads in the background. `None` until a first read succeeds.
     pub async fn get(&self) -> Option<Arc<Cached<V>>> {
         let held = self.peek();
         if held.as_deref().is_some_and(|held| self.is_fresh(held)) || !self.time_until_due().is_zero() {
@@ -140,17 +141,17 @@ impl<V: Send + Sync + 'static> SecretCache<V> {
             }
             return held;
         }
-        // Its failure is logged where it happens.
+        // The read logs its own failure.
         let _ = self.read_unless_read_since(asked).await;
         self.peek()
     }
 
     /// Reads now.
     ///
-    /// The answer is of a reading that started after this call; calls that come while one is under way share the next.
+    /// The result is from a read that started after this call. Calls during a read share the next read.
     ///
     /// # Errors
-    /// When the secret can't be read or its value can't be used. What is held stays.
+    /// The secret cannot be read, or its value cannot be used. The held value stays.
     pub async fn refresh(&self) -> Loaded<V> {
         self.read_unless_read_since(self.ask()).await
     }
@@ -185,7 +186,7 @@ impl<V: Send + Sync + 'static> SecretCache<V> {
         }
     }
 
-    /// Reads. The caller holds the lock `reading`.
+    /// Reads the secret. The caller holds the lock `reading`.
     async fn read(&self) -> Loaded<V> {
         let number = {
             let mut state = self.state();
@@ -234,7 +235,7 @@ impl<V: Send + Sync + 'static> SecretCache<V> {
         })
     }
 
-    /// A value from the future is as suspect as an old one: the clock was set back.
+    /// Whether a value is young. A value from the future is suspect too: the clock was set back.
     fn is_fresh(&self, cached: &Cached<V>) -> bool {
         let age = match (self.shared.clock)().duration_since(cached.loaded_at) {
             Ok(age) => age,

@@ -1,7 +1,7 @@
 //! The wall clock of an application whose secrets carry dates.
 //!
-//! The end of an overlap is a date that Secrets Manager's side wrote. Comparing it with a local clock that is wrong would
-//! end the overlap at the wrong time, so the clock follows the `Date` header (RFC 9110) of Secrets Manager's answers.
+//! Secrets Manager's side writes the end of an overlap. A wrong local clock would end the overlap at the wrong time. So
+//! the clock follows the `Date` header (RFC 9110) in the answers of Secrets Manager.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -14,21 +14,21 @@ use aws_sdk_secretsmanager::error::BoxError;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use jiff::SignedDuration;
 
-/// Where the application takes the time from.
+/// The application's source of time.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// The system clock plus an offset learnt from the answers of Secrets Manager.
+/// The system clock plus an offset from the answers of Secrets Manager.
 ///
-/// A `Date` header has whole seconds and travels for a while, so one answer only bounds the offset. The clock moves by the
-/// least that agrees with the answer: a system clock that is right stays as it is, and after a jump of the service's
-/// time the clock is at most one second behind, and less with every answer.
+/// A `Date` header has whole seconds and travels for a while, so one answer only bounds the offset. The clock moves by
+/// the least offset that agrees with the answer, so a correct system clock stays. After a jump of the service's time,
+/// the clock is at most one second behind, and less with every answer.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceClock {
     offset: Arc<Mutex<SignedDuration>>,
 }
 
 impl ServiceClock {
-    /// The present time, as far as it is known.
+    /// The best known present time.
     pub fn now(&self) -> SystemTime {
         let offset = *self.offset.lock().unwrap_or_else(PoisonError::into_inner);
         let system = machine_time();
@@ -40,13 +40,13 @@ impl ServiceClock {
         shifted.unwrap_or(system)
     }
 
-    /// This clock as a function. It keeps learning.
+    /// This clock as a function. The function follows later corrections.
     pub fn clock(&self) -> Clock {
         let clock = self.clone();
         Arc::new(move || clock.now())
     }
 
-    /// Learns from an answer with the given `Date`, to a request sent and answered at these times of the system clock.
+    /// Corrects the offset by an answer with this `Date`. `sent` and `received` are times of the system clock.
     fn learn(&self, date: SystemTime, sent: SystemTime, received: SystemTime) {
         let (Ok(least), Ok(most)) =
             (SignedDuration::system_until(received, date), SignedDuration::system_until(sent, date))
@@ -59,13 +59,13 @@ impl ServiceClock {
     }
 }
 
-/// What [`ServiceClock`] starts from.
+/// The system clock, which [`ServiceClock`] corrects.
 #[allow(clippy::disallowed_methods, reason = "the machine's clock is read here only, and corrected before it is used")]
 fn machine_time() -> SystemTime {
     SystemTime::now()
 }
 
-/// When the present attempt of a call was sent, by the system clock.
+/// The time at which the present attempt of a call was sent, by the system clock.
 #[derive(Debug)]
 struct SentAt(SystemTime);
 
@@ -73,7 +73,7 @@ impl Storable for SentAt {
     type Storer = StoreReplace<Self>;
 }
 
-/// The part of a Secrets Manager client that teaches a [`ServiceClock`].
+/// The part of a Secrets Manager client that corrects a [`ServiceClock`].
 #[derive(Debug)]
 pub(crate) struct LearnFromDate(pub(crate) ServiceClock);
 

@@ -1,4 +1,4 @@
-//! Where the application keeps its records: in memory, or in a table of PostgreSQL, as what it is about needs it.
+//! The store of the application's records: in memory, or in a table of PostgreSQL.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,14 +9,15 @@ use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
 use uuid::Uuid;
 
-/// The table of records in PostgreSQL: a user's connection to a provider, with the refresh token that the provider gave out, encrypted.
+/// The table of records in PostgreSQL. A record is a user's connection to a provider, with the provider's refresh
+/// token, encrypted.
 pub const TABLE: &str =
     "CREATE TABLE connections (id uuid PRIMARY KEY, provider text NOT NULL, refresh_token text NOT NULL)";
 
-/// A record as it is stored.
+/// A stored record.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Who gave out what is encrypted.
+    /// The provider that gave out the token.
     pub provider: String,
     /// The encrypted token.
     pub ciphertext: String,
@@ -31,14 +32,14 @@ impl fmt::Debug for Record {
 /// Encrypted records. The clones share them, as instances share a database.
 #[derive(Clone)]
 pub enum Database {
-    /// In memory.
+    /// A table in memory.
     Memory(Memory),
-    /// In PostgreSQL.
+    /// A table in PostgreSQL.
     Postgres(Arc<Postgres>),
 }
 
 impl Default for Database {
-    /// An empty one in memory.
+    /// An empty table in memory.
     fn default() -> Self {
         Self::Memory(Memory::default())
     }
@@ -53,19 +54,19 @@ impl fmt::Debug for Database {
     }
 }
 
-/// Why a database did not do what it was asked for.
+/// The reason why the database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// It cannot be reached, or refuses.
+    /// The database cannot be reached, or refuses.
     #[error("the database failed")]
     Failed(#[from] tokio_postgres::Error),
-    /// A session with it would cross a network in clear text.
+    /// The session would cross a network in clear text.
     #[error("the database is not on this machine, and the session would not be encrypted")]
     Remote,
 }
 
 impl DatabaseError {
-    /// What class of error it is, if the database said so.
+    /// The class of the error (SQLSTATE), if the database sent one.
     pub(crate) fn state(&self) -> Option<&str> {
         match self {
             Self::Failed(error) => error.code().map(tokio_postgres::error::SqlState::code),
@@ -75,10 +76,10 @@ impl DatabaseError {
 }
 
 impl Database {
-    /// A database in PostgreSQL on this machine, whose [`TABLE`] is there. The session is not encrypted.
+    /// A database in PostgreSQL on this machine, with [`TABLE`] in it. The session is not encrypted.
     ///
     /// # Errors
-    /// When it is elsewhere, or cannot be reached.
+    /// The database is on another machine, or cannot be reached.
     pub async fn connect(config: Config) -> Result<Self, DatabaseError> {
         if !is_local(&config) {
             return Err(DatabaseError::Remote);
@@ -90,7 +91,7 @@ impl Database {
     /// Stores a record under a new id.
     ///
     /// # Errors
-    /// When the database fails.
+    /// The database fails.
     pub async fn insert(&self, record: Record) -> Result<String, DatabaseError> {
         let id = Uuid::new_v4().to_string();
         match self {
@@ -105,10 +106,10 @@ impl Database {
         Ok(id)
     }
 
-    /// A record; `None` when there is none of this id.
+    /// The record with this id, if there is one.
     ///
     /// # Errors
-    /// When the database fails.
+    /// The database fails.
     pub async fn get(&self, id: &str) -> Result<Option<Record>, DatabaseError> {
         match self {
             Self::Memory(memory) => Ok(memory.table().get(id).cloned()),
@@ -122,10 +123,10 @@ impl Database {
         }
     }
 
-    /// Puts another ciphertext in the place of a record's; whether there is such a record.
+    /// Replaces the ciphertext of a record. `false` when no record has this id.
     ///
     /// # Errors
-    /// When the database fails.
+    /// The database fails.
     pub async fn replace(&self, id: &str, ciphertext: String) -> Result<bool, DatabaseError> {
         match self {
             Self::Memory(memory) => {
@@ -143,7 +144,7 @@ impl Database {
     /// The ids of all records.
     ///
     /// # Errors
-    /// When the database fails.
+    /// The database fails.
     pub async fn ids(&self) -> Result<Vec<String>, DatabaseError> {
         match self {
             Self::Memory(memory) => Ok(memory.table().keys().cloned().collect()),
@@ -172,7 +173,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// The session, or a new one in the place of one that has ended.
+    /// The session. A new session replaces one that has ended.
     async fn client(&self) -> Result<Arc<Client>, DatabaseError> {
         let mut client = self.client.lock().await;
         if client.is_closed() {

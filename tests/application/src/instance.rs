@@ -27,28 +27,28 @@ use crate::tokens::{AdminTokens, Mode, Token, rfc3339};
 /// The header that carries the admin token.
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-admin-token");
 
-/// How long a stopping instance waits for the requests that it is working on.
+/// How long a stopping instance waits for open requests.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What an instance needs to know.
+/// The settings of an instance.
 #[derive(Clone, Debug)]
 pub struct InstanceSettings {
-    /// The name under which the instance answers.
+    /// The instance's name.
     pub instance_id: HeaderValue,
-    /// The header that carries that name in every answer.
+    /// The header that carries the name in every answer.
     pub instance_header: HeaderName,
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on; port 0 takes a free port.
     pub address: SocketAddr,
-    /// Where the admin token is.
+    /// The secret with the admin token.
     pub secret: SecretReference,
-    /// Which tokens are accepted.
+    /// The accepted tokens.
     pub mode: Mode,
-    /// How long a text secret's previous token is accepted, from the making of the current one: the secret's
-    /// `rotation:overlap`. A JSON secret says it itself.
+    /// How long the instance accepts a text secret's previous token, from the time the current token was made. It
+    /// equals the secret's `rotation:overlap`. A JSON secret states its own end.
     pub overlap: Duration,
-    /// How long they are kept.
+    /// How long the instance caches the tokens.
     pub cache: CacheSettings,
-    /// The keyring and the records; without it the instance keeps none.
+    /// The keyring and the records. Without it the instance keeps no records.
     pub keys: Option<KeySettings>,
 }
 
@@ -56,8 +56,8 @@ pub struct InstanceSettings {
 const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl InstanceSettings {
-    /// An instance in [`Mode::AllStages`] on a free port of 127.0.0.1, that keeps tokens for an hour, has no records,
-    /// and names itself in `x-instance-id`.
+    /// An instance in [`Mode::AllStages`] on a free port of 127.0.0.1. It caches tokens for an hour, has no records,
+    /// and puts its name into `x-instance-id`.
     pub fn new(instance_id: HeaderValue, secret: SecretReference) -> Self {
         Self {
             instance_id,
@@ -72,11 +72,11 @@ impl InstanceSettings {
     }
 }
 
-/// A running instance. It ends when stopped or dropped.
+/// A running instance. It ends when it is stopped or dropped.
 pub struct Instance {
     app: Arc<App>,
     address: SocketAddr,
-    /// Dropped to stop the server.
+    /// The server ends when this sender is dropped.
     running: oneshot::Sender<()>,
     server: JoinHandle<()>,
 }
@@ -84,23 +84,23 @@ pub struct Instance {
 impl Instance {
     /// Starts an instance, and loads the tokens and the keyring.
     ///
-    /// It also starts when they can't be loaded: the first rotation of a secret may be what gives it a value, and has to find
-    /// the application running. Until then every admin request is refused, and no record is written or read.
+    /// The instance starts even if a load fails. The first rotation may create a secret's value, and it must find the
+    /// application running. Until then the instance refuses every admin request, and writes and reads no record.
     ///
     /// # Errors
-    /// When the address can't be listened on.
+    /// The instance cannot listen on the address.
     pub async fn start(settings: InstanceSettings, client: Client, clock: Clock) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.address).await?;
         let address = listener.local_addr()?;
         let app = Arc::new(App::new(settings, client, clock));
-        // Its failure is logged where it happens.
+        // The load logs its own failure.
         let _ = app.refresh().await;
 
         let (running, stopped) = oneshot::channel::<()>();
         let service = router(Arc::clone(&app));
         let server = tokio::spawn(async move {
             let stopped = async {
-                // Nothing is ever sent: the sender is dropped.
+                // The sender never sends: it is dropped.
                 let _ = stopped.await;
             };
             let served = axum::serve(listener, service).with_graceful_shutdown(stopped).await;
@@ -111,29 +111,30 @@ impl Instance {
         Ok(Self { app, address, running, server })
     }
 
-    /// The address on which it listens.
+    /// The address on which the instance listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The name under which it answers.
+    /// The instance's name.
     pub fn id(&self) -> &HeaderValue {
         &self.app.instance_id
     }
 
-    /// Makes the instance behave like a broken release: while frozen it loads nothing, on whatever occasion, and its refresh
-    /// endpoint answers 200 all the same.
+    /// Makes the instance behave like a broken release. While frozen, the instance loads nothing, and its refresh
+    /// endpoint still answers 200.
     pub fn freeze_refresh(&self, frozen: bool) {
         self.app.frozen.store(frozen, Ordering::SeqCst);
     }
 
-    /// Makes the instance accept this token whatever the secret says, as one does that has it in a file of its own.
+    /// Makes the instance accept this token whatever the secret holds, like an instance with the token in a file of its
+    /// own.
     pub fn also_accept(&self, token: Option<&str>) {
         let token = token.and_then(|token| Token::new(token.to_owned()).ok());
         *self.app.own.lock().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
-    /// Stops accepting requests, and waits at most two seconds for those under way.
+    /// Accepts no more requests, and waits at most two seconds for the open ones.
     pub async fn stop(self) {
         drop(self.running);
         if tokio::time::timeout(STOP_TIMEOUT, self.server).await.is_err() {
@@ -142,7 +143,7 @@ impl Instance {
     }
 }
 
-/// What the handlers share.
+/// The state that the handlers share.
 struct App {
     instance_id: HeaderValue,
     instance_header: HeaderName,
@@ -151,7 +152,7 @@ struct App {
     records: Option<Arc<Records>>,
     clock: Clock,
     frozen: Arc<AtomicBool>,
-    /// A token from elsewhere than the secret.
+    /// A token that does not come from the secret.
     own: Mutex<Option<Token>>,
 }
 
@@ -181,7 +182,8 @@ impl App {
         self.frozen.load(Ordering::SeqCst)
     }
 
-    /// Loads the tokens and the keyring now. Neither keeps the other from being loaded; the error is the first one's.
+    /// Loads the tokens and the keyring now. One failure does not prevent the other load. The tokens' error comes
+    /// first.
     async fn refresh(&self) -> Result<Arc<Cached<AdminTokens>>, String> {
         let keyring = async {
             match &self.records {
@@ -195,7 +197,7 @@ impl App {
         Ok(tokens)
     }
 
-    /// Whether a token is accepted; in [`Mode::AllStages`] after a reload, if it was unknown before.
+    /// Whether the instance accepts a token. In [`Mode::AllStages`] an unknown token causes a reload first.
     async fn accepts(&self, presented: &[u8]) -> bool {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if own.is_some_and(|own| own.matches(presented).into()) {
@@ -209,8 +211,8 @@ impl App {
         }
         match self.mode {
             Mode::CurrentOnly => false,
-            // Waiting for the interval to pass, where it would be simpler to refuse, keeps whoever guesses tokens from
-            // using up the reloads that the holder of a new token needs.
+            // To refuse at once would be simpler. But a caller that guesses tokens could then use up the reloads, and
+            // the holder of a new token needs them.
             Mode::AllStages => match self.tokens.refresh_when_due().await {
                 Ok(loaded) => self.accepted_by(Some(&loaded), presented),
                 Err(_) => false,
@@ -258,14 +260,14 @@ fn router(app: Arc<App>) -> Router {
         .layer(middleware::from_fn_with_state(app, name_instance))
 }
 
-/// Puts the instance's name on every answer, refusals included: a rotation counts instances by it.
+/// Puts the instance's name on every answer, also on refusals. A rotation counts instances by it.
 async fn name_instance(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.headers_mut().insert(app.instance_header.clone(), app.instance_id.clone());
     response
 }
 
-/// Lets a request pass that carries an accepted token. Absent and wrong tokens get the same answer.
+/// Lets a request with an accepted token pass. Absent and wrong tokens get the same answer.
 async fn authorise(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let accepted = match request.headers().get(TOKEN_HEADER) {
         Some(presented) if !presented.is_empty() => app.accepts(presented.as_bytes()).await,
@@ -278,14 +280,14 @@ async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// Which versions and keys the instance holds, since when, and whether it could load them. No value, no key.
+/// The versions and keys that the instance holds, since when, and the last errors. No value and no key.
 async fn secrets_health(State(app): State<Arc<App>>) -> Json<Value> {
     let mut health = app.describe(app.tokens.peek().as_deref());
     health["last_error"] = json!(app.tokens.status().last_error.map(|error| error.to_string()));
     Json(health)
 }
 
-/// Loads the secrets now; 503 and a reason when that fails for one, with what was held of it before.
+/// Loads the secrets now. If a load fails, answers 503 with the reason, and the instance keeps the held value.
 async fn refresh_secrets(State(app): State<Arc<App>>) -> Response {
     if app.is_frozen() {
         return Json(app.describe(app.tokens.peek().as_deref())).into_response();
@@ -303,7 +305,7 @@ async fn refresh_secrets(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// An admin endpoint like any other: the instance's recurring jobs and how they went.
+/// An ordinary admin endpoint: the instance's recurring jobs and their results.
 async fn jobs(State(app): State<Arc<App>>) -> Json<Value> {
     let status = app.tokens.status();
     Json(json!({

@@ -1,24 +1,28 @@
-//! The sample application: an HTTP service whose admin API is guarded by a token from AWS Secrets Manager, and which keeps
-//! records encrypted under a keyring from there.
+//! The sample application: an HTTP service with an admin API and encrypted records. A token from AWS Secrets Manager
+//! guards the admin API. A keyring from there encrypts the records.
 //!
-//! It is what the users of the rotation functions run, written the way that survives a rotation without a refused
-//! request or an unreadable record ([`Mode::AllStages`], [`KeyMode::Keyring`]) and the way that many existing applications
-//! are written ([`Mode::CurrentOnly`], [`KeyMode::NameOnly`]). Beside it are the things that a rotation is watched with: a
-//! [`LoadBalancer`] that puts several instances behind one address, a [`Load`] of requests that counts who was refused, and
-//! when, and a [`RecordLoad`] that writes records and counts which could not be read.
+//! Users of the rotation functions run such an application. It can run in two ways:
 //!
-//! The parts stand on each other from the bottom up:
+//! - The first survives a rotation without a refused request or an unreadable record ([`Mode::AllStages`],
+//!   [`KeyMode::Keyring`]).
+//! - The second is the way of many existing applications ([`Mode::CurrentOnly`], [`KeyMode::NameOnly`]).
 //!
-//! - [`secrets`]: the client of Secrets Manager and the reading of a secret's version stages;
-//! - [`clock`]: the wall clock, corrected by the `Date` header of Secrets Manager's answers;
-//! - [`cache`]: what was read, kept for an hour, whatever it is used for;
-//! - [`tokens`]: what of it authorises a request;
-//! - [`keyring`]: what of it encrypts and decrypts;
-//! - [`database`]: where records are, in memory or in PostgreSQL;
+//! Three tools watch a rotation. A [`LoadBalancer`] puts several instances behind one address. A [`Load`] sends
+//! requests, and counts the refused ones with their times. A [`RecordLoad`] writes records, and counts the unreadable
+//! ones.
+//!
+//! The parts build on each other, in this order:
+//!
+//! - [`secrets`]: the client of Secrets Manager, and the reads of a secret's version stages;
+//! - [`clock`]: the wall clock, corrected by the `Date` header in the answers of Secrets Manager;
+//! - [`cache`]: the values read from a secret, kept for an hour;
+//! - [`tokens`]: the tokens that authorise a request;
+//! - [`keyring`]: the keys that encrypt and decrypt;
+//! - [`database`]: the records' store, in memory or in PostgreSQL;
 //! - [`records`]: the records and their endpoints;
 //! - [`instance`]: the admin API and the server.
 //!
-//! No secret value is ever logged, shown in a `Debug`, or answered to anybody.
+//! No secret value is ever logged, shown in a `Debug`, or sent in an answer.
 
 pub mod cache;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! Clients of the admin API that keep sending, and count who was refused, and when.
+//! Clients of the admin API that send requests all the time, and count the refusals with their times.
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,17 +22,18 @@ use crate::tokens::Token;
 
 /// How long a client waits for an answer.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Refusals that are closer together than this belong to one window, whatever was accepted in between: behind one address
-/// one instance may refuse what another accepts, and takes up to a second to look for a newer token before it does.
+/// The gap between two windows of refusals. Refusals that are closer belong to one window, whatever was accepted in
+/// between. Behind one address, one instance may refuse what another accepts. An instance takes up to a second to look
+/// for a newer token.
 const WINDOW_GAP: Duration = Duration::from_secs(2);
 
-/// Where a client has its token from.
+/// The source of a client's token.
 #[derive(Clone)]
 pub struct TokenSource(SecretCache<Token>);
 
 impl TokenSource {
-    /// A client that reads `AWSCURRENT`, and reads it again when its copy is `max_age` old: what the caching libraries of
-    /// AWS do.
+    /// A client that reads `AWSCURRENT`, and reads it again when its copy is `max_age` old. The caching libraries of
+    /// AWS do the same.
     pub fn current(client: SecretsManager, secret: &SecretReference, max_age: Duration, clock: Clock) -> Self {
         let reader = SecretReader::new(client, &secret.id, Stages::Current);
         let settings = CacheSettings { max_age, reload_interval: Duration::ZERO };
@@ -42,9 +43,9 @@ impl TokenSource {
         }))
     }
 
-    /// A client that reads `AWSCURRENT` once and keeps what it got: a consumer with an old cache.
+    /// A client that reads `AWSCURRENT` once and keeps the value: a consumer with an old cache.
     pub fn kept(client: SecretsManager, secret: &SecretReference) -> Self {
-        // A clock that stands still: nothing ever gets old.
+        // A clock that stands still, so that no value gets old.
         let clock: Clock = Arc::new(|| SystemTime::UNIX_EPOCH);
         Self::current(client, secret, Duration::MAX, clock)
     }
@@ -53,45 +54,45 @@ impl TokenSource {
 /// Whether a client keeps its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connections {
-    /// Connections are used again, as most clients do.
+    /// The client uses connections again, as most clients do.
     Kept,
-    /// Every request opens a new one, so that a load balancer can send it to another instance.
+    /// The client opens a new connection for every request, so that a load balancer can pick another instance.
     PerRequest,
 }
 
-/// What to send.
+/// The settings of a load.
 #[derive(Clone)]
 pub struct LoadSettings {
     /// The address to GET; `http` only.
     pub url: Uri,
     /// The header that carries the token.
     pub header: HeaderName,
-    /// Where the token comes from.
+    /// The source of the token.
     pub tokens: TokenSource,
-    /// Requests that may be under way at the same time.
+    /// The most requests under way at once.
     pub workers: NonZeroU32,
     /// Requests per second, over all workers.
     pub rate: NonZeroU32,
-    /// Whether connections are used again.
+    /// Whether the client uses connections again.
     pub connections: Connections,
 }
 
-/// What came of the requests so far. `sent` is the sum of the three outcomes.
+/// The results of the requests so far. `sent` is the sum of the three outcomes.
 #[derive(Clone, Debug, Default)]
 pub struct LoadReport {
-    /// Requests whose outcome is known.
+    /// Requests with a known outcome.
     pub sent: u64,
-    /// Answered 2xx.
+    /// Requests with an answer 2xx.
     pub accepted: u64,
-    /// Answered 401 or 403.
+    /// Requests with an answer 401 or 403.
     pub refused: u64,
-    /// Anything else: no token, no connection, no answer in time, another status.
+    /// All other requests: no token, no connection, no answer in time, another status.
     pub failed: u64,
-    /// What the first failure was.
+    /// The text of the first failure.
     pub first_failure: Option<String>,
-    /// The longest time from sending a request to its whole answer.
+    /// The longest time from the start of a request to the end of its answer.
     pub slowest: Duration,
-    /// When requests were refused, in order.
+    /// The windows of refusals, in order.
     pub refusals: Vec<RefusalWindow>,
     accepted_since_refusal: bool,
 }
@@ -103,18 +104,18 @@ pub struct RefusalWindow {
     pub first: Instant,
     /// When the last refusal arrived.
     pub last: Instant,
-    /// How many there were.
+    /// The number of refusals.
     pub refused: u64,
 }
 
 impl RefusalWindow {
-    /// From the first refusal to the last.
+    /// The time from the first refusal to the last.
     pub fn duration(&self) -> Duration {
         self.last.duration_since(self.first)
     }
 }
 
-/// A load that is running. It ends when stopped or dropped.
+/// A running load. It ends when it is stopped or dropped.
 pub struct Load {
     report: Arc<Mutex<LoadReport>>,
     stop: watch::Sender<bool>,
@@ -122,10 +123,10 @@ pub struct Load {
 }
 
 impl Load {
-    /// Reads the token that the client starts with, and begins to send.
+    /// Reads the client's first token, and begins to send.
     ///
     /// # Errors
-    /// When the token can't be read.
+    /// The token cannot be read.
     pub async fn start(settings: LoadSettings) -> Result<Self, LoadError> {
         settings.tokens.0.refresh().await?;
         let report = Arc::new(Mutex::new(LoadReport::default()));
@@ -141,12 +142,12 @@ impl Load {
         Ok(Self { report, stop, workers })
     }
 
-    /// What came of the requests so far.
+    /// The results of the requests so far.
     pub fn report(&self) -> LoadReport {
         lock(&self.report).clone()
     }
 
-    /// Sends no more, waits for the answers under way, and reports.
+    /// Sends no more requests, waits for the open answers, and reports.
     pub async fn stop(self) -> LoadReport {
         self.stop.send_replace(true);
         self.workers.join_all().await;
@@ -200,7 +201,7 @@ impl Worker {
             Err(error) => return Outcome::Failed(error.to_string()),
         };
         let status = answer.status();
-        // To the end, or the connection can't be used again.
+        // The whole answer, or else the connection cannot be used again.
         if let Err(error) = answer.into_body().collect().await {
             return Outcome::Failed(error.to_string());
         }
@@ -213,7 +214,7 @@ impl Worker {
 }
 
 impl LoadReport {
-    /// Counts a request whose outcome is known now, after it took this long.
+    /// Counts a request when its outcome is known.
     fn count(&mut self, outcome: Outcome, took: Duration, now: Instant) {
         self.sent += 1;
         self.slowest = self.slowest.max(took);

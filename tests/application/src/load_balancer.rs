@@ -8,7 +8,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Hands every new connection to the next backend. It ends, with the connections that it carries, when dropped.
+/// Gives every new connection to the next backend. When it is dropped, it ends with its connections.
 #[derive(Debug)]
 pub struct LoadBalancer {
     address: SocketAddr,
@@ -26,7 +26,7 @@ impl LoadBalancer {
     /// Listens on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When no port can be listened on.
+    /// No port is free.
     pub async fn start(backends: Vec<SocketAddr>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -35,17 +35,17 @@ impl LoadBalancer {
         Ok(Self { address, backends, accepting })
     }
 
-    /// The one address.
+    /// The load balancer's address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The backends among which connections are distributed now.
+    /// The backends that receive connections now.
     pub fn backends(&self) -> Vec<SocketAddr> {
         lock(&self.backends).addresses.clone()
     }
 
-    /// Adds a backend; one that is there already stays as it is.
+    /// Adds a backend. A backend that is already there stays as it is.
     pub fn add(&self, backend: SocketAddr) {
         let mut backends = lock(&self.backends);
         if !backends.addresses.contains(&backend) {
@@ -53,7 +53,7 @@ impl LoadBalancer {
         }
     }
 
-    /// Gives a backend no more new connections; those that it has go on. False if it was not there.
+    /// Gives a backend no more new connections. Its open connections continue. `false` if the backend was not there.
     pub fn remove(&self, backend: SocketAddr) -> bool {
         let mut backends = lock(&self.backends);
         let before = backends.addresses.len();
@@ -69,7 +69,7 @@ impl Drop for LoadBalancer {
 }
 
 impl Backends {
-    /// All backends, starting with the one whose turn it is.
+    /// All backends, in turn from the next one.
     fn in_turn(&mut self) -> Vec<SocketAddr> {
         let mut turn = self.addresses.clone();
         if !turn.is_empty() {
@@ -92,7 +92,7 @@ async fn accept(listener: TcpListener, backends: Arc<Mutex<Backends>>) {
                 let turn = lock(&backends).in_turn();
                 connections.spawn(forward(client, turn));
             }
-            // A client that left again, or no file descriptor free: neither is a reason to end.
+            // A client that left again, or no free file descriptor: neither is a reason to end.
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
                 tokio::task::yield_now().await;
@@ -102,13 +102,13 @@ async fn accept(listener: TcpListener, backends: Arc<Mutex<Backends>>) {
     }
 }
 
-/// Carries a connection to the first backend that takes it. Without one the client's connection is closed.
+/// Carries a connection to the first backend that accepts it. If none does, closes the client's connection.
 async fn forward(mut client: TcpStream, turn: Vec<SocketAddr>) {
     for address in turn {
         if let Ok(mut backend) = TcpStream::connect(address).await {
             // Small requests and answers must not wait for each other.
             let _ = (client.set_nodelay(true), backend.set_nodelay(true));
-            // Either side may break the connection off at any time; both see that themselves.
+            // Either side may break off the connection at any time, and both sides see it themselves.
             let _ = copy_bidirectional(&mut client, &mut backend).await;
             return;
         }

@@ -62,7 +62,7 @@ const SETTINGS: [&str; 15] = [
     "LOG_LEVEL",
 ];
 
-/// Those that mean nothing without `KEYRING_SECRET_ID`.
+/// The settings that have no effect without `KEYRING_SECRET_ID`.
 const KEYRING_SETTINGS: [&str; 5] =
     ["KEYRING_FIELD", "KEYRING_FORMAT", "KEYRING_MODE", "KEYRING_CACHE_SECONDS", "DATABASE_URL"];
 
@@ -130,7 +130,7 @@ fn flags(arguments: Vec<String>) -> Result<BTreeMap<String, String>, String> {
     Ok(flags)
 }
 
-/// Flags, and the environment behind them.
+/// Flags first, then the environment.
 struct Settings {
     flags: BTreeMap<String, String>,
 }
@@ -182,7 +182,7 @@ impl Settings {
         Ok(Some(keys))
     }
 
-    /// What is wrong with it is not quoted: it may hold a password.
+    /// The error does not quote the setting, because it may hold a password.
     async fn database(&self) -> Result<Database, String> {
         let Some(url) = self.text("DATABASE_URL") else { return Ok(Database::default()) };
         let config = url.parse().map_err(|_| "DATABASE_URL is no connection string")?;

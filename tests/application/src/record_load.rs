@@ -1,5 +1,4 @@
-//! Clients that keep writing records, reading them back and replacing what is in them, and count what the application could not
-//! read and what it lost.
+//! Clients that write, read and replace records all the time. They count unreadable records and lost updates.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -23,48 +22,48 @@ use crate::database::{Database, DatabaseError};
 use crate::load::{Connections, REQUEST_TIMEOUT, http_client};
 use crate::records::PROVIDER_HEADER;
 
-/// The longest record that is written.
+/// The most bytes of a record that a client writes.
 const MAX_BYTES: usize = 256;
-/// Whose tokens the records are.
+/// The providers of the records' tokens.
 const PROVIDERS: [&str; 3] = ["github", "google", "slack"];
 
-/// What to write and read.
+/// The settings of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordLoadSettings {
-    /// Where the application, or the load balancer before it, listens. Every request opens a connection of its own, so that
-    /// what one instance writes another one reads.
+    /// The address of the application, or of its load balancer. Every request opens a new connection, so that one
+    /// instance reads what another writes.
     pub address: SocketAddr,
-    /// Rounds that may be under way at the same time.
+    /// The most rounds under way at once.
     pub workers: NonZeroU32,
-    /// Rounds per second, over all workers: each writes a record and reads it, and reads an earlier one of its worker and replaces
-    /// what is in it, as an application does that uses a refresh token and is given another one.
+    /// Rounds per second, over all workers. A round writes a record and reads it. Then it reads an earlier record of
+    /// its worker and replaces the plaintext, like an application that uses a refresh token and receives another.
     pub rate: NonZeroU32,
-    /// Records that each worker writes, as fast as it can, before its rounds begin.
+    /// The number of records that each worker writes at full speed before its rounds begin.
     pub first: u32,
-    /// Decides what is written, and which earlier record is read.
+    /// The seed for the plaintexts, and for the choice of the earlier record.
     pub seed: u64,
 }
 
-/// What came of the requests so far.
+/// The results of the requests so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordReport {
     /// Records written.
     pub written: u64,
-    /// Records whose plaintext was replaced.
+    /// Records with a replaced plaintext.
     pub refreshed: u64,
-    /// Records read, with the plaintext that was written last.
+    /// Records with the plaintext that was written last.
     pub read: u64,
-    /// Records that the application can't decrypt, or gave back with a plaintext that was never in them.
+    /// Records that the application cannot decrypt, or returns with a plaintext that was never in them.
     pub unreadable: u64,
-    /// Records that the application gave back with a plaintext that had been replaced: an update was lost.
+    /// Records that the application returns with a replaced plaintext: an update was lost.
     pub lost: u64,
-    /// Anything else: no connection, no answer in time, another status.
+    /// All other requests: no connection, no answer in time, another status.
     pub failed: u64,
-    /// What the first unreadable record, lost update or failure was.
+    /// The text of the first unreadable record, lost update or failure.
     pub first_failure: Option<String>,
 }
 
-/// A load that is running. It ends when stopped or dropped.
+/// A running load. It ends when it is stopped or dropped.
 pub struct RecordLoad {
     report: Arc<Mutex<RecordReport>>,
     stop: watch::Sender<bool>,
@@ -94,17 +93,17 @@ impl RecordLoad {
         Self { report, stop, workers, requests }
     }
 
-    /// What came of the requests so far.
+    /// The results of the requests so far.
     pub fn report(&self) -> RecordReport {
         lock(&self.report).clone()
     }
 
-    /// Begins no more rounds, waits for those under way, and reports.
+    /// Begins no more rounds, waits for the open ones, and reports.
     pub async fn stop(self) -> RecordReport {
         self.finish(&[]).await
     }
 
-    /// The same, and before it reports, it reads every record that it has written through each of these addresses.
+    /// As [`stop`](Self::stop). Before it reports, it reads every written record through each of these addresses.
     pub async fn finish(self, addresses: &[SocketAddr]) -> RecordReport {
         self.stop.send_replace(true);
         let records = self.workers.join_all().await.concat();
@@ -118,12 +117,12 @@ impl RecordLoad {
         lock(&self.report).clone()
     }
 
-    /// Reads every record of the database through this address, that of one instance or of a load balancer.
+    /// Reads every record of the database through this address of an instance or a load balancer.
     ///
-    /// What was written is not known here: a record counts as read when it could be decrypted.
+    /// The plaintexts are not known here: a record counts as read when the application could decrypt it.
     ///
     /// # Errors
-    /// When the database does not tell the ids.
+    /// The database does not list the ids.
     pub async fn read_all(address: SocketAddr, database: &Database) -> Result<RecordReport, DatabaseError> {
         let requests = Requests::new(address);
         let mut report = RecordReport::default();
@@ -160,13 +159,14 @@ impl RecordReport {
     }
 }
 
-/// A record that was written.
+/// A written record.
 #[derive(Clone)]
 struct Written {
     id: String,
-    /// Everything that was ever in it, the last at the end.
+    /// Every plaintext of the record, the last at the end.
     texts: Vec<Vec<u8>>,
-    /// How many at the end had no answer. Each of them may have replaced the one before, or not.
+    /// The number of writes at the end without an answer. Each of them may or may not have replaced the plaintext
+    /// before it.
     unanswered: usize,
 }
 
@@ -179,7 +179,7 @@ impl Written {
 struct Worker {
     requests: Requests,
     rng: StdRng,
-    /// What this worker has written. Nobody else writes these records, so that it knows what is in them.
+    /// The records of this worker. No other worker writes them, so this worker knows their plaintexts.
     records: Vec<Written>,
     report: Arc<Mutex<RecordReport>>,
 }
@@ -232,7 +232,7 @@ impl Worker {
         }
     }
 
-    /// Reads an earlier record and, if it could be used, replaces what is in it.
+    /// Reads an earlier record. If the record is readable, replaces its plaintext.
     async fn refresh(&mut self, index: usize) {
         let text = self.text();
         let Some(record) = self.records.get_mut(index) else { return };
@@ -270,7 +270,7 @@ impl Requests {
         Self { client: http_client(Connections::PerRequest), address }
     }
 
-    /// Writes a record and gives back its id, or what went wrong.
+    /// Writes a record, and returns its id or the reason of the failure.
     async fn write(&self, provider: &str, plaintext: &[u8]) -> Result<String, String> {
         let request = Request::builder().method(Method::POST).header(PROVIDER_HEADER, provider);
         let (status, body) = self.send(request, "/records", plaintext.to_vec()).await?;
@@ -281,14 +281,14 @@ impl Requests {
         answer["id"].as_str().map(str::to_owned).ok_or_else(|| "writing: no id in the answer".to_owned())
     }
 
-    /// Replaces what is in a record.
+    /// Replaces the plaintext of a record.
     async fn rewrite(&self, id: &str, plaintext: &[u8]) -> Result<(), String> {
         let request = Request::builder().method(Method::PUT);
         let (status, _) = self.send(request, &format!("/records/{id}"), plaintext.to_vec()).await?;
         if status == StatusCode::NO_CONTENT { Ok(()) } else { Err(format!("rewriting record {id}: {status}")) }
     }
 
-    /// Reads a record, of which is known what was written, or nothing.
+    /// Reads a record. With `written`, compares the plaintext.
     async fn read(&self, id: &str, written: Option<&Written>) -> Outcome {
         let request = Request::builder().method(Method::GET);
         let (status, body) = match self.send(request, &format!("/records/{id}"), vec![]).await {

@@ -1,4 +1,4 @@
-//! What the application encrypts: records, such as the OAuth tokens of its users, kept in a database by their ciphertext.
+//! The records: encrypted data, such as the OAuth tokens of the users, kept in a database as ciphertexts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,27 +28,27 @@ const MAX_RECORD_BYTES: usize = 64 * 1024;
 /// The header that names the provider of a record.
 pub const PROVIDER_HEADER: HeaderName = HeaderName::from_static("x-provider");
 
-/// What an instance needs to know to keep records.
+/// The settings of an instance's records.
 #[derive(Clone, Debug)]
 pub struct KeySettings {
-    /// Where the keyring is.
+    /// The secret with the keyring.
     pub secret: SecretReference,
-    /// How it is written.
+    /// The format of the keyring.
     pub format: KeyFormat,
-    /// How much of it is read.
+    /// The part of the keyring that the instance reads.
     pub mode: KeyMode,
-    /// How long it is kept.
+    /// How long the instance caches the keyring.
     pub cache: CacheSettings,
-    /// Whether a record that no key opens makes the instance load the keyring again, at most once per reload interval, and
-    /// try once more. It helps an application that nobody tells about a rotation. A staged key does not need it: every
-    /// instance has it before the first record is encrypted with it.
+    /// Whether a record that no key opens makes the instance load the keyring again and try once more. That happens at
+    /// most once per reload interval. It helps an application that is not told about rotations. A staged key does not
+    /// need it: every instance has the key before the key encrypts the first record.
     pub reload_on_unknown_key: bool,
-    /// Where the records are.
+    /// The store of the records.
     pub database: Database,
 }
 
 impl KeySettings {
-    /// Every key, kept for an hour, loaded again for a record that none of them opens.
+    /// Every key, cached for an hour. A record that no key opens causes a reload.
     pub fn new(secret: SecretReference, format: KeyFormat, database: Database) -> Self {
         Self {
             secret,
@@ -61,7 +61,7 @@ impl KeySettings {
     }
 }
 
-/// The records of an instance, with the keyring that it holds.
+/// The records of an instance, with its keyring.
 pub(crate) struct Records {
     format: KeyFormat,
     mode: KeyMode,
@@ -69,7 +69,7 @@ pub(crate) struct Records {
     reload_on_unknown_key: bool,
     database: Database,
     clock: Clock,
-    /// While set, nothing is loaded.
+    /// While set, the instance loads nothing.
     frozen: Arc<AtomicBool>,
 }
 
@@ -89,8 +89,8 @@ impl Records {
         self.keyring.refresh().await.map(|_| ())
     }
 
-    /// Adds to an answer what is held, by key ids and dates. No key. An application that knows only the member has no notion
-    /// of key ids.
+    /// Adds the held key ids and dates to an answer, and no key. An application that reads only the member does not
+    /// know key ids.
     pub(crate) fn describe(&self, answer: &mut Value) {
         let loaded = self.keyring.peek();
         let loaded = loaded.as_deref();
@@ -112,7 +112,7 @@ impl Records {
         Ok(self.database.insert(Record { provider: provider.to_owned(), ciphertext }).await?)
     }
 
-    /// Replaces what is in a record, as after a provider has given out another token.
+    /// Replaces the plaintext of a record, as after a provider has given out another token.
     async fn rewrite(&self, id: &str, plaintext: &[u8]) -> Result<(), RecordError> {
         let ciphertext = self.encrypt(plaintext).await?;
         if self.database.replace(id, ciphertext).await? { Ok(()) } else { Err(RecordError::NotFound) }
@@ -123,7 +123,7 @@ impl Records {
         Ok(keyring.value.encrypt(plaintext, (self.clock)(), &mut rand::rng())?)
     }
 
-    /// The provider of a record, and what is in it.
+    /// The provider and the plaintext of a record.
     async fn read(&self, id: &str) -> Result<(String, Zeroizing<Vec<u8>>), RecordError> {
         let Record { provider, ciphertext } = self.database.get(id).await?.ok_or(RecordError::NotFound)?;
         Ok((provider, self.decrypt(id, &ciphertext).await?))
@@ -135,7 +135,7 @@ impl Records {
             return Ok(plaintext);
         }
         if self.reload_on_unknown_key && !self.is_frozen() {
-            // Its failure is logged where it happens.
+            // The load logs its own failure.
             if let Ok(loaded) = self.keyring.refresh_when_due().await
                 && let Some(plaintext) = loaded.value.decrypt(ciphertext)
             {
@@ -155,7 +155,7 @@ impl Records {
     }
 }
 
-/// Why a record was not written or read.
+/// The reason why a record was not written or read.
 #[derive(Clone, Copy)]
 enum RecordError {
     NotFound,
@@ -168,7 +168,8 @@ enum RecordError {
 
 impl From<DatabaseError> for RecordError {
     fn from(error: DatabaseError) -> Self {
-        // The driver's own words name statements and constraints, and could quote a value: its class is enough.
+        // The driver's message names statements and constraints, and could quote a value. The class of the error is
+        // enough.
         tracing::error!(sqlstate = error.state(), "the database failed");
         Self::NoDatabase
     }

@@ -1,4 +1,4 @@
-//! Secrets Manager as the application uses it: one client, and the versions of one secret by their stages.
+//! The application's access to Secrets Manager: one client, and the versions of one secret by their stages.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,12 +19,12 @@ use crate::clock::{LearnFromDate, ServiceClock};
 
 /// How long a call waits for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long one attempt of a call may take: long enough for a machine that does much else.
+/// How long one attempt of a call may take. A busy machine needs this time.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long a call may take with its second attempt: a request that waits for a reload must not wait for long.
+/// How long a call may take with its second attempt. A request that waits for a reload must not wait long.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Which Secrets Manager to use, and as whom.
+/// The Secrets Manager to use, with region, endpoint and credentials.
 #[derive(Clone, Debug)]
 pub struct ServiceSettings {
     region: String,
@@ -32,25 +32,26 @@ pub struct ServiceSettings {
     endpoint: Option<String>,
 }
 
-/// A setting that is missing or can't be used. The text says what to do, and holds no credential.
+/// A missing or unusable setting. The text states the repair, and holds no credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// A variable that must be set is not.
+    /// A required variable is not set.
     #[error("{0} is not set")]
     Missing(&'static str),
-    /// An endpoint that would send a secret over the network in the clear, or no URL at all.
+    /// The endpoint would send a secret over the network in clear text, or is no URL.
     #[error("{0} must be an https:// URL; http:// is for loopback addresses only")]
     Endpoint(&'static str),
 }
 
 impl ServiceSettings {
-    /// Reads the settings from the environment that `variable` looks up; an empty value counts as absent.
+    /// Reads the settings from the environment through `variable`. An empty value counts as absent.
     ///
-    /// `AWS_REGION` (or `AWS_DEFAULT_REGION`), `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` are required;
-    /// `AWS_SESSION_TOKEN`, and `AWS_ENDPOINT_URL_SECRETS_MANAGER` before `AWS_ENDPOINT_URL`, are optional.
+    /// `AWS_REGION` (or `AWS_DEFAULT_REGION`), `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` are required.
+    /// `AWS_SESSION_TOKEN` is optional, and so is the endpoint: `AWS_ENDPOINT_URL_SECRETS_MANAGER`, or else
+    /// `AWS_ENDPOINT_URL`.
     ///
     /// # Errors
-    /// When a required variable is missing, or an endpoint is neither HTTPS nor on a loopback address.
+    /// A required variable is missing, or an endpoint is neither HTTPS nor on a loopback address.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let optional = |name: &str| variable(name).filter(|value| !value.is_empty());
         let required = |name: &'static str| optional(name).ok_or(SettingsError::Missing(name));
@@ -73,7 +74,7 @@ impl ServiceSettings {
         Ok(Self { region, credentials, endpoint })
     }
 
-    /// A client with short timeouts and one retry, whose answers teach `clock` the time.
+    /// A client with short timeouts and one retry. Its answers correct `clock`.
     pub fn client(&self, clock: &ServiceClock) -> Client {
         let connections = aws_smithy_http_client::Builder::new();
         let connections = match &self.endpoint {
@@ -99,7 +100,7 @@ impl ServiceSettings {
     }
 }
 
-/// Whether secrets may be asked for at this URL: HTTPS, or HTTP on a loopback address.
+/// Whether the application may request secrets at this URL: HTTPS, or HTTP on a loopback address.
 fn checked_endpoint(url: &str) -> bool {
     let Ok(url) = url.parse::<Uri>() else {
         return false;
@@ -114,12 +115,12 @@ fn checked_endpoint(url: &str) -> bool {
     }
 }
 
-/// A secret, and which part of it is meant.
+/// A secret, and the part of its value that the application uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretReference {
-    /// Name or ARN.
+    /// The secret's name or ARN.
     pub id: String,
-    /// Member of the JSON object that the secret holds; `None` means the whole value.
+    /// The member of the JSON object in the secret; `None` means the whole value.
     pub field: Option<String>,
 }
 
@@ -148,9 +149,9 @@ impl fmt::Display for Stage {
 pub struct Version {
     /// The version's id. Not a secret.
     pub id: String,
-    /// The version's value, wiped from memory when dropped.
+    /// The version's value. It is wiped from memory when dropped.
     pub value: Zeroizing<String>,
-    /// When it was made, by the service's clock.
+    /// When the version was made, by the service's clock.
     pub created: SystemTime,
 }
 
@@ -160,38 +161,40 @@ impl fmt::Debug for Version {
     }
 }
 
-/// The versions of a secret that carry a stage, as far as they were asked for.
+/// The versions that carry the requested stages of a secret.
 #[derive(Debug)]
 pub struct Versions {
     /// The version of `AWSCURRENT`.
     pub current: Version,
-    /// The version of `AWSPENDING`, if it has a value. It may be the current version: AWS leaves the stage there.
+    /// The version of `AWSPENDING`, if it has a value. It may be the current version, because AWS can leave the label
+    /// there.
     pub pending: Option<Version>,
     /// The version of `AWSPREVIOUS`, if there is one.
     pub previous: Option<Version>,
 }
 
-/// Which stages are read beside `AWSCURRENT`. Each costs one call.
+/// The stages that a read covers. Each costs one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stages {
     /// `AWSCURRENT` alone.
     Current,
-    /// With `AWSPENDING`.
+    /// `AWSCURRENT` and `AWSPENDING`.
     CurrentAndPending,
-    /// With `AWSPENDING` and `AWSPREVIOUS`.
+    /// `AWSCURRENT`, `AWSPENDING` and `AWSPREVIOUS`.
     All,
 }
 
-/// Why a secret could not be loaded. Holds no value, and so can be shown to whoever may see that the secret exists.
+/// The reason why a secret could not be loaded. It holds no value, so anyone who may know the secret's name may read
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
-    /// No answer, or none that could be read.
+    /// Secrets Manager gave no answer, or an unreadable one.
     #[error("Secrets Manager could not be reached: {0}")]
     Unreachable(String),
-    /// Secrets Manager answered with an error that does not mean "absent".
+    /// Secrets Manager answered with an error other than "absent".
     #[error("Secrets Manager refused to give the {stage} version: {code}")]
     Refused {
-        /// The stage that was asked for.
+        /// The requested stage.
         stage: Stage,
         /// The error's code, such as `AccessDeniedException`.
         code: String,
@@ -199,33 +202,33 @@ pub enum LoadError {
     /// The secret does not exist, or has no value yet.
     #[error("the secret does not exist or has no AWSCURRENT value")]
     NoCurrentValue,
-    /// The value of `AWSCURRENT` is not what the application expects.
+    /// The value of `AWSCURRENT` does not have the expected form.
     #[error("the AWSCURRENT value can't be used: {0}")]
     Unusable(#[from] Unusable),
 }
 
-/// What is wrong with a value. Names the shape that was expected, never what was found.
+/// The fault of a value. It names the expected form, and never the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// A `SecretBinary`.
+    /// The value is a `SecretBinary`.
     #[error("it is binary, not text")]
     Binary,
-    /// A field was configured, and the value is no JSON object.
+    /// A field is configured, and the value is no JSON object.
     #[error("it is not a JSON object")]
     NotAnObject,
-    /// A field was configured, and the object has no such member.
+    /// A field is configured, and the object has no such member.
     #[error("the configured member is missing")]
     NoMember,
-    /// The member holds something else than text.
+    /// The member holds no text.
     #[error("the configured member is not a string")]
     NotAString,
-    /// The token is the empty text, which would be no protection.
+    /// The token is the empty text, which would protect nothing.
     #[error("the token is empty")]
     Empty,
     /// A key of a keyring is not 32 bytes in the encoding of its format.
     #[error("it holds a key that is not 32 bytes in the encoding of the format")]
     NotAKey,
-    /// Keys are to be read from a Tink keyset, and the text is none.
+    /// The format is a Tink keyset, and the text is none.
     #[error("it is not a Tink keyset in JSON")]
     NotAKeyset,
     /// An enabled key of a Tink keyset is of another type, or has another output prefix.
@@ -234,12 +237,12 @@ pub enum Unusable {
     /// The primary key of a Tink keyset can't encrypt.
     #[error("the primary key of the Tink keyset is missing or not enabled")]
     NoPrimaryKey,
-    /// The application reads one key, and the format holds several.
+    /// The application reads one key, but the format holds several.
     #[error("only the format raw can be read as one key")]
     NotOneKey,
 }
 
-/// The members of a JSON object, each still as it stood there: only the ones that are asked for are copied.
+/// The members of a JSON object, each as unparsed text. Only a requested member is copied.
 pub(crate) struct Members<'a>(BTreeMap<String, &'a RawValue>);
 
 impl<'a> Members<'a> {
@@ -281,12 +284,12 @@ impl SecretReader {
 
     /// Reads the stages, one call each.
     ///
-    /// The order makes it safe to run beside a rotation: a version moves from pending to current to previous, and is
-    /// read in this order, so that whichever way it moves meanwhile, it is met at one of the stages.
+    /// The read is safe beside a rotation. A version moves from pending to current to previous, and the calls have the
+    /// same order. So the read finds a version at one of the stages, even if the version moves meanwhile.
     ///
     /// # Errors
-    /// When a call fails, or there is no current value. A pending or previous version that is absent, has no value yet or
-    /// is binary is no error.
+    /// A call fails, or there is no current value. A pending or previous version may be absent, without a value or
+    /// binary: that is no error.
     pub async fn read(&self) -> Result<Versions, LoadError> {
         let pending = match self.stages {
             Stages::Current => None,
@@ -300,7 +303,7 @@ impl SecretReader {
         Ok(Versions { current, pending, previous })
     }
 
-    /// Reads a stage whose version may be of no use.
+    /// Reads a stage whose version may be unusable.
     async fn read_optional(&self, stage: Stage) -> Result<Option<Version>, LoadError> {
         match self.read_stage(stage).await {
             Err(LoadError::Unusable(reason)) => {
@@ -319,7 +322,7 @@ impl SecretReader {
             Ok(output) => Ok(Some(Version {
                 id: output.version_id.unwrap_or_default(),
                 value: Zeroizing::new(output.secret_string.ok_or(Unusable::Binary)?),
-                // Without a date nothing can be said to be young.
+                // A version without a date counts as old.
                 created: output
                     .created_date
                     .and_then(|date| SystemTime::try_from(date).ok())
@@ -335,7 +338,7 @@ impl SecretReader {
     }
 }
 
-/// Says what failed without the SDK's own text, which would quote an answer that it can't read.
+/// The error without the SDK's own text, which would quote an unreadable answer.
 fn load_error<R>(stage: Stage, error: &SdkError<GetSecretValueError, R>) -> LoadError {
     match error {
         SdkError::ServiceError(service) => {
@@ -350,7 +353,7 @@ fn load_error<R>(stage: Stage, error: &SdkError<GetSecretValueError, R>) -> Load
     }
 }
 
-/// An error's text with those of its causes.
+/// The text of an error and of its causes.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,5 +1,5 @@
-//! What authorises a request: the current token, the pending one while a rotation is open, the previous one during the
-//! overlap.
+//! The tokens that authorise a request: the current token, the pending token while a rotation is open, and the previous
+//! token during the overlap.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::secrets::{Members, Stages, Unusable, Version, Versions};
 
-/// A bearer token: wiped from memory when dropped, hidden in `Debug`, compared in constant time.
+/// A bearer token. It is wiped from memory when dropped, hidden in `Debug`, and compared in constant time.
 #[derive(Clone)]
 pub struct Token(Zeroizing<String>);
 
@@ -29,10 +29,10 @@ impl Token {
         Ok(Self(text))
     }
 
-    /// The token in a secret's value: all of it, or the string in this member of the JSON object.
+    /// The token in a secret's value: the whole text, or the string in this member of the JSON object.
     ///
     /// # Errors
-    /// When the value does not hold a token in that place.
+    /// The value holds no token in that place.
     pub fn read(value: &str, field: Option<&str>) -> Result<Self, Unusable> {
         match field {
             None => Self::new(value.to_owned()),
@@ -40,7 +40,7 @@ impl Token {
         }
     }
 
-    /// The token itself, for the header of a request. Not for logs.
+    /// The token itself, for the header of a request. Never log it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -56,17 +56,17 @@ impl fmt::Debug for Token {
     }
 }
 
-/// How much of a rotation the application takes part in.
+/// The tokens that the application accepts during a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Accepts the current, the pending and the previous token, and reloads when it sees a token that it doesn't know.
+    /// Accepts the current, the pending and the previous token. An unknown token causes a reload.
     AllStages,
-    /// Accepts `AWSCURRENT` as it was when last loaded, and nothing else: what many existing applications do.
+    /// Accepts only `AWSCURRENT` as last loaded. Many existing applications do this.
     CurrentOnly,
 }
 
 impl Mode {
-    /// The stages that have to be read: a JSON secret carries the previous token in its current value.
+    /// The stages that the mode reads. A JSON secret carries the previous token in its current value.
     pub(crate) fn stages(self, field: Option<&str>) -> Stages {
         match (self, field) {
             (Self::CurrentOnly, _) => Stages::Current,
@@ -118,22 +118,23 @@ struct Held {
 
 #[derive(Debug)]
 struct Previous {
-    /// Unknown for a JSON secret: its previous token is a member of the current value.
+    /// The version's id. Unknown for a JSON secret, whose previous token is a member of the current value.
     version_id: Option<String>,
     token: Token,
-    /// The first moment at which the token is refused.
+    /// The first moment at which the application refuses the token.
     until: Option<SystemTime>,
 }
 
 impl AdminTokens {
     /// Takes the tokens out of a secret's versions.
     ///
-    /// A JSON secret's previous token is the current value's member `FIELD_PREVIOUS`, until `FIELD_PREVIOUS_UNTIL`
-    /// (RFC 3339), because any edit of another member moves `AWSPREVIOUS`; without a readable date it is not accepted. A
-    /// text secret's is the value of `AWSPREVIOUS`, until `overlap` has passed since the current version was made.
+    /// The previous token of a JSON secret is the current value's member `FIELD_PREVIOUS`, until `FIELD_PREVIOUS_UNTIL`
+    /// (RFC 3339). `AWSPREVIOUS` cannot serve there, because any edit of another member moves it. Without a readable
+    /// date, the application does not accept the previous token. The previous token of a text secret is the value of
+    /// `AWSPREVIOUS`, until `overlap` has passed since the current version was made.
     ///
     /// # Errors
-    /// When the current value holds no token. A pending or previous value that holds none is ignored with a warning.
+    /// The current value holds no token. A pending or previous value without a token is ignored with a warning.
     pub fn read(versions: &Versions, field: Option<&str>, mode: Mode, overlap: Duration) -> Result<Self, Unusable> {
         let current = Held::read(&versions.current, field)?;
         if mode == Mode::CurrentOnly {
@@ -155,7 +156,7 @@ impl AdminTokens {
         Ok(Self { current, pending, previous })
     }
 
-    /// Whether a request with this token is authorised at this time. Every token that counts is compared, in constant time.
+    /// Whether this token authorises a request at this time. Each accepted token is compared, in constant time.
     pub fn accepts(&self, presented: &[u8], now: SystemTime) -> bool {
         let pending = self.pending.as_ref().map(|pending| &pending.token);
         let previous = self.previous_at(now).map(|previous| &previous.token);
@@ -166,7 +167,7 @@ impl AdminTokens {
             .into()
     }
 
-    /// What is held, by version ids and dates: the part of an answer to an operator. No value.
+    /// The held tokens by version ids and dates, for an answer to an operator. No value.
     pub fn describe(&self, now: SystemTime) -> Value {
         let until = self.previous.as_ref().and_then(|previous| previous.until);
         json!({
@@ -213,7 +214,7 @@ impl Previous {
     }
 }
 
-/// Passes on what could be read, and logs why something could not.
+/// Returns a readable value, and logs the reason for an unreadable one.
 fn usable<T>(version_id: &str, read: Result<T, Unusable>) -> Option<T> {
     read.inspect_err(|reason| tracing::warn!(version_id, %reason, "token ignored")).ok()
 }

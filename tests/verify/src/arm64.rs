@@ -1,8 +1,8 @@
-//! The functions for aarch64, which the template deploys: built on any Linux machine, and run through qemu.
+//! The functions for aarch64, the template's architecture: built on any Linux machine, and run through qemu.
 //!
-//! Where the Rust toolchain has no standard library for aarch64 (`rustup target add aarch64-unknown-linux-gnu` brings
-//! one), the one of Debian 12 is taken, with the compiler that made it. Debian's packages are unpacked into `target`, and
-//! nothing is installed. The C compiler and the linker are those of cargo lambda.
+//! The Rust toolchain may lack the standard library for aarch64 (`rustup target add aarch64-unknown-linux-gnu` adds
+//! it). Then the build takes the library of Debian 12, with the compiler that made it. The build unpacks Debian's
+//! packages into `target` and installs nothing. The C compiler and the linker are those of cargo lambda.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -18,7 +18,7 @@ use crate::tiers::step;
 use crate::workshop::Workshop;
 
 const TRIPLE: &str = "aarch64-unknown-linux-gnu";
-/// The compiler and what it is linked with, and the standard library.
+/// Debian's compiler, the libraries that it is linked with, and the standard library.
 const COMPILER: [&str; 10] = [
     "rustc-web",
     "libstd-rust-web-1.96",
@@ -31,11 +31,10 @@ const COMPILER: [&str; 10] = [
     "libbsd0:amd64",
     "libicu72:amd64",
 ];
-/// An aarch64 to run on, and its C library.
+/// An emulator of aarch64, and its C library.
 const PROCESSOR: [&str; 3] = ["qemu-user-static", "libc6-arm64-cross", "libgcc-s1-arm64-cross"];
 
-/// Builds the functions for aarch64 and has the demo run them: rotations, operations, and the work on rows with its
-/// censuses.
+/// Builds the functions for aarch64. The demo then runs them: rotations, operations, rewraps and censuses.
 pub(crate) fn verify() -> Result<(), String> {
     let workshop = Workshop::open()?;
     TESTS.install(step)?;
@@ -44,7 +43,7 @@ pub(crate) fn verify() -> Result<(), String> {
     let processor = unpacked(&workshop, "processor", &PROCESSOR)?;
     let mut cargo = workshop.cargo("lambda build --locked --arm64 --skip-target-check");
     cargo.args(FUNCTIONS.iter().flat_map(|function| ["--package", function]));
-    // The compiler is another one than that of the other builds.
+    // This compiler differs from that of the other builds.
     let target = workshop.root.join("target/arm64/target");
     cargo.env("CARGO_TARGET_DIR", &target);
     toolchain.apply(&mut cargo);
@@ -83,7 +82,7 @@ impl Toolchain {
     }
 }
 
-/// The toolchain's own compiler if it has the standard library, else Debian's.
+/// The toolchain's own compiler if it has the standard library, or else Debian's.
 pub(crate) fn toolchain(workshop: &Workshop) -> Result<Toolchain, String> {
     let mut own = workshop.command("rustc");
     own.args(["--print", "target-libdir", "--target", TRIPLE]);
@@ -100,7 +99,7 @@ pub(crate) fn toolchain(workshop: &Workshop) -> Result<Toolchain, String> {
     Ok(Toolchain { rustc: Some(rustc) })
 }
 
-/// The folder below `target/arm64` into which these packages of Debian are unpacked, unless they are there.
+/// The folder below `target/arm64` with these packages of Debian. Unpacks them if they are not there.
 fn unpacked(workshop: &Workshop, name: &str, packages: &[&str]) -> Result<PathBuf, String> {
     let folder = workshop.root.join("target/arm64").join(name);
     let (root, state, downloads) = (folder.join("root"), folder.join("apt"), folder.join("packages"));
@@ -114,7 +113,7 @@ fn unpacked(workshop: &Workshop, name: &str, packages: &[&str]) -> Result<PathBu
         fs::create_dir_all(folder).map_err(|error| io(folder, error))?;
     }
     fs::write(state.join("status"), "").map_err(|error| io(&state, error))?;
-    // With lists of its own: this machine's stay as they are, and nobody has to be root.
+    // With package lists of its own, so that the machine's lists stay, and no root is needed.
     let apt = |arguments: &[&str]| {
         let mut apt = Command::new("apt-get");
         let option = |name: &str, path: &str| format!("{name}={}", state.join(path).display());
@@ -124,7 +123,7 @@ fn unpacked(workshop: &Workshop, name: &str, packages: &[&str]) -> Result<PathBu
             option("Dir::Cache", "cache"),
             "APT::Architecture=amd64".to_owned(),
             "APT::Architectures::=amd64".to_owned(),
-            // Only Debian's own archive has all processors at one address.
+            // Only Debian's own archive has all architectures at one address.
             if packages.iter().any(|package| package.ends_with(":arm64")) {
                 "APT::Architectures::=arm64"
             } else {
@@ -156,7 +155,7 @@ fn script_at(path: &Path, script: &str) -> Result<(), String> {
     written.map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// An error unless it is a program for aarch64. Source: ELF, `e_machine`.
+/// Fails unless the file is a program for aarch64. Source: ELF, `e_machine`.
 fn check_machine(program: &Path) -> Result<(), String> {
     let bytes = fs::read(program).map_err(|error| format!("{}: {error}", program.display()))?;
     if bytes.starts_with(b"\x7fELF\x02") && bytes.get(18..20) == Some(&[183, 0]) {

@@ -1,19 +1,19 @@
-//! Starting Cargo from a program that Cargo itself may have started.
+//! Starts Cargo from a program that Cargo itself may have started.
 
 use std::env;
 use std::ffi::OsStr;
 use std::process::Command;
 
-/// The variable with the folders of built programs, as `PATH` has them: `cargo demo`, `cargo sandbox` and `cargo verify`
-/// build first, and set it. Without it the demo, the sandbox and the tests have Cargo build them.
+/// The variable with the folders of built programs, in the form of `PATH`. `cargo demo`, `cargo sandbox` and `cargo
+/// verify` build first, and set it. Without it, Cargo builds the programs for the demo, the sandbox and the tests.
 pub const BUILT_PROGRAMS: &str = "BUILT_PROGRAMS";
 
-/// How the names of the variables begin by which Cargo describes the program that it runs
+/// The prefixes of the variables by which Cargo describes the program that it runs
 /// (<https://doc.rust-lang.org/cargo/reference/environment-variables.html>).
 const OUTER_PACKAGE: [&str; 6] =
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_", "CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
 
-/// Cargo: the one that started this program, or else the one in `PATH`, as [`command_beside_cargo`] starts it.
+/// The Cargo that started this program, or else the one in `PATH`, started as by [`command_beside_cargo`].
 #[must_use]
 pub fn cargo() -> Command {
     command_beside_cargo(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
@@ -21,9 +21,9 @@ pub fn cargo() -> Command {
 
 /// A program that may run Cargo, without the variables by which an outer Cargo describes the program that it runs.
 ///
-/// Build scripts watch some of them, such as `CARGO_PKG_NAME` and `CARGO_MANIFEST_DIR`: passed on, they would have those
-/// dependencies, and everything above them, built anew each time Cargo is started from a shell and from a program in turn.
-/// Settings such as `CARGO_HOME` and `CARGO_TARGET_DIR` are passed on.
+/// Build scripts watch some of them, such as `CARGO_PKG_NAME` and `CARGO_MANIFEST_DIR`. If they were passed on, Cargo
+/// would rebuild those dependencies at each change between a shell and a program, and everything above them. Settings
+/// such as `CARGO_HOME` and `CARGO_TARGET_DIR` are passed on.
 #[must_use]
 pub fn command_beside_cargo(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);

@@ -1,4 +1,4 @@
-//! What nextest reports of a run, in the format of JUnit.
+//! nextest's report of a run, in the format of JUnit.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! What `cargo demo`, `cargo sandbox` and `cargo verify` stand on: pinned tools in `target`, and commands that never
-//! run in silence. The standard library alone, so that they start at once on a fresh machine.
+//! The base of `cargo demo`, `cargo sandbox` and `cargo verify`: pinned tools in `target`, and commands that never run
+//! in silence. It uses the standard library alone, so that the commands start at once on a fresh machine.
 
 pub mod cargo;
 pub mod progress;

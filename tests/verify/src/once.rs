@@ -7,14 +7,14 @@ use std::time::SystemTime;
 
 use crate::workshop::Workshop;
 
-/// What is compiled: a library, or only its metadata, as for lints and documentation.
+/// The kind of a compiled file: a library, or only its metadata, as for lints and documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Compiled {
     Library,
     Metadata,
 }
 
-/// Looks at what Cargo has compiled since `began`, in every profile, by whatever started it.
+/// Checks every library that Cargo has compiled since `began`, in every profile, whatever started Cargo.
 pub(crate) fn check(workshop: &Workshop, began: SystemTime) -> Result<(), String> {
     let lock = workshop.root.join("Cargo.lock");
     let lock = fs::read_to_string(&lock).map_err(|error| format!("{}: {error}", lock.display()))?;
@@ -24,7 +24,7 @@ pub(crate) fn check(workshop: &Workshop, began: SystemTime) -> Result<(), String
     let mut more = vec![];
     for profile in profiles(target) {
         for ((name, compiled), times) in compiled_since(&profile.join("deps"), began) {
-            // A name that has several versions in Cargo.lock is compiled once for each.
+            // Cargo compiles a name with several versions in Cargo.lock once for each version.
             let Some(versions) = versions.get(&name) else { continue };
             total += times;
             if times > *versions {
@@ -40,7 +40,7 @@ pub(crate) fn check(workshop: &Workshop, began: SystemTime) -> Result<(), String
     }
 }
 
-/// How many versions of each dependency `Cargo.lock` has, by the name of its library. Members have no source.
+/// The number of versions of each dependency in `Cargo.lock`, by the name of its library. Members have no source.
 fn versions(lock: &str) -> BTreeMap<String, usize> {
     let mut versions = BTreeMap::new();
     for package in lock.split("[[package]]").filter(|package| package.contains("\nsource = ")) {
@@ -51,20 +51,20 @@ fn versions(lock: &str) -> BTreeMap<String, usize> {
     versions
 }
 
-/// The folders of profiles below `target`, of this machine's processor and of others.
+/// The folders of profiles below `target`, for this machine's architecture and for others.
 fn profiles(target: &Path) -> Vec<std::path::PathBuf> {
     let folders = |of: &Path| {
         let entries = fs::read_dir(of).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
     };
-    // A profile's folder is in that of a processor, which may be in one of several of Cargo's own.
+    // A profile's folder can be below the folder of an architecture, and that one below a further target folder.
     let first = folders(target);
     let second: Vec<_> = first.iter().flat_map(|folder| folders(folder)).collect();
     let third = second.iter().flat_map(|folder| folders(folder));
     third.chain(first.clone()).chain(second.clone()).filter(|folder| folder.join("deps").is_dir()).collect()
 }
 
-/// How often each library was compiled since then: one file each, named by the library and by what it was compiled for.
+/// How often Cargo compiled each library since `began`: one file each, named by the library and its build.
 fn compiled_since(folder: &Path, began: SystemTime) -> BTreeMap<(String, Compiled), usize> {
     let mut compiled = BTreeMap::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

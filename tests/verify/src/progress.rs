@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 /// The longest time without a line.
 pub const PULSE: Duration = Duration::from_secs(10);
 
-/// Runs a command to its end, and shows how it goes.
+/// Runs a command to its end, and shows its progress.
 ///
-/// A terminal shows what the command itself shows, as Cargo's progress bar. Other output gets the command's lines, and
-/// at least every [`PULSE`] one that says how long it has been at work; Cargo's line for each crate is only counted.
+/// A terminal shows the command's own output, such as Cargo's progress bar. Other output gets the command's lines. At
+/// least every [`PULSE`] it gets a line with the time since the start. Cargo's line for each crate is only counted.
 ///
 /// # Errors
+/// The command cannot be started, or fails.
 /// When the command cannot be started, or fails.
 #[allow(clippy::print_stdout, reason = "it talks to a terminal")]
 pub fn run(what: &str, mut command: Command) -> Result<(), String> {
@@ -26,10 +27,10 @@ pub fn run(what: &str, mut command: Command) -> Result<(), String> {
     follow(what, command, |line| println!("{line}"))
 }
 
-/// The same without a terminal: every line goes to `say`.
+/// As [`run`], without a terminal: every line goes to `say`.
 ///
 /// # Errors
-/// When the command cannot be started, or fails.
+/// The command cannot be started, or fails.
 pub fn follow(what: &str, mut command: Command, mut say: impl FnMut(&str)) -> Result<(), String> {
     let started = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -71,7 +72,7 @@ fn read(output: impl Read + Send + 'static, lines: Sender<String>) -> thread::Jo
     })
 }
 
-/// Whether Cargo says that it begins with a crate.
+/// Whether Cargo reports the start of a crate.
 fn is_a_crate(line: &str) -> bool {
     let verb = line.trim_start().split(' ').next().unwrap_or_default();
     ["Compiling", "Checking", "Documenting", "Downloaded", "Downloading", "Fresh"].contains(&verb)

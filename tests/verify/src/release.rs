@@ -1,5 +1,5 @@
-//! The files of a release: a zip of each function and a list of what is in it (SBOM), the same bytes each time that one
-//! toolchain makes them.
+//! The files of a release: a zip of each function and a list of its contents (SBOM). One toolchain makes the same bytes
+//! each time.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,9 +11,9 @@ use crate::arm64;
 use crate::tiers::step;
 use crate::workshop::Workshop;
 
-/// The functions that are deployed.
+/// The deployed functions.
 pub(crate) const FUNCTIONS: [&str; 4] = ["admin-token", "encryption-key", "operate", "reencrypt"];
-/// What makes zips and the SBOM.
+/// The program that makes zips and the SBOM.
 const PACK: &str = "tests/verify/src/pack.py";
 
 /// Makes the files in `target/release-files`.
@@ -25,7 +25,7 @@ pub(crate) fn make() -> Result<(), String> {
     Ok(())
 }
 
-/// Makes them here and from a copy of what is committed in another folder, and compares.
+/// Makes the files here, and again from a copy of the committed tree in another folder. Compares both.
 pub(crate) fn compare() -> Result<(), String> {
     let workshop = Workshop::open()?;
     let mut status = workshop.command("git");
@@ -52,7 +52,7 @@ pub(crate) fn compare() -> Result<(), String> {
     Ok(())
 }
 
-/// Builds the functions of the workspace in `root` for both processors and packs them.
+/// Builds the functions of the workspace in `root` for both architectures, and packs them.
 fn build(workshop: &Workshop, root: &Path) -> Result<PathBuf, String> {
     TESTS.install(step)?;
     let cross = arm64::toolchain(workshop)?;
@@ -82,8 +82,7 @@ fn build(workshop: &Workshop, root: &Path) -> Result<PathBuf, String> {
     Ok(files)
 }
 
-/// Flags of the compiler by which no path of this machine is in a binary. The processor is the one that cargo lambda
-/// would name.
+/// Compiler flags that keep this machine's paths out of a binary. `processor` is the one that cargo lambda would name.
 fn flags(root: &Path, processor: &str) -> String {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"))).unwrap_or_default();

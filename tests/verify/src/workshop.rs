@@ -1,4 +1,4 @@
-//! Where everything is, and how Cargo is called: always for the whole workspace, so that each dependency is compiled
+//! The folders, and the calls of Cargo. A call always builds the whole workspace, so that each dependency is compiled
 //! with one set of features.
 
 use std::env;
@@ -12,7 +12,7 @@ use verify::tools::{TESTS, workspace};
 
 pub(crate) struct Workshop {
     pub(crate) root: PathBuf,
-    /// Where Cargo puts what it builds in this program's profile.
+    /// The folder of the programs that Cargo builds in this program's profile.
     pub(crate) programs: PathBuf,
     path: OsString,
 }
@@ -25,9 +25,9 @@ impl Workshop {
         Self::at(root, programs)
     }
 
-    /// With the workspace in `root`, and what Cargo builds of it in `programs`.
+    /// The workspace in `root`, with Cargo's programs in `programs`.
     pub(crate) fn at(root: PathBuf, programs: PathBuf) -> Result<Self, String> {
-        // Those of the template are called by their paths.
+        // The tools of the template are not in PATH: the tests call them by their paths.
         let path = env::var_os("PATH").unwrap_or_default();
         let folders = [root.join(TESTS.folder).join("bin")].into_iter().chain(env::split_paths(&path));
         let path = env::join_paths(folders).map_err(|error| format!("PATH: {error}"))?;
@@ -38,7 +38,7 @@ impl Workshop {
         self.programs.join(name)
     }
 
-    /// A program that the tests' Python environment has.
+    /// A program of the tests' Python environment.
     pub(crate) fn tool(&self, name: &str) -> PathBuf {
         self.root.join(TESTS.folder).join("bin").join(name)
     }
@@ -50,7 +50,7 @@ impl Workshop {
         command
     }
 
-    /// Cargo with these arguments, which a blank separates.
+    /// Cargo with these arguments, separated by blanks.
     pub(crate) fn cargo(&self, arguments: &str) -> Command {
         let mut command = self.command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(arguments.split(' ')).env("PATH", &self.path);
