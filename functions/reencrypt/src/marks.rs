@@ -35,7 +35,8 @@ impl Marks {
         }
     }
 
-    /// Drops marks, down to what the next invocation needs and what may be sent for `columns` columns.
+    /// Drops marks until the next invocation has no more than it needs, and until they may be sent for `columns`
+    /// columns.
     pub fn thin_out_for(&mut self, slices: u64, columns: usize) {
         self.thin_out(SENT_FOR_EACH * usize::try_from(slices).unwrap_or(MOST));
         while self.keys.len() > 1 && self.keys.iter().map(String::len).sum::<usize>() > MOST_SENT / columns.max(1) {

@@ -1,4 +1,4 @@
-//! TLS to the database: rustls with the provider ring, as everywhere in this project.
+//! TLS to the database, under the PostgreSQL client: rustls with the provider ring, as everywhere in this project.
 
 use std::io;
 use std::pin::Pin;

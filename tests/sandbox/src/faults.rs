@@ -19,7 +19,7 @@ pub enum Fault {
     InternalServiceError,
     /// The call takes effect, but the connection is closed without an answer.
     LostAnswer,
-    /// The call waits first, in real time, and then takes effect.
+    /// The call waits first, in real time.
     Delay {
         /// The wait in milliseconds.
         millis: u64,

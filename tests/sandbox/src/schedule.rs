@@ -1,14 +1,15 @@
 //! Rotation schedules: `AutomaticallyAfterDays`, `rate(…)` and `cron(…)`, in UTC, with windows.
 //!
-//! Pure: a schedule is asked for the next window after a reference time, which is the last rotation or, before the
-//! first one, the moment the schedule was set. The rules are those of the Secrets Manager User Guide, "Rotation
-//! schedules", and of `RotationRulesType` in the API reference:
+//! A schedule is pure: it returns the next window after a reference time. The reference time is the last rotation, or
+//! the time at which the schedule was set. The rules come from the Secrets Manager User Guide, "Rotation schedules",
+//! and from `RotationRulesType` in the API reference:
 //!
-//! - windows open on the hour; a schedule in days opens at midnight and closes, unless a Duration says otherwise, at
-//!   the end of the UTC day; a schedule in hours closes after one hour;
-//! - a window must not run into the next UTC day (schedules in days) or into the next window (schedules in hours);
-//! - nothing rotates more often than every four hours;
-//! - cron has six fields; minutes must be `0`, the year must be `*`, one of the two day fields must be `?`.
+//! - Windows open on the hour.
+//! - A schedule in days opens at midnight. Without a Duration, it closes at the end of the UTC day.
+//! - A schedule in hours closes after one hour, without a Duration.
+//! - A window must not run into the next UTC day (schedules in days) or into the next window (schedules in hours).
+//! - No secret rotates more often than every four hours.
+//! - cron has six fields. Minutes must be `0`, the year must be `*`, one of the two day fields must be `?`.
 //!
 //! The crate `croner` did not fit: it refuses the increments of AWS's own examples (`8/8`, `1/7`), and `L` as a day of
 //! the week. So this file parses the few forms that AWS allows.

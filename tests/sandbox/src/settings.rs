@@ -31,7 +31,8 @@ pub struct Settings {
     /// Whether changes stay out of `state_dir`. Every write rewrites a file of all secrets. A measurement with many
     /// secrets would measure that write.
     pub state_is_read_only: bool,
-    /// How often the service tries a rotation before it gives up, at least 1. AWS documents "multiple times"; default 5.
+    /// How often the service tries a rotation before it gives up, at least 1. AWS documents "multiple times"; the
+    /// default is 5.
     pub rotation_attempts: u32,
     /// Real time before the second attempt, doubled before each further one. Default 100 ms.
     pub retry_backoff: Duration,

@@ -84,9 +84,9 @@ impl StateMachines {
         let mut executions = self.lock();
         let same = executions.iter().find(|held| held.state_machine_arn == arn && held.name == name);
         let time = match same {
-            // "If StartExecution is called with the same name and input as a running execution, the call succeeds and return the same
-            // response as the original request. If the execution is closed or if the input is different, it returns a 400
-            // ExecutionAlreadyExists error."
+            // "If StartExecution is called with the same name and input as a running execution, the call succeeds and
+            // return the same response as the original request. If the execution is closed or if the input is
+            // different, it returns a 400 ExecutionAlreadyExists error."
             Some(held) if held.input == input && held.stopped.is_none() => held.time,
             Some(_) => return Err(refused("ExecutionAlreadyExists", "Another execution has this name.")),
             None => {
