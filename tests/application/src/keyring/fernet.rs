@@ -1,6 +1,6 @@
-//! `fernet`: a comma-separated list of Fernet keys, the primary one first, in JSON and text secrets alike.
+//! `fernet`: a comma-separated list of Fernet keys, the primary key first, in JSON and text secrets alike.
 //!
-//! The tokens are those of the [Fernet specification](https://github.com/fernet/spec/blob/master/Spec.md). A record has no
+//! The tokens follow the [Fernet specification](https://github.com/fernet/spec/blob/master/Spec.md). A record has no
 //! time to live.
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,7 +27,7 @@ const HMAC_BYTES: usize = 32;
 pub(super) fn keys(list: &str) -> Result<Vec<Key>, Unusable> {
     list.split(',')
         .map(|text| {
-            // Python's MultiFernet takes both alphabets.
+            // Python's MultiFernet accepts both alphabets.
             let bytes = super::raw::base64(text.trim_ascii());
             let material = bytes.and_then(|bytes| KeyMaterial::new(&bytes)).ok_or(Unusable::NotAKey)?;
             Ok(Key::new(material, Cipher::Fernet))
@@ -35,7 +35,7 @@ pub(super) fn keys(list: &str) -> Result<Vec<Key>, Unusable> {
         .collect()
 }
 
-/// Makes a token. `None` when the plaintext is too long.
+/// Makes a token. `None` for a plaintext that is too long.
 pub(super) fn seal(key: &KeyMaterial, plaintext: &[u8], now: SystemTime, rng: &mut impl CryptoRng) -> Option<String> {
     let (signing, encrypting) = halves(key);
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -51,7 +51,7 @@ pub(super) fn seal(key: &KeyMaterial, plaintext: &[u8], now: SystemTime, rng: &m
     Some(URL_SAFE.encode(token))
 }
 
-/// Decrypts a token. `None` when it is not one, or the key is another.
+/// Decrypts a token. `None` when the text is no token, or the key is another.
 pub(super) fn open(key: &KeyMaterial, token: &str) -> Option<Zeroizing<Vec<u8>>> {
     let (signing, encrypting) = halves(key);
     let token = URL_SAFE.decode(token).ok()?;
@@ -60,7 +60,7 @@ pub(super) fn open(key: &KeyMaterial, token: &str) -> Option<Zeroizing<Vec<u8>>>
     if header.first() != Some(&VERSION) {
         return None;
     }
-    // Compares in constant time.
+    // `verify_slice` compares in constant time.
     signature(signing)?.chain_update(signed).verify_slice(hmac).ok()?;
     let iv = header.get(HEADER_BYTES - BLOCK_BYTES..)?;
     let decryptor = cbc::Decryptor::<Aes128>::new_from_slices(encrypting, iv).ok()?;
@@ -70,7 +70,7 @@ pub(super) fn open(key: &KeyMaterial, token: &str) -> Option<Zeroizing<Vec<u8>>>
     Some(text)
 }
 
-/// A Fernet key is two: 16 bytes that sign, 16 bytes that encrypt.
+/// The two halves of a Fernet key: 16 bytes sign, 16 bytes encrypt.
 fn halves(key: &KeyMaterial) -> (&[u8], &[u8]) {
     key.0.split_at(BLOCK_BYTES)
 }

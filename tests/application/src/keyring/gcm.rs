@@ -9,7 +9,7 @@ use super::KeyMaterial;
 
 const NONCE_BYTES: usize = 12;
 
-/// Encrypts, and puts the prefix before the result. `None` when the plaintext is too long.
+/// Encrypts, and puts the prefix before the result. `None` for a plaintext that is too long.
 pub(super) fn seal(key: &KeyMaterial, prefix: &[u8], plaintext: &[u8], rng: &mut impl CryptoRng) -> Option<Vec<u8>> {
     let mut nonce = Nonce::<Aes256Gcm>::default();
     rng.fill_bytes(&mut nonce);
@@ -17,7 +17,7 @@ pub(super) fn seal(key: &KeyMaterial, prefix: &[u8], plaintext: &[u8], rng: &mut
     Some([prefix, nonce.as_slice(), &sealed].concat())
 }
 
-/// Decrypts what stood behind the prefix. `None` when the key is another.
+/// Decrypts the bytes behind the prefix. `None` with another key.
 pub(super) fn open(key: &KeyMaterial, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES)?;
     let nonce = Nonce::<Aes256Gcm>::try_from(nonce).ok()?;

@@ -1,8 +1,9 @@
 //! The keys of the records: one encrypts, all decrypt.
 //!
-//! A rotation puts the next key into the ring, where it only decrypts, before it makes it the primary one, and keeps the old
-//! ones. Whoever decrypts with every key that it finds, of `AWSCURRENT` and while a rotation is open of `AWSPENDING`, can
-//! read what any other instance writes. `NAME_RING`, which tells the states of the keys, is not needed for that.
+//! A rotation stages the next key before it makes the key primary. A staged key only decrypts. A rotation also keeps
+//! the old keys. So an instance reads what any other instance writes, if it decrypts with every key of `AWSCURRENT`,
+//! and of `AWSPENDING` while a rotation is open. `NAME_RING` has the states of the keys, and an instance does not need
+//! it.
 
 mod fernet;
 mod gcm;
@@ -22,14 +23,14 @@ use zeroize::Zeroizing;
 
 use crate::secrets::{Members, Stages, Unusable, Versions};
 
-/// How keys are written in the secret, and what they encrypt with.
+/// The format of the keys in the secret, with their cipher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyFormat {
-    /// Keys in base64, one member for each state; AES-256-GCM.
+    /// Keys in base64, one member for each state, with AES-256-GCM.
     Raw,
-    /// A list of Fernet keys, as Python's `MultiFernet` takes it.
+    /// A list of Fernet keys in the form for Python's `MultiFernet`.
     Fernet,
-    /// A Tink keyset in JSON; AES-256-GCM.
+    /// A Tink keyset in JSON, with AES-256-GCM.
     Tink,
 }
 
@@ -61,18 +62,18 @@ impl FromStr for KeyFormat {
 #[error("the format is raw, fernet or tink")]
 pub struct UnknownFormat;
 
-/// How much of a keyring the application reads.
+/// The part of a keyring that the application reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyMode {
-    /// Every key, of `AWSCURRENT` and `AWSPENDING`.
+    /// Every key of `AWSCURRENT` and `AWSPENDING`.
     Keyring,
-    /// The one key of `AWSCURRENT`, from the member alone: what applications did before they had keyrings. [`KeyFormat::Raw`]
+    /// The one key of `AWSCURRENT`, from the member alone, as in applications without keyrings. [`KeyFormat::Raw`]
     /// only. Such an application reports no key ids.
     NameOnly,
 }
 
 impl KeyMode {
-    /// The stages that have to be read.
+    /// The stages that the mode reads.
     pub(crate) fn stages(self) -> Stages {
         match self {
             Self::Keyring => Stages::CurrentAndPending,
@@ -107,13 +108,13 @@ impl FromStr for KeyMode {
 #[error("the mode is keyring or name-only")]
 pub struct UnknownKeyMode;
 
-/// A plaintext that the cipher can't take: AES-GCM ends at 64 GiB.
+/// The plaintext is too long for the cipher: AES-GCM ends at 64 GiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the plaintext is too long to be encrypted")]
 pub struct TooLong;
 
-/// The keys of a secret: the primary one of `AWSCURRENT` first, then the others of `AWSCURRENT`, then those that only
-/// `AWSPENDING` has.
+/// The keys of a secret. The primary key of `AWSCURRENT` comes first, then the others of `AWSCURRENT`, then those that
+/// only `AWSPENDING` has.
 pub struct Keyring {
     primary: Key,
     others: Vec<Key>,
@@ -123,7 +124,7 @@ impl Keyring {
     /// Takes the keys out of a secret's versions.
     ///
     /// # Errors
-    /// When the current value is not a keyring of this format. A pending value that is not is ignored with a warning.
+    /// The current value is not a keyring of this format. A pending value in another form is ignored with a warning.
     pub fn read(versions: &Versions, field: Option<&str>, format: KeyFormat, mode: KeyMode) -> Result<Self, Unusable> {
         let mut ring = match mode {
             KeyMode::NameOnly => return Self::name_only(&versions.current.value, field, format),
@@ -180,7 +181,7 @@ impl Keyring {
         Ok(Self { primary, others: vec![] })
     }
 
-    /// Adds the keys that are not there yet.
+    /// Adds the keys that are new.
     fn extend(&mut self, keys: impl IntoIterator<Item = Key>) {
         for key in keys {
             if !self.keys().any(|other| *other == key) {
@@ -189,17 +190,18 @@ impl Keyring {
         }
     }
 
-    /// The primary key, then the others.
+    /// The primary key, then the other keys.
     fn keys(&self) -> impl Iterator<Item = &Key> {
         std::iter::once(&self.primary).chain(&self.others)
     }
 
-    /// Encrypts with the primary key: a Fernet token, or in base64 what Tink and users of AES-GCM keep as bytes.
+    /// Encrypts with the primary key. The result is a Fernet token, or the base64 of the bytes that Tink and users of
+    /// AES-GCM store.
     ///
     /// `now` is the time in a Fernet token; the other formats have none.
     ///
     /// # Errors
-    /// When the plaintext is longer than the cipher takes.
+    /// The plaintext is too long for the cipher.
     pub fn encrypt(&self, plaintext: &[u8], now: SystemTime, rng: &mut impl CryptoRng) -> Result<String, TooLong> {
         let Key { material, cipher, .. } = &self.primary;
         match cipher {
@@ -212,8 +214,8 @@ impl Keyring {
         .ok_or(TooLong)
     }
 
-    /// Decrypts with the key that opens it, the primary one first; `None` when none does. A Tink key that marks its
-    /// ciphertexts is tried on those only.
+    /// Decrypts with the first key that fits, starting with the primary key; `None` when no key fits. A Tink key that
+    /// marks its ciphertexts is tried on those only.
     pub fn decrypt(&self, ciphertext: &str) -> Option<Zeroizing<Vec<u8>>> {
         let bytes = STANDARD.decode(ciphertext).ok();
         let bytes = bytes.as_deref();
@@ -224,7 +226,7 @@ impl Keyring {
         })
     }
 
-    /// The ids of all keys, the primary one's first.
+    /// The ids of all keys, the primary key's first.
     pub fn key_ids(&self) -> Vec<String> {
         let mut ids: Vec<String> = vec![];
         for Key { id, .. } in self.keys() {
@@ -236,7 +238,7 @@ impl Keyring {
         ids
     }
 
-    /// The id of the key that encrypts.
+    /// The id of the primary key.
     pub fn primary_key_id(&self) -> &str {
         &self.primary.id
     }
@@ -248,7 +250,7 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// A key, its id, and what it does.
+/// A key with its id and its cipher.
 #[derive(PartialEq)]
 struct Key {
     id: String,
@@ -271,7 +273,7 @@ enum Cipher {
     Fernet,
 }
 
-/// The 32 bytes of a key: wiped from memory when dropped, compared in constant time.
+/// The 32 bytes of a key. They are wiped from memory when dropped, and compared in constant time.
 struct KeyMaterial(Zeroizing<[u8; 32]>);
 
 impl KeyMaterial {
@@ -284,7 +286,7 @@ impl KeyMaterial {
         Some(Self(material))
     }
 
-    /// The key's name in every log, answer and `NAME_RING`; it tells nothing of the key.
+    /// The key's name in every log, every answer and `NAME_RING`. It reveals nothing of the key.
     fn id(&self) -> String {
         let digest = Sha256::new().chain_update(b"rotation.key-id.v1\0").chain_update(self.0.as_slice()).finalize();
         digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()

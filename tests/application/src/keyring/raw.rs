@@ -1,8 +1,8 @@
-//! `raw`: 32 bytes in base64 of either alphabet, with padding or without, or in hexadecimal digits; what
-//! `openssl rand -base64 32` and `openssl rand -hex 32` print. Laravel's prefix `base64:` may stand before them.
+//! `raw`: 32 bytes in base64 of either alphabet, with or without padding, or in hexadecimal digits. `openssl rand
+//! -base64 32` and `openssl rand -hex 32` print such keys. Laravel's prefix `base64:` may precede them.
 //!
-//! A JSON secret has the primary key in `NAME`, the staged one in `NAME_STAGED`, the secondary ones comma-separated in
-//! `NAME_PREVIOUS`. A text secret has all of them comma-separated, the primary one first.
+//! A JSON secret has the primary key in `NAME`, the staged key in `NAME_STAGED`, and the secondary keys comma-separated
+//! in `NAME_PREVIOUS`. A text secret has all keys comma-separated, the primary key first.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{Cipher, Key, KeyMaterial};
 use crate::secrets::Unusable;
 
-/// Comma-separated keys.
+/// Parses comma-separated keys.
 pub(super) fn keys(list: &str) -> Result<Vec<Key>, Unusable> {
     list.split(',').map(key).collect()
 }

@@ -1,4 +1,4 @@
-//! `tink`: a Tink keyset in JSON, in a JSON secret as a string. Only enabled keys are used.
+//! `tink`: a Tink keyset in JSON, in a JSON secret as a string. Only enabled keys count.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,9 +9,9 @@ use super::{Cipher, Key, KeyMaterial};
 use crate::secrets::Unusable;
 
 const AES_GCM_KEY: &str = "type.googleapis.com/google.crypto.tink.AesGcmKey";
-/// What stands before the key in the message `AesGcmKey`: field 3, 32 bytes long.
+/// The bytes before the key in the message `AesGcmKey`: field 3, 32 bytes long.
 const KEY_VALUE: [u8; 2] = [0x1a, 32];
-/// First byte of a ciphertext that names its key; the key id follows, big-endian.
+/// The first byte of a ciphertext that names its key. The key id follows, big-endian.
 const NAMED: u8 = 1;
 
 #[derive(Deserialize)]
@@ -23,7 +23,7 @@ struct Keyset {
 
 #[derive(Deserialize)]
 struct Entry {
-    /// A destroyed key has none.
+    /// The key's data. A destroyed key has none.
     #[serde(rename = "keyData", alias = "key_data")]
     data: Option<KeyData>,
     status: String,
@@ -45,9 +45,9 @@ fn secret_text<'de, D: Deserializer<'de>>(from: D) -> Result<Zeroizing<String>, 
     String::deserialize(from).map(Zeroizing::new)
 }
 
-/// The enabled keys, the primary one first, then the newest: a keyset grows at its end.
+/// The enabled keys: the primary key first, then the newest first. A keyset grows at its end.
 pub(super) fn keys(text: &str) -> Result<Vec<Key>, Unusable> {
-    // serde's own words could quote a key.
+    // serde's message could quote a key.
     let Keyset { primary_key_id, key: entries } = serde_json::from_str(text).map_err(|_| Unusable::NotAKeyset)?;
     let enabled = entries.iter().rev().filter(|entry| entry.status == "ENABLED");
     let (primary, others): (Vec<_>, Vec<_>) = enabled.partition(|entry| entry.id == primary_key_id);

@@ -1,4 +1,4 @@
-//! The data of a PutMetricData request, and the parameters that all operations read alike.
+//! The data of a PutMetricData request, and the parameters that all operations share.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -98,7 +98,7 @@ fn read_datum(input: &Input, namespace: &str, request: u64, now: SystemTime) -> 
     })
 }
 
-/// Exactly one of `Value`, `Values` (with `Counts`) and `StatisticValues`.
+/// The statistics from exactly one of `Value`, `Values` (with `Counts`) and `StatisticValues`.
 fn read_statistics(input: &Input) -> Result<StatisticSet, ApiError> {
     let given: Vec<&str> =
         ["Value", "Values", "StatisticValues"].into_iter().filter(|member| input.has(member)).collect();
@@ -186,7 +186,7 @@ pub(crate) fn read_unit<'a>(input: &Input<'a>) -> Result<Option<&'a str>, ApiErr
     Ok(unit)
 }
 
-/// In seconds.
+/// The period in seconds.
 pub(crate) fn read_period(input: &Input) -> Result<u64, ApiError> {
     let period = input.number("Period")?.ok_or_else(|| input.missing("Period"))?;
     let whole = period as u64;
@@ -197,7 +197,7 @@ pub(crate) fn read_period(input: &Input) -> Result<u64, ApiError> {
     Err(ApiError::new(Code::InvalidParameterValue, message))
 }
 
-/// Names and values are ASCII without control characters, and not blank.
+/// Whether a name or value is ASCII without control characters, and not blank.
 fn is_printable(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && !text.trim().is_empty()
 }

@@ -1,4 +1,4 @@
-//! The members of a request, read with the service's own words for what is wrong with them.
+//! The members of a request. Errors have the service's own words.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +9,8 @@ use super::wire::{ApiError, Code, Value};
 
 /// A structure of a request.
 pub(crate) struct Input<'a> {
-    /// Its name in error messages, as the service writes it: `MetricData.member.1`; empty for the request itself.
+    /// The structure's name in error messages, as the service writes it: `MetricData.member.1`. Empty for the request
+    /// itself.
     path: String,
     members: &'a BTreeMap<String, Value>,
 }
@@ -19,7 +20,7 @@ impl<'a> Input<'a> {
         Self { path: String::new(), members }
     }
 
-    /// Whether a member says something; an empty list doesn't.
+    /// Whether a member has content; an empty list has none.
     pub(crate) fn has(&self, member: &str) -> bool {
         match self.members.get(member) {
             Some(Value::List(values)) => !values.is_empty(),
@@ -110,7 +111,7 @@ impl<'a> Input<'a> {
         let Some(value) = self.members.get(member) else { return Ok(None) };
         let time = match value {
             Value::Time(seconds) | Value::Number(seconds) => {
-                // In whole milliseconds, as the service keeps them.
+                // Rounded to whole milliseconds, as the service keeps them.
                 let since = Duration::try_from_secs_f64((seconds * 1000.0).round() / 1000.0).ok();
                 since.and_then(|since| UNIX_EPOCH.checked_add(since))
             }

@@ -1,4 +1,4 @@
-//! What is computed of the data of a metric.
+//! The statistics of a metric's data.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -9,7 +9,7 @@ use super::input::Input;
 use super::wire::ApiError;
 use super::{DAY, Datum, HOUR, StatisticSet, seconds};
 
-/// The metric that a request asks for: data of exactly these dimensions.
+/// The requested metric: data with exactly these dimensions.
 pub(crate) struct Metric<'a> {
     namespace: &'a str,
     pub(crate) name: &'a str,
@@ -25,7 +25,7 @@ impl<'a> Metric<'a> {
         })
     }
 
-    /// Its data in the range, each with the start of its period.
+    /// The metric's data in the range, each with the start of its period.
     pub(crate) fn select<'d>(
         &'d self,
         data: &'d VecDeque<Datum>,
@@ -47,8 +47,9 @@ impl<'a> Metric<'a> {
     }
 }
 
-/// Data are kept in full for three hours, then by the minute for 15 days, by five minutes for 63 days and by the hour
-/// for 455 days. A request for a shorter period gets none of them.
+/// The shortest period that data of this age still have. The service keeps data in full for three hours, and by the
+/// minute for 15 days. It keeps them by five minutes for 63 days, and by the hour for 455 days. A request for a shorter
+/// period gets none of them.
 pub(crate) fn finest_period(age: u64) -> u64 {
     match age {
         _ if age <= 3 * HOUR => 1,
@@ -86,7 +87,7 @@ impl StatisticSet {
         self.sum / self.sample_count
     }
 
-    /// By the API's name of the statistic.
+    /// The statistic with this name in the API.
     pub(crate) fn get(&self, statistic: &str) -> Option<f64> {
         Some(match statistic {
             "SampleCount" => self.sample_count,

@@ -1,7 +1,6 @@
-//! The protocols of CloudWatch. It speaks three, and so does this module, because clients of different age are in
-//! use: rpcv2Cbor (the SDK for Rust, AWS CLI 1.45, boto3 1.43), JSON 1.0, and the query protocol with XML answers.
-//! Each request is read into one [`Value`], each answer is written from one. CBOR is `minicbor`'s, which the AWS
-//! SDK links anyway.
+//! The three protocols of CloudWatch, because clients of different age are in use. They are rpcv2Cbor (the SDK for
+//! Rust, AWS CLI 1.45, boto3 1.43), JSON 1.0, and the query protocol with XML answers. Each request becomes one
+//! [`Value`], and each answer is written from one. `minicbor` reads CBOR, because the AWS SDK links that crate anyway.
 
 mod cbor;
 mod json;
@@ -17,16 +16,17 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use uuid::Uuid;
 
-/// A request as it is sent, in bytes.
+/// The most bytes of a request.
 const MAX_BODY: usize = 1 << 20;
 
-/// A request after decompression, in bytes. A bound of this file, so that a small request can't fill the memory.
+/// The most bytes of a request after decompression. This bound is the sandbox's own: a small request must not fill the
+/// memory.
 const MAX_INFLATED: u64 = 16 << 20;
 
 /// The answer of an operation; `None` where the API has none.
 pub(crate) type Output = Option<Value>;
 
-/// An error that a client can tell apart by its code.
+/// An error with a code, by which a client can tell it apart.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     code: Code,
@@ -74,7 +74,7 @@ impl Code {
     }
 }
 
-/// What all three protocols can say. A member that is null is absent.
+/// The values that all three protocols can carry. A null member counts as absent.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Value {
     Null,
@@ -102,7 +102,7 @@ impl Value {
         Self::List(dimensions.iter().map(dimension).collect())
     }
 
-    /// The query protocol knows texts only, and JSON has no other way to say `NaN`.
+    /// The number in a value. The query protocol has texts only, and JSON can carry `NaN` only as a text.
     pub(crate) fn number(&self) -> Option<f64> {
         match self {
             Self::Number(number) => Some(*number),
@@ -122,11 +122,11 @@ pub(crate) enum Protocol {
 const SERVICE: &str = "GraniteServiceVersion20100801";
 const XML_NAMESPACE: &str = "http://monitoring.amazonaws.com/doc/2010-08-01/";
 
-/// How deep a request may be nested; the API needs 6.
+/// The deepest nesting of a request; the API needs 6.
 const MAX_DEPTH: usize = 16;
 
 impl Protocol {
-    /// The protocol of a request to CloudWatch, and the operation unless that is in the body.
+    /// The protocol of a request to CloudWatch, and the operation unless the body names it.
     pub(crate) fn of(parts: &Parts) -> Option<(Self, Option<String>)> {
         if parts.method != Method::POST {
             return None;
@@ -141,7 +141,7 @@ impl Protocol {
             return Some((Self::Json, Some(operation.to_owned())));
         }
         let is_form = header(CONTENT_TYPE.as_str())?.starts_with("application/x-www-form-urlencoded");
-        // Other services speak this protocol, too; a signature names the service.
+        // Other services use this protocol too. The signature names the service.
         let is_ours = header(AUTHORIZATION.as_str()).is_none_or(|signature| signature.contains("/monitoring/"));
         (is_form && is_ours && parts.uri.path() == "/").then_some((Self::Query, None))
     }
@@ -193,7 +193,7 @@ impl Protocol {
 
     pub(crate) fn write_error(self, error: &ApiError) -> Response<Body> {
         let (code, shape, status) = error.code.names();
-        // Clients that were written for the query protocol go by its codes.
+        // Clients made for the query protocol read its codes.
         let query_error = format!("{code};Sender");
         let headers = [("x-amzn-query-error", query_error.as_str())];
         let output = Value::map([

@@ -1,6 +1,6 @@
-//! What a process of a function finds in its environment, after "Defined runtime environment variables" in the
-//! Lambda developer guide, for the runtime `provided.al2023`. `AWS_EXECUTION_ENV` is missing on purpose: Lambda doesn't
-//! set it for OS-only runtimes.
+//! The environment of a function's process, for the runtime `provided.al2023`. Source: "Defined runtime environment
+//! variables" in the Lambda developer guide. `AWS_EXECUTION_ENV` is missing on purpose, because Lambda does not set it
+//! for OS-only runtimes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::lambda_host::{ConfigurationError, FunctionConfig, REGION};
 
-/// All names and values of a function's environment together.
+/// The most bytes of all names and values of a function's environment together.
 const MAX_SIZE: usize = 4096;
 
 const RESERVED: [&str; 19] = [
@@ -34,7 +34,7 @@ const RESERVED: [&str; 19] = [
     "TZ",
 ];
 
-/// Refuses what UpdateFunctionConfiguration refuses.
+/// Refuses the environments that UpdateFunctionConfiguration refuses.
 pub(crate) fn check(environment: &BTreeMap<String, String>) -> Result<(), ConfigurationError> {
     for (key, value) in environment {
         let reserved = RESERVED.contains(&key.as_str());
@@ -55,8 +55,8 @@ pub(crate) fn check(environment: &BTreeMap<String, String>) -> Result<(), Config
     Ok(())
 }
 
-/// The temporary credentials of a function's role. Nobody checks them; they have the form of real ones, so that code
-/// which looks at the form works, and the id tells functions apart.
+/// The temporary credentials of a function's role. The sandbox does not check them. They have the form of real
+/// credentials, so code that looks at the form works. The access key id tells functions apart.
 #[derive(Clone)]
 pub(crate) struct RoleCredentials {
     pub(crate) access_key_id: String,
@@ -77,8 +77,8 @@ impl RoleCredentials {
     }
 }
 
-/// The whole environment of a process. The function's own variables come last, because Lambda lets them replace
-/// `PATH`, `LANG` and `LD_LIBRARY_PATH`.
+/// The whole environment of a process. The function's own variables come last, because they may replace `PATH`, `LANG`
+/// and `LD_LIBRARY_PATH` in Lambda too.
 pub(crate) fn of_process(
     config: &FunctionConfig,
     credentials: &RoleCredentials,

@@ -1,13 +1,13 @@
 use std::time::Duration;
 
-/// Why a function was not invoked. The display form is the message that Lambda gives.
+/// The reason why a function was not invoked. The display form is Lambda's message.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvokeError {
-    /// No function of that name, version or alias. `arn` is what was asked for.
+    /// No function has that name, version or alias.
     #[error("Function not found: {arn}")]
     FunctionNotFound {
-        /// The ARN that the request amounts to.
+        /// The ARN for the requested name.
         arn: String,
     },
     /// The name is neither a function name nor an ARN of one.
@@ -16,22 +16,22 @@ pub enum InvokeError {
          function name, a partial ARN or an ARN"
     )]
     InvalidName(String),
-    /// All processes that the function's reserved concurrency allows are busy.
+    /// The function's reserved concurrency is used up.
     #[error("Rate Exceeded.")]
     TooManyRequests,
     /// The payload is larger than `limit` bytes.
     #[error("Request must be smaller than {limit} bytes for the InvokeFunction operation")]
     RequestTooLarge {
-        /// In bytes.
+        /// The limit in bytes.
         limit: usize,
     },
     /// The payload is not JSON.
     #[error("Could not parse request body into json: {0}")]
     InvalidRequestContent(String),
-    /// The address that invocations are forwarded to gave no answer, or none that `cargo lambda watch` gives.
+    /// The forward address gave no answer, or an answer that `cargo lambda watch` never gives.
     #[error("{0}")]
     Forward(String),
-    /// The machine could not start a process: no more files, ports, memory.
+    /// The machine cannot start a process: it has no free file, port or memory.
     #[error("{0}")]
     Service(String),
     /// The host has been closed.
@@ -39,11 +39,11 @@ pub enum InvokeError {
     Closed,
 }
 
-/// A configuration that Lambda refuses. The display form says what to change.
+/// A configuration that Lambda refuses. The display form says how to change it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigurationError {
-    /// No function of that name.
+    /// No function has that name.
     #[error("Function not found: {arn}")]
     FunctionNotFound {
         /// The ARN of the name.
@@ -89,7 +89,7 @@ pub enum ConfigurationError {
     /// The address to forward to is not usable.
     #[error("{url:?} must be http://host:port without a path")]
     ForwardAddress {
-        /// What was given.
+        /// The refused URL.
         url: String,
     },
 }

@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::lambda_host::{ConfigurationError, Invocation, InvokeError};
 
-/// The longest that Lambda lets a function run. `cargo lambda watch` compiles the function before its first
-/// invocation, so a shorter limit would be wrong.
+/// Lambda's longest timeout. `cargo lambda watch` compiles the function before its first invocation, so a shorter limit
+/// would be wrong.
 const LIMIT: Duration = Duration::from_secs(900);
 
 pub(crate) struct Forward {
@@ -40,7 +40,7 @@ impl Forward {
             .await
             .map_err(|_| failed(format!("no answer within {LIMIT:?}")))?
             .map_err(failed)?;
-        // A function error arrives there as a server error; the Invoke API answers 200 and says it in a header.
+        // `cargo lambda watch` reports a function error as a server error. The Invoke API answers 200 with a header.
         let function_error = match status {
             StatusCode::OK => None,
             StatusCode::INTERNAL_SERVER_ERROR if is_function_error(&payload) => Some("Unhandled".to_owned()),
@@ -77,7 +77,7 @@ fn is_function_error(payload: &[u8]) -> bool {
     serde_json::from_slice::<Value>(payload).is_ok_and(|value| value.get("errorType").is_some())
 }
 
-/// hyper names the reason ("connection refused") only in the causes.
+/// The text of an error and of its causes: hyper names the reason ("connection refused") only in the causes.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -12,7 +12,7 @@ use crate::lambda_host::process::{Process, StartError};
 use crate::lambda_host::runtime_api::{Conversation, Event, Failure, Signal};
 use crate::lambda_host::{FunctionConfig, Invocation, InvokeError, Usage, function_arn, lock};
 
-/// How long initialisation may take before Lambda starts it again as a part of the invocation.
+/// How long initialisation may take before Lambda repeats it as a part of the invocation.
 const INIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// One configuration of a function, and the processes that run it.
@@ -24,7 +24,7 @@ pub(crate) struct Function {
 }
 
 struct Pool {
-    /// The most recently used one is last, and is used first.
+    /// Idle processes. The most recently used process is last, and is used first.
     idle: Vec<Worker>,
     /// Processes in an invocation or in their initialisation.
     busy: Vec<Arc<Process>>,
@@ -36,17 +36,18 @@ struct Pool {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Active,
-    /// Another configuration has taken over: invocations under way are finished, processes are not used again.
+    /// Another configuration has replaced this one. Running invocations end normally, and their processes are not used
+    /// again.
     Retired,
-    /// Nothing may run.
+    /// No process may run.
     Closed,
 }
 
-/// A process that waits for an event or works on one. It dies with this.
+/// A process that waits for an event or works on one. Dropping this kills the process.
 struct Worker {
     process: Arc<Process>,
     conversation: Conversation,
-    /// Of the last look: a dead process can't be asked.
+    /// The usage at the last measurement: a dead process cannot be measured.
     usage: Option<Usage>,
 }
 
@@ -68,7 +69,7 @@ impl Worker {
                         self.settle();
                         return End::Ready;
                     }
-                    // The process is expected to end by itself now.
+                    // The process should now end by itself.
                     Signal::InitError(reported) => failure = Some(reported),
                     Signal::Answer(_) => {}
                 },
@@ -83,7 +84,8 @@ impl Worker {
         End::Lost(failure.map_or(lost, Lost::init_error))
     }
 
-    /// Gives the process an event, and waits until it asks for the next one. Answers what it said and how that ended.
+    /// Gives the process an event, and waits until it asks for the next one. Returns the answer, and the end of the
+    /// work.
     async fn work(
         &mut self,
         event: Event,
@@ -91,7 +93,7 @@ impl Worker {
         limit: Duration,
     ) -> (Option<Result<Bytes, Failure>>, End) {
         let request_id = event.request_id.clone();
-        // Without a receiver the process has ended, which is noticed below.
+        // Without a receiver the process has ended. The code below notices that.
         let _ = self.conversation.events.send(event).await;
         let mut answer = None;
         let lost = loop {
@@ -148,7 +150,7 @@ impl Slot {
         }
     }
 
-    /// Makes a process that can take another event available to the next invocation.
+    /// Returns the worker to the idle ones if its process can take another event.
     fn release(&mut self, worker: Worker, end: End) -> Option<Lost> {
         let mut pool = lock(&self.function.pool);
         pool.release(self.process.take());
@@ -181,11 +183,11 @@ impl Pool {
     }
 }
 
-/// Why there is no answer from the function, and Lambda's in its place.
+/// A lost process, with Lambda's error in place of the function's answer.
 struct Lost {
     failure: Failure,
     status: &'static str,
-    /// What Lambda logs about it.
+    /// Lambda's log lines about the loss.
     lines: Vec<String>,
 }
 
@@ -219,9 +221,9 @@ impl Lost {
     }
 }
 
-/// How a process's work on an event ended.
+/// The end of a process's work on an event.
 enum End {
-    /// It asked for the next event.
+    /// The process asked for the next event.
     Ready,
     Lost(Lost),
 }
@@ -231,7 +233,7 @@ impl Function {
         Self { config, credentials: RoleCredentials::generate(), logs, pool: Pool::new(None).into() }
     }
 
-    /// Of the same role and with the same bound, but with no process yet.
+    /// The same role and limit, with another configuration and no process yet.
     pub(crate) fn reconfigured(&self, config: FunctionConfig) -> Self {
         let pool = Pool::new(lock(&self.pool).reserved_concurrency);
         Self { config, credentials: self.credentials.clone(), logs: self.logs.clone(), pool: pool.into() }
@@ -287,7 +289,7 @@ impl Function {
                 }
                 Err(lost) => {
                     transcript.push(init_report(begin.elapsed(), "init", &lost));
-                    // Lambda tries once more, in the time of the invocation.
+                    // Lambda retries once, within the time of the invocation.
                     begin = Instant::now();
                     let again = self.start(&mut slot, &transcript, &request_id, limit).await?;
                     if let Err(lost) = &again {
@@ -316,7 +318,7 @@ impl Function {
         }
         transcript.push(format!("END RequestId: {request_id}"));
         transcript.push(self.report(&request_id, duration, init_duration, usage, lost.as_ref()));
-        // A process that was lost after its answer has answered.
+        // A process that died after its answer has still answered.
         let answer = answer.or_else(|| lost.map(|lost| Err(lost.failure)));
         let (payload, function_error) = match answer {
             Some(Ok(payload)) => (payload, None),
@@ -336,7 +338,7 @@ impl Function {
             return Err(InvokeError::TooManyRequests);
         }
         pool.in_flight += 1;
-        // One that died while it was idle is no reason to fail an invocation.
+        // A process that died while idle must not fail an invocation.
         pool.idle.retain(|worker| !worker.process.has_exited());
         let worker = pool.idle.pop();
         let process = worker.as_ref().map(|worker| worker.process.clone());
@@ -375,7 +377,7 @@ impl Function {
     }
 
     fn event(&self, request_id: &str, payload: Bytes, begin: Instant) -> Event {
-        // Deadlines are told in the machine's time: Lambda knows nothing of a sandbox's clock.
+        // Deadlines are in the machine's time: Lambda does not know the sandbox's clock.
         let now = Timestamp::now();
         let left = self.config.timeout.saturating_sub(begin.elapsed());
         let trace = Uuid::new_v4().simple().to_string();

@@ -25,8 +25,8 @@ impl FunctionName {
         if is_name(name) { Ok(()) } else { Err(ConfigurationError::Name(name.to_owned())) }
     }
 
-    /// Reads what the Invoke API takes for `FunctionName`: `name`, `ACCOUNT:function:name` or the ARN, each with
-    /// an optional `:qualifier`. There are no versions and aliases, so `$LATEST` is the only one that exists.
+    /// Parses a `FunctionName` of the Invoke API: `name`, `ACCOUNT:function:name` or the ARN, each with an optional
+    /// `:qualifier`. The host has no versions or aliases, so only the qualifier `$LATEST` exists.
     pub(crate) fn parse(text: &str) -> Result<Self, InvokeError> {
         let parts: Vec<&str> = text.split(':').collect();
         let (scope, name, qualifier) = match parts.as_slice() {

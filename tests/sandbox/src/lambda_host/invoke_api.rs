@@ -1,4 +1,4 @@
-//! The part of Lambda's API that `aws lambda invoke` and its relatives use:
+//! The part of Lambda's API that `aws lambda invoke` and similar clients use:
 //! <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>.
 
 use axum::Json;
@@ -52,7 +52,7 @@ async fn invoke(
             host.backend(&name)?;
             let payload = check_payload(payload)?;
             let answer = (StatusCode::ACCEPTED, [("x-amzn-requestid", request_id.clone())]).into_response();
-            // Unlike Lambda, which tries a failed event twice more, minutes later.
+            // Lambda would retry a failed event twice, minutes later. The sandbox does not.
             tokio::spawn(async move { host.invoke_with_id(request_id, &name, payload).await });
             Ok(answer)
         }
@@ -109,7 +109,7 @@ fn find(host: &LambdaHost, name: String, query: Option<String>) -> Result<Value,
     Ok(summary(name.as_str(), &backend))
 }
 
-/// A function as FunctionConfiguration.
+/// A function in the form of FunctionConfiguration.
 fn summary(name: &str, backend: &Backend) -> Value {
     let mut summary = json!({
         "FunctionName": name,
@@ -138,7 +138,7 @@ fn summary(name: &str, backend: &Backend) -> Value {
     summary
 }
 
-/// The version or alias may be in the query instead of in the name.
+/// Adds the version or alias from the query to the name.
 fn with_qualifier(name: String, query: Option<&str>) -> String {
     let qualifier = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("Qualifier="));
     match qualifier {

@@ -8,27 +8,27 @@ use tokio::net::unix::pipe;
 
 use crate::lambda_host::lock;
 
-/// How many lines of a function are kept.
+/// The most lines that the host keeps of a function.
 const KEPT_LINES: usize = 100_000;
 
-/// What `LogType=Tail` answers, in bytes.
+/// The most bytes in an answer to `LogType=Tail`.
 const TAIL: usize = 4096;
 
-/// A line is cut here, as an event in CloudWatch Logs is, in bytes.
+/// The most bytes of a line; a longer line is cut, like an event in CloudWatch Logs.
 const MAX_LINE: usize = 256 * 1024;
 
 /// One line of a function's log, an event in CloudWatch Logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEvent {
-    /// How many came before it in this log, those that are no longer kept included.
+    /// The number of earlier lines in this log, also of those that are no longer kept.
     pub sequence: u64,
-    /// When it arrived, by the clock of the host.
+    /// When the line arrived, by the clock of the host.
     pub time: SystemTime,
     /// The line.
     pub message: String,
 }
 
-/// The clock by which lines arrive.
+/// The clock that dates lines.
 #[derive(Clone)]
 pub(crate) struct LogClock(pub(crate) Arc<dyn Fn() -> SystemTime + Send + Sync>);
 
@@ -67,7 +67,7 @@ impl Logs {
     }
 }
 
-/// What one invocation logs: all of it goes to the function's log, and the last 4 KB to the caller who asks for them.
+/// The lines of one invocation. All lines go to the function's log. The last 4 KB go to the caller, on request.
 pub(crate) struct Transcript {
     logs: Arc<Logs>,
     tail: Mutex<Vec<u8>>,
@@ -92,7 +92,7 @@ impl Transcript {
     }
 }
 
-/// What one process writes. Its standard output and error are one pipe, so the order of lines is that of writing.
+/// The output of one process. Its standard output and error are one pipe, so the lines keep their order.
 pub(crate) struct ProcessLog {
     pipe: pipe::Receiver,
     state: Mutex<State>,
@@ -110,7 +110,7 @@ impl ProcessLog {
         Ok(Self { pipe: pipe::Receiver::from_owned_fd(output)?, state: state.into() })
     }
 
-    /// Reads until the process, and whatever inherited its output, have closed it.
+    /// Reads until the process and all heirs of its output have closed the pipe.
     pub(crate) async fn pump(&self) -> io::Result<()> {
         loop {
             self.pipe.readable().await?;
@@ -120,16 +120,16 @@ impl ProcessLog {
         }
     }
 
-    /// Logs what has been written, to its last byte. Everything that the process wrote before a request to the Runtime
-    /// API has been written when that request arrives.
+    /// Logs all output so far, to its last byte. The output before a request to the Runtime API is in the pipe when
+    /// that request arrives.
     pub(crate) fn settle(&self) {
         let mut state = lock(&self.state);
-        // A pipe that can't be read has nothing to log.
+        // An unreadable pipe has nothing to log.
         let _ = read(&self.pipe, &mut state);
         state.end_line();
     }
 
-    /// From here on the process works for another invocation.
+    /// Sends the lines from here on to another invocation.
     pub(crate) fn attach(&self, transcript: Arc<Transcript>) {
         self.settle();
         lock(&self.state).transcript = transcript;
@@ -155,7 +155,7 @@ enum Pipe {
     Closed,
 }
 
-/// Reads what is there.
+/// Reads the available output.
 fn read(pipe: &pipe::Receiver, state: &mut State) -> io::Result<Pipe> {
     let mut buffer = [0; 8192];
     loop {

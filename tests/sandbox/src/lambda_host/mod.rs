@@ -1,11 +1,15 @@
-//! Runs built `bootstrap` binaries on this machine as AWS Lambda does: a Runtime API per process, Lambda's
-//! environment and nothing of the parent's, one invocation at a time per process, warm reuse, time limits,
-//! crashes, and the log lines that Lambda writes.
+//! Runs built `bootstrap` binaries on this machine as AWS Lambda does. Each process has a Runtime API, and Lambda's
+//! environment with nothing of the parent's. A process runs one invocation at a time, and is used again while warm. The
+//! host applies time limits, survives crashes, and writes Lambda's log lines.
 //!
-//! [`LambdaHost`] is the whole interface; [`LambdaHost::router`] serves the Invoke API for the AWS CLI and SDKs.
+//! [`LambdaHost`] is the whole interface. [`LambdaHost::router`] serves the Invoke API for the AWS CLI and SDKs.
 //!
-//! What is not Lambda: memory and processor are not limited (memory is reported), extensions are not offered, and
-//! an idle process is not frozen but waits for its next event. Deadlines are in the machine's own time.
+//! The host differs from Lambda:
+//!
+//! - It does not limit memory and processor. It reports memory.
+//! - It offers no extensions.
+//! - It does not freeze an idle process: the process waits for its next event.
+//! - Deadlines are in the machine's own time.
 
 mod environment;
 mod error;
@@ -38,58 +42,59 @@ use crate::lambda_host::log::{LogClock, Logs};
 /// The largest request or response payload of a synchronous invocation, in bytes (Lambda quotas, 6 MB).
 pub const MAX_PAYLOAD: usize = 6 * 1024 * 1024;
 
-/// What Lambda knows about a function.
+/// The configuration of a function.
 #[derive(Clone, Debug)]
 pub struct FunctionConfig {
     /// 1 to 64 of `[a-zA-Z0-9-_]`.
     pub name: String,
-    /// The built binary; it is started as `bootstrap` in a task root of its own. It is looked at when a process is
-    /// started, so a rebuilt binary takes effect with the next cold start.
+    /// The built binary. The host starts it as `bootstrap` in a task root of its own. Each start reads the file, so a
+    /// rebuilt binary takes effect with the next cold start.
     pub executable: PathBuf,
-    /// The function's own variables: at most 4 KB together, none of those that Lambda reserves (region and
-    /// credentials are among these).
+    /// The function's own variables, at most 4 KB together. Lambda's reserved variables are refused, such as region and
+    /// credentials.
     pub environment: BTreeMap<String, String>,
-    /// How long one invocation may take, more than zero and at most 15 minutes. Unlike Lambda's, it may be a
+    /// The longest time of one invocation, more than zero and at most 15 minutes. Unlike in Lambda, it may be a
     /// fraction of a second.
     pub timeout: Duration,
-    /// 128 to 10,240 MB. Told to the function and reported, not enforced.
+    /// 128 to 10,240 MB. The host passes it to the function and reports it, but does not enforce it.
     pub memory_mb: u32,
 }
 
-/// What an invocation came to. A function that failed is an invocation, too: see `function_error`.
+/// The result of an invocation. A failed function has one too: see `function_error`.
 #[derive(Clone, Debug)]
 pub struct Invocation {
-    /// The id that Lambda gave the request; it is in the function's log lines.
+    /// The request's id, which is in the function's log lines.
     pub request_id: String,
     /// The function's answer, or its error as JSON with `errorType` and `errorMessage`.
     pub payload: Bytes,
-    /// `Unhandled`, as Lambda says, when the function returned an error, crashed or ran out of time.
+    /// `Unhandled`, as in Lambda, when the function returned an error, crashed or ran out of time.
     pub function_error: Option<String>,
-    /// A process was started for this invocation.
+    /// Whether the host started a process for this invocation.
     pub cold: bool,
-    /// How long the function had the event, without initialisation.
+    /// How long the function worked on the event, without initialisation.
     pub duration: Duration,
-    /// From the start of the process until it first asked for an event; `None` when warm, or when no initialisation
-    /// succeeded before the invocation began.
+    /// The time from the start of the process to its first request for an event. `None` when warm, or when no
+    /// initialisation succeeded before the invocation began.
     pub init_duration: Option<Duration>,
-    /// What the process has used since its start; `None` where the machine doesn't tell.
+    /// The usage of the process since its start; `None` where the machine does not report it.
     pub usage: Option<Usage>,
-    /// The last 4 KB that this invocation logged.
+    /// The last 4 KB of this invocation's log.
     pub log_tail: String,
 }
 
-/// What a process has used since its start.
+/// The usage of a process since its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// The most memory that it has held (`VmHWM`), in KiB.
+    /// The largest memory of the process (`VmHWM`), in KiB.
     pub max_memory_kb: u64,
-    /// Time on a processor, of all threads that still run (`schedstat`).
+    /// Processor time of all threads that still run (`schedstat`).
     pub cpu_time: Duration,
 }
 
-/// Functions, and the processes that run them. Clones share both; with the last of them, every process is killed.
+/// Functions, and the processes that run them. Clones share both. When the last clone is dropped, every process is
+/// killed.
 ///
-/// Must be used within a Tokio runtime with time and I/O enabled. An invocation runs on when its caller goes away.
+/// The host needs a Tokio runtime with time and I/O enabled. An invocation continues when its caller goes away.
 #[derive(Clone, Default)]
 pub struct LambdaHost {
     inner: Arc<Inner>,
@@ -109,7 +114,7 @@ struct Registry {
 
 struct Entry {
     backend: Backend,
-    /// Configurations that were replaced while they had an invocation under way.
+    /// Replaced configurations that had a running invocation.
     retired: Vec<Weak<Function>>,
     logs: Arc<Logs>,
 }
@@ -127,7 +132,7 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    /// Ends every process, also those in the middle of an invocation, which then fails as after a crash.
+    /// Ends every process. A running invocation then fails as after a crash.
     fn close(&self) {
         let mut registry = lock(&self.registry);
         registry.closed = true;
@@ -137,7 +142,7 @@ impl Inner {
 }
 
 impl Entry {
-    /// Whatever may have a process.
+    /// The functions that may have a process.
     fn processes(&self) -> impl Iterator<Item = Arc<Function>> {
         let current = match &self.backend {
             Backend::Processes(function) => Some(function.clone()),
@@ -194,7 +199,7 @@ impl LambdaHost {
         Self::default()
     }
 
-    /// A host without functions, whose logs are dated by this clock instead of the machine's. Deadlines are not.
+    /// A host without functions that dates logs by this clock. Deadlines stay in the machine's time.
     #[must_use]
     pub fn with_log_clock(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         let host = Self::default();
@@ -202,23 +207,23 @@ impl LambdaHost {
         host
     }
 
-    /// Adds a function, or replaces the one of that name: warm processes end, busy ones finish their invocation and
-    /// are not used again. Logs are kept.
+    /// Adds a function, or replaces the function of that name. Warm processes end. Busy processes finish their
+    /// invocation, and are not used again. Logs stay.
     ///
     /// # Errors
     ///
-    /// A configuration that Lambda would refuse; nothing has changed then. A missing executable is not an error here:
+    /// Lambda would refuse the configuration; nothing has changed then. A missing executable is not an error here:
     /// invocations fail with `Runtime.InvalidEntrypoint`.
     pub fn register(&self, config: FunctionConfig) -> Result<(), ConfigurationError> {
         lock(&self.inner.registry).register(config)
     }
 
-    /// Sends the invocations of `name` to `base_url`, where `cargo lambda watch` listens (`http://127.0.0.1:9000`),
-    /// instead of running a process.
+    /// Sends the invocations of `name` to `base_url` instead of a process. `cargo lambda watch` listens there
+    /// (`http://127.0.0.1:9000`).
     ///
     /// # Errors
     ///
-    /// A name that Lambda would refuse, or a URL that is not `http://host:port`.
+    /// Lambda would refuse the name, or the URL is not `http://host:port`.
     pub fn forward(&self, name: &str, base_url: &str) -> Result<(), ConfigurationError> {
         FunctionName::check(name)?;
         let backend = Backend::Forward(Arc::new(Forward::new(name, base_url)?));
@@ -228,12 +233,12 @@ impl LambdaHost {
         Ok(())
     }
 
-    /// Sets one variable of a function's environment, like UpdateFunctionConfiguration: the next invocation starts
+    /// Sets one variable of a function's environment, like UpdateFunctionConfiguration. The next invocation starts
     /// cold, even if the value is the same.
     ///
     /// # Errors
     ///
-    /// An unknown function, one that is forwarded, or an environment that Lambda would refuse.
+    /// The function is unknown or forwarded, or Lambda would refuse the environment.
     pub fn set_environment(&self, name: &str, key: &str, value: &str) -> Result<(), ConfigurationError> {
         let mut registry = lock(&self.inner.registry);
         let mut config = registry.function(name)?.config().clone();
@@ -241,11 +246,11 @@ impl LambdaHost {
         registry.register(config)
     }
 
-    /// Sets how long one invocation of a function may take, in the same way.
+    /// Sets the longest time of one invocation, in the same way.
     ///
     /// # Errors
     ///
-    /// An unknown function, one that is forwarded, or a timeout that Lambda would refuse.
+    /// The function is unknown or forwarded, or Lambda would refuse the timeout.
     pub fn set_timeout(&self, name: &str, timeout: Duration) -> Result<(), ConfigurationError> {
         let mut registry = lock(&self.inner.registry);
         let mut config = registry.function(name)?.config().clone();
@@ -253,23 +258,23 @@ impl LambdaHost {
         registry.register(config)
     }
 
-    /// Bounds how many processes of a function run at a time; `None` is unbounded, the default. Further invocations
-    /// are answered with [`InvokeError::TooManyRequests`].
+    /// Limits how many processes of a function run at a time; `None`, the default, is no limit. Further invocations get
+    /// [`InvokeError::TooManyRequests`].
     ///
     /// # Errors
     ///
-    /// An unknown function, or one that is forwarded.
+    /// The function is unknown or forwarded.
     pub fn set_reserved_concurrency(&self, name: &str, limit: Option<u32>) -> Result<(), ConfigurationError> {
         lock(&self.inner.registry).function(name)?.set_reserved_concurrency(limit);
         Ok(())
     }
 
-    /// Invokes a function and waits for its answer (`RequestResponse`). `name` is a name, a partial or a whole ARN, with
-    /// or without `$LATEST`; an empty payload becomes `{}`.
+    /// Invokes a function and waits for its answer (`RequestResponse`). `name` is a name, a partial or a whole ARN,
+    /// with or without `$LATEST`. An empty payload becomes `{}`.
     ///
     /// # Errors
     ///
-    /// [`InvokeError`], when the function was not invoked. A failed function is no error: see
+    /// [`InvokeError`] when the function was not invoked. A failed function is no error: see
     /// [`Invocation::function_error`].
     pub async fn invoke(&self, name: &str, payload: Bytes) -> Result<Invocation, InvokeError> {
         self.invoke_with_id(Uuid::new_v4().to_string(), name, payload).await
@@ -278,7 +283,7 @@ impl LambdaHost {
     async fn invoke_with_id(&self, request_id: String, name: &str, payload: Bytes) -> Result<Invocation, InvokeError> {
         let backend = self.backend(name)?;
         let payload = check_payload(payload)?;
-        // A task of its own, so that the function is not cut off when the caller goes away.
+        // A task of its own, so that the invocation continues when the caller goes away.
         let invocation = match backend {
             Backend::Processes(function) => tokio::spawn(function.invoke(request_id, payload)),
             Backend::Forward(forward) => tokio::spawn(forward.invoke(request_id, payload)),
@@ -286,16 +291,16 @@ impl LambdaHost {
         invocation.await.map_err(|_| InvokeError::Closed)?
     }
 
-    /// Kills the processes of `name` that are in the middle of an invocation or of their initialisation, with SIGKILL,
-    /// before this returns. Answers how many there were.
+    /// Kills the processes of `name` in an invocation or in their initialisation, with SIGKILL, before this returns.
+    /// Returns their number.
     pub fn kill_running(&self, name: &str) -> usize {
         let registry = lock(&self.inner.registry);
         let entry = registry.functions.get(name);
         entry.map_or(0, |entry| entry.processes().map(|function| function.kill_running()).sum())
     }
 
-    /// Every line that the function wrote to its standard output and error, and Lambda's own (`START`, `END`,
-    /// `REPORT`, `INIT_REPORT`), oldest first; the last 100,000 of them. Empty for an unknown function.
+    /// Every line of the function's standard output and error, with Lambda's own lines (`START`, `END`, `REPORT`,
+    /// `INIT_REPORT`). Oldest first; the last 100,000 lines. Empty for an unknown function.
     #[must_use]
     pub fn logs(&self, name: &str) -> Vec<String> {
         // The registry is not locked while lines are copied.
@@ -303,20 +308,20 @@ impl LambdaHost {
         logs.lines()
     }
 
-    /// The same lines with the time at which each arrived; `None` for an unknown function.
+    /// The same lines, each with the time of its arrival; `None` for an unknown function.
     #[must_use]
     pub fn log_events(&self, name: &str) -> Option<Vec<LogEvent>> {
         let logs = lock(&self.inner.registry).functions.get(name).map(|entry| entry.logs.clone());
         logs.map(|logs| logs.events())
     }
 
-    /// The names of all functions, in order.
+    /// The names of all functions, sorted.
     #[must_use]
     pub fn functions(&self) -> Vec<String> {
         lock(&self.inner.registry).functions.keys().cloned().collect()
     }
 
-    /// The function that was given this access key id as its role's; what a service needs to tell its callers apart.
+    /// The function whose role has this access key id. A service tells its callers apart by it.
     #[must_use]
     pub fn function_of_access_key(&self, access_key_id: &str) -> Option<String> {
         lock(&self.inner.registry).functions.iter().find_map(|(name, entry)| match &entry.backend {
@@ -331,8 +336,8 @@ impl LambdaHost {
         invoke_api::router(self.clone())
     }
 
-    /// Kills every process, also those in the middle of an invocation. Functions stay registered, but invocations
-    /// are answered with [`InvokeError::Closed`].
+    /// Kills every process, also during an invocation. Functions stay registered, but invocations get
+    /// [`InvokeError::Closed`].
     pub fn close(&self) {
         self.inner.close();
     }
@@ -365,8 +370,8 @@ fn check(mut config: FunctionConfig) -> Result<FunctionConfig, ConfigurationErro
     if !(128..=10_240).contains(&config.memory_mb) {
         return Err(ConfigurationError::Memory(config.memory_mb));
     }
-    // The process is started in another folder. An absolute path fails only when there is no current folder or no
-    // path, and then the executable is reported as missing.
+    // The process starts in another folder, so the path must be absolute. Without a current folder or a path this
+    // fails, and then the executable is reported as missing.
     if let Ok(absolute) = std::path::absolute(&config.executable) {
         config.executable = absolute;
     }
@@ -386,7 +391,7 @@ fn check_payload(payload: Bytes) -> Result<Bytes, InvokeError> {
     }
 }
 
-/// No invariant spans a panic while one of this crate's locks is held, so a poisoned one is as good as any.
+/// Locks a mutex, also a poisoned one: no code can panic while it breaks an invariant under a lock of this crate.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -28,15 +28,15 @@ pub(crate) struct Process {
     id: Option<u32>,
     log: ProcessLog,
     exit: watch::Receiver<Option<ExitStatus>>,
-    /// Its working directory.
+    /// The process's working directory.
     _task_root: TempDir,
 }
 
-/// Why there is no process.
+/// The reason why no process started.
 pub(crate) enum StartError {
-    /// The executable is missing or is none; Lambda's message about it.
+    /// The executable is missing or is not executable. The text is Lambda's message.
     Entrypoint(String),
-    /// The machine has no room for a process, a port, a folder.
+    /// The machine cannot give another process, port or folder.
     Machine(io::Error),
 }
 
@@ -100,14 +100,14 @@ impl Process {
             status = self.wait() => status,
             never = serve => match never {},
         };
-        // What it wrote before it ended comes before what is said about its end.
+        // The output before the end comes before the line about the end.
         self.log.settle();
-        // Without a status nobody can say how it ended; that only happens when another part of the program reaped it.
+        // Without a status the end is unknown. That happens only when another part of the program reaped the process.
         report_exit.send_replace(Some(status.unwrap_or_else(|_| ExitStatus::from_raw(0))));
     }
 
     async fn wait(&self) -> io::Result<ExitStatus> {
-        // The lock is held for the moment of a poll only, so that `kill` gets in between.
+        // The lock is held only during a poll, so that `kill` can take it in between.
         std::future::poll_fn(|context| {
             let mut child = lock(&self.child);
             pin!(child.wait()).poll(context)
@@ -128,14 +128,14 @@ impl Process {
         self.exit.borrow().is_some()
     }
 
-    /// Waits until the process has ended and its output is logged; then says how it ended, in Lambda's words.
+    /// Waits until the process has ended and its output is logged. Returns the end in Lambda's words.
     pub(crate) async fn exited(&self) -> String {
         let mut exit = self.exit.clone();
         let status = exit.wait_for(Option::is_some).await.ok().and_then(|status| *status);
         status.map_or_else(|| "Runtime exited without providing a reason".to_owned(), describe)
     }
 
-    /// What it has used so far; `None` after its end, and on systems without `/proc`.
+    /// The usage of the process so far. `None` after its end, and on systems without `/proc`.
     pub(crate) fn usage(&self) -> Option<Usage> {
         let process = PathBuf::from(format!("/proc/{}", self.id?));
         let status = std::fs::read_to_string(process.join("status")).ok()?;
@@ -143,7 +143,7 @@ impl Process {
         let max_memory_kb = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
         let mut nanoseconds = 0;
         for thread in std::fs::read_dir(process.join("task")).ok()? {
-            // A thread that ended since the folder was listed has no file any more.
+            // A thread that has ended since the listing has no file any more.
             let Ok(spent) = std::fs::read_to_string(thread.ok()?.path().join("schedstat")) else { continue };
             nanoseconds += spent.split(' ').next()?.parse::<u64>().ok()?;
         }
@@ -180,7 +180,7 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// Lambda's supervisor is written in Go; these are Go's words for the signals that end a process.
+/// The name of a signal that ends a process, in Go's words: Lambda's supervisor is written in Go.
 fn signal_name(signal: i32) -> String {
     let name = match signal {
         1 => "hangup",

@@ -1,4 +1,4 @@
-//! The server that one process talks to: <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
+//! The Runtime API of one process: <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,33 +14,32 @@ use tokio::sync::mpsc;
 
 use crate::lambda_host::lock;
 
-/// The largest response that Lambda passes on, in bytes: a little more than [`crate::lambda_host::MAX_PAYLOAD`] on the real service,
-/// too.
+/// The most bytes of a response. As on the real service, it is a little more than [`crate::lambda_host::MAX_PAYLOAD`].
 const MAX_RESPONSE: usize = 6_291_556;
 
-/// What a process is asked to do.
+/// An event for a process.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) request_id: String,
     pub(crate) function_arn: String,
     pub(crate) trace_id: String,
-    /// Unix time in milliseconds.
+    /// The deadline as Unix time in milliseconds.
     pub(crate) deadline_ms: u128,
     pub(crate) payload: Bytes,
 }
 
-/// What a process says.
+/// A message of a process.
 #[derive(Debug)]
 pub(crate) enum Signal {
-    /// It asks for an event: initialisation, or the previous invocation, is over.
+    /// The process asks for an event: its initialisation or its previous invocation has ended.
     Ready,
-    /// The answer to the event that it has.
+    /// The answer to the process's event.
     Answer(Result<Bytes, Failure>),
-    /// Initialisation failed; the process is about to end.
+    /// Initialisation failed, and the process is about to end.
     InitError(Failure),
 }
 
-/// An error in the form that a caller of the function sees.
+/// An error in the form for a caller of the function.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) error_type: String,
@@ -48,7 +47,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// An error that Lambda found, as opposed to one that the function reported.
+    /// An error of Lambda itself, not reported by the function.
     pub(crate) fn of_lambda(error_type: &str, message: &str) -> Self {
         let payload = json!({ "errorType": error_type, "errorMessage": message });
         Self { error_type: error_type.to_owned(), payload: payload.to_string().into() }
@@ -74,7 +73,7 @@ pub(crate) struct Conversation {
 struct Api {
     events: tokio::sync::Mutex<mpsc::Receiver<Event>>,
     signals: mpsc::UnboundedSender<Signal>,
-    /// The request whose answer is outstanding.
+    /// The request that has no answer yet.
     current: Mutex<Option<String>>,
 }
 
@@ -98,7 +97,7 @@ async fn next(State(api): State<Arc<Api>>) -> Response {
         let message = "Transition from Running to Ready is not allowed: the previous invocation has no response";
         return refuse(StatusCode::FORBIDDEN, "InvalidStateTransition", message);
     }
-    // The receiver is gone when the host has given up this process, which is then about to be killed.
+    // The receiver is gone when the host has given up this process. The host then kills it.
     let _ = api.signals.send(Signal::Ready);
     let Some(event) = api.events.lock().await.recv().await else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "the host has ended this process");

@@ -1,10 +1,11 @@
-//! Filter patterns of CloudWatch Logs, as much of them as is about texts in JSON lines:
-//! `{ ($.message = "step failed") && ($.secret = "*:secret:shop/*" || $.secret = shop) }`.
+//! Filter patterns of CloudWatch Logs, for texts in JSON lines: `{ ($.message = "step failed") && ($.secret =
+//! "*:secret:shop/*" || $.secret = shop) }`.
 //!
-//! Source: CloudWatch Logs User Guide, "Filter pattern syntax". An asterisk stands for any text at the beginning and at
-//! the end of a term, and for itself in between. A term of other characters than letters, digits, `*`, `.`, `-` and `_`
-//! is quoted. `()` binds more than `&&`, and that more than `||`. What is not served here, numbers, `!=`, `IS`, arrays,
-//! expressions and patterns for other lines than JSON among it, is refused.
+//! Source: CloudWatch Logs User Guide, "Filter pattern syntax". An asterisk at the beginning or the end of a term
+//! stands for any text. Elsewhere it stands for itself. A term with characters other than letters, digits, `*`, `.`,
+//! `-` and `_` is quoted. `()` binds more than `&&`, and `&&` binds more than `||`.
+//!
+//! Other patterns are refused: numbers, `!=`, `IS`, arrays, expressions, and patterns for lines that are not JSON.
 
 use serde_json::Value;
 
@@ -18,7 +19,7 @@ pub(super) enum Pattern {
     Any(Vec<Pattern>),
 }
 
-/// A text with an asterisk at its ends, or without.
+/// A text with an asterisk at either end, or without.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Text {
     core: String,
@@ -63,7 +64,7 @@ impl Text {
     fn new(term: &str) -> Self {
         let (open_start, core) = term.strip_prefix('*').map_or((false, term), |core| (true, core));
         let (open_end, core) = core.strip_suffix('*').map_or((false, core), |core| (true, core));
-        // One asterisk alone is both.
+        // A single asterisk stands for both ends.
         Self { core: core.to_owned(), open_start, open_end: open_end || term == "*" }
     }
 
@@ -81,7 +82,7 @@ struct Parser<'a> {
     rest: &'a str,
 }
 
-/// `None` is a pattern that can't be read.
+/// Each method returns `None` for a pattern that it cannot read.
 impl<'a> Parser<'a> {
     fn json(&mut self) -> Option<Pattern> {
         self.take("{")?;
@@ -132,12 +133,12 @@ impl<'a> Parser<'a> {
         if self.take("\"").is_some() {
             let (term, rest) = self.rest.split_once('"')?;
             self.rest = rest;
-            // How a quotation mark is escaped is not documented.
+            // The User Guide does not say how to escape a quotation mark.
             return (!term.contains('\\')).then_some(term);
         }
         self.rest = self.rest.trim_start();
         let term = self.word(|c| c.is_ascii_alphanumeric() || "*.-_".contains(c))?;
-        // Numbers compare as numbers.
+        // A number would compare as a number, and numbers are not supported.
         term.parse::<f64>().is_err().then_some(term)
     }
 

@@ -4,10 +4,10 @@ use jiff::civil::{Date, DateTime, Weekday};
 
 use super::{InvalidSchedule, SHORTEST_INTERVAL_HOURS, invalid};
 
-/// February 29 on a given weekday comes back after at most 40 years.
+/// The days to search for a match. February 29 on a given weekday comes back after at most 40 years.
 const SEARCH_DAYS: u32 = 40 * 366;
 
-/// `cron(0 hours day-of-month month day-of-week *)`, as sets of bits.
+/// `cron(0 hours day-of-month month day-of-week *)`, each field as a set of bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cron {
     pub(super) hours: u32,
@@ -21,7 +21,7 @@ enum Days {
     OfWeek(Vec<WeekdayRule>),
 }
 
-/// Weekdays count from Sunday = 1, as AWS counts them.
+/// A rule for weekdays, counted from Sunday = 1 as in AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WeekdayRule {
     Every(u8),
@@ -63,7 +63,7 @@ impl Cron {
         (0..24).filter(|hour| self.hours & (1 << hour) != 0)
     }
 
-    /// Hours between two windows of one day; 24 when there is one a day.
+    /// The hours between two windows of one day; 24 with one window a day.
     fn smallest_gap_hours(&self) -> u32 {
         let hours: Vec<u32> = self.hours().collect();
         hours.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or(24)
@@ -114,7 +114,7 @@ impl WeekdayRule {
     }
 }
 
-/// Sunday = 1.
+/// The weekday with this number, Sunday = 1.
 fn weekday_from_sunday(weekday: u8) -> Weekday {
     match weekday {
         1 => Weekday::Sunday,
@@ -161,7 +161,7 @@ fn parse_set(field: &str, min: u8, max: u8, names: &[&str]) -> Result<u32, Inval
     field.split(',').try_fold(0, |set, item| Ok(set | parse_item(item, min, max, names)?))
 }
 
-/// `*`, `n`, `n-m`, each with an optional `/step`; `n/step` runs to the end of the field.
+/// Parses `*`, `n` or `n-m`, each with an optional `/step`. `n/step` runs to the end of the field.
 fn parse_item(item: &str, min: u8, max: u8, names: &[&str]) -> Result<u32, InvalidSchedule> {
     let (range, step) = match item.split_once('/') {
         Some((range, step)) => (range, Some(parse_value(step, 1, max, &[])?)),

@@ -1,4 +1,4 @@
-//! Errors as Secrets Manager answers them, and other services of its protocol.
+//! Errors in the form of Secrets Manager and of other services with its protocol.
 
 use http::StatusCode;
 
@@ -44,7 +44,7 @@ impl ApiError {
         Self::new("MalformedPolicyDocumentException", "This resource policy contains invalid Json.")
     }
 
-    /// The rotation function does not exist, or may not be invoked; the service does not tell these apart.
+    /// The rotation function does not exist, or must not be invoked. The service does not tell these two apart.
     pub(crate) fn cannot_invoke() -> Self {
         Self::new(
             "AccessDeniedException",

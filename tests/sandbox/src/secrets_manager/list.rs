@@ -1,4 +1,4 @@
-//! Operations over many secrets or versions: filters and pages.
+//! Operations over many secrets or versions, with filters and pages.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::wire::{self, answer, seconds};
 use super::{metadata, read_value, versions_to_stages};
 use crate::state::Tx;
 
-/// One page, and the token of the next one: the number of items that have been listed.
+/// One page, and the token of the next page. The token is the number of items listed so far.
 fn page<T>(
     items: Vec<T>,
     token: Option<&str>,
@@ -175,7 +175,7 @@ impl Filter {
         Ok(Self { key, values })
     }
 
-    /// Any value matches, which the API reference does not say; a value that starts with `!` matches what the rest of it doesn't.
+    /// Whether any value matches; the API reference does not state this. A value that begins with `!` negates its rest.
     fn matches(&self, secret: &Secret) -> bool {
         self.values.iter().any(|value| match value.strip_prefix('!') {
             Some(unwanted) => !self.key.matches(secret, unwanted),
@@ -194,7 +194,7 @@ impl FilterKey {
             Self::TagKey => tags().any(|tag| tag.key.starts_with(value)),
             Self::TagValue => tags().any(|tag| tag.value.starts_with(value)),
             Self::Description => description(),
-            // No secret of the sandbox is a replica's primary or belongs to a service.
+            // The sandbox has no replicas, and no secrets of services.
             Self::PrimaryRegion | Self::OwningService => false,
             Self::All => {
                 let text_matches = |text: &str| has_words(text, value);
@@ -206,7 +206,7 @@ impl FilterKey {
     }
 }
 
-/// Each word of `value` begins a word of `text`, without regard to case.
+/// Whether each word of `value` begins a word of `text`, without regard to case.
 fn has_words(text: &str, value: &str) -> bool {
     let words = |text: &str| -> Vec<String> {
         text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect()

@@ -1,12 +1,16 @@
-//! Secrets Manager's operations, as the service answers them.
+//! Secrets Manager's operations, with the answers of the service.
 //!
-//! Storage and wire are the sandbox's own. The `rustack-secretsmanager-*` crates were tried first: their provider reads the
-//! machine's clock in every operation, which rules out a clock that tests move; its store is private, so that neither a
-//! version without a value nor the compare-and-swap of UpdateSecretVersionStage can be added from outside; and a rotation
-//! is a stub. What is left, the types of some twenty operations, is less than the code that would bend them.
+//! Storage and wire are the sandbox's own. The `rustack-secretsmanager-*` crates did not fit:
 //!
-//! Every answer here follows the API reference and answers recorded on AWS; `tests/recorded_facts.rs` holds them, case by
-//! case. Where the service's words are not on record, the exception is documented and the words are ours.
+//! - Their provider reads the machine's clock in every operation, so tests cannot move the clock.
+//! - Their store is private. Neither a version without a value nor the compare-and-swap of UpdateSecretVersionStage can
+//!   be added from outside.
+//! - Their rotation is a stub.
+//!
+//! The rest, the types of some twenty operations, is less than the code to adapt them.
+//!
+//! Every answer follows the API reference, and answers recorded on AWS. `tests/recorded_facts.rs` has them, case by
+//! case. Some of the service's texts are not on record. Then the exception is documented, and the text is ours.
 
 pub(crate) mod error;
 mod list;
@@ -113,7 +117,7 @@ fn describe_secret(tx: &mut Tx<'_>, request: wire::BySecretId, stale: bool) -> A
     Ok(description)
 }
 
-/// What DescribeSecret and ListSecrets have in common.
+/// The members that DescribeSecret and ListSecrets share.
 fn metadata(secret: &Secret) -> Value {
     let rotation = secret.rotation.as_ref();
     let enabled = rotation.filter(|rotation| rotation.enabled);

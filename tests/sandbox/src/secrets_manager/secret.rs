@@ -1,6 +1,5 @@
-//! One secret: its versions, staging labels and rotation configuration. The rules by which labels move and values are taken are
-//! those of [`rotation::testing`]; a version without labels is deprecated: hidden, still readable by its id, and deleted in
-//! time.
+//! One secret: its versions, staging labels and rotation configuration. [`rotation::testing`] has the rules for labels
+//! and values. A version without labels is deprecated. It is hidden, still readable by its id, and deleted later.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,7 +19,7 @@ pub(crate) const PENDING: &str = "AWSPENDING";
 const KEPT_VERSIONS: usize = 100;
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// A secret value; binary as base64. Its `Debug` shows nothing of it.
+/// A secret value; binary as base64. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SecretValue {
     Text(String),
@@ -36,11 +35,11 @@ impl fmt::Debug for SecretValue {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Version {
     pub(crate) id: String,
-    /// A rotation creates its version before there is a value.
+    /// `None` while a rotation has created the version but not its value.
     pub(crate) value: Option<SecretValue>,
     pub(crate) created: SystemTime,
     pub(crate) last_accessed: Option<SystemTime>,
-    /// The rotation service created it, so that there is a rotation to take up again.
+    /// Whether the rotation service created the version, so that a rotation can be taken up again.
     pub(crate) by_rotation: bool,
 }
 
@@ -52,16 +51,16 @@ pub(crate) struct Tag {
     pub(crate) value: String,
 }
 
-/// Rotation configuration, kept when rotation is turned off, as DescribeSecret shows it.
+/// Rotation configuration. It stays when rotation is turned off, because DescribeSecret still shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RotationConfig {
     pub(crate) enabled: bool,
     pub(crate) lambda_arn: String,
     pub(crate) rules: RotationRules,
     pub(crate) last_rotated: Option<SystemTime>,
-    /// NextRotationDate: the end of the next window. Stays in the past after a failed rotation.
+    /// NextRotationDate: the end of the next window. It stays in the past after a failed rotation.
     pub(crate) next: Option<SystemTime>,
-    /// When the service will start a rotation by itself.
+    /// When the service starts the next rotation by itself.
     pub(crate) due: Option<SystemTime>,
 }
 
@@ -70,14 +69,14 @@ impl RotationConfig {
         Schedule::parse(&self.rules).ok().flatten()
     }
 
-    /// Counts from `reference` to the next rotation.
+    /// Plans the next rotation from `reference`.
     pub(crate) fn plan_from(&mut self, reference: SystemTime) {
         let window = self.schedule().and_then(|schedule| schedule.next_window(reference));
         self.next = window.map(|window| window.closes);
         self.due = window.map(|window| window.opens);
     }
 
-    /// Leaves NextRotationDate alone: the rotation that it announced has not happened.
+    /// Plans the next start, but keeps NextRotationDate: the announced rotation has not happened.
     pub(crate) fn postpone_from(&mut self, now: SystemTime) {
         self.due = self.schedule().and_then(|schedule| schedule.next_window(now)).map(|window| window.opens);
     }
@@ -89,15 +88,15 @@ pub(crate) struct Secret {
     pub(crate) name: String,
     pub(crate) description: Option<String>,
     pub(crate) kms_key_id: Option<String>,
-    /// `None` until the first tag: DescribeSecret omits the list then, and shows an empty one after the last untag.
+    /// `None` until the first tag. DescribeSecret omits the list then, and shows an empty list after the last untag.
     pub(crate) tags: Option<Vec<Tag>>,
     pub(crate) policy: Option<String>,
     pub(crate) created: SystemTime,
     pub(crate) last_changed: SystemTime,
     pub(crate) last_accessed: Option<SystemTime>,
-    /// The end of the recovery window, when the secret is deleted.
+    /// The end of the recovery window of a deleted secret.
     pub(crate) deletion: Option<SystemTime>,
-    /// In the order of their creation.
+    /// The versions in the order of their creation.
     pub(crate) versions: Vec<Version>,
     pub(crate) stages: Stages,
     pub(crate) rotation: Option<RotationConfig>,
@@ -124,7 +123,7 @@ impl Secret {
         self.stages.of(&version_id(id)).iter().map(|stage| stage.as_str().to_owned()).collect()
     }
 
-    /// The version of a rotation that isn't complete: `AWSPENDING` on a version that is not current.
+    /// The version of an incomplete rotation: `AWSPENDING` on a version that is not current.
     pub(crate) fn incomplete_rotation(&self) -> Option<&Version> {
         self.holder(PENDING).filter(|version| !self.is_at(&version.id, CURRENT))
     }
@@ -142,7 +141,7 @@ impl Secret {
         self.forget_old_versions(now);
     }
 
-    /// PutSecretValue: idempotent by token, never changes a value.
+    /// PutSecretValue: idempotent by token, and it never changes a value.
     pub(crate) fn put(
         &mut self,
         token: &str,
@@ -184,7 +183,7 @@ impl Secret {
         Ok(written)
     }
 
-    /// The rotation service's own version: `AWSPENDING`, no value unless one is given.
+    /// Adds the rotation service's own version: `AWSPENDING`, and no value unless one is given.
     pub(crate) fn open_pending(&mut self, token: &str, value: Option<SecretValue>, now: SystemTime) -> ApiResult<()> {
         self.push_version(token, value, true, now);
         self.last_changed = now;
@@ -198,8 +197,8 @@ impl Secret {
         self.last_changed = now;
     }
 
-    /// UpdateSecretVersionStage: a compare-and-swap on where the label is. On an error nothing has moved, because the
-    /// caller drops this copy of the secret.
+    /// UpdateSecretVersionStage: a compare-and-swap on the place of the label. After an error nothing has moved,
+    /// because the caller drops this copy of the secret.
     pub(crate) fn move_stage(
         &mut self,
         stage: &str,
@@ -216,7 +215,7 @@ impl Secret {
         Ok(())
     }
 
-    /// Deletes deprecated versions: beyond the 100 most recent, and only when older than 24 hours.
+    /// Deletes deprecated versions that are beyond the 100 most recent, and older than 24 hours.
     pub(crate) fn forget_old_versions(&mut self, now: SystemTime) {
         let beyond = self.versions.len().saturating_sub(KEPT_VERSIONS);
         let mut index = 0;
@@ -238,7 +237,7 @@ fn too_many_stages() -> ApiError {
     ApiError::limit_exceeded("A secret can have at most 20 staging labels across all versions.")
 }
 
-/// The service's words.
+/// The error in the service's words.
 fn not_moved(stage: &str, refusal: &Refusal) -> ApiError {
     ApiError::invalid_parameter(match refusal {
         Refusal::UnknownVersion(id) => return ApiError::value_not_found_by_id(id.as_str()),

@@ -1,7 +1,7 @@
-//! Requests as awsJson1.1 carries them, and the bounds of their members.
+//! Requests in awsJson1.1, and the bounds of their members.
 //!
 //! Bounds are those of the service's API model. A member out of bounds is a `ValidationException` in the words of the
-//! service's framework; the value is never repeated, because any member may be sensitive.
+//! service's framework. The error never repeats the value, because any member may be sensitive.
 
 use std::ops::RangeInclusive;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -107,13 +107,14 @@ request!(GetRandomPassword {
 });
 
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> ApiResult<T> {
-    // The parser's own message may quote the body.
+    // The parser's message may quote the body.
     serde_json::from_slice(body).map_err(|error| {
         ApiError::serialization(format!("The request is not the JSON of this operation (column {}).", error.column()))
     })
 }
 
-/// Replicas, and secrets of partners, are not in the sandbox, and not silently ignored either.
+/// Refuses a member that the sandbox does not support: replicas, and secrets of partners. It must not be ignored
+/// silently.
 pub(crate) fn unsupported<T>(member: &str, value: Option<&T>) -> ApiResult<()> {
     match value {
         Some(_) => Err(ApiError::invalid_parameter(format!("The sandbox does not support {member}."))),
@@ -167,8 +168,8 @@ pub(crate) fn version_id(member: &str, value: Option<String>) -> ApiResult<Optio
     Ok(value)
 }
 
-/// The token of a write. The SDKs and the CLI fill it in; over plain HTTP its absence is an error, and a different one
-/// for RotateSecret.
+/// The token of a write. The SDKs and the CLI fill it in. Over plain HTTP its absence is an error, and RotateSecret has
+/// an error of its own.
 pub(crate) fn token(value: Option<String>, absent: fn(String) -> ApiError) -> ApiResult<String> {
     let token = value
         .ok_or_else(|| absent("You must provide a ClientRequestToken value. We recommend a UUID-type value.".into()))?;
@@ -261,7 +262,7 @@ pub(crate) fn seconds(time: SystemTime) -> f64 {
     millis / 1000.0
 }
 
-/// The answer's members, without those that have no value.
+/// The members of an answer, without those that have no value.
 pub(crate) fn answer(members: Value) -> Value {
     match members {
         Value::Object(members) => {

@@ -58,12 +58,12 @@ fn cbor_value(decoder: &mut minicbor::Decoder<'_>, depth: usize) -> Result<Value
             }
             Value::Map(members)
         }
-        // What is left and can be read is a whole number.
+        // The only readable item that is left is a whole number.
         _ => Value::Number(i128::from(decoder.int()?) as f64),
     })
 }
 
-/// Whether a list or map has another item; the end of one of unknown length is passed over.
+/// Whether a list or map has another item. Skips the end mark of one of unknown length.
 fn more(
     decoder: &mut minicbor::Decoder<'_>,
     length: Option<u64>,
@@ -81,7 +81,7 @@ fn more(
 
 pub(crate) fn respond(status: StatusCode, output: &Value, headers: &[(&str, &str)]) -> Response<Body> {
     let mut encoder = minicbor::Encoder::new(Vec::new());
-    // A vector takes whatever is written to it.
+    // Writing to a vector cannot fail.
     let _ = write_cbor(&mut encoder, output);
     let own = [("content-type", "application/cbor"), ("smithy-protocol", "rpc-v2-cbor")];
     super::respond(status, &[&own[..], headers].concat(), encoder.into_writer())
