@@ -26,11 +26,13 @@ class Tokens:
         self.current, self.pending = current, pending
 
     def accepts(self, token):
-        accepted = [self.current[self.member]]
-        if self.pending:
-            accepted.append(self.pending[self.member])
-        until = self.current.get(f"{self.member}_PREVIOUS_UNTIL")
+        # Another thread may load meanwhile.
+        current, pending = self.current, self.pending
+        accepted = [current[self.member]]
+        if pending:
+            accepted.append(pending[self.member])
+        until = current.get(f"{self.member}_PREVIOUS_UNTIL")
         if until and datetime.now(timezone.utc) < datetime.fromisoformat(until.replace("Z", "+00:00")):
-            accepted.append(self.current[f"{self.member}_PREVIOUS"])
+            accepted.append(current[f"{self.member}_PREVIOUS"])
         # A list: each comparison is made, and each takes the same time.
         return any([hmac.compare_digest(token.encode(), one.encode()) for one in accepted])
