@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use operate::action::Action;
 use regex_lite::Regex;
+use rotation::error::RotationError;
 use template::{MAIN, root, text};
 
 use crate::metrics::{ALARMS, published};
@@ -151,6 +152,16 @@ fn literals(pattern: &str, sources: &str) -> BTreeSet<String> {
     Regex::new(pattern).unwrap().captures_iter(sources).map(|found| found[1].to_owned()).collect()
 }
 
+/// The names of the shared errors: of the variants, of those that have another name, and of the errors of the store.
+fn errors_of_shared() -> BTreeSet<String> {
+    let source = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let mut names = owned(RotationError::VARIANTS);
+    names.retain(|name| !["Keyring", "Store"].contains(&name.as_str()));
+    names.extend(literals(r#"=> "([A-Z]\w+)""#, &source("shared/src/error.rs")));
+    names.extend(literals(r#"\(\s*"([A-Z]\w+)","#, &source("shared/src/error/store.rs")));
+    names
+}
+
 fn owned(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
@@ -249,8 +260,7 @@ fn every_tag_is_documented_and_the_reverse() {
 fn every_error_is_documented_and_the_reverse() {
     let named = |path: &str| literals(r#"=> "([A-Z]\w+)""#, &fs::read_to_string(root().join(path)).unwrap());
     let documented = |path: &str| page(path).names(Some("## Errors"), "errorType");
-    let mut shared = named("shared/src/error.rs");
-    shared.extend(named("shared/src/store.rs"));
+    let shared = errors_of_shared();
     assert_same("errors of shared", &documented("shared/README.md"), &shared);
     // Their tables have what is theirs; the others are those of shared.
     for function in ["operate", "reencrypt"] {
@@ -356,6 +366,7 @@ fn no_page_invents_a_name() {
     }
     known.extend(published().into_iter().map(|(name, _)| name));
     known.extend(literals(r#"=> "([A-Z]\w+)""#, &deployed_sources()));
+    known.extend(errors_of_shared());
     // Roles, dimensions, ends of executions.
     for path in ["infra/access.yaml", "infra/reencryption.asl.json"] {
         known.extend(literals(r"\b([A-Z]\w+)\b", &fs::read_to_string(root().join(path)).unwrap()));
