@@ -153,7 +153,7 @@ fn literals(pattern: &str, sources: &str) -> BTreeSet<String> {
 }
 
 /// The names of the shared errors: of the variants, of those that have another name, and of the errors of the store.
-fn errors_of_shared() -> BTreeSet<String> {
+pub(crate) fn errors_of_shared() -> BTreeSet<String> {
     let source = |path: &str| fs::read_to_string(root().join(path)).unwrap();
     let mut names = owned(RotationError::VARIANTS);
     names.retain(|name| !["Keyring", "Store"].contains(&name.as_str()));
