@@ -16,6 +16,8 @@ use crate::nonces::LoggedCensus;
 const MAX_SUBJECT: usize = 99;
 const MAX_MESSAGE: usize = 1000;
 const STEP_FAILED: &str = "step failed";
+/// How the repetitions of a rotation end that gave its version up: Secrets Manager lists no version without a staging label.
+const GIVEN_UP: &str = "UnknownVersion";
 /// How much of a log is searched for one failure: pages may be empty, and a log is as long as its retention.
 const MAX_PAGES: usize = 20;
 const PAGE: i32 = 50;
@@ -138,7 +140,7 @@ impl OperationClients {
     }
 
     /// The newest failure of a step for a secret (a name or an ARN) in the log of a rotation function since `since`, and
-    /// since 2024 at the earliest. Bound it with [`rotation::deadline::Deadline::bound`].
+    /// since 2024 at the earliest. Of a version that was given up it is the cause. Bound it with [`rotation::deadline::Deadline::bound`].
     ///
     /// # Errors
     /// The service's words, or why there was no answer; `ResourceNotFoundException` when there is no such log group, as
@@ -149,7 +151,7 @@ impl OperationClients {
         secret: &str,
         since: SystemTime,
     ) -> Result<Option<Failure>, String> {
-        self.newest("failure", log_group, failure_pattern(secret)?, since, |event| failure(event, secret)).await
+        self.newest("failure", log_group, failure_pattern(secret)?, since, |page| newest_failure(page, secret)).await
     }
 
     /// What the newest census of the rows of a keyring (a name or an ARN) logged since `since`, and since 2024 at the earliest. Bound it with
@@ -165,17 +167,18 @@ impl OperationClients {
     ) -> Result<Option<LoggedCensus>, String> {
         let census = |event: &FilteredLogEvent| LoggedCensus::read(event.message()?, logged_at(event)?);
         let of_secret = |event: &_| census(event).filter(|census| is_about(&census.secret, secret));
-        self.newest("census", log_group, pattern(LOGGED, secret)?, since, of_secret).await
+        let newest = |page: &[FilteredLogEvent]| page.iter().find_map(of_secret);
+        self.newest("census", log_group, pattern(LOGGED, secret)?, since, newest).await
     }
 
-    /// The newest line of a log that matches a pattern, and of which `read` makes something.
+    /// What `read` makes of the newest page of a log with lines that match a pattern, the newest line first.
     async fn newest<T>(
         &self,
         what: &str,
         log_group: &str,
         pattern: String,
         since: SystemTime,
-        read: impl Fn(&FilteredLogEvent) -> Option<T>,
+        read: impl Fn(&[FilteredLogEvent]) -> Option<T>,
     ) -> Result<Option<T>, String> {
         let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().max(NEWEST_FIRST_SINCE);
         let search = self
@@ -189,7 +192,7 @@ impl OperationClients {
         let mut from = None;
         for _ in 0..MAX_PAGES {
             let page = search.clone().set_next_token(from).send().await.map_err(|error| reason(&error))?;
-            let found = page.events().iter().find_map(&read);
+            let found = read(page.events());
             if found.is_some() || page.next_token.is_none() {
                 return Ok(found);
             }
@@ -244,6 +247,18 @@ pub fn is_about(logged: &str, secret: &str) -> bool {
 
 fn logged_at(event: &FilteredLogEvent) -> Option<SystemTime> {
     Some(UNIX_EPOCH + Duration::from_millis(u64::try_from(event.timestamp()?).ok()?))
+}
+
+/// The newest failure of a page. If a rotation gave its version up, the repetitions by Secrets Manager end with [`GIVEN_UP`]. Then the
+/// failure before them is the cause.
+fn newest_failure(page: &[FilteredLogEvent], secret: &str) -> Option<Failure> {
+    let mut failures = page.iter().filter_map(|event| failure(event, secret));
+    let newest = failures.next()?;
+    if newest.error_type != GIVEN_UP {
+        return Some(newest);
+    }
+    let cause = failures.find(|earlier| earlier.error_type != GIVEN_UP && earlier.version == newest.version);
+    Some(cause.unwrap_or(newest))
 }
 
 fn failure(event: &FilteredLogEvent, secret: &str) -> Option<Failure> {

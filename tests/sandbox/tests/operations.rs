@@ -172,6 +172,21 @@ async fn the_last_failure_of_a_secret_is_found_among_other_lines() {
 }
 
 #[tokio::test]
+async fn the_cause_of_a_given_up_version_is_told() {
+    let world = World::start().await;
+    let begin = world.sandbox.now();
+    let repetition = || failed(ARN, "UnknownVersion", "not listed");
+    world.log(&[failed(ARN, "Earlier", ""), failed(ARN, "OnHold", "a hold"), repetition(), repetition()]).await;
+    let failure = world.operations.last_failure(GROUP, ARN, begin).await.unwrap().unwrap();
+    assert_eq!((failure.error_type.as_str(), failure.message.as_str()), ("OnHold", "a hold"));
+    // The cause of another version is none.
+    let other = |(line, count): (String, usize)| (line.replace("v2", "v3"), count);
+    world.log(&[other(repetition()), other(repetition())]).await;
+    let failure = world.operations.last_failure(GROUP, ARN, begin).await.unwrap().unwrap();
+    assert_eq!((failure.error_type.as_str(), failure.version.as_deref()), ("UnknownVersion", Some("v3")));
+}
+
+#[tokio::test]
 async fn failure_is_dated_by_the_clock_of_the_sandbox() {
     let world = World::start().await;
     world.log(&[failed(ARN, "Old", "")]).await;
