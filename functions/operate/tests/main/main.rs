@@ -3,6 +3,7 @@
 
 mod actions;
 mod aws;
+mod doctor;
 mod errors;
 mod layers;
 mod nonces;
