@@ -89,3 +89,26 @@ fn flags(root: &Path, processor: &str) -> String {
     let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
     [format!("-Ctarget-cpu={processor}"), remap(root, "."), remap(&home, "cargo")].join("\x1f")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use verify::tools::workspace;
+
+    use super::FUNCTIONS;
+
+    #[test]
+    #[allow(clippy::unwrap_used, reason = "in a test, what is missing is a failed test")]
+    fn every_function_is_deployed_and_released() {
+        let root = workspace().unwrap();
+        let folders = std::fs::read_dir(root.join("functions")).unwrap().map(|entry| entry.unwrap());
+        let folders = folders.filter(|folder| folder.path().join("src/main.rs").exists());
+        let there: BTreeSet<String> = folders.map(|folder| folder.file_name().into_string().unwrap()).collect();
+        assert_eq!(FUNCTIONS.map(str::to_owned).into_iter().collect::<BTreeSet<_>>(), there, "FUNCTIONS, here");
+        let manifest = std::fs::read_to_string(root.join("Cargo.toml")).unwrap();
+        let deployed = manifest.split("default-members = [").nth(1).unwrap().split(']').next().unwrap();
+        let deployed = deployed.split('"').filter_map(|text| text.strip_prefix("functions/"));
+        assert_eq!(deployed.map(str::to_owned).collect::<BTreeSet<_>>(), there, "default-members of Cargo.toml");
+    }
+}
