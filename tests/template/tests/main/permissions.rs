@@ -120,12 +120,19 @@ impl Deployed {
                 }),
             );
         }
-        for (kind, function) in [("admin-token", "AdminTokenFunction"), ("encryption-key", "EncryptionKeyFunction")] {
-            let arn = format!("arn:aws:lambda:us-east-1:000000000000:function:{}", self.name_of(function));
+        for (function, kind, _) in self.rotating() {
+            let arn = format!("arn:aws:lambda:us-east-1:000000000000:function:{}", self.name_of(&function));
             // The emulator's own rotation switches rotation on, and makes a current version with the same value.
             let parameters = json!({ "SecretId": format!("{PREFIX}{kind}"), "RotationLambdaARN": arn });
             self.hands.root("secretsmanager", "rotate_secret", parameters);
         }
+    }
+
+    /// The rotation functions, each with its kind and its role. A kind without a value above has no secret here.
+    fn rotating(&self) -> Vec<(String, String, String)> {
+        let role = |function: &str| role_of(self.stack.of_type("AWS::Serverless::Function")[function]);
+        let functions = rotation_functions(&self.stack).into_keys();
+        functions.map(|name| (name.clone(), binary_of(&self.stack, &name), role(&name))).collect()
     }
 
     fn name_of(&self, function: &str) -> String {
@@ -291,10 +298,8 @@ pub(crate) fn without_each(policy: &Value) -> Vec<(String, String, Value)> {
 #[test]
 fn rotations_pass_with_their_roles_and_with_nothing_less() {
     let mut deployed = Deployed::new();
-    for (kind, function, role) in [
-        ("admin-token", "AdminTokenFunction", "AdminTokenRole"),
-        ("encryption-key", "EncryptionKeyFunction", "EncryptionKeyRole"),
-    ] {
+    for (function, kind, role) in deployed.rotating() {
+        let (function, kind, role) = (function.as_str(), kind.as_str(), role.as_str());
         let policy = deployed.policy(role);
         deployed.rotate(kind, function).unwrap_or_else(|(step, error)| panic!("{kind}, {step}: {error}"));
         println!("{kind}: createSecret, setSecret, testSecret, finishSecret pass with {role}");

@@ -96,6 +96,30 @@ fn accepted<K: SecretKind>(environment: &Environment, kind: impl FnOnce(&Environ
     StackPolicy::from_environment(environment, K::SETTINGS).unwrap();
 }
 
+/// What the tests know of a kind: whether its function accepts these variables, and its own tags.
+pub(crate) struct KindOfStack {
+    accepted: fn(&Environment),
+    pub(crate) tags: Vec<&'static str>,
+}
+
+/// The kind of a rotation function, by the name of its folder.
+pub(crate) fn kind_of(folder: &str) -> KindOfStack {
+    fn tags<K: SecretKind>() -> Vec<&'static str> {
+        K::SETTINGS.iter().map(|setting| setting.tag()).collect()
+    }
+    match folder {
+        "admin-token" => KindOfStack {
+            accepted: |environment| accepted(environment, AdminToken::from_environment),
+            tags: tags::<AdminToken>(),
+        },
+        "encryption-key" => KindOfStack {
+            accepted: |environment| accepted(environment, EncryptionKey::from_environment),
+            tags: tags::<EncryptionKey>(),
+        },
+        _ => panic!("add the kind of {folder} here"),
+    }
+}
+
 #[test]
 fn the_rotation_functions_accept_their_variables() {
     for stack in [least(), most()] {
@@ -103,11 +127,7 @@ fn the_rotation_functions_accept_their_variables() {
         for name in rotation_functions(&stack).into_keys() {
             let variables = variables(functions[name.as_str()]);
             let environment: Environment = variables.into_iter().collect();
-            match name.as_str() {
-                "AdminTokenFunction" => accepted(&environment, AdminToken::from_environment),
-                "EncryptionKeyFunction" => accepted(&environment, EncryptionKey::from_environment),
-                _ => panic!("add the kind of {name} here"),
-            }
+            (kind_of(&binary_of(&stack, &name)).accepted)(&environment);
         }
     }
 }

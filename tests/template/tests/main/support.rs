@@ -80,6 +80,17 @@ pub(crate) fn rotation_functions(stack: &Stack) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// The program of a function, by its resource: a folder of `functions/`.
+pub(crate) fn binary_of(stack: &Stack, function: &str) -> String {
+    template::text(&stack.resources[function]["Metadata"]["BuildProperties"]["Binary"])
+}
+
+/// The folders of the rotation functions.
+pub(crate) fn rotation_folders() -> Vec<String> {
+    let stack = most();
+    rotation_functions(&stack).keys().map(|function| binary_of(&stack, function)).collect()
+}
+
 /// The ARN of a function, by its name.
 pub(crate) fn function_arn(name: &str) -> String {
     format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}")
