@@ -3,8 +3,8 @@
 //! # Add a kind
 //!
 //! Copy the example in the [crate's documentation](crate#a-kind-of-secret), and change it for the new kind. The list
-//! below names every place that a kind has. In each place, search for `signing-secret` (a kind that has every part) or
-//! for `encryption-key`.
+//! below names every place that a kind has. In the code, search for `signing-secret` (a kind that has every part). In
+//! the stack and in the documents, search for `admin-token` and `AdminToken`.
 //!
 //! In the code:
 //!
@@ -18,9 +18,12 @@
 //! 4. [`members`](SecretKind::members), if a value keeps more than one member. [`parse`](SecretKind::parse) refuses
 //!    every value that is not of the kind, with [`RotationError::InvalidValue`].
 //! 5. Tests: copy `tests/signing-secret/tests/main.rs`, which has a store of 100 lines. A model in
-//!    `tests/faults/src/model` drives the kind through every schedule of faults.
+//!    `tests/simulation/src/model` drives the kind through every schedule of faults (copy `third.rs`). The crate is a
+//!    dependency of `tests/simulation`. A test in `tests/end-to-end/tests/main` rotates with the built function (copy
+//!    `third_kind.rs`; for a member of another name, its plan sets `ALLOWED_FIELDS` in `environment`).
 //!
-//! Run it now: `cargo sandbox`, then `aws secretsmanager rotate-secret --rotation-lambda-arn …:function:NAME`.
+//! Run it now: `cargo sandbox --env NAME:ALLOWED_FIELDS=MEMBER`, then `aws secretsmanager rotate-secret
+//! --rotation-lambda-arn …:function:NAME`. `tests/README.md` has the whole commands.
 //!
 //! In the stack:
 //!
@@ -28,22 +31,29 @@
 //!    `AdminToken` and keep their names alike. Add the member's name to `ALLOWED_FIELDS` of `Globals`, and the
 //!    function's name to the parameters of `Monitoring`. A kind that asks no application sets the six variables
 //!    `TARGET_*` to `!Ref AWS::NoValue`, as `ReencryptFunction` does. A kind without overlap or `verify` does the same
-//!    with `ROTATION_OVERLAP` or `ROTATION_VERIFY`.
+//!    with `ROTATION_OVERLAP` or `ROTATION_VERIFY`. The kind has parameters for its schedule, its window, its member,
+//!    the members of adopted secrets, and each of its tags. Each parameter is in a group of `Metadata`. A kind that
+//!    `operate` knows needs its variables in `OperateFunction` and `SweepFunction` too. A function's variables have 4 KB
+//!    in all: keep `MaxLength` small.
 //! 7. `infra/access.yaml`: a role (copy `AdminTokenRole`), its output, and the function's name in each list of
 //!    functions. `infra/monitoring.yaml`: a parameter, and a metric in each alarm and widget. `FunctionSlowAlarm` has
 //!    the metrics in its expression too.
-//! 8. `tests/template`: the kind as a dev-dependency, and one line with its type in `tests/main/settings.rs`. Then run
-//!    `cargo nextest run -p template kinds settings policies metrics`. The tests name every list that lacks the
-//!    function, and every variable that the function would refuse. The costs in the README count the alarms' metrics;
-//!    the test says the new number.
-//! 9. `tests/verify/src/release.rs`: the binary, for the release.
+//! 8. `tests/template`: the kind as a dev-dependency, its type in `kind_of` of `tests/main/settings.rs`, and a
+//!    first value in `tests/main/permissions.rs`. Then run
+//!    `cargo nextest run -p template kinds settings policies metrics documents`. The tests name every list that lacks the
+//!    function, and every variable that the function would refuse. The costs in `infra/README.md` count the alarms'
+//!    metrics; the test says the new number.
+//! 9. `tests/verify/src/release.rs`: the binary, for the release. A test fails without it.
 //!
 //! For operators:
 //!
-//! 10. `operate` answers `NotManaged` for a kind that it does not know. `functions/operate/src/kinds.rs` tells a
-//!     secret's kind by the name of its function, and lists the operator's actions for the kind. The sweep watches the
-//!     age and the `AWSPENDING` of every rotated secret.
-//! 11. The tables of tags, variables and members in `shared/README.md` and in the README of the function.
+//! 10. For a kind that `operate` does not know, `status`, `doctor` and `abort` act on the secret's description. The sweep
+//!     watches the age and the `AWSPENDING` of every rotated secret. All other actions answer `NotManaged`. To add the
+//!     value, the policy and more actions: `functions/operate/src/kinds.rs` tells a secret's kind by the name of its
+//!     function. `dispatch.rs` and `sweep/inspection.rs` have one branch for each kind. `operator.rs` has its settings.
+//! 11. Documents: the tables of tags and variables in `shared/README.md`; a README of the function (copy that of
+//!     `admin-token`); `infra/PARAMETERS.md`; the tables of functions in `README.md` and `ARCHITECTURE.md`;
+//!     `NotManaged` in `functions/operate/README.md`.
 //!
 //! [`Setting`]: crate::policy::Setting
 
