@@ -135,6 +135,20 @@ impl Versions {
         self.all().all(|(version, stage)| versions.contains(&version) && is_new(stage))
     }
 
+    /// The same with `stage` on the version `holder` alone, or on none.
+    #[must_use]
+    pub fn with(mut self, stage: Stage, holder: Option<&VersionId>) -> Self {
+        for stages in self.0.values_mut() {
+            stages.remove(&stage);
+        }
+        if let Some(holder) = holder {
+            self.0.entry(holder.clone()).or_default().insert(stage);
+        }
+        // A version without a stage is not listed.
+        self.0.retain(|_, stages| !stages.is_empty());
+        self
+    }
+
     /// The version that carries the label `stage`.
     #[must_use]
     pub fn holder(&self, stage: &Stage) -> Option<&VersionId> {

@@ -6,6 +6,7 @@ use rotation::deadline::Deadline;
 use rotation::keyring::KEY_SETTINGS;
 use rotation::lambda::{AUDIT, randomness};
 use rotation::policy::StackPolicy;
+use rotation::session::Session;
 use rotation::store::{Described, OperationStore};
 use rotation::token::TOKEN_SETTINGS;
 
@@ -71,7 +72,7 @@ impl SecretRequest<'_> {
     }
 
     fn operation<'a, K, S>(&'a self, kind: &'a K, store: &'a S, stack: &'a StackPolicy) -> Operation<'a, K, S> {
-        Operation { kind, store, stack, secret_id: self.request.secret_id(), deadline: self.deadline }
+        Operation::new(Session { kind, store, stack, secret_id: self.request.secret_id(), deadline: self.deadline })
     }
 
     fn not_for_this_kind(&self, instead: &'static str) -> OperateError {
@@ -85,18 +86,21 @@ impl SecretRequest<'_> {
         rng: &mut StdRng,
     ) -> Result<Outcome, OperateError> {
         match self.request {
-            Request::Rollback(_) => operation.roll_back_token(rng).await.map(Outcome::Rollback),
-            Request::Revoke(_) => operation.revoke(rng).await.map(Outcome::Revoke),
-            Request::Compromise(request) => {
-                operation.compromise_token(request.confirm.as_deref(), rng).await.map(Outcome::Compromise)
-            }
+            Request::Rollback(_) => operation.roll_back_token(secret.clone(), rng).await.map(Outcome::Rollback),
+            Request::Revoke(_) => operation.revoke(secret.clone(), rng).await.map(Outcome::Revoke),
+            Request::Compromise(request) => operation
+                .compromise_token(secret.clone(), request.confirm.as_deref(), rng)
+                .await
+                .map(Outcome::Compromise),
             Request::Retire(_) => {
                 Err(self.not_for_this_kind("only a keyring holds old keys; an old token is ended by revoke"))
             }
             Request::Restore(_) | Request::Forget(_) => Err(self
                 .not_for_this_kind("only a keyring has keys that can be missing; a token is replaced by a rotation")),
             Request::Verify(_) => operation.verify_current(secret.clone(), rng).await.map(Outcome::Verify),
-            Request::Abort(_) => operation.abort(self.operator.abort_after, rng).await.map(Outcome::Abort),
+            Request::Abort(_) => {
+                operation.abort(secret.clone(), self.operator.abort_after, rng).await.map(Outcome::Abort)
+            }
             Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, rng).await, None, secret).await),
             // A sweep has no secret, and does not come here.
             Request::Status(_) | Request::Sweep(_) => Ok(self.status(operation.status(secret).await?, secret).await),
@@ -110,22 +114,28 @@ impl SecretRequest<'_> {
         rng: &mut StdRng,
     ) -> Result<Outcome, OperateError> {
         match self.request {
-            Request::Rollback(_) => operation.roll_back_keyring(rng).await.map(Outcome::Rollback),
+            Request::Rollback(_) => operation.roll_back_keyring(secret.clone(), rng).await.map(Outcome::Rollback),
             Request::Revoke(_) => Err(self.not_for_this_kind(
                 "what is encrypted with an old key has to stay readable; after an exposure use compromise",
             )),
-            Request::Compromise(request) => {
-                operation.compromise_keyring(request.confirm.as_deref(), rng).await.map(Outcome::Compromise)
+            Request::Compromise(request) => operation
+                .compromise_keyring(secret.clone(), request.confirm.as_deref(), rng)
+                .await
+                .map(Outcome::Compromise),
+            Request::Retire(request) => operation
+                .retire(secret.clone(), &request.censuses, rng)
+                .await
+                .map(|retired| Outcome::Retire(Box::new(retired))),
+            Request::Restore(request) => {
+                operation.restore(secret.clone(), request.confirm.as_deref(), rng).await.map(Outcome::Restore)
             }
-            Request::Retire(request) => {
-                operation.retire(&request.censuses, rng).await.map(|retired| Outcome::Retire(Box::new(retired)))
-            }
-            Request::Restore(request) => operation.restore(request.confirm.as_deref(), rng).await.map(Outcome::Restore),
             Request::Forget(request) => {
-                operation.forget(&request.keys, request.confirm.as_deref()).await.map(Outcome::Forget)
+                operation.forget(secret.clone(), &request.keys, request.confirm.as_deref()).await.map(Outcome::Forget)
             }
             Request::Verify(_) => operation.verify_current(secret.clone(), rng).await.map(Outcome::Verify),
-            Request::Abort(_) => operation.abort(self.operator.abort_after, rng).await.map(Outcome::Abort),
+            Request::Abort(_) => {
+                operation.abort(secret.clone(), self.operator.abort_after, rng).await.map(Outcome::Abort)
+            }
             Request::Doctor(_) => {
                 let mut findings = operation.doctor(secret, rng).await;
                 let unknown = self.operator.services.check_nonces(&mut findings, secret, self.deadline).await;
@@ -141,8 +151,8 @@ impl SecretRequest<'_> {
         let secret_id = self.request.secret_id();
         match self.request {
             Request::Abort(_) => {
-                let aborted = AbortAnswer::rotation_of(store, secret_id, secret, self.operator.abort_after);
-                aborted.await.map(Outcome::Abort)
+                let aborted = AbortAnswer::rotation_of(store, secret_id, secret.clone(), self.operator.abort_after);
+                aborted.await.map(|(aborted, _)| Outcome::Abort(aborted))
             }
             Request::Doctor(_) => {
                 let mut findings = Findings::of_description(secret);

@@ -7,8 +7,8 @@ use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::kind::{Phase, Values};
 use rotation::marked_ring;
-use rotation::moves::{current_after_move, may_have_moved};
-use rotation::session::ROLLBACK_RESERVE;
+use rotation::moves::{MoveOutcome, may_have_moved, move_current};
+use rotation::session::Session;
 use rotation::store::{OperationStore, Put, StoreError, StoreErrorKind};
 use rotation::versions::Stage;
 
@@ -40,12 +40,22 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         if bytes > MAX_VALUE_BYTES {
             return Err(RotationError::ValueTooLarge { bytes }.into());
         }
-        if let Some(archive) = self.kind.archive(&snapshot.subject(), value)? {
-            archive.keep(self.store, self.deadline).await?;
-        }
-        let stages: Vec<Stage> = markers.iter().map(|marker| marker.on(version)).collect();
-        let marked = self.marked_ring(&snapshot.secret).stages_to_come(self.kind, &snapshot.policy, value)?;
-        snapshot.secret.require_stages(stages.len() + marked)?;
+        self.session.archive(&snapshot.subject(), value).await?;
+        self.publish_archived(snapshot, value, markers, version).await
+    }
+
+    /// The same for a ring whose keys are in the archive already.
+    async fn publish_archived(
+        &self,
+        snapshot: &Snapshot,
+        value: &Document,
+        markers: &[Marker],
+        version: &VersionId,
+    ) -> Result<Snapshot, OperateError> {
+        let mut stages: Vec<Stage> = markers.iter().map(|marker| marker.on(version)).collect();
+        let marked = self.session.marked_ring(&snapshot.secret);
+        let marks = marked.stages_to_come(self.session.kind, &snapshot.policy, value)?;
+        snapshot.secret.require_stages(stages.len() + marks)?;
         let takes_keys_out = self.takes_keys_out(snapshot, value)?;
         if let Err(error) = self.make_current(snapshot, value, &stages, version).await {
             if self.was_never_current(snapshot, value, version, &error).await {
@@ -53,16 +63,31 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             }
             return Err(error.into());
         }
-        let now = self.snapshot_once_current(version).await?;
         if takes_keys_out {
-            // A sweep may have moved it back meanwhile.
-            self.marked_ring(&now.secret).move_to(version).await?;
+            stages.push(marked_ring::stage());
         }
-        match self.keep_ring(&now).await {
-            // What a person has to decide does not undo what was asked for.
-            Ok(()) | Err(RotationError::MarkedRingUnreadable { .. }) => Ok(now),
-            Err(error) => Err(error.into()),
+        let mut now = self.snapshot_after_move(snapshot, (version, value), &stages)?;
+        let marked_as_read = marked.version() == Some(&snapshot.current_id);
+        if takes_keys_out {
+            if !marked_as_read {
+                // A sweep that saw the mark elsewhere may have moved it to what was current.
+                let seen = self.session.describe().await?;
+                self.session.marked_ring(&seen).move_to(version).await?;
+            }
+        } else if self.session.kind.ring(&now.policy, value)?.is_some() {
+            if marked_as_read {
+                // It has every key of the ring with the mark.
+                marked.move_to(version).await?;
+                now.secret.versions = now.secret.versions.with(marked_ring::stage(), Some(version));
+            } else {
+                match self.keep_ring(&now).await {
+                    // What a person has to decide does not undo what was asked for.
+                    Ok(()) | Err(RotationError::MarkedRingUnreadable { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
         }
+        Ok(now)
     }
 
     /// The same for a value that nothing has to be finished for when the process dies: the marker goes with the end of the call.
@@ -75,11 +100,27 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         value: &Document,
         version: &VersionId,
     ) -> Result<Snapshot, OperateError> {
-        let published = self.publish(snapshot, value, &[Marker::Operation], version).await;
-        let detached = self.drop_stage(version, &Marker::Operation.on(version)).await;
+        self.session.archive(&snapshot.subject(), value).await?;
+        self.publish_archived_and_detach(snapshot, value, version).await
+    }
+
+    /// The same for a ring whose keys are in the archive already.
+    ///
+    /// # Errors
+    /// Those of [`publish`](Self::publish).
+    pub(crate) async fn publish_archived_and_detach(
+        &self,
+        snapshot: &Snapshot,
+        value: &Document,
+        version: &VersionId,
+    ) -> Result<Snapshot, OperateError> {
+        let published = self.publish_archived(snapshot, value, &[Marker::Operation], version).await;
+        let marker = Marker::Operation.on(version);
+        let detached = self.session.take_off(marker.clone(), version).await;
         // Why nothing was published says more than that there is nothing to take off.
-        let now = published?;
+        let mut now = published?;
         detached?;
+        now.secret.versions = now.secret.versions.with(marker, None);
         Ok(now)
     }
 
@@ -91,35 +132,29 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         stages: &[Stage],
         version: &VersionId,
     ) -> Result<(), RotationError> {
-        let changed = || RotationError::CurrentChanged { name: snapshot.secret.name.clone() };
-        match self.store.put_private(self.secret_id, version, value.text(), stages).await? {
+        let name = || snapshot.secret.name.clone();
+        let changed = || RotationError::CurrentChanged { name: name() };
+        let Session { store, secret_id, deadline, .. } = self.session;
+        match store.put_private(secret_id, version, value.text(), stages).await? {
             Put::Stored => {}
             Put::Exists => return Err(changed()),
         }
         if self.takes_keys_out(snapshot, value)? {
             // Before: the current ring has all keys of the marked one, however this ends.
-            self.marked_ring(&snapshot.secret).move_to(version).await?;
+            self.session.marked_ring(&snapshot.secret).move_to(version).await?;
         }
         if snapshot.secret.versions.holder(&Stage::Pending) == Some(&snapshot.current_id) {
             // The rotation to it has come to its end. On a version that is not current any more, the stage would be the one of a
             // rotation that is open, and would be taken up again.
-            self.drop_stage(&snapshot.current_id, &Stage::Pending).await?;
+            self.session.take_off(Stage::Pending, &snapshot.current_id).await?;
         }
-        let from = Some(&snapshot.current_id);
-        let Err(error) = self.store.move_stage(self.secret_id, Stage::Current, from, Some(version)).await else {
-            return Ok(());
-        };
-        if !may_have_moved(&error) {
-            return Err(error.into());
-        }
-        // The answer may have been lost, or another action or a rotation was faster.
-        match current_after_move(self.store, self.secret_id, from, self.deadline).await? {
-            Some(holder) if holder == *version => Ok(()),
-            holder if holder.as_ref() != from => Err(changed()),
-            _ if error.kind == StoreErrorKind::Conflict => {
-                Err(RotationError::PromotionConflict { name: snapshot.secret.name.clone() })
+        match move_current(store, secret_id, Some(&snapshot.current_id), version, deadline).await {
+            MoveOutcome::Moved => Ok(()),
+            MoveOutcome::Elsewhere => Err(changed()),
+            MoveOutcome::NotMoved(error) if error.kind == StoreErrorKind::Conflict => {
+                Err(RotationError::PromotionConflict { name: name() })
             }
-            _ => Err(error.into()),
+            MoveOutcome::NotMoved(error) => Err(error.into()),
         }
     }
 
@@ -138,7 +173,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             RotationError::CurrentChanged { .. } => {
                 let Ok(now) = self.value_snapshot().await else { return false };
                 let moved = now.current_id != snapshot.current_id && is_dead(&now.secret.versions, version);
-                moved && self.kind.same_in_use(&now.policy, value, &now.current).is_ok_and(|same| !same)
+                moved && self.session.kind.same_in_use(&now.policy, value, &now.current).is_ok_and(|same| !same)
             }
             _ => false,
         }
@@ -146,7 +181,11 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
 
     /// Whether `value` lacks keys of the current ring.
     fn takes_keys_out(&self, snapshot: &Snapshot, value: &Document) -> Result<bool, RotationError> {
-        let rings = self.kind.ring(&snapshot.policy, value)?.zip(self.kind.ring(&snapshot.policy, &snapshot.current)?);
+        let rings = self
+            .session
+            .kind
+            .ring(&snapshot.policy, value)?
+            .zip(self.session.kind.ring(&snapshot.policy, &snapshot.current)?);
         Ok(rings.is_some_and(|(next, current)| !next.holds_all_of(&current)))
     }
 
@@ -161,23 +200,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         deadline: Deadline,
         rng: &mut StdRng,
     ) -> Result<(), RotationError> {
-        let values = Values { old, new: &snapshot.current };
-        let mut repeated = false;
-        loop {
-            self.kind.set(&snapshot.subject(), values, Phase::AfterPromotion, deadline).await?;
-            match self.kind.test(&snapshot.subject(), values, Phase::AfterPromotion, deadline, rng).await {
-                // It may have read the secret before the move was visible to it.
-                Err(error) if error.may_be_a_stale_read() && !repeated => repeated = true,
-                result => return result,
-            }
-        }
-    }
-
-    /// # Errors
-    /// [`RotationError::TimeTooShort`] when too little is left to bring a value to the application, and to put it back.
-    pub fn require_time(&self) -> Result<(), RotationError> {
-        let (left, needed) = (self.deadline.left(), self.kind.settle_time() + ROLLBACK_RESERVE);
-        if self.kind.has_target() && left < needed { Err(RotationError::TimeTooShort { left, needed }) } else { Ok(()) }
+        self.session.settle(&snapshot.subject(), Values { old, new: &snapshot.current }, deadline, rng).await
     }
 
     /// Brings what is current to the application; when it does not verify, the version before is put back.
@@ -189,19 +212,22 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         old: Option<&Document>,
         rng: &mut StdRng,
     ) -> Result<(), OperateError> {
-        let deadline = self.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE);
-        let Err(reason) = self.settle(now, old, deadline, rng).await else {
-            return Ok(self.drop_stage(&now.current_id, &Marker::Operation.on(&now.current_id)).await?);
+        let Err(reason) = self.settle(now, old, self.session.deadline_to_settle(), rng).await else {
+            return Ok(self.take_off_if_there(now, Marker::Operation).await?);
         };
         // Of a keyring, others may have loaded the one that is put away, and encrypt with its primary key.
-        let in_use_meanwhile = old.is_some() && !matches!(self.kind.ring(&now.policy, &now.current), Ok(None));
+        let in_use_meanwhile = old.is_some() && !matches!(self.session.kind.ring(&now.policy, &now.current), Ok(None));
         let outcome = match self.put_back(now, &before, in_use_meanwhile).await {
             Ok(false) => "the secret was changed since, and that change stands".to_owned(),
             Ok(true) => {
                 if let Ok(restored) = self.snapshot().await {
                     let values = Values { old: Some(&now.current), new: &restored.current };
                     // Best effort: an instance that does not hear of it reads it when its cache is too old.
-                    let _ = self.kind.set(&restored.subject(), values, Phase::AfterPromotion, self.deadline).await;
+                    let _ = self
+                        .session
+                        .kind
+                        .set(&restored.subject(), values, Phase::AfterPromotion, self.session.deadline)
+                        .await;
                 }
                 format!("version {} is AWSCURRENT again", before.version)
             }
@@ -216,54 +242,49 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// Moves `AWSCURRENT` back, and the other stages to where they were; `false` when somebody changed the secret since.
     /// With a stage that tells when, if a retirement has to know.
     async fn put_back(&self, now: &Snapshot, before: &Before, tells_when: bool) -> Result<bool, StoreError> {
-        let (failed, secret_id) = (&now.current_id, self.secret_id);
+        let Session { store, secret_id, deadline, .. } = self.session;
+        let failed = &now.current_id;
         if tells_when {
             // Beforehand: who dies after the move has told it.
             let stage = put_back_stage(now.secret.as_of);
-            self.store.move_stage(secret_id, stage, None, Some(&before.version)).await?;
+            store.move_stage(secret_id, stage, None, Some(&before.version)).await?;
         }
-        let moved = self.store.move_stage(secret_id, Stage::Current, Some(failed), Some(&before.version)).await;
-        if let Err(error) = moved {
-            if !may_have_moved(&error) {
-                return Err(error);
-            }
-            let holder = current_after_move(self.store, secret_id, Some(failed), self.deadline).await?;
-            match holder {
-                Some(holder) if holder == before.version => {}
-                Some(holder) if holder == *failed => return Err(error),
-                _ => return Ok(false),
-            }
+        match move_current(store, secret_id, Some(failed), &before.version, deadline).await {
+            MoveOutcome::Moved => {}
+            MoveOutcome::Elsewhere => return Ok(false),
+            MoveOutcome::NotMoved(error) => return Err(error),
         }
         // Where it was is not known to a later try: on the failed version it keeps the same token accepted.
         if let Some(previous) = &before.previous {
-            match self.store.move_stage(secret_id, Stage::Previous, Some(failed), Some(previous)).await {
+            match store.move_stage(secret_id, Stage::Previous, Some(failed), Some(previous)).await {
                 Err(error) if !may_have_moved(&error) => return Err(error),
                 _ => {}
             }
         }
-        if self.kind.ring(&now.policy, &now.current).is_ok_and(|ring| ring.is_some()) {
-            self.move_ring_mark(failed, &before.version).await?;
+        if self.session.kind.ring(&now.policy, &now.current).is_ok_and(|ring| ring.is_some()) {
+            self.session.move_if_there(marked_ring::stage(), failed, Some(&before.version)).await?;
         }
         for marker in [Marker::RolledBack, Marker::Operation] {
-            self.drop_stage(failed, &marker.on(failed)).await?;
+            self.take_off_if_there(now, marker).await?;
         }
         if tells_when {
             // The last time says all.
             for (version, stage, at) in put_back_times(&now.secret.versions) {
                 if at < now.secret.as_of {
-                    self.drop_stage(version, stage).await?;
+                    self.session.take_off(stage.clone(), version).await?;
                 }
             }
         }
         Ok(true)
     }
 
-    /// Moves the mark of the last complete ring to the version `to`, if it is on `from`: a description that is older than the mark cannot
-    /// tell.
-    async fn move_ring_mark(&self, from: &VersionId, to: &VersionId) -> Result<(), StoreError> {
-        match self.store.move_stage(self.secret_id, marked_ring::stage(), Some(from), Some(to)).await {
-            Err(error) if error.kind == StoreErrorKind::Conflict => Ok(()),
-            result => result,
+    /// Takes a marker off the current version, which carries it or not.
+    async fn take_off_if_there(&self, now: &Snapshot, marker: Marker) -> Result<(), StoreError> {
+        let (version, stage) = (&now.current_id, marker.on(&now.current_id));
+        if now.secret.versions.holder(&stage) == Some(version) {
+            self.session.take_off(stage, version).await
+        } else {
+            Ok(())
         }
     }
 
@@ -271,10 +292,11 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// taken off now, a later action or sweep takes.
     pub(crate) async fn give_up(&self, snapshot: &Snapshot, version: &VersionId, stages: &[Stage]) {
         for stage in stages {
-            let _ = self.drop_stage(version, stage).await;
+            let _ = self.session.take_off(stage.clone(), version).await;
         }
-        if let Some(marked) = self.marked_ring(&snapshot.secret).version() {
-            let _ = self.move_ring_mark(version, marked).await;
+        if let Some(marked) = self.session.marked_ring(&snapshot.secret).version() {
+            // A description that is older than the mark cannot tell whether it is there.
+            let _ = self.session.move_if_there(marked_ring::stage(), version, Some(marked)).await;
         }
     }
 }

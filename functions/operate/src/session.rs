@@ -1,21 +1,21 @@
 //! One action on one secret: what was read of the secret, and what every action reads and attaches.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rotation::admission::{Admission, Admitted};
-use rotation::deadline::Deadline;
 use rotation::document::{Document, is_empty_object};
 use rotation::error::RotationError;
 use rotation::event::{Step, VersionId};
 use rotation::kind::{SecretKind, Subject, Values};
-use rotation::marked_ring::{MarkedRing, Missing};
-use rotation::moves::read_version;
-use rotation::policy::{RotationPolicy, StackPolicy};
+use rotation::marked_ring::Missing;
+use rotation::policy::RotationPolicy;
 use rotation::secret::SecretText;
-use rotation::session::read_credential;
-use rotation::store::{Described, OperationStore, StoreError, StoreErrorKind};
+use rotation::session::{Session, read_credential};
+use rotation::store::{Described, OperationStore, StoreError, VersionValue};
 use rotation::versions::Stage;
 use serde::Serialize;
 
@@ -55,19 +55,12 @@ pub(crate) const READ_PAUSES: [Duration; 5] = [
     Duration::from_secs(2),
 ];
 
-/// A kind, a store and a stack's policy, for one request.
+/// One request about one secret.
 #[derive(Debug)]
 pub struct Operation<'a, K, S> {
-    /// What is particular to the kind of secret.
-    pub kind: &'a K,
-    /// Secrets Manager.
-    pub store: &'a S,
-    /// The bounds that the stack sets.
-    pub stack: &'a StackPolicy,
-    /// The secret, by the name or ARN that was asked for.
-    pub secret_id: &'a str,
-    /// The end of the time for the work.
-    pub deadline: Deadline,
+    pub(crate) session: Session<'a, K, S>,
+    /// The values that were read or stored. A version never gets another value, so each is read once.
+    values: Mutex<BTreeMap<VersionId, VersionValue>>,
 }
 
 /// A secret with a current value, as it was read.
@@ -147,15 +140,47 @@ fn empty(secret: &Described, current: &VersionId) -> RotationError {
     RotationError::ValueLost { name: secret.name.clone(), current: current.clone(), lost: vec![], previous }
 }
 
+impl<'a, K, S> Operation<'a, K, S> {
+    /// A request about the secret of the session.
+    #[must_use]
+    pub fn new(session: Session<'a, K, S>) -> Self {
+        Self { session, values: Mutex::default() }
+    }
+
+    fn values(&self) -> MutexGuard<'_, BTreeMap<VersionId, VersionValue>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of the value of a version.
+    pub(crate) fn remember(&self, version: &VersionId, value: VersionValue) {
+        self.values().insert(version.clone(), value);
+    }
+}
+
 impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
+    /// The value of a version; `None` when it has none. No call when the value is known already.
+    ///
+    /// # Errors
+    /// What the service refuses.
+    pub(crate) async fn find(&self, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
+        let known = self.values().get(version).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let value = self.session.find(version).await?;
+        if let Some(value) = &value {
+            self.remember(version, value.clone());
+        }
+        Ok(value)
+    }
+
     /// Describes the secret and reads its current value.
     ///
     /// # Errors
     /// What also refuses a rotation: a name outside the stack's prefix, a secret that is scheduled for deletion, a replica, a
     /// policy or a value that is not usable; no current value.
     pub async fn snapshot(&self) -> Result<Snapshot, OperateError> {
-        let secret = self.store.describe(self.secret_id).await?;
-        self.snapshot_of(secret).await
+        self.snapshot_of(self.session.describe().await?).await
     }
 
     /// Reads the current value of a secret as it was described.
@@ -164,8 +189,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// Those of [`snapshot`](Self::snapshot).
     pub async fn snapshot_of(&self, secret: Described) -> Result<Snapshot, OperateError> {
         let mut snapshot = self.value_snapshot_of(secret).await?;
-        snapshot.credential =
-            read_credential(self.kind, self.store, &snapshot.secret, self.secret_id, &snapshot.policy).await?;
+        snapshot.credential = self.credential(&snapshot.secret, &snapshot.policy).await?;
         Ok(snapshot)
     }
 
@@ -176,26 +200,19 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     pub async fn value_snapshot_of(&self, secret: Described) -> Result<Snapshot, OperateError> {
         let (policy, admitted) = self.admit(&secret)?;
         let current_id = admitted.version().clone();
-        let value = read_version(self.store, self.secret_id, &current_id, self.deadline).await?;
+        let value = self.find(&current_id).await?;
         let value = value.ok_or_else(|| RotationError::ValueMissing { version: current_id.clone() })?;
         if policy.field.is_some() && is_empty_object(&value.text) {
             return Err(empty(&secret, &current_id).into());
         }
-        let current = self.kind.parse(&policy, value.text)?;
+        let current = self.session.kind.parse(&policy, value.text)?;
         Ok(Snapshot { secret, policy, admitted, current_id, current, created: value.created, credential: None })
     }
 
     /// The policy, and the proof that the current version may be acted on.
     fn admit(&self, secret: &Described) -> Result<(RotationPolicy, Admitted), OperateError> {
-        let name = || secret.name.clone();
-        if secret.deleted {
-            return Err(RotationError::ScheduledForDeletion { name: name() }.into());
-        }
-        if let Some(primary_region) = secret.replica_of.clone() {
-            return Err(RotationError::ReplicaRegion { name: name(), primary_region }.into());
-        }
-        self.stack.check_name(&secret.name)?;
-        let policy = self.stack.for_secret(&secret.tags, secret.as_of)?;
+        self.session.require_usable(secret)?;
+        let policy = self.session.stack.for_secret(&secret.tags, secret.as_of)?;
         let current = secret.versions.holder(&Stage::Current).ok_or(RotationError::EmptyValue)?;
         // Finishing a version that is current is what an operation on it amounts to.
         match secret.versions.admit(current, Step::FinishSecret) {
@@ -208,22 +225,54 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// marked.
     ///
     /// # Errors
-    /// Those of [`MarkedRing::read`], and of [`snapshot`](Self::snapshot).
-    pub(crate) async fn snapshot_of_lost_ring(&self) -> Result<Option<Snapshot>, OperateError> {
-        let secret = self.store.describe(self.secret_id).await?;
+    /// Those of [`MarkedRing::read`](rotation::marked_ring::MarkedRing::read), and of [`snapshot`](Self::snapshot).
+    pub(crate) async fn snapshot_of_lost_ring(&self, secret: Described) -> Result<Option<Snapshot>, OperateError> {
         let (policy, admitted) = self.admit(&secret)?;
-        let Some((current, _)) = self.marked_ring(&secret).read(self.kind, &policy).await? else { return Ok(None) };
-        let credential = read_credential(self.kind, self.store, &secret, self.secret_id, &policy).await?;
+        let Some((current, _)) = self.session.marked_ring(&secret).read(self.session.kind, &policy).await? else {
+            return Ok(None);
+        };
+        let credential = self.credential(&secret, &policy).await?;
         let (current_id, created) = (admitted.version().clone(), secret.as_of);
         Ok(Some(Snapshot { secret, policy, admitted, current_id, current, created, credential }))
     }
 
-    /// The same without its credential.
+    async fn credential(
+        &self,
+        secret: &Described,
+        policy: &RotationPolicy,
+    ) -> Result<Option<SecretText>, RotationError> {
+        let Session { kind, store, secret_id, .. } = self.session;
+        read_credential(kind, store, secret, secret_id, policy).await
+    }
+
+    /// The same as [`snapshot`](Self::snapshot) without the credential.
     ///
     /// # Errors
     /// Those of [`snapshot`](Self::snapshot).
     pub(crate) async fn value_snapshot(&self) -> Result<Snapshot, OperateError> {
-        self.value_snapshot_of(self.store.describe(self.secret_id).await?).await
+        self.value_snapshot_of(self.session.describe().await?).await
+    }
+
+    /// The secret as it is once `AWSCURRENT` has moved to `version` and the answer said so: the move needs no look. `value` is the value of
+    /// `version`, which `stages` were attached to. Its date is that of the description, which is a moment before the true one.
+    pub(crate) fn snapshot_after_move(
+        &self,
+        before: &Snapshot,
+        (version, value): (&VersionId, &Document),
+        stages: &[Stage],
+    ) -> Result<Snapshot, OperateError> {
+        let created = before.secret.as_of;
+        self.remember(version, VersionValue { text: value.text().clone(), created });
+        let mut versions = before.secret.versions.clone();
+        if versions.holder(&Stage::Pending) == Some(&before.current_id) {
+            versions = versions.with(Stage::Pending, None);
+        }
+        versions = versions.with(Stage::Previous, Some(&before.current_id)).with(Stage::Current, Some(version));
+        versions = stages.iter().fold(versions, |versions, stage| versions.with(stage.clone(), Some(version)));
+        let secret = Described { versions, ..before.secret.clone() };
+        let (policy, admitted) = self.admit(&secret)?;
+        let (current_id, current, credential) = (version.clone(), value.clone(), before.credential.clone());
+        Ok(Snapshot { secret, policy, admitted, current_id, current, created, credential })
     }
 
     /// The same once `version` is current, which reads show a moment after the move.
@@ -235,7 +284,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
                 return Ok(snapshot);
             }
             match pauses.next() {
-                Some(pause) if self.deadline.pause(pause).await => {}
+                Some(pause) if self.session.deadline.pause(pause).await => {}
                 _ => return Err(snapshot.changed()),
             }
         }
@@ -274,9 +323,9 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         if version == snapshot.current_id {
             return Ok(StoredVersion { version, value: snapshot.current.clone() });
         }
-        match read_version(self.store, self.secret_id, &version, self.deadline).await? {
+        match self.find(&version).await? {
             Some(value) if !is_empty_object(&value.text) => {
-                Ok(StoredVersion { version, value: self.kind.parse(&snapshot.policy, value.text)? })
+                Ok(StoredVersion { version, value: self.session.kind.parse(&snapshot.policy, value.text)? })
             }
             // What a secret was made with is no value to go back to.
             _ => Err(RotationError::ValueMissing { version }.into()),
@@ -289,7 +338,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// When the service refuses.
     pub async fn attach(&self, marker: Marker, version: &VersionId) -> Result<(), OperateError> {
         // It is on this version already, or nowhere: nothing can be in the way.
-        Ok(self.store.move_stage(self.secret_id, marker.on(version), None, Some(version)).await?)
+        Ok(self.session.store.move_stage(self.session.secret_id, marker.on(version), None, Some(version)).await?)
     }
 
     /// Takes markers off the versions that `secret` was described with.
@@ -299,7 +348,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     pub async fn detach(&self, markers: &[Marker], secret: &Described) -> Result<(), StoreError> {
         for marker in markers {
             for version in marker.holders(&secret.versions) {
-                self.drop_stage(version, &marker.on(version)).await?;
+                self.session.take_off(marker.on(version), version).await?;
             }
         }
         Ok(())
@@ -308,7 +357,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// What proves a value of this kind here; nothing when no application is asked and the value cannot be proven alone.
     #[must_use]
     pub fn proof(&self) -> Proof {
-        let asked = self.kind.has_target().then_some("the application");
+        let asked = self.session.kind.has_target().then_some("the application");
         let by: Vec<_> = [K::PROVEN_ALONE, asked].into_iter().flatten().collect();
         Proof { verified: !by.is_empty(), by }
     }
@@ -320,51 +369,38 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     pub async fn verify(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Result<(), RotationError> {
         // Against itself: what each key of a ring encrypts has to be decrypted.
         let values = Values { old: Some(&snapshot.current), new: &snapshot.current };
-        self.kind.test(&snapshot.subject(), values, K::VERIFIED_AS, self.deadline, rng).await
-    }
-
-    /// Takes a stage off a version; it may be gone already.
-    ///
-    /// # Errors
-    /// When the service refuses for another reason.
-    pub async fn drop_stage(&self, version: &VersionId, stage: &Stage) -> Result<(), StoreError> {
-        match self.store.move_stage(self.secret_id, stage.clone(), Some(version), None).await {
-            Err(error) if error.kind == StoreErrorKind::Conflict => Ok(()),
-            result => result,
-        }
-    }
-
-    pub(crate) fn marked_ring<'s>(&'s self, secret: &'s Described) -> MarkedRing<'s, S> {
-        MarkedRing::of(self.store, self.secret_id, secret, self.deadline)
+        self.session.kind.test(&snapshot.subject(), values, K::VERIFIED_AS, self.session.deadline, rng).await
     }
 
     /// What the current ring lacks of the last complete one.
     ///
     /// # Errors
-    /// Those of [`MarkedRing::missing`].
+    /// Those of [`MarkedRing::missing`](rotation::marked_ring::MarkedRing::missing).
     pub(crate) async fn missing_keys(&self, snapshot: &Snapshot) -> Result<Missing, RotationError> {
-        self.marked_ring(&snapshot.secret)
-            .missing(self.kind, &snapshot.policy, &snapshot.current_id, &snapshot.current)
+        self.session
+            .marked_ring(&snapshot.secret)
+            .missing(self.session.kind, &snapshot.policy, &snapshot.current_id, &snapshot.current)
             .await
     }
 
     /// # Errors
-    /// Those of [`MarkedRing::require_all`].
+    /// Those of [`MarkedRing::require_all`](rotation::marked_ring::MarkedRing::require_all).
     pub(crate) async fn require_all_keys(&self, snapshot: &Snapshot) -> Result<Missing, RotationError> {
-        self.marked_ring(&snapshot.secret)
-            .require_all(self.kind, &snapshot.policy, &snapshot.current_id, &snapshot.current)
+        self.session
+            .marked_ring(&snapshot.secret)
+            .require_all(self.session.kind, &snapshot.policy, &snapshot.current_id, &snapshot.current)
             .await
     }
 
     /// Marks the current ring as the last complete one, if it is.
     ///
     /// # Errors
-    /// Those of [`MarkedRing::missing`], and what the service refuses.
+    /// Those of [`MarkedRing::missing`](rotation::marked_ring::MarkedRing::missing), and what the service refuses.
     pub(crate) async fn keep_ring(&self, snapshot: &Snapshot) -> Result<(), RotationError> {
-        if self.kind.ring(&snapshot.policy, &snapshot.current)?.is_some()
+        if self.session.kind.ring(&snapshot.policy, &snapshot.current)?.is_some()
             && self.missing_keys(snapshot).await? == Missing::default()
         {
-            self.marked_ring(&snapshot.secret).move_to(&snapshot.current_id).await?;
+            self.session.marked_ring(&snapshot.secret).move_to(&snapshot.current_id).await?;
         }
         Ok(())
     }

@@ -39,12 +39,12 @@ pub(crate) fn is_untidy(secret: &Described) -> bool {
 }
 
 impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
-    /// Reads a secret that is about to be changed, and takes away what actions left behind that died.
+    /// Reads a secret that was described and is about to be changed, and takes away what actions left behind that died.
     ///
     /// # Errors
     /// Those of [`snapshot`](Self::snapshot).
-    pub(crate) async fn snapshot_to_change(&self) -> Result<Snapshot, OperateError> {
-        let snapshot = self.snapshot().await?;
+    pub(crate) async fn snapshot_to_change(&self, secret: Described) -> Result<Snapshot, OperateError> {
+        let snapshot = self.snapshot_of(secret).await?;
         let tidied = self.tidy(&snapshot).await;
         match tidied {
             Ok(false) => return Ok(snapshot),
@@ -69,7 +69,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         let mut gone: BTreeSet<(VersionId, Stage)> =
             earlier_times(&snapshot.secret).chain(old_records(&snapshot.secret)).collect();
         for version in candidates {
-            let Some(value) = self.store.get(self.secret_id, version).await? else { continue };
+            let Some(value) = self.find(version).await? else { continue };
             let age = snapshot.secret.as_of.duration_since(value.created).unwrap_or_default();
             if age < LONGEST_INVOCATION {
                 continue;
@@ -77,15 +77,16 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             gone.insert((version.clone(), Marker::Operation.on(version)));
             // While what it holds is in use, a rollback that is asked for again has nothing to do. Of a value that cannot be read,
             // nobody knows.
-            let value = self.kind.parse(&snapshot.policy, value.text);
-            let same = value.and_then(|value| self.kind.same_in_use(&snapshot.policy, &value, &snapshot.current));
+            let value = self.session.kind.parse(&snapshot.policy, value.text);
+            let same =
+                value.and_then(|value| self.session.kind.same_in_use(&snapshot.policy, &value, &snapshot.current));
             if is_dead(versions, version) && same.is_ok_and(|same| !same) {
                 gone.insert((version.clone(), Marker::RolledBack.on(version)));
             }
         }
         gone.retain(|(version, stage)| versions.stages(version).any(|held| held == stage));
         for (version, stage) in &gone {
-            self.drop_stage(version, stage).await?;
+            self.session.take_off(stage.clone(), version).await?;
         }
         Ok(!gone.is_empty())
     }

@@ -15,6 +15,8 @@ use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
 use rotation::kind::SecretKind;
 use rotation::policy::StackPolicy;
+use rotation::session::Session;
+use rotation::store::{Described, SecretStore as _};
 use rotation::versions::Stage;
 
 use crate::invariants::{Checked, Moved, require};
@@ -52,13 +54,14 @@ impl<M: Model> Operator<M> {
         let Self { caller, operation } = self;
         let stand = Stand::new(caller, kind)?;
         let (on, mut rng) = (stand.operation(), stand.rng());
+        let secret = stand.describe().await?;
         let not_for_tokens =
             |action| OperateError::NotForThisKind { action, instead: "a token is replaced by a rotation" };
         match operation {
-            Operation::Abort => on.abort(ABORT_AFTER, &mut rng).await.map(drop),
-            Operation::Rollback => on.roll_back_token(&mut rng).await.map(drop),
-            Operation::Revoke => on.revoke(&mut rng).await.map(drop),
-            Operation::Compromise => on.compromise_token(Some(SECRET), &mut rng).await.map(drop),
+            Operation::Abort => on.abort(secret, ABORT_AFTER, &mut rng).await.map(drop),
+            Operation::Rollback => on.roll_back_token(secret, &mut rng).await.map(drop),
+            Operation::Revoke => on.revoke(secret, &mut rng).await.map(drop),
+            Operation::Compromise => on.compromise_token(secret, Some(SECRET), &mut rng).await.map(drop),
             Operation::Restore => Err(not_for_tokens(Action::Restore)),
             Operation::Retire => Err(not_for_tokens(Action::Retire)),
         }
@@ -69,17 +72,18 @@ impl<M: Model> Operator<M> {
         let censuses = M::censuses(&caller.world.lock());
         let stand = Stand::new(caller, kind)?;
         let (on, mut rng) = (stand.operation(), stand.rng());
+        let secret = stand.describe().await?;
         match operation {
-            Operation::Abort => on.abort(ABORT_AFTER, &mut rng).await.map(drop),
-            Operation::Rollback => on.roll_back_keyring(&mut rng).await.map(drop),
+            Operation::Abort => on.abort(secret, ABORT_AFTER, &mut rng).await.map(drop),
+            Operation::Rollback => on.roll_back_keyring(secret, &mut rng).await.map(drop),
             Operation::Revoke => Err(OperateError::NotForThisKind {
                 action: Action::Revoke,
                 instead: "what is encrypted with an old key has to stay readable",
             }),
-            Operation::Compromise => on.compromise_keyring(Some(SECRET), &mut rng).await.map(drop),
-            Operation::Restore => on.restore(Some(SECRET), &mut rng).await.map(drop),
+            Operation::Compromise => on.compromise_keyring(secret, Some(SECRET), &mut rng).await.map(drop),
+            Operation::Restore => on.restore(secret, Some(SECRET), &mut rng).await.map(drop),
             Operation::Retire => match censuses {
-                Some(censuses) => on.retire(&censuses, &mut rng).await.map(drop),
+                Some(censuses) => on.retire(secret, &censuses, &mut rng).await.map(drop),
                 None => Err(OperateError::CensusOutdated { problem: "nobody has counted".to_owned() }),
             },
         }
@@ -107,7 +111,11 @@ impl<M: Model, K: SecretKind> Stand<M, K> {
 
     fn operation(&self) -> operate::session::Operation<'_, Tested<M, K>, Store<M>> {
         let Self { kind, stack, store, deadline } = self;
-        operate::session::Operation { kind, store, stack, secret_id: SECRET, deadline: *deadline }
+        operate::session::Operation::new(Session { kind, store, stack, secret_id: SECRET, deadline: *deadline })
+    }
+
+    async fn describe(&self) -> Result<Described, OperateError> {
+        Ok(self.store.describe(SECRET).await?)
     }
 
     fn rng(&self) -> StdRng {

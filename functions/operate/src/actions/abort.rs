@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use rotation::event::VersionId;
 use rotation::marked_ring;
 use rotation::moves::may_have_moved;
+use rotation::session::Session;
 use rotation::store::{Described, OperationStore, StoreError, StoreErrorKind};
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
@@ -56,17 +57,17 @@ impl AbortAnswer {
         Self { aborted: None, because: Some(because), began: None, proof: None, problem: None }
     }
 
-    /// Gives up the open rotation of a secret of any kind. The application is not told.
+    /// Gives up the open rotation of a secret of any kind, and says how the secret was described last. The application is not told.
     ///
     /// # Errors
     /// [`OperateError::TooYoungToAbort`], also when the service does not say how old the rotation is.
     pub async fn rotation_of<S: OperationStore>(
         store: &S,
         secret_id: &str,
-        secret: &Described,
+        secret: Described,
         abort_after: Duration,
-    ) -> Result<Self, OperateError> {
-        let Some(version) = open_rotation(secret) else { return Ok(Self::nothing("no rotation is open")) };
+    ) -> Result<(Self, Described), OperateError> {
+        let Some(version) = open_rotation(&secret) else { return Ok((Self::nothing("no rotation is open"), secret)) };
         let ages = store.versions(secret_id).await?;
         let began = ages.into_iter().find(|age| age.version == *version).and_then(|age| age.created);
         let began = began.or(secret.last_changed).unwrap_or(secret.as_of);
@@ -78,18 +79,18 @@ impl AbortAnswer {
         }
         let died = secret.versions.holder(&Stage::Previous) == Some(version);
         if died {
-            mark_ring_again(store, secret_id, secret, version).await?;
+            mark_ring_again(store, secret_id, &secret, version).await?;
         }
         take_off(store, secret_id, version, &Stage::Pending).await?;
         if died {
-            finish_rollback(store, secret_id, secret, version).await?;
+            finish_rollback(store, secret_id, &secret, version).await?;
         }
         let now = store.describe(secret_id).await?;
         if now.versions.holder(&Stage::Current) == Some(version) {
-            return Ok(Self::nothing(ENDED));
+            return Ok((Self::nothing(ENDED), now));
         }
         let began = Some(format_timestamp(began));
-        Ok(Self { aborted: Some(version.clone()), because: None, began, proof: None, problem: None })
+        Ok((Self { aborted: Some(version.clone()), because: None, began, proof: None, problem: None }, now))
     }
 }
 
@@ -149,16 +150,21 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     ///
     /// # Errors
     /// [`OperateError::TooYoungToAbort`], also when the service does not say how old the rotation is.
-    pub async fn abort(&self, abort_after: Duration, rng: &mut StdRng) -> Result<AbortAnswer, OperateError> {
-        let secret = self.store.describe(self.secret_id).await?;
-        let mut aborted = AbortAnswer::rotation_of(self.store, self.secret_id, &secret, abort_after).await?;
+    pub async fn abort(
+        &self,
+        secret: Described,
+        abort_after: Duration,
+        rng: &mut StdRng,
+    ) -> Result<AbortAnswer, OperateError> {
+        let Session { store, secret_id, deadline, .. } = self.session;
+        let (mut aborted, now) = AbortAnswer::rotation_of(store, secret_id, secret, abort_after).await?;
         // Without a current value there is nothing that an application could load.
-        if aborted.because == Some(ENDED) || secret.versions.holder(&Stage::Current).is_none() {
+        if aborted.because == Some(ENDED) || now.versions.holder(&Stage::Current).is_none() {
             return Ok(aborted);
         }
         let settled = async {
-            let snapshot = self.snapshot().await?;
-            Ok::<_, OperateError>(self.settle(&snapshot, None, self.deadline, rng).await?)
+            let snapshot = self.snapshot_of(now).await?;
+            Ok::<_, OperateError>(self.settle(&snapshot, None, deadline, rng).await?)
         };
         let settled = settled.await;
         let proof = self.proof();

@@ -10,8 +10,7 @@ use rand::rngs::StdRng;
 use rotation::error::RotationError;
 use rotation::event::{VersionId, digest};
 use rotation::kind::{Phase, Values};
-use rotation::session::ROLLBACK_RESERVE;
-use rotation::store::{OperationStore, StoreErrorKind};
+use rotation::store::{Described, OperationStore, StoreErrorKind};
 use rotation::versions::Stage;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -23,7 +22,7 @@ use crate::error::OperateError;
 use crate::kinds::{KeyringKind, OperatedKind, TokenKind};
 use crate::marker::{Marker, open_rotation};
 use crate::members::{Change, Members};
-use crate::session::{Operation, Snapshot, StoredVersion, new_version};
+use crate::session::{Operation, READ_PAUSES, Snapshot, StoredVersion, new_version};
 
 /// A compromise that is asked for again within this time of the version that it made is the same one. Later it is another:
 /// what is current by then is replaced as well, which is the safe side.
@@ -79,10 +78,11 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
     /// [`revoke`](Self::revoke).
     pub async fn compromise_token(
         &self,
+        secret: Described,
         confirm: Option<&str>,
         rng: &mut StdRng,
     ) -> Result<CompromiseAnswer, OperateError> {
-        let snapshot = self.snapshot_to_replace(confirm).await?;
+        let snapshot = self.snapshot_to_replace(secret, confirm).await?;
         let (exposed, version) = match self.replaced(&snapshot).await? {
             Some(exposed) => (exposed, snapshot.current_id.clone()),
             None => {
@@ -108,13 +108,14 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
     /// [`OperateError::NotConfirmed`], [`OperateError::RotationFailed`], [`OperateError::NotFinished`], and those of the kind.
     pub async fn compromise_keyring(
         &self,
+        secret: Described,
         confirm: Option<&str>,
         rng: &mut StdRng,
     ) -> Result<CompromiseAnswer, OperateError> {
-        let mut snapshot = self.snapshot_to_replace(confirm).await?;
+        let mut snapshot = self.snapshot_to_replace(secret, confirm).await?;
         // No rotation goes on while keys are missing. What is in use now, and has leaked, becomes a secondary key that is marked.
         if !self.missing_keys(&snapshot).await?.in_use.is_empty() {
-            let ring = self.kind.keyring(&snapshot.policy, &snapshot.current)?;
+            let ring = self.session.kind.keyring(&snapshot.policy, &snapshot.current)?;
             snapshot = self.put_keys_back(&snapshot, &ring.mark_compromised(snapshot.secret.as_of), rng).await?;
         }
         let (exposed, version) = match self.replaced(&snapshot).await? {
@@ -139,18 +140,18 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         snapshot: &Snapshot,
         rng: &mut StdRng,
     ) -> Result<Option<Snapshot>, OperateError> {
-        let Some(value) = self.kind.as_compromised(&snapshot.subject(), &snapshot.current)? else {
+        let Some(value) = self.session.kind.as_compromised(&snapshot.subject(), &snapshot.current)? else {
             self.rehearse(snapshot, rng)?;
             self.attach(Marker::Compromised, &snapshot.current_id).await?;
             return Ok(None);
         };
-        self.kind.create(&snapshot.subject(), &value, rng)?;
+        self.session.kind.create(&snapshot.subject(), &value, rng)?;
         let version = new_version(rng);
         match self.publish(snapshot, &value, &[Marker::Compromised], &version).await {
             Ok(now) => Ok(Some(now)),
             Err(error) => {
                 // Where nothing was stored there is nothing to take off.
-                let _ = self.drop_stage(&version, &Marker::Compromised.on(&version)).await;
+                let _ = self.session.take_off(Marker::Compromised.on(&version), &version).await;
                 Err(error)
             }
         }
@@ -158,13 +159,13 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
 
     /// What is exposed in a keyring, and what depends on it.
     async fn report_of_exposed(&self, now: &Snapshot, exposed: &VersionId) -> Result<Map<String, Value>, OperateError> {
-        let value = self.store.get(self.secret_id, exposed).await?;
-        let old = value.map(|value| self.kind.parse(&now.policy, value.text)).transpose()?;
+        let value = self.find(exposed).await?;
+        let old = value.map(|value| self.session.kind.parse(&now.policy, value.text)).transpose()?;
         if now.current.field().is_none() {
             // A text has no place to say that a key has leaked: the label keeps a rollback from it.
             self.attach(Marker::Exposed, exposed).await?;
         }
-        Ok(self.kind.report(&now.subject(), old.as_ref(), &now.current))
+        Ok(self.session.kind.report(&now.subject(), old.as_ref(), &now.current))
     }
 }
 
@@ -173,8 +174,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     ///
     /// # Errors
     /// [`OperateError::NotConfirmed`], and what would refuse the rotation.
-    async fn snapshot_to_replace(&self, confirm: Option<&str>) -> Result<Snapshot, OperateError> {
-        let snapshot = self.snapshot_to_change().await?;
+    async fn snapshot_to_replace(&self, secret: Described, confirm: Option<&str>) -> Result<Snapshot, OperateError> {
+        let snapshot = self.snapshot_to_change(secret).await?;
         let name = || snapshot.secret.name.clone();
         snapshot.require_confirmed(confirm)?;
         if let Some(until) = snapshot.policy.hold_until {
@@ -192,7 +193,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
 
     /// Where no rotation can follow, nothing is marked, and the refusal says what to change first.
     fn rehearse(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Result<(), OperateError> {
-        self.kind.create(&snapshot.subject(), &snapshot.current, rng)?;
+        self.session.kind.create(&snapshot.subject(), &snapshot.current, rng)?;
         Ok(())
     }
 
@@ -215,13 +216,15 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         let alive = age(snapshot.secret.last_changed.unwrap_or(snapshot.created)) < DEFAULT_ABORT_AFTER;
         let ours = replaces(&snapshot.current_id, &leaked.version);
         let replaced = ours && recent && (is_published(&snapshot.current_id) || has_succeeded(snapshot) || alive);
-        Ok(replaced && !self.kind.same_in_use(&snapshot.policy, &leaked.value, &snapshot.current)?)
+        Ok(replaced && !self.session.kind.same_in_use(&snapshot.policy, &leaked.value, &snapshot.current)?)
     }
 
     /// Rotates away from what is current: the version that has leaked, and the one that replaces it.
     async fn rotate_away(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Result<(VersionId, VersionId), OperateError> {
         self.tell(snapshot).await;
         let replacing = self.start_rotation(&snapshot.current_id, rng).await?;
+        // No rotation ends at once.
+        self.session.deadline.pause(PAUSE).await;
         Ok((snapshot.current_id.clone(), replacing))
     }
 
@@ -238,22 +241,23 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// Has the application load what is current. An action that died may have left it with the value before, and a rotation begins
     /// by asking with the current one. An application that cannot be told fails the rotation, which says why.
     async fn tell(&self, snapshot: &Snapshot) {
-        if !self.kind.has_target() {
+        if !self.session.kind.has_target() {
             return;
         }
         let previous = self.previous(snapshot).await.ok().flatten();
         let values = Values { old: previous.as_ref().map(|previous| &previous.value), new: &snapshot.current };
-        let deadline = self.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE);
-        let _ = self.kind.set(&snapshot.subject(), values, Phase::AfterPromotion, deadline).await;
+        let deadline = self.session.deadline_to_settle();
+        let _ = self.session.kind.set(&snapshot.subject(), values, Phase::AfterPromotion, deadline).await;
     }
 
     /// Begins a rotation away from the version, and says to which. One that is open was begun from a value that may be as
     /// exposed: it is given up, unless it is the one that an earlier try, or another request, has begun.
     async fn start_rotation(&self, from: &VersionId, rng: &mut StdRng) -> Result<VersionId, OperateError> {
         let new = VersionId::new(format!("{}{:032x}", replacing(from), rng.random::<u128>()));
-        let wait = self.deadline.within(LONGEST_WAIT, Duration::ZERO);
+        let wait = self.session.deadline.within(LONGEST_WAIT, Duration::ZERO);
+        let mut pauses = READ_PAUSES.into_iter();
         loop {
-            let secret = self.store.describe(self.secret_id).await?;
+            let secret = self.session.describe().await?;
             if !secret.rotation_enabled || secret.deleted {
                 // No repetition makes it possible.
                 return Err(RotationError::RotationNotEnabled { name: secret.name }.into());
@@ -262,16 +266,19 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
                 Some(current) if current == from => {}
                 // Another request was faster.
                 Some(current) if replaces(current, from) => return Ok(current.clone()),
-                // What is current by now is not what was marked.
-                _ => return Err(RotationError::CurrentChanged { name: secret.name }.into()),
+                // What is current by now is not what was marked, or this read shows what was current before that was published.
+                _ => match pauses.next() {
+                    Some(pause) if wait.pause(pause).await => continue,
+                    _ => return Err(RotationError::CurrentChanged { name: secret.name }.into()),
+                },
             }
             let open = open_rotation(&secret);
             let ours = open.filter(|open| replaces(open, from));
             if let (Some(open), None) = (open, ours) {
-                self.drop_stage(open, &Stage::Pending).await?;
+                self.session.take_off(Stage::Pending, open).await?;
             }
             let version = ours.unwrap_or(&new);
-            match self.store.start_rotation(self.secret_id, version).await {
+            match self.session.store.start_rotation(self.session.secret_id, version).await {
                 Ok(()) => return Ok(version.clone()),
                 // It is being done.
                 Err(error) if error.kind == StoreErrorKind::NotNow && ours.is_some() => return Ok(version.clone()),
@@ -292,9 +299,9 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     async fn wait_for(&self, version: &VersionId, before: &Snapshot) -> Result<Snapshot, OperateError> {
         let function = before.secret.rotation_function.clone().unwrap_or_default();
         let (mut listed_once, mut reads) = (false, 0);
-        let wait = self.deadline.within(LONGEST_WAIT, Duration::ZERO);
+        let wait = self.session.deadline.within(LONGEST_WAIT, Duration::ZERO);
         loop {
-            let secret = self.store.describe(self.secret_id).await?;
+            let secret = self.session.describe().await?;
             let listed = secret.versions.contains(version);
             let gone = !listed && (listed_once || reads >= UNLISTED);
             listed_once |= listed;

@@ -99,7 +99,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
 
     fn check_policy(&self, findings: &mut Findings, secret: &Described) {
         let name = &secret.name;
-        match self.stack.for_secret(&secret.tags, secret.as_of) {
+        match self.session.stack.for_secret(&secret.tags, secret.as_of) {
             Err(error) => {
                 let repair = match &error {
                     RotationError::InvalidPolicy { setting, .. } if setting.starts_with("tag ") => {
@@ -125,15 +125,15 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
 
     /// Whether the policy fits the kind and the schedule: `cron` too, which no test of the configuration reads.
     fn check_configuration(&self, findings: &mut Findings, secret: &Described) {
-        let Ok(policy) = self.stack.for_secret(&secret.tags, secret.as_of) else { return };
-        match self.kind.check_configuration(&policy, secret.rotation_rules.shortest_period()) {
+        let Ok(policy) = self.session.stack.for_secret(&secret.tags, secret.as_of) else { return };
+        match self.session.kind.check_configuration(&policy, secret.rotation_rules.shortest_period()) {
             Ok(()) => findings.good("configuration", "the policy fits the kind of secret and the schedule"),
             Err(error) => findings.bad("configuration", error.to_string(), "see the message"),
         }
     }
 
     fn check_value(&self, findings: &mut Findings, snapshot: &Snapshot) {
-        match self.kind.summary(&snapshot.subject(), &snapshot.current) {
+        match self.session.kind.summary(&snapshot.subject(), &snapshot.current) {
             Ok(_) => findings.good("value", "it can be read, decrypted by KMS, and taken apart"),
             Err(error) => findings.bad("value", error.to_string(), "see the message"),
         }
@@ -152,17 +152,18 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         let allow = |action: &str| format!("give the function's role secretsmanager:{action} on the secret");
         let stage = Stage::from(DOCTOR_STAGE);
         let (version, text) = (&snapshot.current_id, snapshot.current.text());
-        match self.store.put_private(self.secret_id, version, text, std::slice::from_ref(&stage)).await {
+        match self.session.store.put_private(self.session.secret_id, version, text, std::slice::from_ref(&stage)).await
+        {
             Ok(_) => findings.good("PutSecretValue", "allowed"),
             Err(error) => findings.bad("PutSecretValue", error.to_string(), allow("PutSecretValue")),
         }
-        match self.drop_stage(version, &stage).await {
+        match self.session.take_off(stage, version).await {
             Ok(()) => findings.good("UpdateSecretVersionStage", "allowed"),
             Err(error) => {
                 findings.bad("UpdateSecretVersionStage", error.to_string(), allow("UpdateSecretVersionStage"))
             }
         }
-        match self.store.versions(self.secret_id).await {
+        match self.session.store.versions(self.session.secret_id).await {
             Ok(_) => findings.good("ListSecretVersionIds", "allowed"),
             Err(error) => findings.bad("ListSecretVersionIds", error.to_string(), allow("ListSecretVersionIds")),
         }
@@ -170,9 +171,9 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
 
     /// Whether every key of the last complete ring is there. A kind without keys has none.
     async fn check_ring(&self, findings: &mut Findings, snapshot: &Snapshot) {
-        let Ok(Some(_)) = self.kind.ring(&snapshot.policy, &snapshot.current) else { return };
+        let Ok(Some(_)) = self.session.kind.ring(&snapshot.policy, &snapshot.current) else { return };
         let restore = invoke(Action::Restore, &snapshot.secret.name);
-        match (self.require_all_keys(snapshot).await, self.marked_ring(&snapshot.secret).version()) {
+        match (self.require_all_keys(snapshot).await, self.session.marked_ring(&snapshot.secret).version()) {
             (Err(error @ RotationError::KeysMissing { .. }), _) => findings.bad("ring", error.to_string(), restore),
             (Err(error), _) => findings.bad("ring", error.to_string(), "see the message"),
             (Ok(_), None) => findings.good("ring", "not marked yet: the next rotation or sweep marks it as complete"),
@@ -190,12 +191,12 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
 
     /// Whether the archive of keys can be read. A kind without keys needs none.
     async fn check_archive(&self, findings: &mut Findings, snapshot: &Snapshot) {
-        let Ok(Some(_)) = self.kind.ring(&snapshot.policy, &snapshot.current) else { return };
-        match self.kind.archive(&snapshot.subject(), &snapshot.current) {
+        let Ok(Some(_)) = self.session.kind.ring(&snapshot.policy, &snapshot.current) else { return };
+        match self.session.kind.archive(&snapshot.subject(), &snapshot.current) {
             Err(error) => findings.bad("archive", error.to_string(), "correct KEY_ARCHIVE_SECRET"),
             // A stack without one keeps every key in the ring for ever; retire says so.
             Ok(None) => {}
-            Ok(Some(archive)) => match archive.check(self.store, self.deadline).await {
+            Ok(Some(archive)) => match archive.check(self.session.store, self.session.deadline).await {
                 Ok(()) => findings.good("archive", format!("{} can be read", archive.secret)),
                 Err(error) => findings.bad(
                     "archive",
@@ -213,7 +214,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         if !K::VARIABLES.contains(&"TARGET_") {
             return findings.good("target", "this kind of secret asks no application");
         }
-        if !self.kind.has_target() {
+        if !self.session.kind.has_target() {
             return findings.bad(
                 "target",
                 "no application is asked: a rotation proves nothing of consumers",

@@ -6,7 +6,7 @@ use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::keyring::{Key, KeyId};
 use rotation::marked_ring::Missing;
-use rotation::store::OperationStore;
+use rotation::store::{Described, OperationStore};
 use serde::Serialize;
 
 use crate::action::Action;
@@ -50,9 +50,14 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
     ///
     /// # Errors
     /// [`OperateError::NotConfirmed`]; [`OperateError::InvalidRequest`] names the keys that are missing.
-    pub async fn forget(&self, keys: &BTreeSet<KeyId>, confirm: Option<&str>) -> Result<ForgetAnswer, OperateError> {
-        let snapshot = self.snapshot_to_change().await?;
-        let current = self.kind.keyring(&snapshot.policy, &snapshot.current)?;
+    pub async fn forget(
+        &self,
+        secret: Described,
+        keys: &BTreeSet<KeyId>,
+        confirm: Option<&str>,
+    ) -> Result<ForgetAnswer, OperateError> {
+        let snapshot = self.snapshot_to_change(secret).await?;
+        let current = self.session.kind.keyring(&snapshot.policy, &snapshot.current)?;
         snapshot.require_confirmed(confirm)?;
         let missing = match self.missing_keys(&snapshot).await {
             // Which keys it had nobody can tell any more.
@@ -67,7 +72,7 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
             let problem = format!("expected the keys that are missing, all of them and no other: [{}]", ids.join(", "));
             return Err(invalid("keys", problem));
         }
-        self.marked_ring(&snapshot.secret).move_to(&snapshot.current_id).await?;
+        self.session.marked_ring(&snapshot.secret).move_to(&snapshot.current_id).await?;
         Ok(ForgetAnswer { version: snapshot.current_id, forgotten: keys.clone(), already })
     }
 }

@@ -5,7 +5,7 @@ use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::keyring::{KeyFormat, KeyId, Keyring};
 use rotation::marked_ring::Missing;
-use rotation::store::OperationStore;
+use rotation::store::{Described, OperationStore};
 use serde::Serialize;
 
 use crate::action::Action;
@@ -50,14 +50,19 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
     ///
     /// # Errors
     /// [`OperateError::NotConfirmed`], [`OperateError::RotationOpen`], [`OperateError::DidNotVerify`].
-    pub async fn restore(&self, confirm: Option<&str>, rng: &mut StdRng) -> Result<RestoreAnswer, OperateError> {
-        let snapshot = match self.snapshot_to_change().await {
+    pub async fn restore(
+        &self,
+        secret: Described,
+        confirm: Option<&str>,
+        rng: &mut StdRng,
+    ) -> Result<RestoreAnswer, OperateError> {
+        let snapshot = match self.snapshot_to_change(secret.clone()).await {
             Err(OperateError::Rotation(lost @ RotationError::ValueLost { .. })) => {
-                return self.restore_lost(lost, confirm, rng).await;
+                return self.restore_lost(secret, lost, confirm, rng).await;
             }
             snapshot => snapshot?,
         };
-        let current = self.kind.keyring(&snapshot.policy, &snapshot.current)?;
+        let current = self.session.kind.keyring(&snapshot.policy, &snapshot.current)?;
         snapshot.require_confirmed(confirm)?;
         snapshot.require_no_open_rotation()?;
         let missing = self.missing_keys(&snapshot).await?;
@@ -75,14 +80,15 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
     /// Publishes the last complete ring where an empty object replaced it, as it was.
     async fn restore_lost(
         &self,
+        secret: Described,
         lost: RotationError,
         confirm: Option<&str>,
         rng: &mut StdRng,
     ) -> Result<RestoreAnswer, OperateError> {
-        let Some(snapshot) = self.snapshot_of_lost_ring().await? else { return Err(lost.into()) };
+        let Some(snapshot) = self.snapshot_of_lost_ring(secret).await? else { return Err(lost.into()) };
         snapshot.require_confirmed(confirm)?;
         snapshot.require_no_open_rotation()?;
-        let ring = self.kind.keyring(&snapshot.policy, &snapshot.current)?;
+        let ring = self.session.kind.keyring(&snapshot.policy, &snapshot.current)?;
         let now = self.publish_and_detach(&snapshot, &snapshot.current, &new_version(rng)).await?;
         self.settle_restored(now, ring.keys().map(|(_, key)| key.id()).collect(), false, rng).await
     }
@@ -94,7 +100,7 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         already: bool,
         rng: &mut StdRng,
     ) -> Result<RestoreAnswer, OperateError> {
-        if let Err(reason) = self.settle(&now, None, self.deadline, rng).await {
+        if let Err(reason) = self.settle(&now, None, self.session.deadline, rng).await {
             let outcome = format!(
                 "version {} stays AWSCURRENT, because rows may be under keys that the version before lacks: repair the application, and run the same request again",
                 now.current_id
@@ -105,7 +111,7 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
             restored,
             already,
             proof: self.proof(),
-            summary: self.kind.summary(&now.subject(), &now.current)?,
+            summary: self.session.kind.summary(&now.subject(), &now.current)?,
             version: now.current_id,
         })
     }
@@ -117,7 +123,9 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         current: &Keyring,
         rng: &mut StdRng,
     ) -> Result<Snapshot, OperateError> {
-        let Some((marked, ring)) = self.marked_ring(&snapshot.secret).read(self.kind, &snapshot.policy).await? else {
+        let Some((marked, ring)) =
+            self.session.marked_ring(&snapshot.secret).read(self.session.kind, &snapshot.policy).await?
+        else {
             return Err(snapshot.changed());
         };
         let restored = ring.with_keys_of(current).map_err(RotationError::from)?;

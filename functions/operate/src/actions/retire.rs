@@ -24,7 +24,7 @@ use rotation::census::Census;
 use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::keyring::{KeyFormat, KeyId, Keyring};
-use rotation::store::OperationStore;
+use rotation::store::{Described, OperationStore};
 use rotation::versions::Stage;
 use serde::Serialize;
 
@@ -123,11 +123,16 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
     /// # Errors
     /// [`OperateError::RotationOpen`], [`OperateError::CensusOutdated`], [`OperateError::CensusesTooClose`],
     /// [`OperateError::KeysStillNeeded`], [`OperateError::NoArchive`], [`OperateError::DidNotVerify`].
-    pub async fn retire(&self, censuses: &[Census; 2], rng: &mut StdRng) -> Result<RetireAnswer, OperateError> {
-        let snapshot = self.snapshot_to_change().await?;
-        let ring = self.kind.keyring(&snapshot.policy, &snapshot.current)?;
+    pub async fn retire(
+        &self,
+        secret: Described,
+        censuses: &[Census; 2],
+        rng: &mut StdRng,
+    ) -> Result<RetireAnswer, OperateError> {
+        let snapshot = self.snapshot_to_change(secret).await?;
+        let ring = self.session.kind.keyring(&snapshot.policy, &snapshot.current)?;
         snapshot.require_no_open_rotation()?;
-        let evidence = Evidence::of(censuses, &snapshot, self.kind.censuses_apart(&snapshot.policy))?;
+        let evidence = Evidence::of(censuses, &snapshot, self.session.kind.censuses_apart(&snapshot.policy))?;
         if evidence.version != snapshot.current_id {
             return self.retire_again(&snapshot, &ring, &evidence, rng).await;
         }
@@ -141,13 +146,13 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         self.require_all_keys(&snapshot).await?;
         let next = without(&ring, &unneeded)?;
         let value = KeyFormat::of(&snapshot.policy).wire().write(&snapshot.current, &next)?;
-        let archive = self.kind.archive(&snapshot.subject(), &value)?;
+        let archive = self.session.kind.archive(&snapshot.subject(), &value)?;
         let mut archive = archive.ok_or_else(|| OperateError::NoArchive { name: snapshot.secret.name.clone() })?;
         archive.retired = ring.secondary().iter().filter(|key| unneeded.contains(&key.id())).cloned().collect();
-        self.require_time()?;
-        archive.keep(self.store, self.deadline).await?;
+        self.session.require_time()?;
+        archive.keep(self.session.store, self.session.deadline).await?;
 
-        let now = self.publish_and_detach(&snapshot, &value, &new_version(rng)).await?;
+        let now = self.publish_archived_and_detach(&snapshot, &value, &new_version(rng)).await?;
         let before = Before {
             version: snapshot.current_id.clone(),
             previous: snapshot.secret.versions.holder(&Stage::Previous).cloned(),
@@ -174,16 +179,16 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
             ),
         };
         let Some(StoredVersion { version, value }) = self.previous(snapshot).await? else { return Err(outdated()) };
-        let before = self.kind.keyring(&snapshot.policy, &value)?;
+        let before = self.session.kind.keyring(&snapshot.policy, &value)?;
         let unneeded = evidence.unneeded(&before);
         if version != evidence.version || unneeded.is_empty() || without(&before, &unneeded)? != *ring {
             return Err(outdated());
         }
-        let marked = self.marked_ring(&snapshot.secret);
+        let marked = self.session.marked_ring(&snapshot.secret);
         if marked.version() == Some(&version) {
             marked.move_to(&snapshot.current_id).await?;
         }
-        self.settle(snapshot, None, self.deadline, rng).await?;
+        self.settle(snapshot, None, self.session.deadline, rng).await?;
         let retirement = Retirement { replaced: &version, keys: unneeded, ring, evidence };
         Ok(RetireAnswer { already: true, ..retirement.answer(snapshot, self.proof()) })
     }

@@ -7,7 +7,7 @@
 use rand::rngs::StdRng;
 use rotation::event::VersionId;
 use rotation::secret::SecretText;
-use rotation::store::OperationStore;
+use rotation::store::{Described, OperationStore};
 use rotation::versions::Stage;
 use serde::Serialize;
 
@@ -66,8 +66,8 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
     /// [`OperateError::RotationOpen`]; [`OperateError::CurrentDoesNotVerify`]: nothing is taken away then; [`RotationError::TargetAcceptsRevoked`] when the application still accepts it.
     ///
     /// [`RotationError::TargetAcceptsRevoked`]: rotation::error::RotationError::TargetAcceptsRevoked
-    pub async fn revoke(&self, rng: &mut StdRng) -> Result<RevokeAnswer, OperateError> {
-        let snapshot = self.snapshot_to_change().await?;
+    pub async fn revoke(&self, secret: Described, rng: &mut StdRng) -> Result<RevokeAnswer, OperateError> {
+        let snapshot = self.snapshot_to_change(secret).await?;
         self.revoke_snapshot(snapshot, &new_version(rng), rng).await
     }
 
@@ -82,11 +82,11 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         self.verify(&snapshot, rng).await.map_err(|error| OperateError::CurrentDoesNotVerify(Box::new(error)))?;
         let mut dead = self.dead_by_markers(&snapshot).await?;
         dead.add(self.of_compromised(&snapshot).await?);
-        let held = self.kind.previous_token(&snapshot.current)?;
-        if held.as_ref().is_some_and(|held| *held != dead.in_use) {
+        let held = self.session.kind.previous_token(&snapshot.current)?;
+        // A marker that is there already tells of the others.
+        if dead.add(held) {
             self.attach(Marker::PreviousRevoked, &snapshot.current_id).await?;
         }
-        dead.add(held);
         let last = self.previous(&snapshot).await?.filter(|last| last.version != snapshot.current_id);
         if let Some(last) = &last
             && dead.add([last.value.secret()?])
@@ -100,7 +100,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         Ok(RevokeAnswer {
             version: now.current_id,
             tokens_revoked: dead.tokens.len(),
-            proven_refused: self.kind.has_target() && !dead.tokens.is_empty(),
+            proven_refused: self.session.kind.has_target() && !dead.tokens.is_empty(),
         })
     }
 
@@ -111,16 +111,16 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         last: Option<VersionId>,
         version: &VersionId,
     ) -> Result<Snapshot, OperateError> {
-        let without = self.kind.without_previous(&snapshot.current)?;
+        let without = self.session.kind.without_previous(&snapshot.current)?;
         if without.text() == snapshot.current.text() {
             if let Some(last) = last {
-                self.drop_stage(&last, &Stage::Previous).await?;
+                self.session.take_off(Stage::Previous, &last).await?;
             }
             return Ok(snapshot);
         }
         let now = self.publish_and_detach(&snapshot, &without, version).await?;
         // AWSPREVIOUS has come to the version with the old token. When a rotation was faster, it belongs to that.
-        self.drop_stage(&snapshot.current_id, &Stage::Previous).await?;
+        self.session.take_off(Stage::Previous, &snapshot.current_id).await?;
         Ok(now)
     }
 
@@ -129,15 +129,17 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
     async fn snapshot_without(&self, version: &VersionId, dead: &[SecretText]) -> Result<Snapshot, OperateError> {
         let mut pauses = READ_PAUSES.into_iter();
         loop {
-            let after = self.snapshot_once_current(version).await?;
-            after.require_no_open_rotation()?;
-            let back = self.previous(&after).await?.map(|back| back.value.secret()).transpose()?;
-            if !back.is_some_and(|back| dead.contains(&back)) {
-                return Ok(after);
+            let after = self.value_snapshot().await?;
+            if after.current_id == *version {
+                after.require_no_open_rotation()?;
+                let back = self.previous(&after).await?.map(|back| back.value.secret()).transpose()?;
+                if !back.is_some_and(|back| dead.contains(&back)) {
+                    return Ok(after);
+                }
             }
             // Or this read shows it as it was before.
             match pauses.next() {
-                Some(pause) if self.deadline.pause(pause).await => {}
+                Some(pause) if self.session.deadline.pause(pause).await => {}
                 _ => return Err(after.changed()),
             }
         }
@@ -150,7 +152,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
             dead.add([holder.value.secret()?]);
         }
         for holder in self.versions_with(snapshot, Marker::PreviousRevoked).await? {
-            dead.add(self.kind.previous_token(&holder.value)?);
+            dead.add(self.session.kind.previous_token(&holder.value)?);
         }
         Ok(dead)
     }
@@ -160,7 +162,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         let mut tokens = vec![];
         for holder in self.versions_with(snapshot, Marker::Compromised).await? {
             tokens.push(holder.value.secret()?);
-            tokens.extend(self.kind.previous_token(&holder.value)?);
+            tokens.extend(self.session.kind.previous_token(&holder.value)?);
         }
         Ok(tokens)
     }
@@ -185,7 +187,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
             return Ok(false);
         }
         let last = self.previous(snapshot).await?.map(|last| last.value.secret()).transpose()?;
-        let held = [self.kind.previous_token(&snapshot.current)?, last];
+        let held = [self.session.kind.previous_token(&snapshot.current)?, last];
         if dead.tokens.iter().any(|token| held.contains(&Some(token.clone()))) {
             return Ok(false);
         }
@@ -196,9 +198,9 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
 
     /// Has the application load the secret, and proves that it accepts the current token and none of these.
     async fn prove_dead(&self, now: &Snapshot, dead: &[SecretText], rng: &mut StdRng) -> Result<(), OperateError> {
-        self.settle(now, None, self.deadline, rng).await?;
+        self.settle(now, None, self.session.deadline, rng).await?;
         for token in dead {
-            self.kind.prove_refused(&now.secret.name, token, self.deadline).await?;
+            self.session.kind.prove_refused(&now.secret.name, token, self.session.deadline).await?;
         }
         Ok(())
     }

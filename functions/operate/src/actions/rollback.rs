@@ -3,7 +3,7 @@
 use rand::rngs::StdRng;
 use rotation::document::Document;
 use rotation::event::VersionId;
-use rotation::store::OperationStore;
+use rotation::store::{Described, OperationStore};
 use serde::Serialize;
 
 use crate::action::Action;
@@ -49,8 +49,8 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
     /// # Errors
     /// [`OperateError::RotationOpen`], [`OperateError::NothingToGoBackTo`], [`OperateError::Compromised`],
     /// [`OperateError::DidNotVerify`].
-    pub async fn roll_back_token(&self, rng: &mut StdRng) -> Result<RollbackAnswer, OperateError> {
-        let snapshot = self.snapshot_to_change().await?;
+    pub async fn roll_back_token(&self, secret: Described, rng: &mut StdRng) -> Result<RollbackAnswer, OperateError> {
+        let snapshot = self.snapshot_to_change(secret).await?;
         if let Some(already) = self.already_rolled_back(&snapshot, rng).await? {
             return Ok(already);
         }
@@ -71,8 +71,8 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
     /// [`OperateError::DidNotVerify`]; of a keyring that lacks keys, [`RotationError::KeysMissing`].
     ///
     /// [`RotationError::KeysMissing`]: rotation::error::RotationError::KeysMissing
-    pub async fn roll_back_keyring(&self, rng: &mut StdRng) -> Result<RollbackAnswer, OperateError> {
-        let snapshot = self.snapshot_to_change().await?;
+    pub async fn roll_back_keyring(&self, secret: Described, rng: &mut StdRng) -> Result<RollbackAnswer, OperateError> {
+        let snapshot = self.snapshot_to_change(secret).await?;
         if let Some(already) = self.already_rolled_back(&snapshot, rng).await? {
             return Ok(already);
         }
@@ -92,7 +92,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     ) -> Result<Option<RollbackAnswer>, OperateError> {
         snapshot.require_no_open_rotation()?;
         for made in self.versions_with(snapshot, Marker::RolledBack).await? {
-            if self.kind.same_in_use(&snapshot.policy, &made.value, &snapshot.current)? {
+            if self.session.kind.same_in_use(&snapshot.policy, &made.value, &snapshot.current)? {
                 return self.roll_back_again(snapshot, rng).await.map(Some);
             }
         }
@@ -103,13 +103,13 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     async fn value_before(&self, snapshot: &Snapshot) -> Result<(Document, Option<VersionId>), OperateError> {
         let previous = self.previous(snapshot).await?;
         let (previous, value) = previous.map(|StoredVersion { version, value }| (version, value)).unzip();
-        let back = self.kind.value_before(&snapshot.subject(), &snapshot.current, value.as_ref())?;
+        let back = self.session.kind.value_before(&snapshot.subject(), &snapshot.current, value.as_ref())?;
         let back = back.ok_or_else(|| OperateError::NothingToGoBackTo { name: snapshot.secret.name.clone() })?;
         for marker in [Marker::Compromised, Marker::Exposed] {
             for leaked in self.versions_with(snapshot, marker).await? {
                 // What is current is to be replaced by something new.
                 let being_replaced = marker == Marker::Compromised && leaked.version == snapshot.current_id;
-                if being_replaced || self.kind.same_in_use(&snapshot.policy, &leaked.value, &back)? {
+                if being_replaced || self.session.kind.same_in_use(&snapshot.policy, &leaked.value, &back)? {
                     return Err(OperateError::Compromised { what: format!("version {}", leaked.version) });
                 }
             }
@@ -124,7 +124,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         previous: Option<VersionId>,
         rng: &mut StdRng,
     ) -> Result<RollbackAnswer, OperateError> {
-        self.require_time()?;
+        self.session.require_time()?;
         let version = new_version(rng);
         let now = match self.publish(snapshot, back, &[Marker::RolledBack, Marker::Operation], &version).await {
             Ok(now) => now,
@@ -133,7 +133,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
                 // was faster, and replaced another version.
                 let now = self.snapshot().await?;
                 let moved = now.current_id != snapshot.current_id;
-                if moved && self.kind.same_in_use(&now.policy, &now.current, back)? {
+                if moved && self.session.kind.same_in_use(&now.policy, &now.current, back)? {
                     return self.roll_back_again(&now, rng).await;
                 }
                 return Err(error);
@@ -152,14 +152,14 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         let half = is_half_rolled_back(&snapshot.secret);
         // AWSPREVIOUS is on what was rolled back.
         match self.previous(snapshot).await?.filter(|_| half) {
-            Some(before) if !self.kind.same_in_use(&snapshot.policy, &before.value, &snapshot.current)? => {
+            Some(before) if !self.session.kind.same_in_use(&snapshot.policy, &before.value, &snapshot.current)? => {
                 // An earlier try may have died before it told the application, which knows this value only.
                 let (version, value) = (before.version.clone(), &before.value);
                 self.settle_or_put_back(snapshot, Before { version, previous: None }, Some(value), rng).await?;
                 self.rolled_back(snapshot, &before.version, true)
             }
             _ => {
-                self.settle(snapshot, None, self.deadline, rng).await?;
+                self.settle(snapshot, None, self.session.deadline, rng).await?;
                 self.rolled_back(snapshot, &snapshot.current_id, true)
             }
         }
@@ -171,7 +171,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             rolled_back_from: (*from != now.current_id).then(|| from.clone()),
             already,
             proof: self.proof(),
-            summary: self.kind.summary(&now.subject(), &now.current)?,
+            summary: self.session.kind.summary(&now.subject(), &now.current)?,
         })
     }
 }

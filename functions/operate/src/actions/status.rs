@@ -145,8 +145,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// # Errors
     /// When the service refuses.
     pub async fn status(&self, secret: &Described) -> Result<StatusAnswer, OperateError> {
-        let ages = self.store.versions(self.secret_id).await?;
-        let mut status = StatusAnswer::new(K::NAME, secret, &ages, self.stack);
+        let ages = self.session.store.versions(self.session.secret_id).await?;
+        let mut status = StatusAnswer::new(K::NAME, secret, &ages, self.session.stack);
         if let Err(error) = self.add_value(&mut status, secret).await {
             status.problem = Some(Problem::of(&error));
         }
@@ -155,7 +155,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
 
     async fn add_value(&self, status: &mut StatusAnswer, secret: &Described) -> Result<(), OperateError> {
         let snapshot = self.snapshot_of(secret.clone()).await?;
-        status.summary = Some(self.kind.summary(&snapshot.subject(), &snapshot.current)?);
+        status.summary = Some(self.session.kind.summary(&snapshot.subject(), &snapshot.current)?);
         status.missing_staged_key = self.require_all_keys(&snapshot).await?.staged;
         Ok(())
     }

@@ -6,6 +6,7 @@ use rotation::error::RotationError;
 use rotation::keyring::KEY_SETTINGS;
 use rotation::kind::SecretKind as _;
 use rotation::lambda::AUDIT;
+use rotation::session::Session;
 use rotation::store::OperationStore;
 use rotation::versions::Stage;
 
@@ -48,7 +49,7 @@ impl Sweep<'_> {
         let kind = self.operator.keyring()?;
         let stack = &self.operator.stack.for_kind(KEY_SETTINGS);
         let (secret_id, deadline) = (reencryption.secret.as_str(), self.deadline);
-        let operation = Operation { kind, store, stack, secret_id, deadline };
+        let operation = Operation::new(Session { kind, store, stack, secret_id, deadline });
         let secret = store.describe(secret_id).await?;
         if secret.versions.holder(&Stage::Current).is_none() {
             // There is no key yet, and no row.

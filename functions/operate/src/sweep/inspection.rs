@@ -7,6 +7,7 @@ use rotation::error::RotationError;
 use rotation::keyring::KEY_SETTINGS;
 use rotation::kind::SecretKind;
 use rotation::lambda::randomness;
+use rotation::session::Session;
 use rotation::store::{Described, OperationStore, StoreErrorKind};
 use rotation::target::Target as _;
 use rotation::time::format_timestamp;
@@ -102,13 +103,13 @@ impl Sweep<'_> {
         match Kind::of(secret) {
             Some(Kind::Token) => {
                 let (kind, stack) = (&self.operator.token, &self.operator.stack.for_kind(TOKEN_SETTINGS));
-                let operation = Operation { kind, store, stack, secret_id, deadline };
+                let operation = Operation::new(Session { kind, store, stack, secret_id, deadline });
                 operation.check_token(secret, checks, quiet, &mut rng).await
             }
             Some(Kind::Keyring) => {
                 let kind = self.operator.keyring().map_err(Failure::of_value)?;
                 let stack = &self.operator.stack.for_kind(KEY_SETTINGS);
-                let operation = Operation { kind, store, stack, secret_id, deadline };
+                let operation = Operation::new(Session { kind, store, stack, secret_id, deadline });
                 operation.check_keyring(secret, checks, quiet, &mut rng).await
             }
             Some(Kind::Other) | None => Ok(UNCHECKED),
@@ -154,7 +155,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         let mut snapshot = self.snapshot_of(secret.clone()).await;
         let confirm = match &snapshot {
             Ok(snapshot) => {
-                checks.overlap && (is_overlap_over(self.kind, snapshot) || is_being_revoked(&snapshot.secret))
+                checks.overlap && (is_overlap_over(self.session.kind, snapshot) || is_being_revoked(&snapshot.secret))
             }
             Err(_) => true,
         };
@@ -165,7 +166,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
             .map_err(|error| if checks.overlap { Failure::of_overlap(error) } else { Failure::of_value(error) })?;
         let mut postponed = false;
         if checks.overlap {
-            let over = is_overlap_over(self.kind, &snapshot);
+            let over = is_overlap_over(self.session.kind, &snapshot);
             let quiet = since(&snapshot.secret, snapshot.secret.last_changed).is_some_and(|changed| changed >= QUIET);
             postponed = over && (!quiet || open_rotation(&snapshot.secret).is_some());
             if over && !postponed {
@@ -177,7 +178,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
             }
         }
         let proven = self.prove(&snapshot, checks, rng).await?;
-        let overlap = match snapshot.overlap_end(self.kind) {
+        let overlap = match snapshot.overlap_end(self.session.kind) {
             Some(end) if end > snapshot.secret.as_of => {
                 format!("the old token is accepted until {}", format_timestamp(end))
             }
