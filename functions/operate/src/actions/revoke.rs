@@ -1,8 +1,8 @@
 //! `revoke`: the overlap of a token ends now, and the old token is proven dead.
 //!
-//! Which tokens have to be dead is written down before anything is taken away: a marker on the version that holds the token
-//! ([`Marker::Revoked`], [`Marker::PreviousRevoked`], [`Marker::Compromised`]). It goes only when every such token was refused. So the next try
-//! forgets no proof that failed, and no process that died.
+//! Before an action takes a token away, it marks the version that holds the token ([`Marker::Revoked`], [`Marker::PreviousRevoked`],
+//! [`Marker::Compromised`]). The marker goes when the application has refused every such token. So a failed proof or a process that died is
+//! not forgotten by the next try.
 
 use rand::rngs::StdRng;
 use rotation::event::VersionId;
@@ -83,13 +83,15 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         let mut dead = self.dead_by_markers(&snapshot).await?;
         dead.add(self.of_compromised(&snapshot).await?);
         let held = self.session.kind.previous_token(&snapshot.current)?;
-        // A marker that is there already tells of the others.
-        if dead.add(held) {
+        // A marker that is there already tells of the others. Without an application nothing is proven, now or later.
+        let proves = self.session.kind.has_target();
+        if dead.add(held) && proves {
             self.attach(Marker::PreviousRevoked, &snapshot.current_id).await?;
         }
         let last = self.previous(&snapshot).await?.filter(|last| last.version != snapshot.current_id);
         if let Some(last) = &last
             && dead.add([last.value.secret()?])
+            && proves
         {
             self.attach(Marker::Revoked, &last.version).await?;
         }
@@ -157,7 +159,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         Ok(dead)
     }
 
-    /// The tokens of what a compromise has to replace. The one that is in use is not replaced yet.
+    /// The tokens of the versions that a compromise has to replace. The token in use is not replaced yet.
     async fn of_compromised(&self, snapshot: &Snapshot) -> Result<Vec<SecretText>, OperateError> {
         let mut tokens = vec![];
         for holder in self.versions_with(snapshot, Marker::Compromised).await? {
@@ -167,15 +169,15 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         Ok(tokens)
     }
 
-    /// What never becomes current again.
+    /// The tokens that never become current again.
     pub(crate) async fn condemned(&self, snapshot: &Snapshot) -> Result<Vec<SecretText>, OperateError> {
         let mut condemned = self.dead_by_markers(snapshot).await?.tokens;
         condemned.extend(self.of_compromised(snapshot).await?);
         Ok(condemned)
     }
 
-    /// Proves what a revocation took away and did not prove. `false` when there is none, or something of it is still to be taken
-    /// away: then the action has to be run again. An overlap that is open meanwhile stays so.
+    /// Proves that tokens are refused which a revocation took away and did not prove. `false` when there is no such token, or one is still
+    /// to be taken away: then the action has to be run again. An open overlap stays open.
     ///
     /// # Errors
     /// [`RotationError::TargetAcceptsRevoked`], and those of the kind.

@@ -6,6 +6,8 @@ mod aws;
 mod doctor;
 mod errors;
 mod layers;
+#[path = "../../../../shared/tests/main/module_graph.rs"]
+mod module_graph;
 mod nonces;
 mod requests;
 mod store;

@@ -1,4 +1,4 @@
-//! Secrets Manager in memory, as far as the actions and the sweep see it: stages on one version each, and moves that name where from.
+//! Secrets Manager in memory, as far as the actions and the sweep see it. The rules of its stages are those of [`rotation::testing`].
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -10,6 +10,7 @@ use rotation::secret::SecretText;
 use rotation::store::{
     Described, ListFilter, OperationStore, Page, Put, SecretStore, StoreError, StoreErrorKind, VersionAge, VersionValue,
 };
+use rotation::testing::{Existing, PrivatePut, Refusal, Stages, Written};
 use rotation::versions::{Stage, Versions};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -19,7 +20,7 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Secret {
     pub(crate) described: Described,
     values: BTreeMap<VersionId, (SecretText, SystemTime)>,
-    stages: BTreeMap<Stage, VersionId>,
+    stages: Stages,
 }
 
 #[derive(Default)]
@@ -56,7 +57,7 @@ impl Secret {
             rotation_rules: RotationRules::default(),
             as_of: now,
         };
-        Self { described, values: BTreeMap::new(), stages: BTreeMap::new() }
+        Self { described, values: BTreeMap::new(), stages: Stages::default() }
     }
 
     /// With a version that was made so long ago.
@@ -69,7 +70,8 @@ impl Secret {
     pub(crate) fn put(&mut self, name: &str, value: &str, age: Duration, stages: &[&str]) {
         let created = self.described.as_of - age;
         self.values.insert(version(name), (SecretText::new(value.to_owned()), created));
-        self.stages.extend(stages.iter().map(|stage| (Stage::from(*stage), version(name))));
+        let others = self.stages.all().map(|(stage, holder)| (stage.clone(), holder.clone()));
+        self.stages = others.chain(stages.iter().map(|stage| (Stage::from(*stage), version(name)))).collect();
     }
 
     /// With a tag.
@@ -84,16 +86,8 @@ impl Secret {
         self
     }
 
-    fn versions(&self) -> Versions {
-        let mut versions = BTreeMap::<VersionId, std::collections::BTreeSet<Stage>>::new();
-        for (stage, version) in &self.stages {
-            versions.entry(version.clone()).or_default().insert(stage.clone());
-        }
-        versions.into_iter().collect()
-    }
-
     fn describe(&self) -> Described {
-        Described { versions: self.versions(), ..self.described.clone() }
+        Described { versions: self.stages.listed(), ..self.described.clone() }
     }
 
     /// UpdateSecretVersionStage.
@@ -103,22 +97,10 @@ impl Secret {
         from: Option<&VersionId>,
         to: Option<&VersionId>,
     ) -> Result<(), StoreErrorKind> {
-        let holder = self.stages.get(&stage).cloned();
-        let misses = from.is_some() && from != holder.as_ref();
-        let elsewhere = from.is_none() && holder.is_some() && holder.as_ref() != to;
-        if misses || elsewhere || to.is_some_and(|to| !self.values.contains_key(to)) {
-            return Err(StoreErrorKind::Conflict);
-        }
-        match to {
-            None => self.stages.remove(&stage),
-            Some(to) => {
-                if let (Stage::Current, Some(holder)) = (&stage, holder.filter(|holder| holder != to)) {
-                    self.stages.insert(Stage::Previous, holder);
-                }
-                self.stages.insert(stage, to.clone())
-            }
-        };
-        Ok(())
+        let Self { values, stages, .. } = self;
+        stages
+            .move_stage(&stage, from, to, |version| values.contains_key(version))
+            .map_err(|_| StoreErrorKind::Conflict)
     }
 }
 
@@ -143,17 +125,17 @@ impl Store {
     }
 
     pub(crate) fn holder(&self, name: &str, stage: &str) -> Option<VersionId> {
-        self.lock().secrets[name].stages.get(&Stage::from(stage)).cloned()
+        self.lock().secrets[name].stages.holder(&Stage::from(stage)).cloned()
     }
 
     pub(crate) fn value(&self, name: &str, stage: &str) -> String {
         let state = self.lock();
         let secret = &state.secrets[name];
-        secret.values[&secret.stages[&Stage::from(stage)]].0.expose().to_owned()
+        secret.values[secret.stages.holder(&Stage::from(stage)).unwrap()].0.expose().to_owned()
     }
 
     pub(crate) fn stages(&self, name: &str) -> Vec<String> {
-        self.lock().secrets[name].stages.keys().map(|stage| stage.as_str().to_owned()).collect()
+        self.lock().secrets[name].stages.all().map(|(stage, _)| stage.as_str().to_owned()).collect()
     }
 
     /// The calls since the last time, by their operation.
@@ -188,7 +170,7 @@ impl SecretStore for Store {
 
     async fn get_current(&self, secret_id: &str) -> Result<VersionValue, StoreError> {
         self.call("GetSecretValue", secret_id, |secret| {
-            let current = secret.stages.get(&Stage::Current).and_then(|current| secret.values.get(current));
+            let current = secret.stages.holder(&Stage::Current).and_then(|current| secret.values.get(current));
             let (text, created) = current.ok_or(StoreErrorKind::SecretNotFound)?;
             Ok(VersionValue { text: text.clone(), created: *created })
         })
@@ -213,11 +195,19 @@ impl SecretStore for Store {
     ) -> Result<Put, StoreError> {
         let now = self.now;
         self.call("PutSecretValue", secret_id, |secret| {
-            let stored = &secret.values.entry(version.clone()).or_insert_with(|| (value.clone(), now)).0;
-            if stored != value {
-                return Ok(Put::Exists);
+            let existing = match secret.values.get(version) {
+                Some((stored, _)) => Existing::Value(stored),
+                None if secret.values.is_empty() => Existing::Nothing,
+                None => Existing::Others,
+            };
+            match secret.stages.put(version, existing, value, Some(stages), PrivatePut::default()) {
+                Ok(Written::Unchanged) => {}
+                Ok(Written::Filled | Written::Created) => {
+                    secret.values.insert(version.clone(), (value.clone(), now));
+                }
+                Err(Refusal::TokenUsed) => return Ok(Put::Exists),
+                Err(_) => return Err(StoreErrorKind::Rejected),
             }
-            secret.stages.extend(stages.iter().map(|stage| (stage.clone(), version.clone())));
             Ok(Put::Stored)
         })
     }
@@ -236,7 +226,7 @@ impl SecretStore for Store {
 impl OperationStore for Store {
     async fn versions(&self, secret_id: &str) -> Result<Vec<VersionAge>, StoreError> {
         self.call("ListSecretVersionIds", secret_id, |secret| {
-            let staged = secret.values.iter().filter(|(version, _)| secret.versions().contains(version));
+            let staged = secret.values.iter().filter(|(version, _)| secret.stages.listed().contains(version));
             let age = |(version, (_, created)): (&VersionId, &(SecretText, SystemTime))| VersionAge {
                 version: version.clone(),
                 created: Some(*created),

@@ -121,6 +121,12 @@ async fn an_overlap_that_is_over_is_ended_and_no_other() {
     }
     assert!(told.message.contains("1 revoked"), "{}", told.message);
     assert_eq!(store.stages("shop/over"), ["AWSCURRENT"], "nothing is left behind");
+    // Alone, without an application that could prove anything.
+    let store = Store::new();
+    store.secret("shop/over", Some("stack-admin-token"), |secret| rotated(secret, 25 * HOUR));
+    sweep(&operator(&[]), &store).await;
+    let calls = store.take_calls();
+    assert!(calls.len() <= 5, "{calls:?}");
 }
 
 #[tokio::test]

@@ -73,7 +73,11 @@ async fn keys_that_a_first_value_took_away_are_missed_and_come_back() {
         // Nobody restores by mistake.
         assert_eq!(refused(&scene, "restore").await.error_type, "NotConfirmed");
 
+        let calls = changes::calls(&scene);
         let restored = ask(&scene, ask_with(&scene, "restore", &[])).await;
+        let made = changes::calls(&scene) - calls;
+        assert!(made <= 14, "{made} calls");
+        println!("restore: {made} calls");
         let restored = restored.unwrap_or_else(|error| panic!("{error:?}\n{}", operator_log(&scene)));
         assert!(restored["restored"].as_array().unwrap().contains(&json!(lost)), "{restored:#}");
         let whole = ring(&scene, format).await;
@@ -121,7 +125,11 @@ async fn keys_that_are_given_up_by_name_are_not_missed_any_more() {
     assert!(lost.iter().all(|id| error.message.contains(id)), "{}", error.message);
     assert_eq!(missed(&scene).await, json!([scene.secret()]), "nothing was given up");
     for already in [false, true] {
+        let calls = changes::calls(&scene);
         let told = ask(&scene, ask_with(&scene, "forget", &lost)).await.unwrap();
+        let made = changes::calls(&scene) - calls;
+        assert!(made <= 5, "{made} calls");
+        println!("forget: {made} calls");
         assert_eq!(told["already"], already);
     }
     assert_eq!(missed(&scene).await, json!([]));

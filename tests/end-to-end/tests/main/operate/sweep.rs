@@ -41,7 +41,7 @@ pub(super) async fn scheduled(scene: &Scene) -> (Value, Vec<(String, String)>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sweep_ends_and_proves_overlaps_that_are_over_and_no_other() {
-    for plan in [json_plan(), text_plan()] {
+    for (plan, json) in [(json_plan(), true), (text_plan(), false)] {
         let scene = with_operator(plan).await;
         rotate(&scene).await;
         let (old, new) = (FIRST, scene.token("AWSCURRENT").await.unwrap());
@@ -57,7 +57,11 @@ async fn sweep_ends_and_proves_overlaps_that_are_over_and_no_other() {
         let second = sweep(&scene).await;
         assert_eq!((&second["revoked"], &second["overlapsExpired"]), (&json!(0), &json!(1)), "{second:#}");
         scene.sandbox.advance(2 * HOUR).await.unwrap();
+        let calls = changes::calls(&scene);
         let third = sweep(&scene).await;
+        let made = changes::calls(&scene) - calls;
+        println!("an overlap of a {} ends: {made} calls with the listing", if json { "JSON value" } else { "text" });
+        assert!(made <= if json { 12 } else { 8 }, "{made} calls");
         assert_eq!((&third["revoked"], &third["overlapsExpired"]), (&json!(1), &json!(0)), "{third:#}");
         assert_eq!(third["revokedSecrets"], json!([SECRET]));
         let log = operator_log(&scene);
