@@ -77,8 +77,8 @@ impl OperationClients {
         })
     }
 
-    /// Starts an execution of a state machine under a name, and tells when it began: the one that is at work under this name already, with
-    /// the same input, is answered as if it were new. `None` when the name is used up for 90 days. Bound it with
+    /// Starts an execution of a state machine under a name, and tells when the execution began. A running execution with the same name and
+    /// input is answered as if it were new. `None` when the name is used up for 90 days. Bound it with
     /// [`rotation::deadline::Deadline::bound`].
     ///
     /// # Errors
@@ -139,8 +139,9 @@ impl OperationClients {
         }
     }
 
-    /// The newest failure of a step for a secret (a name or an ARN) in the log of a rotation function since `since`, and
-    /// since 2024 at the earliest. Of a version that was given up it is the cause. Bound it with [`rotation::deadline::Deadline::bound`].
+    /// The newest failure of a step for a secret (a name or an ARN), in the log of a rotation function. The search begins at `since`, and
+    /// in 2024 at the earliest. If a rotation gave its version up, it is the cause. Bound it with
+    /// [`rotation::deadline::Deadline::bound`].
     ///
     /// # Errors
     /// The service's words, or why there was no answer; `ResourceNotFoundException` when there is no such log group, as
@@ -217,8 +218,8 @@ pub fn subject(title: &str) -> String {
     }
 }
 
-/// The filter pattern for the lines of failed steps whose secret has this name somewhere in its name or ARN: for any of
-/// both, and never longer than the 1,024 characters that a pattern may have. [`is_about`] tells the secret from others.
+/// The filter pattern for the lines of failed steps whose secret has this name somewhere in its name or ARN. `secret` is either of the two.
+/// The pattern has at most the 1,024 characters that the service takes. [`is_about`] tells the secret from others.
 ///
 /// # Errors
 /// A name that no secret can have. How a pattern would escape a quotation mark or an asterisk is not documented, and a
@@ -238,8 +239,8 @@ fn pattern(message: &str, secret: &str) -> Result<String, String> {
     Ok(format!(r#"{{ ($.message = "{message}") && ($.secret = "*{name}*") }}"#))
 }
 
-/// Whether a logged `SecretId` is that of this secret, when each may be a name or an ARN: two whole ARNs are one secret
-/// only when they are equal, because a secret that was deleted and made anew has another.
+/// Whether a logged `SecretId` is that of this secret, when each may be a name or an ARN. Two whole ARNs have to be equal, because a secret
+/// that was deleted and made anew has another ARN.
 #[must_use]
 pub fn is_about(logged: &str, secret: &str) -> bool {
     if is_whole_arn(logged) && is_whole_arn(secret) { logged == secret } else { name(logged) == name(secret) }

@@ -74,8 +74,8 @@ impl<'a> Evidence<'a> {
         Ok(Self { version: first.version.clone(), apart, censuses })
     }
 
-    /// The second census tells of the rows as they are: nothing was still to come in a transaction that was open before it, and it is not
-    /// long ago.
+    /// The second census tells of the rows as they are. Transactions that were open before it had ended when it counted, and it ended
+    /// within the last hour.
     pub(crate) fn require_fresh(&self, snapshot: &Snapshot) -> Result<(), OperateError> {
         let [_, second] = self.censuses;
         let outdated = |problem: String| Err(OperateError::CensusOutdated { problem });

@@ -161,8 +161,8 @@ pub trait KeyringKind: OperatedKind {
     /// A value that is not of this kind.
     fn as_compromised(&self, subject: &Subject<'_>, current: &Document) -> Result<Option<Document>, RotationError>;
 
-    /// How far apart two censuses have to be: by then no consumer encrypts with an older ring, and no worker that began with one is
-    /// still at work.
+    /// The time that has to pass between two censuses. After that time no consumer encrypts with an older ring, and no worker that began
+    /// with one is at work.
     fn censuses_apart(&self, policy: &RotationPolicy) -> Duration;
 }
 

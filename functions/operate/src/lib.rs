@@ -14,8 +14,8 @@
 //! | `forget` | gives such keys up |
 //! | `sweep` | all secrets, on a schedule: ends overlaps that are over, verifies recent promotions, finds stuck and overdue ones, measures the fleet |
 //!
-//! Every request is recorded in the log under the target `audit`: the action, the secret, the reason, the request id and the
-//! result, never a value. Who made it is in CloudTrail, under the request id.
+//! Every request is recorded in the log under the target `audit`. The line has the action, the secret, the reason, the request id and the
+//! result, never a value. CloudTrail knows the caller under the request id.
 //!
 //! An action is one file of [`actions`]: its request, what it does, and its answer. What is particular to tokens or to keyrings is in
 //! [`kinds`]. All actions on one secret stand on [`session`], which reads it, and on `publication`, which changes what is current. Modules

@@ -1,11 +1,11 @@
 //! The staging labels of this function's own, by which an action that died is finished by the next try.
 //!
-//! Each label begins with a name and ends with what tells versions apart: a staging label is on one version only, and so an action takes
-//! none from another version by attaching one.
+//! Each label begins with a name and ends with a digest of the version. A staging label is on one version only, so an action that attaches
+//! a label takes none from another version.
 //!
-//! `ROTATION-EXPOSED` stays though `ROTATION-COMPROMISED` says nearly the same: a keyring that is a text has no member in which a key could be
-//! marked as compromised. `ROTATION-COMPROMISED` goes when the compromise has come to its end, and only this label keeps a later rollback
-//! from making the leaked key primary again.
+//! `ROTATION-EXPOSED` says nearly the same as `ROTATION-COMPROMISED`, and is needed for text keyrings. A text has no member in which a key
+//! could be marked as compromised. `ROTATION-COMPROMISED` goes when the compromise has come to its end, and only this label keeps a later
+//! rollback from making the leaked key primary again.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -24,8 +24,8 @@ pub(crate) struct Before {
 }
 
 impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
-    /// Makes `value` current, in place of the version that was read: stored under a marker first, then moved by a call that names
-    /// the version it was made from. An edit that came in between stands. `version` is its new version.
+    /// Makes `value` current as the version `version`, in place of the version that was read. The value is stored under a marker first. The
+    /// move of `AWSCURRENT` names the version that the value was made from, so an edit in between stands.
     ///
     /// # Errors
     /// [`RotationError::CurrentChanged`], [`RotationError::ValueTooLarge`], and what the service refuses.
@@ -144,8 +144,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             self.session.marked_ring(&snapshot.secret).move_to(version).await?;
         }
         if snapshot.secret.versions.holder(&Stage::Pending) == Some(&snapshot.current_id) {
-            // The rotation to it has come to its end. On a version that is not current any more, the stage would be the one of a
-            // rotation that is open, and would be taken up again.
+            // The rotation to this version has ended. On a version that is not current any more, `AWSPENDING` would stand for an open
+            // rotation, which Secrets Manager would take up again.
             self.session.take_off(Stage::Pending, &snapshot.current_id).await?;
         }
         match move_current(store, secret_id, Some(&snapshot.current_id), version, deadline).await {
@@ -158,8 +158,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         }
     }
 
-    /// Whether a version that could not be made current never was, for certain: the move was not asked for, or refused, or what is
-    /// current is neither it nor anything that was made from it.
+    /// Whether a version that could not be made current certainly never was. The move was not asked for, or was refused, or the current
+    /// value is neither that version nor made from it.
     async fn was_never_current(
         &self,
         snapshot: &Snapshot,

@@ -128,8 +128,8 @@ impl Services {
 
     /// Starts an execution for the rows of a keyring, unless one is at work for this version, or failed for it.
     ///
-    /// An execution is one round. One that succeeded has left rows under old keys, or found another version to be current: otherwise there
-    /// would be no old keys, and the next one is due.
+    /// An execution is one round. An execution that succeeded has left rows under old keys, or found another version to be current.
+    /// Otherwise the ring would hold no old keys. So the next execution is due.
     pub(crate) async fn reencrypt(
         &self,
         reencryption: &Reencryption,

@@ -176,9 +176,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
 
     /// Describes the secret and reads its current value.
     ///
-    /// # Errors
-    /// What also refuses a rotation: a name outside the stack's prefix, a secret that is scheduled for deletion, a replica, a
-    /// policy or a value that is not usable; no current value.
+    /// # Errors What also refuses a rotation: a name outside the stack's prefix, a secret that is scheduled for deletion, or a replica. A
+    /// policy or a value that is not usable, and no current value.
     pub async fn snapshot(&self) -> Result<Snapshot, OperateError> {
         self.snapshot_of(self.session.describe().await?).await
     }

@@ -57,8 +57,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         self.snapshot().await
     }
 
-    /// Takes the stages away that tell nothing any more: of actions that died, on versions that are so old that no action is at work with
-    /// them. Whether there were any.
+    /// Takes staging labels away that tell nothing any more, and tells whether there were any. They are those of actions that died, on
+    /// versions so old that no action is at work with them.
     ///
     /// # Errors
     /// When the service refuses.

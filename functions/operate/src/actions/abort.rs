@@ -19,8 +19,8 @@ use crate::marker::open_rotation;
 use crate::members::{Change, Members};
 use crate::session::{Operation, Proof};
 
-/// How old a rotation must be before it is given up, unless the stack sets `ABORT_AFTER`: the timeout of the rotation functions, times the
-/// repetitions by Secrets Manager, and their pauses.
+/// The age at which a rotation may be given up, unless the stack sets `ABORT_AFTER`. It covers the timeout of the rotation functions, times
+/// the repetitions by Secrets Manager, and the pauses between them.
 pub const DEFAULT_ABORT_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// The request.

@@ -133,8 +133,8 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         Ok(CompromiseAnswer { version: now.current_id, replaced: exposed, effect: Effect::Keyring(report) })
     }
 
-    /// Says of the current value that it has leaked, in the value itself where there is a place for it: from that a rotation makes fresh
-    /// keys at once, whatever the policy is. What is current then, if that is another version.
+    /// Marks the current value as leaked, in the value itself where the format has a place for the mark. A rotation makes fresh keys from a
+    /// marked value at once, whatever the policy says. Answers the version that is current then, if that is another one.
     async fn publish_as_compromised(
         &self,
         snapshot: &Snapshot,
@@ -208,8 +208,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         Ok(replaced)
     }
 
-    /// Whether the current value is the one that replaced the leaked one, a moment ago. A rotation that moved `AWSCURRENT`, was not seen to
-    /// succeed and has come to no end for so long that it can be aborted is dead: another one has to replace what it left.
+    /// Whether the current value is the one that replaced the leaked one, a moment ago. A rotation may have moved `AWSCURRENT` and never
+    /// succeeded. When that rotation is old enough to be aborted, it is dead, and another rotation has to replace its version.
     fn has_replaced(&self, snapshot: &Snapshot, leaked: &StoredVersion) -> Result<bool, OperateError> {
         let age = |since: SystemTime| snapshot.secret.as_of.duration_since(since).unwrap_or_default();
         let recent = age(snapshot.created) < SAME_INCIDENT;
@@ -250,8 +250,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         let _ = self.session.kind.set(&snapshot.subject(), values, Phase::AfterPromotion, deadline).await;
     }
 
-    /// Begins a rotation away from the version, and says to which. One that is open was begun from a value that may be as
-    /// exposed: it is given up, unless it is the one that an earlier try, or another request, has begun.
+    /// Begins a rotation away from the version, and says to which. An open rotation was begun from a value that may be exposed too, so it
+    /// is given up. The rotation that an earlier try or another request has begun goes on.
     async fn start_rotation(&self, from: &VersionId, rng: &mut StdRng) -> Result<VersionId, OperateError> {
         let new = VersionId::new(format!("{}{:032x}", replacing(from), rng.random::<u128>()));
         let wait = self.session.deadline.within(LONGEST_WAIT, Duration::ZERO);

@@ -146,8 +146,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         }
     }
 
-    /// Whether the role may write, by two calls that change nothing: the current value once more under its own version, which
-    /// the service ignores, and a stage taken from where it is not.
+    /// Whether the role may write, by two calls that change nothing. The first stores the current value again under its own version, which
+    /// the service ignores. The second takes a staging label off a version that does not carry it.
     async fn check_permissions(&self, findings: &mut Findings, snapshot: &Snapshot) {
         let allow = |action: &str| format!("give the function's role secretsmanager:{action} on the secret");
         let stage = Stage::from(DOCTOR_STAGE);

@@ -1,19 +1,19 @@
 //! `retire`: keys that no stored row needs leave the ring.
 //!
-//! It goes by two censuses of all rows, as the function `reencrypt` answers them: of the ring as it is now, complete, of the same columns,
-//! with no row under the key and none that cannot be opened. They are so far apart that consumers which encrypted with an older ring at the
-//! first one have stopped, and the second one has counted what they wrote, in transactions that were open then too. Nothing has come since but
-//! what an hour may bring. Columns that the second one found to look like ciphertexts, and nobody lists, keep every key; those that it had no
-//! time or no right to look at keep none, and `reencrypt` says why beside its search for them.
+//! Two censuses of all rows decide, as the function `reencrypt` answers them. Both are complete, of the current ring and of the same
+//! columns. Both found no row under the key, and no row that cannot be opened. At the first census, consumers may still encrypt with an
+//! older ring. They have stopped before the second census begins, and the second census has counted their rows, those of open transactions
+//! too. Nothing has come since but what an hour may bring. Columns that the second one found to look like ciphertexts, and nobody lists,
+//! keep every key; those that it had no time or no right to look at keep none, and `reencrypt` says why beside its search for them.
 //!
 //! # Why it is so
 //!
 //! - Both censuses come with the request. The function that counts writes no secret, and the one that writes has no way to the
 //!   database. Callers could forge censuses, so operators cannot invoke `retire`: in the stack only the sweep's deployment has it.
 //! - A row that cannot be opened may need any key, and blocks all of them.
-//! - A rollback that is put back leaves a stage with the time (`ROTATION-PUT-BACK-…`), attached before the move so that a crash
-//!   cannot lose it. An instance that loaded the ring in between encrypts with an older key, so the second census has to begin later
-//!   by what two censuses are apart, and 15 minutes.
+//! - A rollback that is put back leaves a stage with the time (`ROTATION-PUT-BACK-…`), attached before the move so that a crash cannot lose
+//!   it. An instance that loaded the ring in between encrypts with an older key. So the second census begins later, by the distance between
+//!   two censuses and 15 minutes.
 //! - LastChangedDate does not date a move by hand: a tag changes it too, and so do the stages of this project.
 //! - The new ring is proven alone, because the old one holds keys that it lacks. It is put back when the application does not follow.
 

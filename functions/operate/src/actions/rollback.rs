@@ -43,8 +43,8 @@ pub struct RollbackAnswer {
 }
 
 impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
-    /// Makes the token before current again. The one that is current stays accepted for the overlap. Other members that were edited since
-    /// stay. When that is how it is already, the application is told and asked once more, and nothing else happens.
+    /// Makes the previous token current again. The token that is replaced stays accepted for the overlap. Edits of other members stay.
+    /// Where an earlier rollback has done so already, only the application is told and asked once more.
     ///
     /// # Errors
     /// [`OperateError::RotationOpen`], [`OperateError::NothingToGoBackTo`], [`OperateError::Compromised`],
@@ -63,8 +63,8 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
 }
 
 impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
-    /// Makes the primary key before primary again. The one that is primary stays in the ring. Other members that were edited since stay.
-    /// When that is how it is already, the application is told and asked once more, and nothing else happens.
+    /// Makes the previous primary key primary again. The key that is replaced stays in the ring. Edits of other members stay. Where an
+    /// earlier rollback has done so already, only the application is told and asked once more.
     ///
     /// # Errors
     /// [`OperateError::RotationOpen`], [`OperateError::NothingToGoBackTo`], [`OperateError::Compromised`],
@@ -84,7 +84,7 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
 }
 
 impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
-    /// What there is to answer when what is in use was made by a rollback.
+    /// The answer, when a rollback has made the value in use.
     async fn already_rolled_back(
         &self,
         snapshot: &Snapshot,

@@ -1,7 +1,7 @@
 //! The message of a sweep: what has happened since the sweep before, and what somebody has to do.
 //!
-//! A window is as long as `SWEEP_PERIOD` says. It stays a variable, though the stack's schedule is always an hour: a sweep stores nothing, so that
-//! only the length of its window keeps messages from being sent twice or never, and a schedule of one's own has another length.
+//! A window is as long as `SWEEP_PERIOD` says. The period stays a variable, though the stack's schedule is always an hour. A sweep stores
+//! nothing: only the length of its window keeps messages from being sent twice or never. Other schedules have other lengths.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

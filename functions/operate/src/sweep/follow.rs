@@ -38,8 +38,7 @@ impl Sweep<'_> {
         })
     }
 
-    /// Sees to it that the archive has every key of the ring, and starts the re-encryption of the rows when the ring has keys that they may
-    /// be under.
+    /// Archives every key of the ring, and starts the re-encryption of the rows when the ring has secondary keys.
     async fn follow<S: OperationStore>(
         &self,
         store: &S,

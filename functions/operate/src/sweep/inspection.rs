@@ -215,9 +215,9 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
 }
 
 impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
-    /// Takes away what actions left behind that died, and says whether keys are missing from the current ring; one that is whole is marked
-    /// when nobody is at work with the secret: a rotation may still be put back, and a retirement has moved the mark before it makes its
-    /// ring current.
+    /// Takes away the staging labels of actions that died, and refuses a current ring that lacks keys. A complete ring is marked when
+    /// nobody is at work with the secret. Before that, a rotation may still be put back, and a retirement moves the mark before it makes
+    /// its ring current.
     async fn check_stages(&self, quiet: Duration) -> Result<(), Failure> {
         let snapshot = match self.value_snapshot().await {
             // An empty object, which the first rotation fills.
