@@ -44,7 +44,9 @@ pub fn event(bytes: &[u8]) {
         Ok(event) => {
             assert!((32..=64).contains(&event.version.as_str().len()));
             assert!((1..=2048).contains(&event.secret_id.len()));
-            assert!(!format!("{event:?}").contains(VALUE), "Debug shows the RotationToken");
+            // The other members are no secrets, and may say the same.
+            let told = [event.version.as_str(), &event.secret_id].iter().any(|text| text.contains(VALUE));
+            assert!(told || !format!("{event:?}").contains(VALUE), "Debug shows the RotationToken");
         }
         Err(error) => shows_no_value(error),
     }

@@ -12,6 +12,7 @@ use rotation::error::RotationError;
 use rotation::kind::{Phase, SecretKind, Subject, Values};
 use rotation::lambda::randomness;
 use rotation::policy::{RotationPolicy, StackPolicy};
+use rotation::session::Session;
 use rotation::store::SecretStore as _;
 
 use crate::environment;
@@ -94,7 +95,7 @@ async fn a_kind_that_asks_nobody_is_well_without_a_target() {
     store.secret(NAME, Some("stack-pepper"), |secret| secret.with_version("v", "a pepper", DAY, &["AWSCURRENT"]));
     let stack = StackPolicy::from_environment(&environment(&[]), Alone::SETTINGS).unwrap();
     let deadline = Deadline::after(Duration::from_secs(60));
-    let operation = Operation { kind: &Alone, store: &store, stack: &stack, secret_id: NAME, deadline };
+    let operation = Operation::new(Session { kind: &Alone, store: &store, stack: &stack, secret_id: NAME, deadline });
     let secret = store.describe(NAME).await.unwrap();
     let findings = operation.doctor(&secret, &mut randomness().unwrap()).await;
     let findings = serde_json::to_value(findings).unwrap();
