@@ -9,20 +9,10 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::keyring_raw::Keyring; // or keyring_fernet, keyring_tink
-use super::tokens::{Failure, Tokens, read};
+use super::loaded::{Loaded, load};
+use super::secret::Failure;
 
-/// The client, and what was loaded last.
-type Loaded = Arc<(Client, RwLock<(Tokens, Vec<Keyring>)>)>;
 type Answer = (StatusCode, Json<Value>);
-
-async fn load(client: &Client) -> Result<(Tokens, Vec<Keyring>), Failure> {
-    let mut keyrings = vec![];
-    for stage in ["AWSCURRENT", "AWSPENDING"] {
-        let secret = read(client, "shop/production/encryption-key", stage).await?;
-        keyrings.extend(secret.and_then(|secret| Keyring::read(&secret, "TOKEN_ENCRYPTION_KEY")));
-    }
-    Ok((Tokens::read(client, "shop/production/admin-token", "ADMIN_TOKEN").await?, keyrings))
-}
 
 async fn health(State(loaded): State<Loaded>, headers: HeaderMap) -> Answer {
     let token = headers.get("x-admin-token").and_then(|token| token.to_str().ok()).unwrap_or_default();

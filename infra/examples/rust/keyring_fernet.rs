@@ -1,5 +1,4 @@
-//! Reads a keyring of the format fernet: a comma-separated list, the primary first. By RustCrypto's ciphers and
-//! <https://github.com/fernet/spec/blob/master/Spec.md>.
+//! Reads a keyring of the format fernet, by <https://github.com/fernet/spec/blob/master/Spec.md>.
 use aes::Aes128;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
@@ -8,8 +7,8 @@ use cbc::cipher::{BlockModeDecrypt as _, KeyIvInit as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::keyring_raw::key_id;
-use super::tokens::{Secret, text};
+use super::key_id::key_id;
+use super::secret::{Secret, text};
 
 /// Version, 8 bytes of time, 16 of initialisation vector, ciphertext, 32 of HMAC.
 fn open(key: &[u8], token: &[u8]) -> Option<Vec<u8>> {
@@ -34,7 +33,6 @@ impl Keyring {
         self.0.iter().map(|key| key_id(key)).collect()
     }
 
-    /// `None` when no key of this keyring opens it.
     pub(crate) fn decrypt(&self, stored: &str) -> Option<Vec<u8>> {
         let token = URL_SAFE.decode(stored).ok()?;
         self.0.iter().find_map(|key| open(key, &token))

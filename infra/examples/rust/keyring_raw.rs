@@ -3,14 +3,9 @@ use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead as _, KeyInit as _, Nonce};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest as _, Sha256};
 
-use super::tokens::{Secret, text};
-
-pub(crate) fn key_id(key: &[u8]) -> String {
-    let digest = Sha256::new().chain_update(b"rotation.key-id.v1\0").chain_update(key).finalize();
-    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
-}
+use super::key_id::key_id;
+use super::secret::{Secret, text};
 
 /// Opens nonce, ciphertext and tag; `None` when it is another key.
 pub(crate) fn open(key: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {

@@ -3,8 +3,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::keyring_raw::{key_id, open};
-use super::tokens::{Secret, text};
+use super::key_id::key_id;
+use super::keyring_raw::open;
+use super::secret::{Secret, text};
 
 /// The enabled keys, each with what its ciphertexts begin with, the primary one first.
 pub(crate) struct Keyring(Vec<(Vec<u8>, Vec<u8>)>);

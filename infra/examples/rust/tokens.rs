@@ -1,24 +1,9 @@
-//! Accepts three tokens: current, pending, and previous until its time. For a JSON secret, with the SDK.
+//! Accepts three tokens: current, pending, and previous until its time. For a JSON secret.
 use aws_sdk_secretsmanager::Client;
 use jiff::Timestamp;
-use serde_json::{Map, Value};
 use subtle::{Choice, ConstantTimeEq as _};
 
-pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
-pub(crate) type Secret = Map<String, Value>;
-
-/// The members of a version; `None` if no version has the label, or the version has no value yet.
-pub(crate) async fn read(client: &Client, secret_id: &str, stage: &str) -> Result<Option<Secret>, Failure> {
-    match client.get_secret_value().secret_id(secret_id).version_stage(stage).send().await {
-        Ok(answer) => Ok(Some(serde_json::from_str(answer.secret_string().unwrap_or_default())?)),
-        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-pub(crate) fn text<'a>(secret: &'a Secret, member: &str) -> Option<&'a str> {
-    secret.get(member)?.as_str()
-}
+use super::secret::{Failure, read, text};
 
 /// The tokens that are accepted. Read them at start, on a refresh, and every few minutes; keep the old ones when a read fails.
 pub(crate) struct Tokens(Vec<(String, Option<Timestamp>)>);

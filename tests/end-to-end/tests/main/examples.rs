@@ -27,12 +27,18 @@ use crate::support::*;
 // The Rust examples, compiled as they stand.
 #[path = "../../../../infra/examples/rust/health.rs"]
 mod health;
+#[path = "../../../../infra/examples/rust/key_id.rs"]
+mod key_id;
 #[path = "../../../../infra/examples/rust/keyring_fernet.rs"]
 mod keyring_fernet;
 #[path = "../../../../infra/examples/rust/keyring_raw.rs"]
 mod keyring_raw;
 #[path = "../../../../infra/examples/rust/keyring_tink.rs"]
 mod keyring_tink;
+#[path = "../../../../infra/examples/rust/loaded.rs"]
+mod loaded;
+#[path = "../../../../infra/examples/rust/secret.rs"]
+mod secret;
 #[path = "../../../../infra/examples/rust/tokens.rs"]
 mod tokens;
 

@@ -190,6 +190,22 @@ fn pages_are_short_and_narrow() {
 }
 
 #[test]
+fn examples_have_at_most_40_lines() {
+    let mut examples = 0;
+    for language in ["python", "node", "rust"] {
+        for file in fs::read_dir(root().join("infra/examples").join(language)).unwrap() {
+            let path = file.unwrap().path();
+            if path.is_file() {
+                let lines = fs::read_to_string(&path).unwrap().lines().count();
+                assert!(lines <= 40, "{}: {lines} lines", path.display());
+                examples += 1;
+            }
+        }
+    }
+    assert!(examples > 15, "{examples}");
+}
+
+#[test]
 fn links_and_anchors_lead_somewhere() {
     let link = Regex::new(r"\]\(([^)\s]+)\)").unwrap();
     let mut links = 0;
