@@ -116,7 +116,7 @@ async fn unarchived_key_never_becomes_current_and_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_fails_its_proof_before_promotion_fills_no_archive() {
     let mut plan = once(Plan::key_json(&key_secret(&bare_key(KeyFormat::Raw, 1)), KeyFormat::Raw));
-    plan.environment.push(("TARGET_TIMEOUT", "1s".to_owned()));
+    plan.environment.push(("TARGET_TIMEOUT", "1500ms".to_owned()));
     let scene = with_archive(plan).await;
     rotate(&scene).await;
     let (before, kept) = (current(&scene).await, archived(&scene).await);

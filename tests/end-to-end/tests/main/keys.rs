@@ -271,7 +271,7 @@ async fn every_instance_reports_the_new_ring_before_its_promotion() {
 #[tokio::test(flavor = "multi_thread")]
 async fn instance_without_the_new_ring_holds_its_promotion_back() {
     let mut plan = once(plan(KeyFormat::Raw));
-    plan.environment.push(("TARGET_TIMEOUT", "700ms".to_owned()));
+    plan.environment.push(("TARGET_TIMEOUT", "1500ms".to_owned()));
     let scene = start(plan).await;
     rotate(&scene).await;
     let before = current(&scene).await;
@@ -289,7 +289,7 @@ async fn instance_without_the_new_ring_holds_its_promotion_back() {
 async fn an_application_that_reads_only_the_one_key_is_never_broken() {
     let mut plan = once(plan(KeyFormat::Raw));
     plan.keys.as_mut().unwrap().mode = KeyMode::NameOnly;
-    plan.environment.push(("TARGET_TIMEOUT", "500ms".to_owned()));
+    plan.environment.push(("TARGET_TIMEOUT", "1500ms".to_owned()));
     let scene = start(plan).await;
     let load = scene.records(60, 4);
     until_written(&load, 10).await;
@@ -463,7 +463,7 @@ async fn configuration_test_and_first_key_need_no_admin_token() {
         let environment = [
             ("TARGET_VERIFY_URL", "http://127.0.0.1:1/admin/secrets/health"),
             ("TARGET_TOKEN_SECRET", "{1}/{2}/admin-token"),
-            ("TARGET_TIMEOUT", "500ms"),
+            ("TARGET_TIMEOUT", "1500ms"),
         ];
         plan.environment = environment.map(|(name, value)| (name, value.to_owned())).to_vec();
         let scene = start(plan).await;
@@ -495,7 +495,7 @@ pub(crate) async fn rotate_while_the_application_breaks(scene: &Scene) -> sandbo
 #[tokio::test(flavor = "multi_thread")]
 async fn unfollowed_staged_promotion_is_put_back_and_loses_no_record() {
     let mut plan = once(plan(KeyFormat::Raw));
-    plan.environment.push(("TARGET_TIMEOUT", "700ms".to_owned()));
+    plan.environment.push(("TARGET_TIMEOUT", "1500ms".to_owned()));
     let scene = start(plan).await;
     rotate(&scene).await;
     let (before, old) = (current(&scene).await, ring(&scene, KeyFormat::Raw).await);
@@ -520,7 +520,7 @@ async fn unfollowed_staged_promotion_is_put_back_and_loses_no_record() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unfollowed_immediate_promotion_stands_until_it_verifies() {
     let mut plan = once(plan(KeyFormat::Raw));
-    plan.environment.push(("TARGET_TIMEOUT", "700ms".to_owned()));
+    plan.environment.push(("TARGET_TIMEOUT", "1500ms".to_owned()));
     plan.tags.push(("rotation:promotion", "immediate"));
     let scene = start(plan).await;
     let load = scene.records(60, 9);
@@ -549,7 +549,7 @@ async fn unfollowed_immediate_promotion_stands_until_it_verifies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rotation_open_at_a_leak_is_given_up_and_both_keys_replaced() {
     let mut plan = once(plan(KeyFormat::Raw));
-    plan.environment.push(("TARGET_TIMEOUT", "500ms".to_owned()));
+    plan.environment.push(("TARGET_TIMEOUT", "1500ms".to_owned()));
     let scene = start(plan).await;
     rotate(&scene).await;
     let exposed = ring(&scene, KeyFormat::Raw).await;

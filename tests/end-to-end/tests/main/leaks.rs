@@ -150,7 +150,7 @@ async fn rotation_and_its_commands_show_no_value_at_any_log_level() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotations_that_fail_show_no_value_at_the_finest_log_level() {
-    let short = vec![("TARGET_TIMEOUT", "500ms".to_owned())];
+    let short = vec![("TARGET_TIMEOUT", "1500ms".to_owned())];
     let frozen = Plan { environment: short.clone(), ..json_plan() };
     let after = Plan { tags: vec![("rotation:verify", "after")], ..frozen.clone() };
     for (plan, error_type) in [(frozen, "TargetRefused"), (after, "VerificationFailed")] {
@@ -319,7 +319,7 @@ async fn rotations_of_a_keyring_show_no_key_at_any_log_level() {
 async fn refused_key_rotations_show_no_key_at_the_finest_level() {
     let format = KeyFormat::Raw;
     let mut plan = Plan::key_json(&key_secret(&bare_key(format, 1)), format);
-    plan.environment.push(("TARGET_TIMEOUT", "500ms".to_owned()));
+    plan.environment.push(("TARGET_TIMEOUT", "1500ms".to_owned()));
     let scene = start(at_trace(plan)).await;
     rotate(&scene).await;
     scene.instances.iter().for_each(|instance| instance.freeze_refresh(true));
@@ -333,7 +333,7 @@ async fn unverified_key_promotions_show_no_key_at_the_finest_level() {
     let format = KeyFormat::Raw;
     for (promotion, error_type) in [("staged", "VerificationFailed"), ("immediate", "RollbackFailed")] {
         let mut plan = Plan::key_json(&key_secret(&bare_key(format, 1)), format);
-        plan.environment.push(("TARGET_TIMEOUT", "500ms".to_owned()));
+        plan.environment.push(("TARGET_TIMEOUT", "1500ms".to_owned()));
         let scene = start(at_trace(plan)).await;
         rotate(&scene).await;
         tag(&scene, "rotation:promotion", promotion).await;

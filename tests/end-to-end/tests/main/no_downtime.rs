@@ -107,7 +107,7 @@ async fn instance_that_lies_about_its_refresh_blocks_promotion() {
 }
 
 fn current_only(tags: Vec<(&'static str, &'static str)>) -> Plan {
-    let environment = vec![("TARGET_TIMEOUT", "1s".to_owned())];
+    let environment = vec![("TARGET_TIMEOUT", "1500ms".to_owned())];
     Plan { mode: Mode::CurrentOnly, tags, environment, ..once(json_plan()) }
 }
 

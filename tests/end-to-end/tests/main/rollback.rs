@@ -7,7 +7,7 @@ use sandbox::{EventKind, RotationOutcome, Step};
 use crate::support::*;
 
 fn plan(base: Plan, mode: Mode) -> Plan {
-    let environment = vec![("TARGET_TIMEOUT", "700ms".to_owned())];
+    let environment = vec![("TARGET_TIMEOUT", "1500ms".to_owned())];
     Plan { mode, environment, tags: vec![("rotation:verify", "after")], ..base }
 }
 

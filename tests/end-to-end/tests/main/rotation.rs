@@ -237,7 +237,7 @@ async fn configuration_test_proves_the_target_and_changes_nothing() {
     for configuration_test in [ConfigurationTest::WithoutValue, ConfigurationTest::WithCurrentValue] {
         for mut plan in [text_plan(), json_plan()] {
             plan.sandbox.configuration_test = configuration_test;
-            plan.environment = vec![("TARGET_TIMEOUT", "500ms".to_owned())];
+            plan.environment = vec![("TARGET_TIMEOUT", "1500ms".to_owned())];
             let scene = start(plan).await;
             let before = (current(&scene).await, scene.stages().await.unwrap());
             let outcome = scene.configure().await.unwrap();

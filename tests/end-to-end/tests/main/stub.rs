@@ -39,7 +39,7 @@ impl Stub {
         vec![
             ("TARGET_VERIFY_URL", format!("{}/verify", self.url)),
             ("TARGET_REFRESH_URL", format!("{}/refresh", self.url)),
-            ("TARGET_TIMEOUT", "1s".to_owned()),
+            ("TARGET_TIMEOUT", "1500ms".to_owned()),
         ]
     }
 }

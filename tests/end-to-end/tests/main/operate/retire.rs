@@ -322,7 +322,7 @@ async fn retirement_killed_anywhere_loses_no_key_and_is_finished() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retirement_that_the_application_ignores_is_put_back() {
     let mut plan = keys(KeyFormat::Raw);
-    plan.environment.push(("TARGET_TIMEOUT", "1s".to_owned()));
+    plan.environment.push(("TARGET_TIMEOUT", "1500ms".to_owned()));
     let scene = with_archive(plan).await.with_operator(&[]).await.unwrap();
     rotate(&scene).await;
     rotate(&scene).await;
