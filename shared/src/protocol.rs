@@ -123,7 +123,7 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
     async fn perform(&mut self, rng: &mut StdRng) -> Result<Outcome, RotationError> {
         let performed = self.step(rng).await;
         if let Err(error) = &performed
-            && self.gives_up_pending(error)
+            && self.gives_up_pending(error).await
             && let Err(second) = self.session.take_off(Stage::Pending, self.version()).await
         {
             tracing::warn!(secret = self.seen.secret.name, version = %self.version(), error = %second, "AWSPENDING was not detached");
@@ -131,10 +131,14 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         performed
     }
 
-    fn gives_up_pending(&self, error: &RotationError) -> bool {
+    async fn gives_up_pending(&self, error: &RotationError) -> bool {
         match error.gives_up_pending() {
             GivesUp::Never => false,
-            GivesUp::InCreate => self.event.step == Step::CreateSecret,
+            // An earlier try, or a duplicate, may have stored a value: that one is promoted when the reason is gone.
+            GivesUp::InCreate if self.event.step == Step::CreateSecret => {
+                matches!(self.session.store.get(self.session.secret_id, self.version()).await, Ok(None))
+            }
+            GivesUp::InCreate => false,
             GivesUp::UnlessTested => self.event.step != Step::TestSecret,
             GivesUp::Always => true,
         }

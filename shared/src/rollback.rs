@@ -161,7 +161,23 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
             Replaced { id: current.unwrap_or(failed), previous_was: versions.holder(&Stage::restored_after(failed)) };
         // The version that was put back is not a complete ring: its staged key is in no other version.
         let has_ring = versions.holder(&marked_ring::stage()) == Some(failed);
+        if has_ring && !self.holds_all_in_use(secret, replaced.id).await {
+            // No rotation puts a ring back for one that lacks its keys in use: a person moved `AWSCURRENT`. The labels on
+            // the version are the only ones that keep its keys.
+            return Ok(self.take_off(Stage::Pending, failed).await?);
+        }
         Ok(self.restore_stages(Stages { failed, replaced, has_ring }).await?)
+    }
+
+    /// Whether the ring of the version `current` has every key in use of the marked ring. What cannot be read counts as
+    /// lacking.
+    async fn holds_all_in_use(&self, secret: &Described, current: &VersionId) -> bool {
+        let missing = async {
+            let policy = self.stack.for_secret(&secret.tags, secret.as_of)?;
+            let value = self.kind.parse(&policy, self.read(current).await?.text)?;
+            self.marked_ring(secret).require_all(self.kind, &policy, current, &value).await
+        };
+        missing.await.is_ok()
     }
 
     /// The version whose `AWSPREVIOUS` a promotion records with a label of its own. It is needed for a text secret: the

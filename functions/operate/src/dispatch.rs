@@ -9,6 +9,7 @@ use rotation::policy::StackPolicy;
 use rotation::session::Session;
 use rotation::store::{Described, OperationStore};
 use rotation::token::TOKEN_SETTINGS;
+use rotation::versions::Stage;
 
 use crate::actions::abort::AbortAnswer;
 use crate::actions::doctor::DoctorAnswer;
@@ -16,6 +17,7 @@ use crate::actions::status::StatusAnswer;
 use crate::error::OperateError;
 use crate::findings::Findings;
 use crate::kinds::{KeyringKind, Kind, TokenKind};
+use crate::marker::open_rotation;
 use crate::operator::Operator;
 use crate::request::Request;
 use crate::response::{Outcome, Response};
@@ -151,7 +153,11 @@ impl SecretRequest<'_> {
         let secret_id = self.request.secret_id();
         match self.request {
             Request::Abort(_) => {
-                let aborted = AbortAnswer::rotation_of(store, secret_id, secret.clone(), self.operator.abort_after);
+                // Only a rotation of this project records where AWSPREVIOUS was.
+                let is_recorded = open_rotation(secret)
+                    .is_some_and(|version| secret.versions.holder(&Stage::restored_after(version)).is_some());
+                let abort_after = self.operator.abort_after;
+                let aborted = AbortAnswer::rotation_of(store, secret_id, secret.clone(), abort_after, is_recorded);
                 aborted.await.map(|(aborted, _)| Outcome::Abort(aborted))
             }
             Request::Doctor(_) => {

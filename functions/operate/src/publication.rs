@@ -71,8 +71,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         if takes_keys_out {
             if !marked_as_read {
                 // A sweep that saw the mark elsewhere may have moved it to what was current.
-                let seen = self.session.describe().await?;
-                self.session.marked_ring(&seen).move_to(version).await?;
+                let seen = self.snapshot_once_current(version).await?;
+                self.session.marked_ring(&seen.secret).move_to(version).await?;
             }
         } else if self.session.kind.ring(&now.policy, value)?.is_some() {
             if marked_as_read {
@@ -82,7 +82,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             } else {
                 match self.keep_ring(&now).await {
                     // What a person has to decide does not undo what was asked for.
-                    Ok(()) | Err(RotationError::MarkedRingUnreadable { .. }) => {}
+                    Ok(true) => now.secret.versions = now.secret.versions.with(marked_ring::stage(), Some(version)),
+                    Ok(false) | Err(RotationError::MarkedRingUnreadable { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }
             }

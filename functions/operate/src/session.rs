@@ -391,16 +391,16 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             .await
     }
 
-    /// Marks the current ring as the last complete one, if it is.
+    /// Marks the current ring as the last complete one, if it is, and tells whether it is.
     ///
     /// # Errors
     /// Those of [`MarkedRing::missing`](rotation::marked_ring::MarkedRing::missing), and what the service refuses.
-    pub(crate) async fn keep_ring(&self, snapshot: &Snapshot) -> Result<(), RotationError> {
-        if self.session.kind.ring(&snapshot.policy, &snapshot.current)?.is_some()
-            && self.missing_keys(snapshot).await? == Missing::default()
-        {
+    pub(crate) async fn keep_ring(&self, snapshot: &Snapshot) -> Result<bool, RotationError> {
+        let is_complete = self.session.kind.ring(&snapshot.policy, &snapshot.current)?.is_some()
+            && self.missing_keys(snapshot).await? == Missing::default();
+        if is_complete {
             self.session.marked_ring(&snapshot.secret).move_to(&snapshot.current_id).await?;
         }
-        Ok(())
+        Ok(is_complete)
     }
 }

@@ -23,7 +23,7 @@ pub struct Plan {
     pub instances: usize,
     /// Which tokens they accept.
     pub mode: Mode,
-    /// What the instances encrypt with, when the secret is a keyring. Their admin token is [`ADMIN_TOKEN`] then.
+    /// What the instances encrypt with, when the secret is a keyring. Their admin token is [`crate::ADMIN_TOKEN`] then.
     pub keys: Option<KeyPlan>,
     /// The PostgreSQL database that they keep records in, by a session for each; `None` keeps them in memory.
     pub database: Option<tokio_postgres::Config>,

@@ -59,6 +59,9 @@ impl AbortAnswer {
 
     /// Gives up the open rotation of a secret of any kind, and says how the secret was described last. The application is not told.
     ///
+    /// `AWSPENDING` and `AWSPREVIOUS` on one version are what a put-back leaves that died. A person who moves `AWSCURRENT` by hand leaves
+    /// the same. `may_be_put_back` says that it was a put-back: then the other labels go back to where they were. Else they stay.
+    ///
     /// # Errors
     /// [`OperateError::TooYoungToAbort`], also when the service does not say how old the rotation is.
     pub async fn rotation_of<S: OperationStore>(
@@ -66,6 +69,7 @@ impl AbortAnswer {
         secret_id: &str,
         secret: Described,
         abort_after: Duration,
+        may_be_put_back: bool,
     ) -> Result<(Self, Described), OperateError> {
         let Some(version) = open_rotation(&secret) else { return Ok((Self::nothing("no rotation is open"), secret)) };
         let ages = store.versions(secret_id).await?;
@@ -77,7 +81,7 @@ impl AbortAnswer {
         if secret.as_of < from {
             return Err(OperateError::TooYoungToAbort { version: version.clone(), began, changed, from });
         }
-        let died = secret.versions.holder(&Stage::Previous) == Some(version);
+        let died = may_be_put_back && secret.versions.holder(&Stage::Previous) == Some(version);
         if died {
             mark_ring_again(store, secret_id, &secret, version).await?;
         }
@@ -157,7 +161,9 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         rng: &mut StdRng,
     ) -> Result<AbortAnswer, OperateError> {
         let Session { store, secret_id, deadline, .. } = self.session;
-        let (mut aborted, now) = AbortAnswer::rotation_of(store, secret_id, secret, abort_after).await?;
+        let may_be_put_back = self.may_be_put_back(&secret).await;
+        let (mut aborted, now) =
+            AbortAnswer::rotation_of(store, secret_id, secret, abort_after, may_be_put_back).await?;
         // Without a current value there is nothing that an application could load.
         if aborted.because == Some(ENDED) || now.versions.holder(&Stage::Current).is_none() {
             return Ok(aborted);
@@ -171,5 +177,18 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         aborted.proof = Some(Proof { verified: settled.is_ok() && proof.verified, ..proof });
         aborted.problem = settled.err().as_ref().map(Problem::of);
         Ok(aborted)
+    }
+
+    /// Whether the open rotation may have been put back: no rotation puts a ring back for one that lacks its keys in use. Then a person
+    /// moved `AWSCURRENT`, and the labels on the version are the only ones that keep its keys.
+    async fn may_be_put_back(&self, secret: &Described) -> bool {
+        let holder = secret.versions.holder(&marked_ring::stage());
+        if open_rotation(secret).is_none() || open_rotation(secret) != holder {
+            return true;
+        }
+        match self.value_snapshot_of(secret.clone()).await {
+            Ok(snapshot) => self.require_all_keys(&snapshot).await.is_ok(),
+            Err(_) => false,
+        }
     }
 }

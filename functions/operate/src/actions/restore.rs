@@ -77,7 +77,8 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         self.settle_restored(now, restored, already, rng).await
     }
 
-    /// Publishes the last complete ring where an empty object replaced it, as it was.
+    /// Publishes the last complete ring where an empty object replaced it, as it was, with the keys that only the version before the empty
+    /// object holds.
     async fn restore_lost(
         &self,
         secret: Described,
@@ -88,8 +89,17 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         let Some(snapshot) = self.snapshot_of_lost_ring(secret).await? else { return Err(lost.into()) };
         snapshot.require_confirmed(confirm)?;
         snapshot.require_no_open_rotation()?;
-        let ring = self.session.kind.keyring(&snapshot.policy, &snapshot.current)?;
-        let now = self.publish_and_detach(&snapshot, &snapshot.current, &new_version(rng)).await?;
+        let mut ring = self.session.kind.keyring(&snapshot.policy, &snapshot.current)?;
+        let mut value = snapshot.current.clone();
+        // A version that was current for a moment may hold a key that is not in the marked ring yet.
+        if let Ok(Some(before)) = self.previous(&snapshot).await
+            && let Ok(held) = self.session.kind.keyring(&snapshot.policy, &before.value)
+            && !ring.holds_all_of(&held)
+        {
+            ring = ring.with_keys_of(&held).map_err(RotationError::from)?;
+            value = KeyFormat::of(&snapshot.policy).wire().restore(&value, &before.value, &ring)?;
+        }
+        let now = self.publish_and_detach(&snapshot, &value, &new_version(rng)).await?;
         self.settle_restored(now, ring.keys().map(|(_, key)| key.id()).collect(), false, rng).await
     }
 

@@ -83,8 +83,9 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         let mut dead = self.dead_by_markers(&snapshot).await?;
         dead.add(self.of_compromised(&snapshot).await?);
         let held = self.session.kind.previous_token(&snapshot.current)?;
-        // A marker that is there already tells of the others. Without an application nothing is proven, now or later.
-        let proves = self.session.kind.has_target();
+        // A marker that is there already tells of the others. Without an application nothing is proven, now or later. A JSON value has its
+        // markers all the same: the process may die between its publication and the end of AWSPREVIOUS.
+        let proves = self.session.kind.has_target() || snapshot.current.field().is_some();
         if dead.add(held) && proves {
             self.attach(Marker::PreviousRevoked, &snapshot.current_id).await?;
         }

@@ -175,7 +175,7 @@ async fn an_abort_marks_the_ring_again_that_was_put_back() {
         let secret = of_key(secret).with_version("older", &ring(&[1]), 3 * DAY, &[record.as_str()]);
         let secret = secret.with_version("current", &ring(&[2, 1]), 2 * DAY, &["AWSCURRENT"]);
         let died = ["AWSPENDING", "AWSPREVIOUS", "ROTATION-RING"];
-        let secret = secret.with_version("failed", &ring(&[3, 2, 1]), HOUR, &died);
+        let secret = secret.with_version("failed", &ring(&[1, 2]), HOUR, &died);
         secret.with(|told| told.last_changed = Some(told.as_of - HOUR))
     });
     assert_eq!(done(&store, request("abort")).await["aborted"], "failed");
@@ -195,6 +195,53 @@ impl Target for Silent {
     fn settings(&self) -> &TargetSettings {
         &self.0
     }
+}
+
+/// A person moved `AWSCURRENT` away from a ring whose primary key only that ring has: no put-back leaves that.
+#[tokio::test]
+async fn an_abort_keeps_the_labels_of_a_ring_that_alone_has_a_key() {
+    let store = Store::new();
+    store.secret(NAME, Some(KEYS), |secret| {
+        let labels = ["AWSPENDING", "AWSPREVIOUS", "ROTATION-RING"];
+        let secret = of_key(secret).with_version("moved", &ring(&[3, 2, 1]), DAY, &labels);
+        secret.with_version("current", &ring(&[2, 1]), 2 * DAY, &["AWSCURRENT"])
+    });
+    assert_eq!(done(&store, request("abort")).await["aborted"], "moved");
+    assert_eq!(store.holder(NAME, "AWSPENDING"), None);
+    for label in ["AWSPREVIOUS", "ROTATION-RING"] {
+        assert_eq!(store.holder(NAME, label), Some(version("moved")), "{label}");
+    }
+    let mut restore = request("restore");
+    restore["confirm"] = json!(NAME);
+    done(&store, restore).await;
+    let value: Value = serde_json::from_str(&store.value(NAME, "AWSCURRENT")).unwrap();
+    assert_eq!(value["KEY"], key(3), "it is primary again");
+}
+
+#[tokio::test]
+async fn an_abort_of_another_kind_leaves_awsprevious() {
+    let store = Store::new();
+    store.secret(NAME, Some("somebody-elses"), |secret| {
+        let secret = secret.with_version("moved", "a value", DAY, &["AWSPENDING", "AWSPREVIOUS"]);
+        secret.with_version("current", "another", 2 * DAY, &["AWSCURRENT"])
+    });
+    assert_eq!(done(&store, request("abort")).await["aborted"], "moved");
+    assert_eq!(store.holder(NAME, "AWSPREVIOUS"), Some(version("moved")));
+}
+
+/// The version before the empty object was current for a moment, and is not marked yet.
+#[tokio::test]
+async fn a_key_that_no_mark_knows_comes_back_with_a_lost_ring() {
+    let store = Store::new();
+    store.secret(NAME, Some(KEYS), |secret| {
+        let secret = of_key(secret).with_version("marked", &ring(&[2, 1]), 3 * DAY, &["ROTATION-RING"]);
+        let secret = secret.with_version("newer", &ring(&[3, 2, 1]), 2 * HOUR, &["AWSPREVIOUS"]);
+        secret.with_version("empty", "{}", HOUR, &["AWSCURRENT"])
+    });
+    let mut restore = request("restore");
+    restore["confirm"] = json!(NAME);
+    let answer = done(&store, restore).await;
+    assert_eq!(answer["restored"].as_array().unwrap().len(), 3, "{answer:#}");
 }
 
 #[tokio::test]
