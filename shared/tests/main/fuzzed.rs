@@ -4,7 +4,7 @@ use std::path::Path;
 
 #[allow(unreachable_pub, reason = "it is the library of the fuzz targets")]
 #[path = "../../../tests/fuzz/src/lib.rs"]
-mod targets;
+pub(crate) mod targets;
 
 type Target = fn(&[u8]);
 

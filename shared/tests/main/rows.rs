@@ -12,19 +12,8 @@ use rotation::keyring::{Ciphers, Key, KeyFormat, KeyId, Keyring};
 use rotation::rows::aad::associated_data;
 use rotation::rows::{Encoding, Form, Lines, Opened, Rewrapped, RowCodec, RowFormat, Untold};
 
+use crate::fuzzed::targets::STORED;
 use crate::keys::{bare, key, to_hex, write};
-
-/// Every way of storing a value.
-const STORED: [(RowFormat, Encoding); 8] = [
-    (RowFormat::Fernet, Encoding::Base64Url),
-    (RowFormat::Tink, Encoding::Binary),
-    (RowFormat::Tink, Encoding::Base64),
-    (RowFormat::Tink, Encoding::Base64Url),
-    (RowFormat::AesGcm, Encoding::Binary),
-    (RowFormat::AesGcm, Encoding::Base64),
-    (RowFormat::AesGcm, Encoding::Base64Url),
-    (RowFormat::AesGcmHex, Encoding::Base64),
-];
 
 fn ring(format: KeyFormat, keys: &[Key]) -> Document {
     let ring = Keyring::new(keys[0].clone()).unwrap();

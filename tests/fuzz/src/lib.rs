@@ -164,7 +164,7 @@ fn keyring(format: KeyFormat, bytes: &[u8]) {
 }
 
 /// Every way of storing a value.
-const STORED: [(RowFormat, Encoding); 8] = [
+pub const STORED: [(RowFormat, Encoding); 8] = [
     (RowFormat::Fernet, Encoding::Base64Url),
     (RowFormat::Tink, Encoding::Binary),
     (RowFormat::Tink, Encoding::Base64),

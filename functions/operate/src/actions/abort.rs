@@ -5,9 +5,9 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rotation::event::VersionId;
 use rotation::marked_ring;
-use rotation::moves::may_have_moved;
+use rotation::moves::{may_have_moved, move_if_there};
 use rotation::session::Session;
-use rotation::store::{Described, OperationStore, StoreError, StoreErrorKind};
+use rotation::store::{Described, OperationStore, StoreError};
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
 use serde::Serialize;
@@ -85,7 +85,7 @@ impl AbortAnswer {
         if died {
             mark_ring_again(store, secret_id, &secret, version).await?;
         }
-        take_off(store, secret_id, version, &Stage::Pending).await?;
+        move_if_there(store, secret_id, Stage::Pending, Some(version), None).await?;
         if died {
             finish_rollback(store, secret_id, &secret, version).await?;
         }
@@ -112,10 +112,7 @@ async fn mark_ring_again<S: OperationStore>(
     if secret.versions.holder(&ring) != Some(failed) || current.is_none() {
         return Ok(());
     }
-    match store.move_stage(secret_id, ring, Some(failed), current).await {
-        Err(error) if error.kind == StoreErrorKind::Conflict => Ok(()),
-        result => result,
-    }
+    move_if_there(store, secret_id, ring, Some(failed), current).await
 }
 
 /// Gives `AWSPREVIOUS` back to the version that had it before a rotation that was put back, and whose process died then.
@@ -127,24 +124,11 @@ async fn finish_rollback<S: OperationStore>(
 ) -> Result<(), StoreError> {
     let record = Stage::restored_after(failed);
     let Some(previous) = secret.versions.holder(&record) else {
-        return take_off(store, secret_id, failed, &Stage::Previous).await;
+        return move_if_there(store, secret_id, Stage::Previous, Some(failed), None).await;
     };
     match store.move_stage(secret_id, Stage::Previous, Some(failed), Some(previous)).await {
         Err(error) if !may_have_moved(&error) => Err(error),
-        _ => take_off(store, secret_id, previous, &record).await,
-    }
-}
-
-/// Takes a stage off a version; it may be gone already.
-async fn take_off<S: OperationStore>(
-    store: &S,
-    secret_id: &str,
-    version: &VersionId,
-    stage: &Stage,
-) -> Result<(), StoreError> {
-    match store.move_stage(secret_id, stage.clone(), Some(version), None).await {
-        Err(error) if error.kind == StoreErrorKind::Conflict => Ok(()),
-        result => result,
+        _ => move_if_there(store, secret_id, record, Some(previous), None).await,
     }
 }
 
