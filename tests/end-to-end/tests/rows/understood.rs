@@ -140,7 +140,7 @@ async fn padding_comes_from_the_other_rows_or_is_refused() {
 async fn a_plan_that_runs_out_of_time_goes_on_and_has_all_ranges() {
     let bench = Bench::with_tokens(&[NEW, OLD], &tokens(OLD, 3000)).await;
     bench.register_as("slow", json!([bench.tokens_column()]), &[("REENCRYPT_BATCH_ROWS", "1")]);
-    bench.sandbox.host().set_timeout("slow", std::time::Duration::from_secs(3)).unwrap();
+    bench.sandbox.host().set_timeout("slow", std::time::Duration::from_millis(1400)).unwrap();
     let (mut request, mut invocations) = (json!({ "action": "plan", "slices": 4 }), 0);
     let last = loop {
         let answer = bench.invoke_as("slow", &request).await.unwrap();
