@@ -199,6 +199,14 @@ crate::named_errors! {
             /// The earliest time at which the key can be promoted.
             from: SystemTime,
         } => InCreate,
+        /// A consumer of the secret does not have the current value yet.
+        #[error(
+            "the current value of secret {name} is not delivered to all its consumers, so a rotation could lock one of them out: nothing was written; `aws lambda invoke` the function deliver with {{\"secret_id\": \"{name}\"}}, which says what is missing, then run rotate-secret again"
+        )]
+        NotDelivered {
+            /// The secret's name.
+            name: String,
+        } => InCreate,
         /// Keys are missing from the ring because another writer took them out.
         #[error("keys {} of secret {name} are missing: version {version} holds them (stage ROTATION-RING) and AWSCURRENT does not, so that what they encrypted cannot be read. Most often infrastructure code has written the first value again: have it leave the value alone (Terraform: `lifecycle {{ ignore_changes = [secret_string] }}`), then put the keys back with the action restore of operate. If they are gone on purpose, the action forget says so. Until then nothing is rotated", list(.keys))]
         KeysMissing {

@@ -89,6 +89,9 @@ pub struct Subject<'a> {
     pub current_created: Option<SystemTime>,
     /// The credential for the target, if another secret holds it, see [`SecretKind::credential`].
     pub credential: Option<&'a SecretText>,
+    /// Whether every consumer is known to have the current value, because the function `deliver` has delivered it. It is
+    /// set only while the next value is made from the current one.
+    pub delivered: bool,
 }
 
 /// A secret that a function reads and does not rotate.
@@ -187,6 +190,31 @@ pub trait SecretKind: Sync {
     /// rotation.
     fn members(&self, _: &RotationPolicy, value: &Document) -> Vec<FieldName> {
         value.field().cloned().into_iter().collect()
+    }
+
+    /// Whether consumers that hold `delivered` need nothing more for `current`, at the time `now`. Then `current` counts
+    /// as delivered, and no consumer is restarted for it. A kind may leave out members whose end the consumers know
+    /// already: the end of an overlap, a retired key.
+    ///
+    /// # Errors
+    /// A value is not of this kind.
+    fn needs_no_delivery(
+        &self,
+        policy: &RotationPolicy,
+        delivered: &Document,
+        current: &Document,
+        _now: SystemTime,
+    ) -> Result<bool, RotationError> {
+        if current.field().is_none() {
+            return Ok(delivered.secret()? == current.secret()?);
+        }
+        let members = [delivered, current].map(|value| self.members(policy, value)).concat();
+        for member in &members {
+            if delivered.member(member)? != current.member(member)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The kind's own last check before promotion. `new`, made at `created`, must be made from `old`, differ from

@@ -92,6 +92,7 @@ pub mod archive;
 pub mod aws;
 pub mod census;
 pub mod deadline;
+pub mod delivery;
 pub mod document;
 pub mod environment;
 pub mod error;

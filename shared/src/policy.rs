@@ -9,7 +9,7 @@
 
 mod setting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -28,6 +28,7 @@ pub const DEFAULT_MAX_HOLD: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// The longest `MAX_HOLD` that a stack can set: ten years. A `SystemTime` of today plus ten years does not overflow.
 pub const LONGEST_MAX_HOLD: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
+const CONSUMED_SECRETS: &str = "CONSUMED_SECRETS";
 const TAG_PREFIX: &str = "rotation:";
 const EXPECTED_DATE: &str = "expected a date such as 2026-12-24 or 2026-12-24T18:00:00Z";
 
@@ -139,6 +140,7 @@ pub struct StackPolicy {
     settings: Vec<&'static dyn AnySetting>,
     choices: BTreeMap<&'static str, String>,
     name_prefix: Option<String>,
+    consumed: BTreeSet<String>,
     allowed_fields: Vec<FieldName>,
     max_overlap: Duration,
     max_hold: Duration,
@@ -169,7 +171,7 @@ impl Source {
 impl StackPolicy {
     /// Reads the stack's part of the policy for a kind with the settings `of_kind`. It reads the variables
     /// `ROTATION_*`, one for each tag, and the bounds `SECRET_NAME_PREFIX`, `ALLOWED_FIELDS` (comma-separated),
-    /// `MAX_OVERLAP` and `MAX_HOLD`.
+    /// `MAX_OVERLAP` and `MAX_HOLD`, and `CONSUMED_SECRETS`, see [`consumed_secrets`].
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] or [`RotationError::InvalidPolicy`] with the variable's name.
@@ -210,6 +212,7 @@ impl StackPolicy {
             settings,
             choices,
             name_prefix: environment.get("SECRET_NAME_PREFIX").map(str::to_owned),
+            consumed: consumed_secrets(environment)?,
             allowed_fields,
             max_overlap,
             max_hold,
@@ -248,6 +251,12 @@ impl StackPolicy {
     #[must_use]
     pub fn name_prefix(&self) -> Option<&str> {
         self.name_prefix.as_deref()
+    }
+
+    /// Whether the stack names consumers of the secret, to which the function `deliver` brings its value.
+    #[must_use]
+    pub fn has_consumers(&self, name: &str) -> bool {
+        self.consumed.contains(name)
     }
 
     /// Whether this stack may rotate the secret.
@@ -355,6 +364,23 @@ impl StackPolicy {
         }
         Ok(choices)
     }
+}
+
+/// The full names of the secrets with consumers. `CONSUMED_SECRETS` lists them without `SECRET_NAME_PREFIX`, separated
+/// by commas.
+///
+/// # Errors
+/// [`RotationError::InvalidConfiguration`] if a name is empty or stands twice.
+pub fn consumed_secrets(environment: &Environment) -> Result<BTreeSet<String>, RotationError> {
+    let prefix = environment.get("SECRET_NAME_PREFIX").unwrap_or_default();
+    let mut names = BTreeSet::new();
+    for name in environment.get(CONSUMED_SECRETS).map(|list| list.split(',')).into_iter().flatten().map(str::trim) {
+        if name.is_empty() || !names.insert(format!("{prefix}{name}")) {
+            let expected = "expected names of secrets without SECRET_NAME_PREFIX, each once, separated by commas";
+            return Err(invalid(CONSUMED_SECRETS, expected));
+        }
+    }
+    Ok(names)
 }
 
 /// Parses RFC 3339 with a time in UTC, or a date alone. A date alone means its first moment in UTC.

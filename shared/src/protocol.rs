@@ -162,8 +162,9 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         let Some((current_id, current)) = self.session.read_current(&self.seen).await? else {
             return self.initialise(rng).await;
         };
-        let subject = self.seen.subject_of_current(current.created);
         let document = self.session.parse(&self.seen, &current)?;
+        let delivered = self.session.require_delivered(&self.seen, &document).await?;
+        let subject = Subject { delivered, ..self.seen.subject_of_current(current.created) };
         let (marked, policy) = (self.marked_ring(), &self.seen.policy);
         let recorded = usize::from(self.session.previous_to_record(&self.seen, &document).is_some());
         self.seen.secret.require_stages(marked.stages_to_come(self.kind(), policy, &document)? + recorded)?;

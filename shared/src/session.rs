@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::admission::Admitted;
 use crate::deadline::Deadline;
+use crate::delivery::{is_compromised, is_delivered};
 use crate::document::{Document, FieldName, is_empty_object};
 use crate::error::RotationError;
 use crate::kind::{SecretKind, SecretReference, Subject};
@@ -78,6 +79,7 @@ impl Snapshot {
             last_rotated: self.secret.last_rotated,
             current_created: None,
             credential: self.credential.as_ref(),
+            delivered: false,
         }
     }
 
@@ -210,6 +212,26 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
             lost: lost.iter().map(FieldName::to_string).collect(),
             previous: previous.cloned(),
         }
+    }
+
+    /// Whether every consumer has the current value of a secret with consumers; `false` for a secret without. At most
+    /// one call; a retried read takes up to three more.
+    ///
+    /// # Errors
+    /// [`RotationError::NotDelivered`], but not while the current value is compromised. Also those of [`is_delivered`].
+    pub async fn require_delivered(&self, seen: &Snapshot, current: &Document) -> Result<bool, RotationError> {
+        let (secret, policy) = (&seen.secret, &seen.policy);
+        if !self.stack.has_consumers(&secret.name) {
+            return Ok(false);
+        }
+        let of_secret = (self.secret_id, secret);
+        if is_delivered(self.kind, self.store, of_secret, (policy, current), self.deadline).await? {
+            return Ok(true);
+        }
+        if is_compromised(&secret.versions) {
+            return Ok(false);
+        }
+        Err(RotationError::NotDelivered { name: secret.name.clone() })
     }
 
     /// Parses a value. No call.

@@ -157,6 +157,28 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         vec![field.clone(), previous.token, previous.until]
     }
 
+    /// The end of an overlap by its date needs no delivery: whoever holds the date refuses the previous token by itself.
+    /// A revocation before that date does.
+    fn needs_no_delivery(
+        &self,
+        _: &RotationPolicy,
+        delivered: &Document,
+        current: &Document,
+        now: SystemTime,
+    ) -> Result<bool, RotationError> {
+        if delivered.secret()? != current.secret()? {
+            return Ok(false);
+        }
+        let Some(field) = current.field() else { return Ok(true) };
+        let previous = PreviousMembers::of(field);
+        // The application refuses a previous token whose end has passed, and one whose end it cannot read.
+        let accepted = |value: &Document| match previous.until(value) {
+            Some(until) if until > now => value.member(&previous.token),
+            _ => Ok(None),
+        };
+        Ok(accepted(delivered)? == accepted(current)?)
+    }
+
     fn check_succession(
         &self,
         subject: &Subject<'_>,

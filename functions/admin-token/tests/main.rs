@@ -81,6 +81,7 @@ impl Rotation {
             last_rotated: None,
             current_created: None,
             credential: None,
+            delivered: false,
         }
     }
 

@@ -384,6 +384,20 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
         value.field().map_or(vec![], |field| KeyFormat::of(policy).wire().members(field))
     }
 
+    /// A retirement needs no delivery: consumers only hold a key too many.
+    fn needs_no_delivery(
+        &self,
+        policy: &RotationPolicy,
+        delivered: &Document,
+        current: &Document,
+        _: SystemTime,
+    ) -> Result<bool, RotationError> {
+        let wire = KeyFormat::of(policy).wire();
+        let (held, needed) = (wire.parse(delivered)?, wire.parse(current)?);
+        let holds = |key: &Key| held.get(key.id()).is_some_and(|held| held.material() == key.material());
+        Ok(held.primary().id() == needed.primary().id() && needed.keys().all(|(_, key)| holds(key)))
+    }
+
     fn check_succession(
         &self,
         subject: &Subject<'_>,

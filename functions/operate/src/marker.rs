@@ -9,6 +9,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rotation::delivery::COMPROMISED;
 use rotation::event::{VersionId, digest};
 use rotation::store::Described;
 use rotation::versions::{Stage, Versions};
@@ -41,7 +42,7 @@ impl Marker {
             Self::RolledBack => "ROTATION-ROLLBACK",
             Self::Revoked => "ROTATION-REVOKED",
             Self::PreviousRevoked => "ROTATION-PREVIOUS-REVOKED",
-            Self::Compromised => "ROTATION-COMPROMISED",
+            Self::Compromised => COMPROMISED,
             Self::Exposed => "ROTATION-EXPOSED",
         }
     }

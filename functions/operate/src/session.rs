@@ -94,6 +94,7 @@ impl Snapshot {
             last_rotated: self.secret.last_rotated,
             current_created: Some(self.created),
             credential: self.credential.as_ref(),
+            delivered: false,
         }
     }
 

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 8] = [
     &["aws", "protocol", "telemetry"],
     &["report", "rollback"],
     &["session"],
-    &["archive", "kind", "marked_ring", "target"],
+    &["archive", "delivery", "kind", "marked_ring", "target"],
     &["admission", "moves", "store", "testing"],
     &["census", "document", "environment", "event", "keyring", "pattern", "policy", "rows", "schedule", "token"],
     &["deadline", "error", "key", "secret", "time", "versions"],

@@ -153,7 +153,16 @@ impl Rotation {
 
     fn at(&self, now: SystemTime, last_rotated: Option<SystemTime>) -> Subject<'_> {
         let (admitted, policy) = (&self.admitted, &self.policy);
-        Subject { admitted, name: NAME, policy, now, last_rotated, current_created: None, credential: None }
+        Subject {
+            admitted,
+            name: NAME,
+            policy,
+            now,
+            last_rotated,
+            current_created: None,
+            credential: None,
+            delivered: false,
+        }
     }
 
     fn parse(&self, text: &str) -> Document {

@@ -446,10 +446,10 @@ impl Model for Keyring {
         current: &Document,
         rng: &mut StdRng,
     ) -> Result<Document, RotationError> {
-        let &Subject { admitted, name, policy, now, last_rotated, current_created, credential } = subject;
+        let &Subject { admitted, name, policy, now, last_rotated, current_created, credential, delivered } = subject;
         let last_rotated = if self.broken == Some(Broken::IgnoresAge) { Some(now) } else { last_rotated };
         let new = kind.create(
-            &Subject { admitted, name, policy, now, last_rotated, current_created, credential },
+            &Subject { admitted, name, policy, now, last_rotated, current_created, credential, delivered },
             current,
             rng,
         )?;

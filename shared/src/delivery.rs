@@ -1,0 +1,124 @@
+//! Whether the current value has reached every consumer of a secret, by two staging labels.
+//!
+//! The function `deliver` writes the labels. Everything else only reads them:
+//!
+//! - `ROTATION-DELIVERING-<unix>` is on the version that is being delivered. A deployment that was created after that
+//!   time reads the version.
+//! - `ROTATION-DELIVERED` is on the version that every consumer has. It counts only while nothing is being delivered.
+//!
+//! A delivery that begins attaches the first label, and takes nothing away. A delivery that ends moves the second label
+//! and then removes the first one. So a crash at any moment leaves "not delivered", and the next run of `deliver`
+//! repairs it.
+//!
+//! Delivered means delivered by value: a current version that asks nothing new of its consumers is delivered, see
+//! [`SecretKind::needs_no_delivery`]. An edit of another member and the end of an overlap restart nobody.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::deadline::Deadline;
+use crate::document::Document;
+use crate::error::RotationError;
+use crate::kind::SecretKind;
+use crate::moves::read_version;
+use crate::policy::RotationPolicy;
+use crate::store::{Described, SecretStore};
+use crate::versions::{Stage, VersionId, Versions};
+
+/// The label of the version that every consumer has.
+const DELIVERED: &str = "ROTATION-DELIVERED";
+/// The beginning of the label of a delivery that has begun. The Unix time follows.
+const DELIVERING: &str = "ROTATION-DELIVERING-";
+/// The beginning of the label of a version whose value has leaked. The action `compromise` attaches it.
+pub const COMPROMISED: &str = "ROTATION-COMPROMISED";
+
+/// The label of the version that every consumer has.
+#[must_use]
+pub fn delivered_stage() -> Stage {
+    Stage::Other(DELIVERED.to_owned())
+}
+
+/// The label of a version whose delivery began at `began`, in whole seconds.
+#[must_use]
+pub fn delivering_stage(began: SystemTime) -> Stage {
+    let seconds = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Stage::Other(format!("{DELIVERING}{seconds}"))
+}
+
+/// A delivery that has begun and not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivering<'a> {
+    /// The version that is being delivered.
+    pub version: &'a VersionId,
+    /// Its label.
+    pub stage: &'a Stage,
+    /// When it began, or when the last copy was written.
+    pub began: SystemTime,
+}
+
+/// The deliveries of a described secret that have begun and not ended. There is more than one only after a crash.
+pub fn delivering(versions: &Versions) -> impl Iterator<Item = Delivering<'_>> {
+    versions.all().filter_map(|(version, stage)| {
+        let seconds = stage.as_str().strip_prefix(DELIVERING)?.parse().ok()?;
+        let began = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+        Some(Delivering { version, stage, began })
+    })
+}
+
+/// What the labels of a described secret say about its current version. No read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery<'a> {
+    /// Every consumer has the current version.
+    Delivered,
+    /// Every consumer has this version, and nothing is being delivered. The values decide.
+    DeliveredBefore(&'a VersionId),
+    /// The current value is not delivered. `began` is the earliest beginning of a delivery, if one has begun.
+    NotDelivered {
+        /// When the delivery began; `None` if none has begun.
+        began: Option<SystemTime>,
+    },
+}
+
+impl<'a> Delivery<'a> {
+    /// Reads the labels.
+    #[must_use]
+    pub fn of(versions: &'a Versions) -> Self {
+        let began = delivering(versions).map(|delivery| delivery.began).min();
+        match versions.holder(&delivered_stage()) {
+            Some(_) if began.is_some() => Self::NotDelivered { began },
+            None => Self::NotDelivered { began },
+            Some(delivered) if versions.holder(&Stage::Current) == Some(delivered) => Self::Delivered,
+            Some(delivered) => Self::DeliveredBefore(delivered),
+        }
+    }
+}
+
+/// Whether the current version carries the label of a value that has leaked. Such a value is replaced although it is
+/// not delivered.
+#[must_use]
+pub fn is_compromised(versions: &Versions) -> bool {
+    let current = versions.holder(&Stage::Current);
+    let label = |stage: &Stage| stage.as_str().strip_prefix(COMPROMISED).is_some_and(|rest| rest.starts_with('-'));
+    current.is_some_and(|current| versions.stages(current).any(label))
+}
+
+/// Whether every consumer has what `current`, the value of `AWSCURRENT`, asks of it. At most one read; a retried read
+/// takes up to three more.
+///
+/// # Errors
+/// The service refuses the read, or a value is not of this kind.
+pub async fn is_delivered<K: SecretKind, S: SecretStore>(
+    kind: &K,
+    store: &S,
+    (secret_id, secret): (&str, &Described),
+    (policy, current): (&RotationPolicy, &Document),
+    deadline: Deadline,
+) -> Result<bool, RotationError> {
+    let version = match Delivery::of(&secret.versions) {
+        Delivery::Delivered => return Ok(true),
+        Delivery::NotDelivered { .. } => return Ok(false),
+        Delivery::DeliveredBefore(version) => version,
+    };
+    let Some(delivered) = read_version(store, secret_id, version, deadline).await? else { return Ok(false) };
+    let delivered = kind.parse(policy, delivered.text)?;
+    kind.needs_no_delivery(policy, &delivered, current, secret.as_of)
+}
