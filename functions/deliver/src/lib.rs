@@ -1,0 +1,1 @@
+//! Brings a promoted value to every consumer of a secret.
