@@ -27,86 +27,128 @@ pub(crate) async fn perform(out: &Output, executable: PathBuf, operate: PathBuf)
     plan.sandbox.rotation_attempts = 1;
     let scene = Scene::start(Plan { executable: Some(executable), ..plan }).await?.with_operator_at(operate, &[])?;
     check(scene.rotate().await?.is_success(), "the rotation before the incident succeeds")?;
-    let mut viewer = Viewer::new(&scene.sandbox, out.clone());
+    let viewer = Viewer::new(&scene.sandbox, out.clone());
     let good = scene.token("AWSCURRENT").await?;
-    let mut secrets = vec![first.expose().to_owned(), good.clone()];
+    let mut act = Act { out, scene: &scene, viewer, secrets: vec![first.expose().to_owned(), good] };
 
-    out.title("An incident: a version of the application is deployed that does not load new tokens");
     let load = scene.load(scene.stale_clients(), 100).await?;
-    scene.instances.iter().for_each(|instance| instance.freeze_refresh(true));
-    let outcome = viewer.during(scene.rotate()).await?;
-    failed_with(&outcome, "VerificationFailed")?;
-    check(scene.token("AWSCURRENT").await? == good, "the token from before is current again")?;
-    out.line("  put back by the rotation itself; the token from before is AWSCURRENT");
-    served(out, &load)?;
-
-    out.title("The application reads AWSPENDING too: rotation:verify=before keeps AWSCURRENT out of it");
-    scene.client.untag_resource().secret_id(SECRET).tag_keys("rotation:verify").send().await?;
-    let outcome = viewer.during(scene.rotate()).await?;
-    failed_with(&outcome, "TargetRefused")?;
-    check(scene.token("AWSCURRENT").await? == good, "AWSCURRENT was not touched")?;
-    secrets.extend(scene.token("AWSPENDING").await.ok());
-    served(out, &load)?;
-
-    out.title("02:00, the alarm: what is there?");
-    let status = done(out, &scene, "status").await?;
-    show(out, &status);
-    check(status["lastFailure"]["error"] == "TargetRefused", "status tells of the last failure")?;
-    out.line("  operate status: the last failure is TargetRefused in testSecret; a rotation is open");
-    let doctor = done(out, &scene, "doctor").await?;
-    let findings = doctor["findings"].as_array().into_iter().flatten().filter(|finding| finding["ok"] == false);
-    for finding in findings {
-        out.line(&format!("  operate doctor: {}: {}", text(&finding["check"]), text(&finding["detail"])));
-        out.line(&format!("    repair: {}", text(&finding["repair"])));
-    }
-    check(doctor["healthy"] == false, "the doctor finds what is wrong")?;
-
-    out.title("An hour later: the rotation is given up, the application repaired, the token rotated");
-    scene.sandbox.advance(HOUR).await?;
-    scene.instances.iter().for_each(|instance| instance.freeze_refresh(false));
-    let aborted = done(out, &scene, "abort").await?;
-    show(out, &aborted);
-    check(aborted["verified"] == true, "the current token verifies")?;
-    out.line("  operate abort: given up; the current token is verified");
-    check(viewer.during(scene.rotate()).await?.is_success(), "the rotation succeeds")?;
-    secrets.push(scene.token("AWSCURRENT").await?);
-    let verified = done(out, &scene, "verify").await?;
-    show(out, &verified);
-    check(verified["instances"].as_array().map(Vec::len) == Some(2), "both instances were asked")?;
-    out.line("  operate verify: both instances accept the new token, and refuse a random one");
-    served(out, &load)?;
+    act.fail_after_promotion(&load).await?;
+    act.fail_before_promotion(&load).await?;
+    act.diagnose().await?;
+    act.repair(&load).await?;
     load.stop().await;
+    act.replace_leaked_token().await?;
+    act.result()
+}
 
-    out.title("A drill: the token has leaked");
-    let leaked = scene.token("AWSCURRENT").await?;
-    let load = scene.load(scene.fresh_clients(CLIENT_CACHE), 100).await?;
-    let compromised = viewer.during(done(out, &scene, "compromise")).await?;
-    show(out, &compromised);
-    check(compromised["provenRefused"] == true, "the application refuses the leaked token")?;
-    check(scene.accepted(&leaked).await? == [false, false], "both instances refuse the leaked token")?;
-    let new = scene.token("AWSCURRENT").await?;
-    check(scene.accepted(&new).await? == [true, true], "both instances accept the new token")?;
-    out.line(
-        "  operate compromise: replaced and revoked; both instances refuse the leaked token, and accept the new one",
-    );
-    secrets.push(new);
-    tokio::time::sleep(CLIENT_CACHE * 2).await;
-    let refused = load.report().refused;
-    tokio::time::sleep(CLIENT_CACHE).await;
-    let report = load.stop().await;
-    check(report.refused == refused, "clients that have read the new token are not refused")?;
-    out.line(&format!(
-        "  {} requests by clients that read AWSCURRENT every {} ms: {refused} refused, until they had read the new token",
-        report.sent,
-        CLIENT_CACHE.as_millis()
-    ));
+/// The secret in its incident, and the tokens that it has had. The second one is current when the incident begins.
+struct Act<'a> {
+    out: &'a Output,
+    scene: &'a Scene,
+    viewer: Viewer,
+    secrets: Vec<String>,
+}
 
-    out.title("Result for the incident");
-    let logs = [scene.sandbox.host().logs(scene.function()), scene.sandbox.host().logs(end_to_end::OPERATE)].concat();
-    let shown = [logs.join("\n"), out.text()].join("\n");
-    check(!secrets.iter().any(|secret| shown.contains(secret)), "no token is in any log or in this output")?;
-    out.line(&format!("  searched all logs and this output for {} tokens: none found", secrets.len()));
-    Ok(())
+impl Act<'_> {
+    fn good(&self) -> &str {
+        &self.secrets[1]
+    }
+
+    async fn fail_after_promotion(&mut self, load: &Load) -> Result<(), Failure> {
+        let Self { out, scene, .. } = *self;
+        out.title("An incident: a version of the application is deployed that does not load new tokens");
+        scene.instances.iter().for_each(|instance| instance.freeze_refresh(true));
+        let outcome = self.viewer.during(scene.rotate()).await?;
+        failed_with(&outcome, "VerificationFailed")?;
+        check(scene.token("AWSCURRENT").await? == self.good(), "the token from before is current again")?;
+        out.line("  put back by the rotation itself; the token from before is AWSCURRENT");
+        served(out, load)
+    }
+
+    async fn fail_before_promotion(&mut self, load: &Load) -> Result<(), Failure> {
+        let Self { out, scene, .. } = *self;
+        out.title("The application reads AWSPENDING too: rotation:verify=before keeps AWSCURRENT out of it");
+        scene.client.untag_resource().secret_id(SECRET).tag_keys("rotation:verify").send().await?;
+        let outcome = self.viewer.during(scene.rotate()).await?;
+        failed_with(&outcome, "TargetRefused")?;
+        check(scene.token("AWSCURRENT").await? == self.good(), "AWSCURRENT was not touched")?;
+        self.secrets.extend(scene.token("AWSPENDING").await.ok());
+        served(out, load)
+    }
+
+    async fn diagnose(&self) -> Result<(), Failure> {
+        let Self { out, scene, .. } = *self;
+        out.title("02:00, the alarm: what is there?");
+        let status = done(out, scene, "status").await?;
+        show(out, &status);
+        check(status["lastFailure"]["error"] == "TargetRefused", "status tells of the last failure")?;
+        out.line("  operate status: the last failure is TargetRefused in testSecret; a rotation is open");
+        let doctor = done(out, scene, "doctor").await?;
+        let findings = doctor["findings"].as_array().into_iter().flatten().filter(|finding| finding["ok"] == false);
+        for finding in findings {
+            out.line(&format!("  operate doctor: {}: {}", text(&finding["check"]), text(&finding["detail"])));
+            out.line(&format!("    repair: {}", text(&finding["repair"])));
+        }
+        check(doctor["healthy"] == false, "the doctor finds what is wrong")
+    }
+
+    async fn repair(&mut self, load: &Load) -> Result<(), Failure> {
+        let Self { out, scene, .. } = *self;
+        out.title("An hour later: the rotation is given up, the application repaired, the token rotated");
+        scene.sandbox.advance(HOUR).await?;
+        scene.instances.iter().for_each(|instance| instance.freeze_refresh(false));
+        let aborted = done(out, scene, "abort").await?;
+        show(out, &aborted);
+        check(aborted["verified"] == true, "the current token verifies")?;
+        out.line("  operate abort: given up; the current token is verified");
+        check(self.viewer.during(scene.rotate()).await?.is_success(), "the rotation succeeds")?;
+        self.secrets.push(scene.token("AWSCURRENT").await?);
+        let verified = done(out, scene, "verify").await?;
+        show(out, &verified);
+        check(verified["instances"].as_array().map(Vec::len) == Some(2), "both instances were asked")?;
+        out.line("  operate verify: both instances accept the new token, and refuse a random one");
+        served(out, load)
+    }
+
+    async fn replace_leaked_token(&mut self) -> Result<(), Failure> {
+        let Self { out, scene, .. } = *self;
+        out.title("A drill: the token has leaked");
+        let leaked = scene.token("AWSCURRENT").await?;
+        let load = scene.load(scene.fresh_clients(CLIENT_CACHE), 100).await?;
+        let compromised = self.viewer.during(done(out, scene, "compromise")).await?;
+        show(out, &compromised);
+        check(compromised["provenRefused"] == true, "the application refuses the leaked token")?;
+        check(scene.accepted(&leaked).await? == [false, false], "both instances refuse the leaked token")?;
+        let new = scene.token("AWSCURRENT").await?;
+        check(scene.accepted(&new).await? == [true, true], "both instances accept the new token")?;
+        out.line(
+            "  operate compromise: replaced and revoked; both instances refuse the leaked token, and accept the new one",
+        );
+        self.secrets.push(new);
+        tokio::time::sleep(CLIENT_CACHE * 2).await;
+        let refused = load.report().refused;
+        tokio::time::sleep(CLIENT_CACHE).await;
+        let report = load.stop().await;
+        check(report.refused == refused, "clients that have read the new token are not refused")?;
+        out.line(&format!(
+            "  {} requests by clients that read AWSCURRENT every {} ms: {refused} refused, until they had read the new token",
+            report.sent,
+            CLIENT_CACHE.as_millis()
+        ));
+        Ok(())
+    }
+
+    fn result(&self) -> Result<(), Failure> {
+        let Self { out, scene, .. } = *self;
+        out.title("Result for the incident");
+        let host = scene.sandbox.host();
+        let logs = [host.logs(scene.function()), host.logs(end_to_end::OPERATE)].concat();
+        let shown = [logs.join("\n"), out.text()].join("\n");
+        let is_shown = |secret: &String| shown.contains(secret);
+        check(!self.secrets.iter().any(is_shown), "no token is in any log or in this output")?;
+        out.line(&format!("  searched all logs and this output for {} tokens: none found", self.secrets.len()));
+        Ok(())
+    }
 }
 
 fn new_token() -> Result<SecretText, Failure> {

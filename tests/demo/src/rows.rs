@@ -41,88 +41,131 @@ pub(crate) async fn perform(out: &Output, [executable, operate, reencrypt]: [Pat
     scene.client.create_secret().name(ARCHIVE).send().await?;
     connections.register(&scene, reencrypt, KeyFormat::Raw, &PACE).await?;
     let started = Instant::now();
-    let mut viewer = Viewer::new(&scene.sandbox, out.clone()).only(KEY_SECRET);
+    let viewer = Viewer::new(&scene.sandbox, out.clone()).only(KEY_SECRET);
 
     out.title(&format!("What {KEY_SECRET} has encrypted: rows in PostgreSQL"));
+    let port = server.port();
     out.detail(&format!(
-        "  PostgreSQL on 127.0.0.1:{}, in a temporary folder; table connections (id, provider, refresh_token)",
-        server.port()
+        "  PostgreSQL on 127.0.0.1:{port}, in a temporary folder; table connections (id, provider, refresh_token)"
     ));
     let load = scene.more_records(FIRST, CREATED, 1);
-    until_written(&load, u64::from(4 * FIRST)).await?;
-    out.line(&format!(
-        "  {} connections, created and read by two instances; from now on {CREATED} more per second, and as many get new tokens",
-        4 * FIRST
-    ));
-    show(out, &scene).await?;
+    let mut act = Act { out, scene: &scene, viewer, load };
+    act.fill().await?;
+    let promoted = act.rotate_twice().await?;
+    let first = act.rewrap(&promoted).await?;
+    let second = act.count_again(&promoted).await?;
+    act.retire(&promoted, json!([first, second])).await?;
+    act.result(&promoted, started).await
+}
 
-    out.title("The key is rotated twice: the next one is staged, then encrypts");
-    let rotations = async {
-        for _ in 0..2 {
-            succeeded(&viewer.during(scene.rotate()).await?)?;
-        }
+/// The secret on its stage, and the load of rows.
+struct Act<'a> {
+    out: &'a Output,
+    scene: &'a Scene,
+    viewer: Viewer,
+    load: RecordLoad,
+}
+
+impl Act<'_> {
+    async fn fill(&self) -> Result<(), Failure> {
+        let rows = 4 * FIRST;
+        until_written(&self.load, rows.into()).await?;
+        self.out.line(&format!(
+            "  {rows} connections, created and read by two instances; from now on {CREATED} more per second, and as many get new tokens"
+        ));
+        show(self.out, self.scene).await?;
         Ok(())
-    };
-    all_readable(out, &scene, rotations).await?;
-    let promoted = show(out, &scene).await?;
-    let old = promoted.secondary().first().ok_or("no key was replaced")?.id();
+    }
 
-    out.title(&format!("The rows follow: {REENCRYPT}, {SLICES} slices at once"));
-    let (done, first) = all_readable(out, &scene, progress(out, &scene, &promoted)).await?;
-    let Rewrapped { rewrapped, overtaken, invocations } = done;
-    out.line(&format!(
-        "  {rewrapped} rows encrypted again, by {invocations} invocations; {overtaken} times the application had written first, and its value stayed"
-    ));
-    none_left(out, &first)?;
+    async fn rotate_twice(&mut self) -> Result<Keyring, Failure> {
+        let Self { out, scene, .. } = *self;
+        out.title("The key is rotated twice: the next one is staged, then encrypts");
+        let rotations = async {
+            for _ in 0..2 {
+                succeeded(&self.viewer.during(scene.rotate()).await?)?;
+            }
+            Ok(())
+        };
+        all_readable(out, scene, rotations).await?;
+        show(out, scene).await
+    }
 
-    out.title("A day later: whoever kept the ring from before has read the new one, and the rows are counted again");
-    scene.sandbox.advance(DAY + HOUR).await?;
-    let counting = async {
-        until_written(&load, load.report().written + u64::from(CREATED)).await?;
-        count(out, &scene, &promoted, Instant::now()).await
-    };
-    let second = all_readable(out, &scene, counting).await?;
-    none_left(out, &second)?;
+    /// The first census of zero.
+    async fn rewrap(&self, ring: &Keyring) -> Result<Value, Failure> {
+        let Self { out, scene, .. } = *self;
+        out.title(&format!("The rows follow: {REENCRYPT}, {SLICES} slices at once"));
+        let (done, census) = all_readable(out, scene, progress(out, scene, ring)).await?;
+        let Rewrapped { rewrapped, overtaken, invocations } = done;
+        out.line(&format!(
+            "  {rewrapped} rows encrypted again, by {invocations} invocations; {overtaken} times the application had written first, and its value stayed"
+        ));
+        none_left(out, &census)?;
+        Ok(census)
+    }
 
-    out.title("Two censuses of zero: the old key is retired");
-    let mut request = json!({ "action": "retire", "secret_id": KEY_SECRET, "reason": "the demo" });
-    out.detail(&format!("  operate {request}, with both censuses"));
-    request["censuses"] = json!([first, second]);
-    let retiring = async {
-        let answer = viewer.during(scene.operate(&request)).await?;
-        answer.map_err(|error| format!("retire: {error}").into())
-    };
-    let retired = all_readable(out, &scene, retiring).await?;
-    check(
-        retired["retired"] == json!([old]) && retired["verified"] == true,
-        "the old key is retired, and the ring proven",
-    )?;
-    let after = show(out, &scene).await?;
-    check(after.get(old).is_none(), "the old key is not in the ring any more")?;
-    out.line(&format!("  {old} is kept in {ARCHIVE}, for backups of the database"));
-    until_written(&load, load.report().written + u64::from(CREATED)).await?;
+    /// The second census of zero.
+    async fn count_again(&self, ring: &Keyring) -> Result<Value, Failure> {
+        let Self { out, scene, .. } = *self;
+        out.title(
+            "A day later: whoever kept the ring from before has read the new one, and the rows are counted again",
+        );
+        scene.sandbox.advance(DAY + HOUR).await?;
+        let counting = async {
+            self.go_on().await?;
+            count(out, scene, ring, Instant::now()).await
+        };
+        let census = all_readable(out, scene, counting).await?;
+        none_left(out, &census)?;
+        Ok(census)
+    }
 
-    out.title("Result for the rows");
-    let report = load.finish(&scene.addresses()).await;
-    fine(&report)?;
-    let logs = [scene.function(), OPERATE, REENCRYPT].map(|function| scene.sandbox.host().logs(function)).concat();
-    let shown = [logs.join("\n"), out.text()].join("\n");
-    let leaked = promoted.keys().any(|(_, key)| shown.contains(&STANDARD.encode(key.material().expose())));
-    check(
-        !leaked && !shown.contains(PASSWORD),
-        "neither a key nor the database's password is in any log or in this output",
-    )?;
-    out.line(&format!(
-        "  searched all logs and this output for {} keys and the database's password: none found",
-        promoted.keys().count()
-    ));
-    out.line(&format!(
-        "  {} connections created, {} tokens replaced; at last both instances read of each what was written last: 0 unreadable, 0 lost, in {:.1} s",
-        report.written,
-        report.refreshed,
-        started.elapsed().as_secs_f64()
-    ));
-    Ok(())
+    async fn retire(&mut self, ring: &Keyring, censuses: Value) -> Result<(), Failure> {
+        let Self { out, scene, .. } = *self;
+        let old = ring.secondary().first().ok_or("no key was replaced")?.id();
+        out.title("Two censuses of zero: the old key is retired");
+        let mut request = json!({ "action": "retire", "secret_id": KEY_SECRET, "reason": "the demo" });
+        out.detail(&format!("  operate {request}, with both censuses"));
+        request["censuses"] = censuses;
+        let retiring = async {
+            let answer = self.viewer.during(scene.operate(&request)).await?;
+            answer.map_err(|error| format!("retire: {error}").into())
+        };
+        let retired = all_readable(out, scene, retiring).await?;
+        let is_retired = retired["retired"] == json!([old]) && retired["verified"] == true;
+        check(is_retired, "the old key is retired, and the ring proven")?;
+        let after = show(out, scene).await?;
+        check(after.get(old).is_none(), "the old key is not in the ring any more")?;
+        out.line(&format!("  {old} is kept in {ARCHIVE}, for backups of the database"));
+        self.go_on().await
+    }
+
+    async fn result(self, ring: &Keyring, started: Instant) -> Result<(), Failure> {
+        let Self { out, scene, load, .. } = self;
+        out.title("Result for the rows");
+        let report = load.finish(&scene.addresses()).await;
+        fine(&report)?;
+        let logs = [scene.function(), OPERATE, REENCRYPT].map(|function| scene.sandbox.host().logs(function)).concat();
+        let shown = [logs.join("\n"), out.text()].join("\n");
+        let leaked = ring.keys().any(|(_, key)| shown.contains(&STANDARD.encode(key.material().expose())));
+        let hidden = !leaked && !shown.contains(PASSWORD);
+        check(hidden, "neither a key nor the database's password is in any log or in this output")?;
+        let keys = ring.keys().count();
+        out.line(&format!(
+            "  searched all logs and this output for {keys} keys and the database's password: none found"
+        ));
+        out.line(&format!(
+            "  {} connections created, {} tokens replaced; at last both instances read of each what was written last: 0 unreadable, 0 lost, in {:.1} s",
+            report.written,
+            report.refreshed,
+            started.elapsed().as_secs_f64()
+        ));
+        Ok(())
+    }
+
+    /// Waits until the load has gone on for a second.
+    async fn go_on(&self) -> Result<(), Failure> {
+        until_written(&self.load, self.load.report().written + u64::from(CREATED)).await
+    }
 }
 
 /// A census of zero.

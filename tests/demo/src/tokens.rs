@@ -24,78 +24,126 @@ pub(crate) async fn perform(out: &Output, executable: PathBuf) -> Result<(), Fai
         format!("{{\n  \"{FIELD}\": \"{}\",\n  \"port\": 8080,\n  \"peers\": [\"a\", \"b\"]\n}}\n", first.expose());
     let scene = Scene::start(Plan { executable: Some(executable), ..Plan::json(&value) }).await?;
     let started = Instant::now();
-    let mut viewer = Viewer::new(&scene.sandbox, out.clone());
-
-    out.title(&format!("{SECRET}: the member {FIELD} of a JSON secret, rotation every 90 days"));
-    let configured = viewer.during(scene.configure()).await?;
-    check(matches!(configured, RotationOutcome::TestSucceeded { .. }), "the configuration test succeeds")?;
-    let mut secrets = vec![scene.token("AWSCURRENT").await?];
+    let viewer = Viewer::new(&scene.sandbox, out.clone());
+    let mut act = Act { out, scene: &scene, viewer, secrets: vec![] };
+    act.configure().await?;
 
     let fresh = scene.load(scene.fresh_clients(CLIENT_CACHE), 100).await?;
     let stale = scene.load(scene.stale_clients(), 50).await?;
     out.detail("  load: 100 requests/s by clients that read AWSCURRENT, 50/s by clients that keep the token they have");
-
-    out.title("Rotation on demand (aws secretsmanager rotate-secret)");
-    scene.sandbox.reset_calls();
-    let before = [fresh.report().sent, stale.report().sent];
-    rotated(&scene, &viewer.during(scene.rotate()).await?, &mut secrets).await?;
-    let calls: u64 = scene.sandbox.calls_of(FUNCTION).values().sum();
-    out.detail(&format!("  calls of the function to Secrets Manager: {calls}"));
-    tokio::time::sleep(CLIENT_CACHE * 2).await;
-    report(out, "clients that read AWSCURRENT", &fresh, before[0])?;
-    report(out, "clients with the old token", &stale, before[1])?;
-    let now = scene.value("AWSCURRENT").await?.unwrap_or_default();
-    check(now.ends_with(",\n  \"port\": 8080,\n  \"peers\": [\"a\", \"b\"]\n}\n"), "the other members are unchanged")?;
-    out.line("  the other members of the secret are byte for byte as they were");
+    act.rotate_on_demand(&fresh, &stale).await?;
     let stale = finished(stale.stop().await)?;
-
-    out.title("The end of the overlap, 24 hours later");
-    check(scene.accepted(&secrets[0]).await? == [true, true], "the old token is accepted during the overlap")?;
-    scene.sandbox.advance(DAY + HOUR).await?;
-    scene.token("AWSCURRENT").await?;
-    check(scene.accepted(&secrets[0]).await? == [false, false], "the old token is refused after the overlap")?;
-    check(scene.accepted(&secrets[1]).await? == [true, true], "the new token is accepted after the overlap")?;
-    out.line("  the old token was accepted by both instances until then; now they refuse it, and accept the new one");
-
-    out.title("Rotation on schedule: the clock moves into the next rotation window");
-    let next = next_rotation(&scene).await?;
-    let ahead = next.duration_since(scene.sandbox.now()).unwrap_or_default();
-    out.detail(&format!("  next rotation: {} (in {} days)", format_timestamp(next), ahead.as_secs() / DAY.as_secs()));
-    let before = fresh.report().sent;
-    // The window of a rotation by days is the day that ends at the next rotation date.
-    viewer.during(scene.sandbox.advance((ahead + HOUR).saturating_sub(DAY))).await?;
-    let outcome = scene.sandbox.wait_for_rotation(SECRET, ROTATION_TIMEOUT).await?;
-    rotated(&scene, &outcome, &mut secrets).await?;
-    tokio::time::sleep(CLIENT_CACHE * 2).await;
-    report(out, "clients that read AWSCURRENT", &fresh, before)?;
-
-    out.title("A function that is killed after it moved AWSCURRENT");
-    scene.sandbox.advance(DAY + HOUR).await?;
-    scene.token("AWSCURRENT").await?;
-    let kill = Fault::KillFunction { function: FUNCTION.to_owned(), when: Moment::After };
-    scene.sandbox.faults().add(FaultRule::on("UpdateSecretVersionStage", kill).from_caller(FUNCTION));
-    let before = fresh.report().sent;
-    let outcome = viewer.during(scene.rotate()).await?;
-    rotated(&scene, &outcome, &mut secrets).await?;
-    repaired(&scene, outcome.version_id())?;
-    out.line("  repaired by the retry: the same version, promoted once, accepted by both instances");
-    tokio::time::sleep(CLIENT_CACHE * 2).await;
-    report(out, "clients that read AWSCURRENT", &fresh, before)?;
+    act.end_overlap().await?;
+    act.rotate_on_schedule(&fresh).await?;
+    act.kill_a_function(&fresh).await?;
     let fresh = finished(fresh.stop().await)?;
-
-    out.title("Result for the token");
-    let (succeeded, failed) = (metric(&scene, "RotationSucceeded"), metric(&scene, "RotationFailed"));
-    check((succeeded, failed) == (3, 0), "three rotations and no failure are counted in CloudWatch")?;
-    out.line(&format!("  CloudWatch: {succeeded} × RotationSucceeded, {failed} × RotationFailed"));
-    let leaked = leaks(&scene, out, &secrets);
-    check(leaked == 0, "no token and no RotationToken is in any log or in this output")?;
-    out.line(&format!("  searched the function's logs and this output for {} tokens: none found", secrets.len()));
+    act.result()?;
     let (sent, refused) = (fresh.sent + stale.sent, fresh.refused + stale.refused);
     out.line(&format!(
         "  {sent} authorised requests sent, {refused} refused, in {:.1} s",
         started.elapsed().as_secs_f64()
     ));
     Ok(())
+}
+
+/// The secret on its stage, and the tokens that it has had.
+struct Act<'a> {
+    out: &'a Output,
+    scene: &'a Scene,
+    viewer: Viewer,
+    secrets: Vec<String>,
+}
+
+impl Act<'_> {
+    async fn configure(&mut self) -> Result<(), Failure> {
+        self.out.title(&format!("{SECRET}: the member {FIELD} of a JSON secret, rotation every 90 days"));
+        let configured = self.viewer.during(self.scene.configure()).await?;
+        check(matches!(configured, RotationOutcome::TestSucceeded { .. }), "the configuration test succeeds")?;
+        self.secrets.push(self.scene.token("AWSCURRENT").await?);
+        Ok(())
+    }
+
+    async fn rotate_on_demand(&mut self, fresh: &Load, stale: &Load) -> Result<(), Failure> {
+        let Self { out, scene, .. } = *self;
+        out.title("Rotation on demand (aws secretsmanager rotate-secret)");
+        scene.sandbox.reset_calls();
+        let before = [fresh.report().sent, stale.report().sent];
+        rotated(scene, &self.viewer.during(scene.rotate()).await?, &mut self.secrets).await?;
+        let calls: u64 = scene.sandbox.calls_of(FUNCTION).values().sum();
+        out.detail(&format!("  calls of the function to Secrets Manager: {calls}"));
+        tokio::time::sleep(CLIENT_CACHE * 2).await;
+        report(out, "clients that read AWSCURRENT", fresh, before[0])?;
+        report(out, "clients with the old token", stale, before[1])?;
+        let now = scene.value("AWSCURRENT").await?.unwrap_or_default();
+        check(
+            now.ends_with(",\n  \"port\": 8080,\n  \"peers\": [\"a\", \"b\"]\n}\n"),
+            "the other members are unchanged",
+        )?;
+        out.line("  the other members of the secret are byte for byte as they were");
+        Ok(())
+    }
+
+    async fn end_overlap(&self) -> Result<(), Failure> {
+        let Self { out, scene, .. } = *self;
+        let [old, new] = [&self.secrets[0], &self.secrets[1]];
+        out.title("The end of the overlap, 24 hours later");
+        check(scene.accepted(old).await? == [true, true], "the old token is accepted during the overlap")?;
+        scene.sandbox.advance(DAY + HOUR).await?;
+        scene.token("AWSCURRENT").await?;
+        check(scene.accepted(old).await? == [false, false], "the old token is refused after the overlap")?;
+        check(scene.accepted(new).await? == [true, true], "the new token is accepted after the overlap")?;
+        out.line(
+            "  the old token was accepted by both instances until then; now they refuse it, and accept the new one",
+        );
+        Ok(())
+    }
+
+    async fn rotate_on_schedule(&mut self, fresh: &Load) -> Result<(), Failure> {
+        let Self { out, scene, .. } = *self;
+        out.title("Rotation on schedule: the clock moves into the next rotation window");
+        let next = next_rotation(scene).await?;
+        let ahead = next.duration_since(scene.sandbox.now()).unwrap_or_default();
+        let days = ahead.as_secs() / DAY.as_secs();
+        out.detail(&format!("  next rotation: {} (in {days} days)", format_timestamp(next)));
+        let before = fresh.report().sent;
+        // The window of a rotation by days is the day that ends at the next rotation date.
+        self.viewer.during(scene.sandbox.advance((ahead + HOUR).saturating_sub(DAY))).await?;
+        let outcome = scene.sandbox.wait_for_rotation(SECRET, ROTATION_TIMEOUT).await?;
+        rotated(scene, &outcome, &mut self.secrets).await?;
+        tokio::time::sleep(CLIENT_CACHE * 2).await;
+        report(out, "clients that read AWSCURRENT", fresh, before)
+    }
+
+    async fn kill_a_function(&mut self, fresh: &Load) -> Result<(), Failure> {
+        let Self { out, scene, .. } = *self;
+        out.title("A function that is killed after it moved AWSCURRENT");
+        scene.sandbox.advance(DAY + HOUR).await?;
+        scene.token("AWSCURRENT").await?;
+        let kill = Fault::KillFunction { function: FUNCTION.to_owned(), when: Moment::After };
+        scene.sandbox.faults().add(FaultRule::on("UpdateSecretVersionStage", kill).from_caller(FUNCTION));
+        let before = fresh.report().sent;
+        let outcome = self.viewer.during(scene.rotate()).await?;
+        rotated(scene, &outcome, &mut self.secrets).await?;
+        repaired(scene, outcome.version_id())?;
+        out.line("  repaired by the retry: the same version, promoted once, accepted by both instances");
+        tokio::time::sleep(CLIENT_CACHE * 2).await;
+        report(out, "clients that read AWSCURRENT", fresh, before)
+    }
+
+    fn result(&self) -> Result<(), Failure> {
+        let Self { out, scene, .. } = *self;
+        out.title("Result for the token");
+        let (succeeded, failed) = (metric(scene, "RotationSucceeded"), metric(scene, "RotationFailed"));
+        check((succeeded, failed) == (3, 0), "three rotations and no failure are counted in CloudWatch")?;
+        out.line(&format!("  CloudWatch: {succeeded} × RotationSucceeded, {failed} × RotationFailed"));
+        let leaked = leaks(scene, out, &self.secrets);
+        check(leaked == 0, "no token and no RotationToken is in any log or in this output")?;
+        out.line(&format!(
+            "  searched the function's logs and this output for {} tokens: none found",
+            self.secrets.len()
+        ));
+        Ok(())
+    }
 }
 
 fn format(bytes: usize) -> TokenFormat {

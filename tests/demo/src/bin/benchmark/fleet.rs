@@ -1,16 +1,18 @@
 //! One sweep over many secrets: calls against the least possible, time, memory.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use end_to_end::{Failure, OPERATE, PREFIX, Plan, Scene, build_with};
-use sandbox::lambda_host::FunctionConfig;
+use sandbox::lambda_host::{FunctionConfig, Invocation};
 use sandbox::{Sandbox, Settings};
 use serde_json::{Value, json};
 
 /// The longest that Lambda gives an invocation.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
-const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// So much later every overlap is over.
+const OVERLAP_OVER: Duration = Duration::from_secs(26 * 60 * 60);
 
 /// Sweeps `secrets` copies of one that was rotated: when all of them have just been, and when none needs a look.
 pub(crate) async fn measure(secrets: usize) -> Result<(), Failure> {
@@ -39,34 +41,19 @@ pub(crate) async fn measure(secrets: usize) -> Result<(), Failure> {
         // Each value has to be read.
         ("all were rotated in the last day", Duration::ZERO, pages + secrets),
         // The stage of each old token has to be taken away.
-        ("every overlap is over, and is ended", 26 * HOUR, pages + secrets),
+        ("every overlap is over, and is ended", OVERLAP_OVER, pages + secrets),
     ] {
         let ahead = u64::try_from(later.as_millis())?;
         std::fs::write(&file, json!({ "clock_ahead_millis": ahead, "secrets": fleet }).to_string())?;
         let settings =
             Settings { state_dir: Some(state.path().to_owned()), state_is_read_only: true, ..Settings::default() };
         let sandbox = Sandbox::start(settings).await?;
-        let environment = [
-            ("AWS_ENDPOINT_URL", sandbox.endpoint()),
-            ("SECRET_NAME_PREFIX", PREFIX.to_owned()),
-            ("ALLOWED_ACTIONS", "sweep".to_owned()),
-        ];
-        sandbox.host().register(FunctionConfig {
-            name: OPERATE.to_owned(),
-            executable: executable.clone(),
-            environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-            timeout: TIMEOUT,
-            memory_mb: 128,
-        })?;
-        sandbox.reset_calls();
-        let event = json!({ "action": "sweep" }).to_string();
-        let invocation = sandbox.host().invoke(OPERATE, event.into()).await?;
+        let invocation = sweep(&sandbox, executable.clone()).await?;
         let answer: Value = serde_json::from_slice(&invocation.payload)?;
         if answer["managed"] != secrets || answer["failed"] != 0 || !answer["continueFrom"].is_null() {
             return Err(format!("the sweep did not see everything: {answer}").into());
         }
-        let revoked = u64::try_from(secrets)?;
-        if later == 26 * HOUR && answer["revoked"] != revoked {
+        if later == OVERLAP_OVER && answer["revoked"] != secrets {
             return Err(format!("the sweep did not end every overlap: {answer}").into());
         }
         let calls = sandbox.calls_of(OPERATE).into_iter();
@@ -76,6 +63,24 @@ pub(crate) async fn measure(secrets: usize) -> Result<(), Failure> {
         println!("| {what} | {calls} | {least} | {seconds:.1} | {:.1} |", usage.max_memory_kb as f64 / 1024.0);
     }
     Ok(())
+}
+
+async fn sweep(sandbox: &Sandbox, executable: PathBuf) -> Result<Invocation, Failure> {
+    let environment = [
+        ("AWS_ENDPOINT_URL", sandbox.endpoint()),
+        ("SECRET_NAME_PREFIX", PREFIX.to_owned()),
+        ("ALLOWED_ACTIONS", "sweep".to_owned()),
+    ];
+    sandbox.host().register(FunctionConfig {
+        name: OPERATE.to_owned(),
+        executable,
+        environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        timeout: TIMEOUT,
+        memory_mb: 128,
+    })?;
+    sandbox.reset_calls();
+    let event = json!({ "action": "sweep" }).to_string();
+    Ok(sandbox.host().invoke(OPERATE, event.into()).await?)
 }
 
 /// Copies of the one secret in the sandbox's state, each with a name of its own.

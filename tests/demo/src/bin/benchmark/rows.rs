@@ -4,7 +4,6 @@
 //! The server is the one of the tests, with its durability as PostgreSQL sets it. Every job begins with a new table. The jobs take
 //! turns, so that the ratios hold where the times do not.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -77,53 +76,57 @@ struct Bench {
 /// Compares with so many rows, and measures how time and memory grow up to the most.
 pub(crate) async fn measure(rows: u64, most: u64) -> Result<(), Failure> {
     let mut bench = Bench::start().await?;
-    let mut costs: BTreeMap<&str, Vec<Cost>> = BTreeMap::new();
+    compare(&mut bench, rows).await?;
+    grow(&mut bench, most).await
+}
+
+/// The jobs in the order of the table. The first one is the least that a rewriting of all rows costs.
+const JOBS: [&str; 6] = [
+    "one UPDATE with constant bytes",
+    "reencrypt, one slice",
+    "reencrypt, two slices at once",
+    "reencrypt, one slice, with its connections on one core",
+    "reencrypt, two slices at once, on two cores",
+    "Python: MultiFernet, psycopg, batches of 1000",
+];
+
+async fn compare(bench: &mut Bench, rows: u64) -> Result<(), Failure> {
+    let mut costs: [Vec<Cost>; 6] = Default::default();
     let all = format!("0-{}", std::thread::available_parallelism()?.get() - 1);
     for _ in 0..ROUNDS {
         bench.table(rows).await?;
-        costs.entry("update").or_default().push(bench.update().await?);
-        bench.table(rows).await?;
-        costs.entry("slice").or_default().push(bench.slices(rows, 1).await?);
-        bench.table(rows).await?;
-        costs.entry("two").or_default().push(bench.slices(rows, 2).await?);
-        bench.table(rows).await?;
-        bench.run_on("0")?;
-        costs.entry("core").or_default().push(bench.slices(rows, 1).await?);
-        bench.run_on("0,1")?;
-        bench.table(rows).await?;
-        costs.entry("cores").or_default().push(bench.slices(rows, 2).await?);
+        costs[0].push(bench.update().await?);
+        for (job, cores, slices) in [(1, &*all, 1), (2, &all, 2), (3, "0", 1), (4, "0,1", 2)] {
+            bench.run_on(cores)?;
+            bench.table(rows).await?;
+            costs[job].push(bench.slices(rows, slices).await?);
+        }
         bench.run_on(&all)?;
     }
     bench.table(rows).await?;
-    costs.entry("script").or_default().push(bench.script(rows).await?);
+    costs[5].push(bench.script(rows).await?);
 
     println!(
         "{rows} rows with Fernet tokens of 204 characters, release build, medians of {ROUNDS} runs (of the script: one)\n"
     );
     println!("| | seconds | rows/s | against the UPDATE | its processor time, s | the server's, s | memory, MB |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
-    let least = median(&costs["update"]);
-    for (what, job) in [
-        ("one UPDATE with constant bytes", "update"),
-        ("reencrypt, one slice", "slice"),
-        ("reencrypt, two slices at once", "two"),
-        ("reencrypt, one slice, with its connections on one core", "core"),
-        ("reencrypt, two slices at once, on two cores", "cores"),
-        ("Python: MultiFernet, psycopg, batches of 1000", "script"),
-    ] {
-        let Cost { seconds, client, server, memory } = median(&costs[job]);
-        let (rate, ratio) = (rows as f64 / seconds, least.seconds / seconds);
+    let costs = costs.map(|costs| median(&costs));
+    for (what, Cost { seconds, client, server, memory }) in JOBS.iter().zip(costs) {
+        let (rate, ratio) = (rows as f64 / seconds, costs[0].seconds / seconds);
         println!("| {what} | {seconds:.2} | {rate:.0} | {ratio:.2} | {client:.2} | {server:.2} | {memory:.1} |");
     }
-    let [slice, two, core, cores, script] =
-        ["slice", "two", "core", "cores", "script"].map(|job| median(&costs[job]).seconds);
+    let [_, slice, two, core, cores, script] = costs.map(|cost| cost.seconds);
     println!(
         "\none slice is {:.1} times as fast as the script; two slices are {:.2} times as fast as one, and {:.2} times where each has a core\n",
         script / slice,
         slice / two,
         core / cores
     );
+    Ok(())
+}
 
+async fn grow(bench: &mut Bench, most: u64) -> Result<(), Failure> {
     println!("| rows | slice: seconds | memory, MB | census: seconds | rows/s | statements | memory, MB |");
     println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     let sizes = std::iter::successors(Some(10_000), |size| Some(size * 10)).take_while(|size| *size < most);
