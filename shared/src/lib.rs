@@ -103,6 +103,7 @@ pub mod kind;
 pub mod lambda;
 pub mod marked_ring;
 pub mod moves;
+pub mod notification;
 mod pattern;
 pub mod policy;
 pub mod protocol;

@@ -13,7 +13,19 @@ const LAYERS: [&[&str]; 8] = [
     &["session"],
     &["archive", "delivery", "kind", "marked_ring", "target"],
     &["admission", "moves", "store", "testing"],
-    &["census", "document", "environment", "event", "keyring", "pattern", "policy", "rows", "schedule", "token"],
+    &[
+        "census",
+        "document",
+        "environment",
+        "event",
+        "keyring",
+        "notification",
+        "pattern",
+        "policy",
+        "rows",
+        "schedule",
+        "token",
+    ],
     &["deadline", "error", "key", "secret", "time", "versions"],
 ];
 

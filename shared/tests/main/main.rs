@@ -14,6 +14,7 @@ mod keyring;
 mod keys;
 mod layers;
 mod module_graph;
+mod notification;
 mod policy;
 mod rows;
 mod schedule;
