@@ -188,86 +188,66 @@ impl<'a, M: Model> Explorer<'a, M> {
         Ok(ended)
     }
 
+    /// Runs the schedules that begin at each of these places, of those that the share takes.
+    fn each(
+        &mut self,
+        places: &[(usize, Gate)],
+        schedules: impl Fn(usize, &Gate) -> Vec<Vec<(usize, Action)>>,
+    ) -> Result<(), Box<Found>> {
+        for (number, gate) in self.some(places) {
+            for actions in schedules(*number, gate) {
+                self.run(actions)?;
+            }
+        }
+        Ok(())
+    }
+
     fn family(&mut self, family: Family) -> Result<(), Box<Found>> {
         let all = self.run([])?.gates;
         let last = all.len();
         let gates = telling(&all);
+        let scenario = self.scenario;
+        let model = &scenario.model;
         match family {
-            Family::Death => {
-                for (number, _) in self.some(gates) {
-                    self.run([(number, Action::Die)])?;
-                }
-            }
-            Family::LostAnswer => {
-                for (number, gate) in self.some(gates) {
-                    for kind in plausible_failures(&gate) {
-                        self.run([(number, Action::Fail(*kind))])?;
-                    }
-                }
-            }
-            Family::GivenUp => {
-                for (number, _) in &self.some(gates.clone()) {
-                    self.run([(*number, Action::Lose(Until::RotationEnds))])?;
-                    // The repetition passes about as many gates again.
-                    for (more, _) in &gates {
-                        self.run([(*number, Action::Lose(Until::Gate(number + 1 + more)))])?;
-                    }
-                }
-            }
-            Family::Duplicate => {
-                for until in [Until::StepEnds, Until::RotationEnds] {
-                    self.duplicates(&gates, until, |number, duplicate| vec![(number, duplicate)])?;
-                }
-            }
-            Family::DuplicateAndDeath => {
-                self.duplicates(&gates, Until::RotationEnds, |number, duplicate| {
-                    vec![(number, duplicate), (number, Action::Die)]
-                })?;
-            }
-            Family::Edit => {
-                for (number, _) in self.some(gates) {
-                    for edit in self.scenario.model.edits() {
-                        self.run([(number, Action::Edit(*edit))])?;
-                    }
-                }
-            }
-            Family::EditAndDeath => {
-                for (number, _) in &self.some(gates) {
-                    for edit in self.scenario.model.edits() {
-                        for later in *number..last {
-                            self.run([(*number, Action::Edit(*edit)), (later, Action::Die)])?;
-                        }
-                    }
-                }
-            }
-            Family::EditAndDuplicate => {
-                for edit in self.scenario.model.edits() {
-                    self.duplicates(&gates, Until::StepEnds, |number, duplicate| {
-                        vec![(number, duplicate), (number, Action::Edit(*edit))]
-                    })?;
-                }
-            }
-            Family::Reload => {
-                for (number, _) in self.some(gates) {
-                    for reload in self.scenario.model.reloads() {
-                        self.run([(number, *reload)])?;
-                    }
-                }
-            }
+            Family::Death => self.each(&gates, dies),
+            Family::LostAnswer => self.each(&gates, fails),
+            Family::GivenUp => self.each(&gates, |number, _| {
+                // The repetition passes about as many gates again.
+                let later = gates.iter().map(|(more, _)| Until::Gate(number + 1 + more));
+                [Until::RotationEnds]
+                    .into_iter()
+                    .chain(later)
+                    .map(|until| vec![(number, Action::Lose(until))])
+                    .collect()
+            }),
+            Family::Duplicate => [Until::StepEnds, Until::RotationEnds]
+                .into_iter()
+                .try_for_each(|until| self.duplicates(&gates, until, |number, duplicate| vec![(number, duplicate)])),
+            Family::DuplicateAndDeath => self.duplicates(&gates, Until::RotationEnds, |number, duplicate| {
+                vec![(number, duplicate), (number, Action::Die)]
+            }),
+            Family::Edit => self.each(&gates, |number, _| edited(model, number)),
+            Family::EditAndDeath => self.each(&gates, |number, _| {
+                let then_dies =
+                    |edit: Vec<_>| (number..last).map(move |later| [&edit[..], &[(later, Action::Die)]].concat());
+                edited(model, number).into_iter().flat_map(then_dies).collect()
+            }),
+            Family::EditAndDuplicate => model.edits().iter().try_for_each(|edit| {
+                self.duplicates(&gates, Until::StepEnds, |number, duplicate| {
+                    vec![(number, duplicate), (number, Action::Edit(*edit))]
+                })
+            }),
+            Family::Reload => self.each(&gates, |number, _| reloaded(model, number)),
             Family::OneStaleReadAndDeath => {
                 let reads = all.iter().filter(|gate| matches!(gate.call, Call::Describe | Call::Get)).count() / 2;
-                for read in 0..reads {
-                    for back in 1..=2 {
-                        self.scenario.staleness = Staleness::Once { read, back };
-                        self.run([])?;
-                        for (number, _) in &self.some(gates.clone()) {
-                            self.run([(*number, Action::Die)])?;
-                        }
-                    }
+                for (read, back) in (0..reads).flat_map(|read| [(read, 1), (read, 2)]) {
+                    self.scenario.staleness = Staleness::Once { read, back };
+                    self.run([])?;
+                    self.each(&gates, dies)?;
                 }
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// For every gate, a duplicate of the same and of every earlier step, held up at every gate of its own.
@@ -291,6 +271,22 @@ impl<'a, M: Model> Explorer<'a, M> {
         }
         Ok(())
     }
+}
+
+fn dies(number: usize, _: &Gate) -> Vec<Vec<(usize, Action)>> {
+    vec![vec![(number, Action::Die)]]
+}
+
+fn fails(number: usize, gate: &Gate) -> Vec<Vec<(usize, Action)>> {
+    plausible_failures(gate).iter().map(|kind| vec![(number, Action::Fail(*kind))]).collect()
+}
+
+fn edited<M: Model>(model: &M, number: usize) -> Vec<Vec<(usize, Action)>> {
+    model.edits().iter().map(|edit| vec![(number, Action::Edit(*edit))]).collect()
+}
+
+fn reloaded<M: Model>(model: &M, number: usize) -> Vec<Vec<(usize, Action)>> {
+    model.reloads().iter().map(|reload| vec![(number, *reload)]).collect()
 }
 
 /// The gates, numbered, less those that are like many before: where an application that does not do what it should is asked

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rotation::event::Step;
+use rotation::event::{Step, VersionId};
 use tokio::runtime::Runtime;
 
 use self::invocation::{HeldUp, Rotating};
@@ -249,13 +249,21 @@ impl<M: Model> Service<'_, M> {
             }
             self.world.heal();
         }
+        self.bring_to_end(begun, last).await
+    }
+
+    /// Whatever happened, what an operator asked for can be brought to its end, and the secret can be rotated on.
+    async fn bring_to_end(
+        &mut self,
+        begun: Vec<Operation>,
+        last: Option<(VersionId, Rotated)>,
+    ) -> Result<Rotated, String> {
         // An application that is shown the past cannot be rotated by verify=after: what it loads is what was promoted
         // away from.
         let staleness = self.world.lock().scenario.staleness;
         if matches!(staleness, Staleness::LagEverywhere(_)) {
             self.world.end_staleness();
         }
-        // Whatever happened, what an operator asked for can be brought to its end, and the secret can be rotated on.
         self.world.lock().tags.clear();
         let mut finished = vec![];
         for operation in begun {

@@ -1,6 +1,6 @@
 //! The families of schedules for what operators ask for.
 
-use super::{Explored, Explorer, Found, plausible_failures, telling};
+use super::{Explored, Explorer, Found, dies, edited, fails, reloaded, telling};
 use crate::model::Model;
 use crate::operations::ABORT_AFTER;
 use crate::run::Simulator;
@@ -96,77 +96,34 @@ impl<M: Model> Explorer<'_, M> {
         let ended = self.run([])?;
         let (all, calls) = (ended.gates, ended.calls);
         let points = turning_points(&all);
+        let scenario = self.scenario;
+        let model = &scenario.model;
         match family {
-            OperationFamily::Death => {
-                for (number, _) in self.some(points) {
-                    self.run([(number, Action::Die)])?;
-                }
-            }
-            OperationFamily::LostAnswer => {
-                for (number, gate) in self.some(telling(&all)) {
-                    for kind in plausible_failures(&gate) {
-                        self.run([(number, Action::Fail(*kind))])?;
-                    }
-                }
-            }
-            OperationFamily::Twice => self.beside(&points, operation, &[Until::StepEnds], |_| vec![])?,
+            OperationFamily::Death => self.each(&points, dies),
+            OperationFamily::LostAnswer => self.each(&telling(&all), fails),
+            OperationFamily::Twice => self.beside(&points, operation, &[Until::StepEnds], |_| vec![]),
             OperationFamily::TwiceAndDeath => {
-                self.beside(&points, operation, &[Until::StepEnds], |number| vec![(number, Action::Die)])?;
+                self.beside(&points, operation, &[Until::StepEnds], |number| vec![(number, Action::Die)])
             }
-            OperationFamily::Edit => {
-                for (number, _) in self.some(points) {
-                    for edit in self.scenario.model.edits() {
-                        self.run([(number, Action::Edit(*edit))])?;
-                    }
-                }
-            }
-            OperationFamily::EditAndDeath => {
-                for (number, _) in &self.some(points.clone()) {
-                    for edit in self.scenario.model.edits() {
-                        for (later, _) in points.iter().filter(|(later, _)| later >= number) {
-                            self.run([(*number, Action::Edit(*edit)), (*later, Action::Die)])?;
-                        }
-                    }
-                }
-            }
+            OperationFamily::Edit => self.each(&points, |number, _| edited(model, number)),
+            OperationFamily::EditAndDeath => self.each(&points, |number, _| {
+                let later: Vec<_> = points.iter().map(|(later, _)| *later).filter(|later| *later >= number).collect();
+                let then_dies =
+                    |edit: Vec<_>| later.iter().map(move |later| [&edit[..], &[(*later, Action::Die)]].concat());
+                edited(model, number).into_iter().flat_map(then_dies).collect()
+            }),
             OperationFamily::BesideRotation => {
                 self.script = Script { works: vec![Work::Rotation; 2], prepared: 1, ..Script::new([]) };
                 let points = turning_points(&self.run([])?.gates);
-                self.beside(&points, operation, &[Until::StepEnds, Until::RotationEnds], |_| vec![])?;
+                self.beside(&points, operation, &[Until::StepEnds, Until::RotationEnds], |_| vec![])
             }
-            OperationFamily::RotationMeanwhile => {
-                for (number, _) in self.some(points) {
-                    self.run([(number, Action::Rotate)])?;
-                }
-            }
+            OperationFamily::RotationMeanwhile => self.each(&points, |number, _| vec![vec![(number, Action::Rotate)]]),
             OperationFamily::BesideOther => {
-                for other in M::OPERATIONS.iter().copied().filter(|other| *other != operation) {
-                    self.beside(&points, other, &[Until::StepEnds], |_| vec![])?;
-                }
+                let mut others = M::OPERATIONS.iter().copied().filter(|other| *other != operation);
+                others.try_for_each(|other| self.beside(&points, other, &[Until::StepEnds], |_| vec![]))
             }
-            OperationFamily::Reload => {
-                for (number, _) in self.some(points) {
-                    for reload in self.scenario.model.reloads() {
-                        self.run([(number, *reload)])?;
-                    }
-                }
-            }
-            OperationFamily::OneStaleRead => {
-                let reads =
-                    calls.iter().filter(|gate| matches!(gate.call, Call::Describe | Call::Get | Call::Versions));
-                for read in 0..reads.count() {
-                    for back in 1..=3 {
-                        self.scenario.staleness = Staleness::Once { read, back };
-                        if !self.takes() {
-                            continue;
-                        }
-                        self.run([])?;
-                        for (number, _) in points.iter().step_by(3) {
-                            self.run([(*number, Action::Die)])?;
-                        }
-                    }
-                }
-            }
+            OperationFamily::Reload => self.each(&points, |number, _| reloaded(model, number)),
+            OperationFamily::OneStaleRead => self.stale_reads(&calls, &points),
             OperationFamily::RotationDies => {
                 // A rotation has about as many gates as the one before the operation.
                 let gates = calls.iter().filter(|gate| gate.task.step().is_some()).count();
@@ -174,6 +131,21 @@ impl<M: Model> Explorer<'_, M> {
                     self.scenario.service = RotationService::FirstDies(gate);
                     self.run([])?;
                 }
+                Ok(())
+            }
+        }
+    }
+
+    fn stale_reads(&mut self, calls: &[Gate], points: &[(usize, Gate)]) -> Result<(), Box<Found>> {
+        let reads = calls.iter().filter(|gate| matches!(gate.call, Call::Describe | Call::Get | Call::Versions));
+        for (read, back) in (0..reads.count()).flat_map(|read| [(read, 1), (read, 2), (read, 3)]) {
+            self.scenario.staleness = Staleness::Once { read, back };
+            if !self.takes() {
+                continue;
+            }
+            self.run([])?;
+            for (number, _) in points.iter().step_by(3) {
+                self.run([(*number, Action::Die)])?;
             }
         }
         Ok(())

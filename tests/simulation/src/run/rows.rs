@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use encryption_key::LONGEST_INVOCATION;
 use rotation::deadline::Deadline;
+use rotation::store::StoreErrorKind;
 use rotation::versions::Stage;
 
 use super::invocation::{Invocation, Progress, Rotating};
@@ -97,30 +98,42 @@ impl Service<'_, Keyring> {
                 }
             }
             Event::Fail { process, kind } => {
-                let standing = newest(process).filter(|position| {
-                    let gate = processes[*position].standing().and_then(|invocation| invocation.at);
-                    // What changes nothing at all cannot be in conflict.
-                    gate.is_some_and(|gate| crate::families::plausible_failures(&gate).contains(&kind))
-                });
-                if let Some(position) = standing {
-                    self.world.inject(kind);
-                    self.go_on_with(processes, position, 1).await?;
+                if let Some(position) = newest(process) {
+                    self.fails(processes, position, kind).await?;
                 }
             }
             Event::Die(process) => {
                 if let Some(position) = newest(process) {
-                    let process = processes.remove(position);
-                    if let Process::Rotation(mut rotating) = process {
-                        // The service begins again.
-                        rotating.invocation = None;
-                        if self.repeat(&mut rotating, "Killed").await.is_none() {
-                            processes.insert(position, Process::Rotation(rotating));
-                        }
-                    }
+                    self.dies(processes, position).await;
                 }
             }
         }
         Ok(())
+    }
+
+    async fn fails(
+        &mut self,
+        processes: &mut Vec<Process>,
+        position: usize,
+        kind: StoreErrorKind,
+    ) -> Result<(), String> {
+        let gate = processes[position].standing().and_then(|invocation| invocation.at);
+        // What changes nothing at all cannot be in conflict.
+        if gate.is_some_and(|gate| crate::families::plausible_failures(&gate).contains(&kind)) {
+            self.world.inject(kind);
+            self.go_on_with(processes, position, 1).await?;
+        }
+        Ok(())
+    }
+
+    async fn dies(&mut self, processes: &mut Vec<Process>, position: usize) {
+        if let Process::Rotation(mut rotating) = processes.remove(position) {
+            // The service begins again.
+            rotating.invocation = None;
+            if self.repeat(&mut rotating, "Killed").await.is_none() {
+                processes.insert(position, Process::Rotation(rotating));
+            }
+        }
     }
 
     fn start(&mut self, job: Job) -> Process {
