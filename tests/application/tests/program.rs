@@ -255,6 +255,17 @@ fn base64_of(text: &str) -> String {
     aws_smithy_types::base64::encode(text)
 }
 
+/// The middle of a key in every form in which it could be printed.
+fn forms(key: &[u8; 32]) -> [String; 5] {
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let decimal = format!("{:?}", &key[12..20]);
+    // In the message of a Tink key two bytes stand before it.
+    let tink = STANDARD.encode([&[0x1a, 0x20], key.as_slice()].concat());
+    let text = std::str::from_utf8(key).unwrap();
+    let base64 = STANDARD.encode(key);
+    [&text[12..20], &base64[16..28], &tink[20..32], &hex[24..40], decimal.trim_matches(['[', ']'])].map(str::to_owned)
+}
+
 #[tokio::test]
 async fn no_key_and_no_record_is_in_any_output_at_any_level() {
     // Every byte is a character: what is written in any way shows.
@@ -309,19 +320,8 @@ async fn no_key_and_no_record_is_in_any_output_at_any_level() {
             written += &format!("{:?} {}", answer.headers, answer.text);
         }
         for key in [PRIMARY, STAGED, SECONDARY, &RECORD.as_bytes().try_into().unwrap()] {
-            let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-            let decimal = format!("{:?}", &key[12..20]);
-            // In the message of a Tink key two bytes stand before it.
-            let tink = STANDARD.encode([&[0x1a, 0x20], key.as_slice()].concat());
-            let text = std::str::from_utf8(key).unwrap();
-            for form in [
-                &text[12..20],
-                &STANDARD.encode(key)[16..28],
-                &tink[20..32],
-                &hex[24..40],
-                decimal.trim_matches(['[', ']']),
-            ] {
-                assert!(!written.contains(form), "{format}: {form} in {written}");
+            for form in forms(key) {
+                assert!(!written.contains(&form), "{format}: {form} in {written}");
             }
         }
     }

@@ -320,6 +320,12 @@ async fn long_lists_have_pages() {
     assert_eq!(code_and_message(&refused).0, "InvalidParameterValue");
 }
 
+/// A request for the quarter of an hour that ends at the start of the test.
+fn statistics(service: &Service) -> GetMetricStatisticsFluentBuilder {
+    let request = service.client.get_metric_statistics().namespace("SecretRotation").metric_name("m");
+    request.start_time(time(START - 900)).end_time(time(START)).period(600)
+}
+
 #[tokio::test]
 async fn statistics_are_those_of_each_period() {
     let service = Service::start().await;
@@ -337,16 +343,7 @@ async fn statistics_are_those_of_each_period() {
         ])
         .await
         .unwrap();
-    let request = || {
-        service
-            .client
-            .get_metric_statistics()
-            .namespace("SecretRotation")
-            .metric_name("m")
-            .start_time(time(START - 900))
-            .end_time(time(START))
-            .period(600)
-    };
+    let request = || statistics(&service);
     let all = [Statistic::SampleCount, Statistic::Sum, Statistic::Average, Statistic::Minimum, Statistic::Maximum];
     let output = request().set_statistics(Some(all.into())).send().await.unwrap();
     assert_eq!(output.label(), Some("m"));
@@ -374,7 +371,12 @@ async fn statistics_are_those_of_each_period() {
     assert_eq!((point.sum(), point.average()), (Some(7.0), None), "only what was asked for");
     let other = request().statistics(Statistic::Sum).dimensions(dimension("Function", "y"));
     assert!(other.send().await.unwrap().datapoints().is_empty());
+}
 
+#[tokio::test]
+async fn statistics_refuse_what_cloudwatch_refuses() {
+    let service = Service::start().await;
+    let request = || statistics(&service);
     let refused =
         async |request: GetMetricStatisticsFluentBuilder| code_and_message(&request.send().await.unwrap_err()).0;
     let sum = || request().statistics(Statistic::Sum);

@@ -13,6 +13,7 @@ use crate::keys::{bare_key, declared, key_secret};
 use crate::support::*;
 
 mod changes;
+mod refused_retirements;
 mod retire;
 mod ring;
 mod sweep;

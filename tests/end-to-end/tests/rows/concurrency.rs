@@ -173,36 +173,39 @@ async fn two_workers_on_one_range_do_nothing_twice() {
     assert_all_under(&bench, NEW, 3000).await;
 }
 
+const ROWS: i64 = 400;
+const WRITERS: i64 = 4;
+
+/// Writes into a writer's own rows until it is told to stop. It returns the last text of each row, the longest wait, and
+/// the number of writes.
+async fn write(bench: Arc<Bench>, done: Arc<AtomicBool>, writer: i64) -> (Vec<Option<String>>, Duration, u64) {
+    let client = server().connect().await.unwrap();
+    let seed = if writer % 2 == 0 { OLD } else { NEW };
+    let update = format!("UPDATE {}.rows SET token = $1 WHERE id = $2", bench.schema);
+    let mut rng = StdRng::seed_from_u64(writer.unsigned_abs());
+    let (mut last, mut longest, mut number) = (vec![None; 401], Duration::ZERO, 0_u64);
+    while !done.load(Ordering::Relaxed) {
+        let id = rng.random_range(0..ROWS / WRITERS) * WRITERS + writer + 1;
+        number += 1;
+        let text = format!("writer {writer}, {number}");
+        let began = Instant::now();
+        client.execute(&update, &[&token(seed, &text, number), &id]).await.unwrap();
+        longest = longest.max(began.elapsed());
+        last[usize::try_from(id).unwrap()] = Some(text);
+        tokio::time::sleep(Duration::from_micros(300)).await;
+    }
+    (last, longest, number)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_write_is_lost_while_the_application_refreshes_tokens() {
-    const ROWS: i64 = 400;
-    const WRITERS: i64 = 4;
     let bench = Arc::new(Bench::with_tokens(&[NEW, OLD], &tokens(OLD, ROWS)).await);
     bench.register(json!([bench.tokens_column()]), &[("REENCRYPT_BATCH_ROWS", "40")]);
     let done = Arc::new(AtomicBool::new(false));
     let mut writers = vec![];
     for writer in 0..WRITERS {
-        let (bench, done) = (bench.clone(), done.clone());
         // Each has rows of its own, so that it knows what was written last; half of them have not loaded the new ring.
-        writers.push(tokio::spawn(async move {
-            let client = server().connect().await.unwrap();
-            let seed = if writer % 2 == 0 { OLD } else { NEW };
-            let update = format!("UPDATE {}.rows SET token = $1 WHERE id = $2", bench.schema);
-            let (mut rng, mut last, mut longest) =
-                (StdRng::seed_from_u64(writer.unsigned_abs()), vec![None; 401], Duration::ZERO);
-            let mut number = 0_u64;
-            while !done.load(Ordering::Relaxed) {
-                let id = rng.random_range(0..ROWS / WRITERS) * WRITERS + writer + 1;
-                number += 1;
-                let text = format!("writer {writer}, {number}");
-                let began = Instant::now();
-                client.execute(&update, &[&token(seed, &text, number), &id]).await.unwrap();
-                longest = longest.max(began.elapsed());
-                last[usize::try_from(id).unwrap()] = Some(text);
-                tokio::time::sleep(Duration::from_micros(300)).await;
-            }
-            (last, longest, number)
-        }));
+        writers.push(tokio::spawn(write(bench.clone(), done.clone(), writer)));
     }
     let (began, mut overtaken, mut rewrapped, mut rounds) = (Instant::now(), 0, 0, 0);
     while began.elapsed() < Duration::from_secs(4) {

@@ -229,11 +229,7 @@ fn documented_costs_are_those_of_the_stack() {
         .filter(|line| line.starts_with('|'))
         .map(|line| line.split('|').map(str::trim).collect())
         .collect();
-    let row = |what: &str| {
-        let row = rows.iter().find(|row| row[1].trim_matches('*') == what).unwrap_or_else(|| panic!("no row {what}"));
-        (row[2], row[3].trim_matches('*').parse::<f64>().unwrap())
-    };
-    let near = |one: f64, other: f64| (one - other).abs() < 0.006;
+    let row = |what: &str| cost(&rows, what);
     let (always, by_trail) =
         (alarms(&least()), alarms(&most()).into_iter().filter(|(name, _)| name.ends_with("-reads")));
     let (metrics_always, count) = (always.values().map(billed).sum::<usize>(), always.len());
@@ -264,6 +260,21 @@ fn documented_costs_are_those_of_the_stack() {
     let endpoints = most().of_type("AWS::EC2::VPCEndpoint").len();
     assert!(row("with `CreateVpcEndpoints`").0.starts_with(&format!("{endpoints} endpoints × ")));
 
+    sums_are_right(&costs, &rows);
+}
+
+fn near(one: f64, other: f64) -> bool {
+    (one - other).abs() < 0.006
+}
+
+/// A row of the table of costs: how it is worked out, and the sum.
+fn cost<'a>(rows: &[Vec<&'a str>], what: &str) -> (&'a str, f64) {
+    let row = rows.iter().find(|row| row[1].trim_matches('*') == what).unwrap_or_else(|| panic!("no row {what}"));
+    (row[2], row[3].trim_matches('*').parse::<f64>().unwrap())
+}
+
+fn sums_are_right(costs: &str, rows: &[Vec<&str>]) {
+    let row = |what: &str| cost(rows, what);
     // Each row is rounded: so many halves of a cent may a sum be off.
     let sum_of = |kind: &str| {
         let rows: Vec<f64> =
@@ -278,7 +289,7 @@ fn documented_costs_are_those_of_the_stack() {
         "Two secrets in a stack come to ([0-9.]+), or ([0-9.]+) each; twenty to ([0-9.]+), or ([0-9.]+) each",
     )
     .unwrap();
-    let words = words.captures(&costs).unwrap();
+    let words = words.captures(costs).unwrap();
     let number = |index: usize| words[index].parse::<f64>().unwrap();
     for (secrets, all, each) in [(2.0, number(1), number(2)), (20.0, number(3), number(4))] {
         let sum = row("a stack").1 + secrets * row("a secret").1;

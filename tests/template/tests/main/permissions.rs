@@ -354,12 +354,9 @@ fn rotations_pass_with_their_roles_and_with_nothing_less() {
     }
 }
 
-#[test]
-fn operators_and_the_sweep_have_what_they_need_and_nothing_less() {
-    let mut deployed = Deployed::new();
-    let secret = format!("{PREFIX}admin-token");
-    // What is asked, and the actions on secrets without which it is refused.
-    let asked = [
+/// What is asked of whom, and the actions on secrets without which it is refused.
+fn asked(secret: &str) -> [(&'static str, &'static str, Value, Vec<&'static str>); 7] {
+    [
         (
             "OperateFunction",
             "OperateRole",
@@ -397,7 +394,14 @@ fn operators_and_the_sweep_have_what_they_need_and_nothing_less() {
             json!({ "action": "sweep" }),
             vec!["ListSecrets", "DescribeSecret", "GetSecretValue", "PutSecretValue", "UpdateSecretVersionStage"],
         ),
-    ];
+    ]
+}
+
+#[test]
+fn operators_and_the_sweep_have_what_they_need_and_nothing_less() {
+    let mut deployed = Deployed::new();
+    let secret = format!("{PREFIX}admin-token");
+    let asked = asked(&secret);
     let function = format!("arn:aws:lambda:us-east-1:000000000000:function:{}", deployed.name_of("AdminTokenFunction"));
     deployed.hands.list(&secret, &function);
     // Every action on secrets of both roles is taken away somewhere.
@@ -408,43 +412,57 @@ fn operators_and_the_sweep_have_what_they_need_and_nothing_less() {
         assert_eq!(granted.collect::<BTreeSet<_>>(), tried, "{role}");
     }
     for (function, role, request, needs) in asked {
-        let action = request["action"].as_str().unwrap();
-        let policy = deployed.policy(role);
-        for need in needs {
-            let need = format!("secretsmanager:{need}");
-            // The archive of keys has a test of its own, with the rows that it is for.
-            let without: Vec<_> = without_each(&policy)
-                .into_iter()
-                .filter(|(sid, removed, _)| *removed == need && sid != "KeyArchive")
-                .collect();
-            assert!(!without.is_empty(), "{role} has no {need} that could be taken away");
-            for (sid, removed, less) in without {
-                deployed.prepare(&secret, action);
-                deployed.give(role, &less);
-                let error = deployed.ask(function, &request).expect_err(&format!("{action} without {removed}"));
-                let denied = error.starts_with("AccessDenied: ") && error.contains(&removed);
-                assert!(denied, "{action} without {removed}: {error}");
-                println!("{action} without {removed} ({sid}): {}", error.split(": ").next().unwrap());
-            }
-        }
-        deployed.prepare(&secret, action);
-        deployed.give(role, &policy);
-        if action == "compromise" {
-            // The emulator's rotation is a stub, which a compromise does not take for the end of one.
-            continue;
-        }
-        let answer = deployed.ask(function, &request).unwrap_or_else(|error| panic!("{action}: {error}"));
-        assert!(action != "sweep" || answer["revokedSecrets"] == json!([secret]), "{answer}");
-        println!("{action}: passes with {role}");
-        // Each deployment does its own actions only.
-        let foreign = if function == "SweepFunction" {
-            json!({ "action": "status", "secret_id": secret })
-        } else {
-            json!({ "action": "sweep" })
-        };
-        let error = deployed.invoke(function, &foreign).unwrap_err();
-        assert!(error.starts_with("ActionNotAllowed: "), "{error}");
+        refused_without_each(&mut deployed, &secret, (function, role), &request, &needs);
+        passes_with_all(&mut deployed, &secret, (function, role), &request);
     }
+}
+
+fn refused_without_each(
+    deployed: &mut Deployed,
+    secret: &str,
+    (function, role): (&str, &str),
+    request: &Value,
+    needs: &[&str],
+) {
+    let action = request["action"].as_str().unwrap();
+    let policy = deployed.policy(role);
+    for need in needs {
+        let need = format!("secretsmanager:{need}");
+        // The archive of keys has a test of its own, with the rows that it is for.
+        let without = without_each(&policy).into_iter();
+        let without: Vec<_> = without.filter(|(sid, removed, _)| *removed == need && sid != "KeyArchive").collect();
+        assert!(!without.is_empty(), "{role} has no {need} that could be taken away");
+        for (sid, removed, less) in without {
+            deployed.prepare(secret, action);
+            deployed.give(role, &less);
+            let error = deployed.ask(function, request).expect_err(&format!("{action} without {removed}"));
+            let denied = error.starts_with("AccessDenied: ") && error.contains(&removed);
+            assert!(denied, "{action} without {removed}: {error}");
+            println!("{action} without {removed} ({sid}): {}", error.split(": ").next().unwrap());
+        }
+    }
+}
+
+fn passes_with_all(deployed: &mut Deployed, secret: &str, (function, role): (&str, &str), request: &Value) {
+    let action = request["action"].as_str().unwrap();
+    let policy = deployed.policy(role);
+    deployed.prepare(secret, action);
+    deployed.give(role, &policy);
+    if action == "compromise" {
+        // The emulator's rotation is a stub, which a compromise does not take for the end of one.
+        return;
+    }
+    let answer = deployed.ask(function, request).unwrap_or_else(|error| panic!("{action}: {error}"));
+    assert!(action != "sweep" || answer["revokedSecrets"] == json!([secret]), "{answer}");
+    println!("{action}: passes with {role}");
+    // Each deployment does its own actions only.
+    let foreign = if function == "SweepFunction" {
+        json!({ "action": "status", "secret_id": secret })
+    } else {
+        json!({ "action": "sweep" })
+    };
+    let error = deployed.invoke(function, &foreign).unwrap_err();
+    assert!(error.starts_with("ActionNotAllowed: "), "{error}");
 }
 
 /// The policies as they are written: what the emulator does not know of them is no obstacle here.

@@ -193,7 +193,14 @@ impl Machine {
             });
             self.hands.root("lambda", "create_function", parameters);
         }
+        self.deploy_faster();
+        let machine = self.stack.of_type("AWS::Serverless::StateMachine")["Reencryption"].clone();
+        self.deploy_queue(&text(&machine["DefinitionSubstitutions"]["TopicArn"]));
+        self.deploy_machine(&machine);
+    }
 
+    /// The function between the state machine and the sweep, which lets time pass.
+    fn deploy_faster(&mut self) {
         let between = tempfile::tempdir().unwrap();
         let bootstrap = between.path().join("bootstrap");
         let python = root().join("target/tools/bin/python");
@@ -212,9 +219,10 @@ impl Machine {
             "Code": { "ZipFile": zip.base64 },
         });
         self.hands.root("lambda", "create_function", parameters);
+    }
 
-        let machine = self.stack.of_type("AWS::Serverless::StateMachine")["Reencryption"].clone();
-        let topic = text(&machine["DefinitionSubstitutions"]["TopicArn"]);
+    /// The queue that has what is published to the topic.
+    fn deploy_queue(&mut self, topic: &str) {
         let made = self.hands.root("sns", "create_topic", json!({ "Name": topic.rsplit(':').next().unwrap() }));
         assert_eq!(made["TopicArn"], topic);
         let admits = json!({ "Version": "2012-10-17", "Statement": [{
@@ -226,6 +234,9 @@ impl Machine {
         let endpoint = "arn:aws:sqs:us-east-1:000000000000:messages";
         let parameters = json!({ "TopicArn": topic, "Protocol": "sqs", "Endpoint": endpoint });
         self.hands.root("sns", "subscribe", parameters);
+    }
+
+    fn deploy_machine(&mut self, machine: &Value) {
         // A test does something meanwhile.
         let mut written = definition().replace("\"Seconds\": 60,", "\"Seconds\": 300,");
         assert_ne!(written, definition());
@@ -369,11 +380,8 @@ async fn sweep_has_rows_follow_the_key_despite_killed_workers() {
     let version = machine.version();
     let sweep = json!({ "action": "sweep" });
     let swept = machine.invoke("sweep", &sweep);
-    assert_eq!(
-        (&swept["reencryption"]["started"], &swept["reencryption"]["version"]),
-        (&json!(true), &json!(version)),
-        "{swept}"
-    );
+    let started = [&swept["reencryption"]["started"], &swept["reencryption"]["version"]];
+    assert_eq!(started, [&json!(true), &json!(version)], "{swept}");
     assert_eq!(machine.invoke("sweep", &sweep)["problems"], json!([]), "one execution at a time");
     let executions = machine.hands.root("stepfunctions", "list_executions", json!({ "stateMachineArn": machine.arn }));
     assert_eq!(items(&executions["executions"]).len(), 1, "{executions}");

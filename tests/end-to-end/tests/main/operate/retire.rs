@@ -9,22 +9,22 @@ use super::sweep::{TOPIC, scheduled, sweep};
 use super::*;
 use crate::archive::{ARCHIVE, archived, ring_at};
 
-const GAP: Duration = Duration::from_secs(24 * 60 * 60 + 15 * 60);
+pub(super) const GAP: Duration = Duration::from_secs(24 * 60 * 60 + 15 * 60);
 
 /// A ring with a primary, a staged and a secondary key, whose archive has them all.
-async fn with_old_key(format: KeyFormat) -> Scene {
+pub(super) async fn with_old_key(format: KeyFormat) -> Scene {
     let scene = with_archive(keys(format)).await.with_operator(&[]).await.unwrap();
     rotate(&scene).await;
     rotate(&scene).await;
     scene
 }
 
-async fn ring(scene: &Scene) -> Keyring {
+pub(super) async fn ring(scene: &Scene) -> Keyring {
     ring_at(scene, KeyFormat::Raw, "AWSCURRENT").await.unwrap()
 }
 
 /// What `reencrypt` answers to a census of the ring as it is, of `rows` rows under the oldest key, at this moment.
-async fn census(scene: &Scene, format: KeyFormat, rows: u64) -> Value {
+pub(super) async fn census(scene: &Scene, format: KeyFormat, rows: u64) -> Value {
     let ring = ring_at(scene, format, "AWSCURRENT").await.unwrap();
     let oldest = ring.secondary().last().map(|key| key.id());
     let keys = ring.keys().map(|(_, key)| {
@@ -98,151 +98,6 @@ async fn unneeded_key_is_retired_by_two_censuses_and_stays_archived() {
         let value = scene.value("AWSCURRENT").await.unwrap().unwrap();
         assert!(value.starts_with("{\r\n  \"DATABASE_URL\""), "what else is in the secret stays");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn key_that_rows_may_need_stays_and_the_refusal_says_why() {
-    let scene = with_old_key(KeyFormat::Raw).await;
-    let before = current(&scene).await;
-    let old = ring(&scene).await.secondary()[0].id().to_string();
-    let first = census(&scene, KeyFormat::Raw, 0).await;
-    let too_soon = census(&scene, KeyFormat::Raw, 0).await;
-    scene.sandbox.advance(GAP + Duration::from_secs(1)).await.unwrap();
-    let second = census(&scene, KeyFormat::Raw, 0).await;
-    let with = |census: &Value, change: &dyn Fn(&mut Value)| {
-        let mut census = census.clone();
-        change(&mut census);
-        census
-    };
-    let changed = |change: &dyn Fn(&mut Value)| with(&second, change);
-    let cannot_open = |why: &str, rows: u64| {
-        changed(&|c| (c["columns"][0][why], c["columns"][0]["rows"]) = (json!(rows), json!(100 + rows)))
-    };
-    let cases = [
-        (vec![first.clone(), too_soon], "CensusesTooClose", "1455 minutes after"),
-        (vec![second.clone(), second.clone()], "CensusesTooClose", "from 20"),
-        (vec![first.clone()], "InvalidRequest", "two answers"),
-        (vec![first.clone(), json!({ "columns": [] })], "InvalidRequest", "missing field"),
-        (vec![first.clone(), census(&scene, KeyFormat::Raw, 3).await], "KeysStillNeeded", "3 rows are under key"),
-        (
-            vec![first.clone(), changed(&|c| c["unlisted"] = json!(["audit.log.token"]))],
-            "KeysStillNeeded",
-            "audit.log.token look like ciphertexts",
-        ),
-        (vec![first.clone(), cannot_open("unknown", 1)], "KeysStillNeeded", "connections.token"),
-        (vec![first.clone(), cannot_open("damaged", 2)], "KeysStillNeeded", "2 are damaged"),
-        // Counts that would come to nothing.
-        (
-            vec![
-                first.clone(),
-                changed(&|c| {
-                    (c["columns"][0]["unknown"], c["columns"][0]["damaged"]) = (json!(u64::MAX), json!(1));
-                }),
-            ],
-            "CensusOutdated",
-            "does not say what became of every row",
-        ),
-        (
-            vec![first.clone(), changed(&|c| c["columns"][0]["column"] = json!("refresh_token"))],
-            "KeysStillNeeded",
-            "rows of public.connections.refresh_token, public.connections.token were counted by one of the censuses",
-        ),
-        (
-            vec![first.clone(), changed(&|c| c["columns"][0]["schema"] = json!("archive"))],
-            "KeysStillNeeded",
-            "rows of archive.connections.token, public.connections.token were counted",
-        ),
-        (
-            vec![
-                with(&first, &|c| {
-                    let mut other = c["columns"][0].clone();
-                    other["column"] = json!("refresh_token");
-                    c["columns"].as_array_mut().unwrap().push(other);
-                }),
-                second.clone(),
-            ],
-            "KeysStillNeeded",
-            "rows of public.connections.refresh_token were counted",
-        ),
-        (
-            vec![
-                first.clone(),
-                changed(&|c| {
-                    let twice = c["columns"][0].clone();
-                    c["columns"].as_array_mut().unwrap().push(twice);
-                }),
-            ],
-            "CensusOutdated",
-            "has public.connections.token twice",
-        ),
-        (
-            vec![first.clone(), changed(&|c| c["columns"][0]["rows"] = json!(101))],
-            "CensusOutdated",
-            "does not say what became of every row of public.connections.token",
-        ),
-        (
-            vec![
-                first.clone(),
-                changed(&|c| {
-                    c["columns"][0]["keys"].as_object_mut().unwrap().remove(&old);
-                }),
-            ],
-            "KeysStillNeeded",
-            "were not counted",
-        ),
-        (
-            vec![first.clone(), changed(&|c| c["next"] = json!({ "action": "census" }))],
-            "CensusOutdated",
-            "not complete",
-        ),
-        (vec![first.clone(), changed(&|c| c["columns"] = json!([]))], "CensusOutdated", "not complete"),
-        (vec![first.clone(), changed(&|c| c["secret"] = json!("shop/other"))], "CensusOutdated", "shop/other"),
-        (vec![first.clone(), changed(&|c| c["version"] = json!("another"))], "CensusOutdated", "different versions"),
-        (vec![first.clone(), changed(&|c| c["ended"] = json!("2999-01-01T00:00:00Z"))], "CensusOutdated", "future"),
-    ];
-    // What does not belong there is not repeated: the error is in logs, and in the history of the state machine.
-    for (member, misplaced) in
-        [("secret", json!(["hunter2"])), ("columns", json!("hunter2")), ("began", json!("hunter2"))]
-    {
-        let error = ask(&scene, request(&scene, &[changed(&|c| c[member] = misplaced.clone()), second.clone()])).await;
-        let error = error.unwrap_err();
-        assert_eq!(error.error_type, "InvalidRequest", "{member}");
-        assert!(!error.message.contains("hunter2"), "{member}: {}", error.message);
-    }
-    for (censuses, error_type, says) in cases {
-        let error = ask(&scene, request(&scene, &censuses)).await.unwrap_err();
-        assert_eq!(error.error_type, error_type, "{}", error.message);
-        assert!(error.message.contains(says), "{says}: {}", error.message);
-        assert_eq!(current(&scene).await, before, "{says}");
-    }
-
-    // A stage that tells when a ring was put back, with a time that nothing can be added to.
-    let stage = format!("ROTATION-PUT-BACK-{}", i64::MAX);
-    let put_back = || scene.client.update_secret_version_stage().secret_id(scene.secret()).version_stage(&stage);
-    let version = current(&scene).await.unwrap().0;
-    put_back().move_to_version_id(&version).send().await.unwrap();
-    let error = ask(&scene, request(&scene, &[first.clone(), second.clone()])).await.unwrap_err();
-    assert_eq!(error.error_type, "CensusOutdated", "{}", error.message);
-    put_back().remove_from_version_id(&version).send().await.unwrap();
-
-    // A ring that has changed since was not counted.
-    let edit = scene.value("AWSCURRENT").await.unwrap().unwrap().replace("postgres", "postgresql");
-    scene.client.put_secret_value().secret_id(scene.secret()).secret_string(edit).send().await.unwrap();
-    let error = ask(&scene, request(&scene, &[first.clone(), second.clone()])).await.unwrap_err();
-    assert_eq!(error.error_type, "CensusOutdated", "{}", error.message);
-    assert!(ring(&scene).await.get(old.parse().unwrap()).is_some());
-
-    // Nor is anything retired while a rotation is open.
-    let hold = hold_before(&scene, sandbox::Step::Set, 2_000);
-    begin_until(&scene, hold).await;
-    let error = ask(&scene, request(&scene, &[first, second])).await.unwrap_err();
-    assert_eq!(error.error_type, "RotationOpen");
-    assert!(end(&scene).await.is_success());
-    // A token has no old keys.
-    let token = with_operator(json_plan()).await;
-    rotate(&token).await;
-    let censuses = [json!({}), json!({})];
-    assert_eq!(ask(&token, request(&token, &censuses)).await.unwrap_err().error_type, "InvalidRequest");
 }
 
 #[tokio::test(flavor = "multi_thread")]
