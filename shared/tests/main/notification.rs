@@ -85,7 +85,7 @@ fn hostile() -> Vec<Notification> {
     all
 }
 
-fn texts<'a>(value: &'a Value, longest: usize, most: usize) -> Vec<&'a str> {
+fn texts(value: &Value, longest: usize, most: usize) -> Vec<&str> {
     let texts: Vec<_> = value.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
     assert!(!texts.is_empty() && texts.len() <= most, "{value}");
     assert!(texts.iter().all(|text| (1..=longest).contains(&text.chars().count())), "{value}");
