@@ -11,7 +11,7 @@ use crate::document::Document;
 use crate::error::{Restored, RotationError};
 use crate::kind::{Phase, SecretKind, Subject, Values};
 use crate::marked_ring;
-use crate::moves::{MoveOutcome, move_current};
+use crate::moves::{MoveOutcome, move_current, move_if_there};
 use crate::session::{ROLLBACK_RESERVE, Session, Snapshot};
 use crate::store::{Described, SecretStore, StoreError};
 use crate::versions::{Stage, VersionId};
@@ -25,13 +25,48 @@ pub struct Replaced<'a> {
     pub previous_was: Option<&'a VersionId>,
 }
 
-/// The staging labels of a failed version that go back to their former versions.
+/// The staging labels of a failed version that go back to their former versions, after `AWSCURRENT` has gone back.
 #[derive(Clone, Copy, Debug)]
-struct Stages<'a> {
+pub struct FormerStages<'a> {
     failed: &'a VersionId,
     replaced: Replaced<'a>,
     /// Whether the failed version may carry the mark of the last complete ring.
     has_ring: bool,
+}
+
+impl<'a> FormerStages<'a> {
+    /// What the staging labels of a described secret say about a put-back of the version `failed` that died half way.
+    #[must_use]
+    pub fn of(secret: &'a Described, failed: &'a VersionId) -> Self {
+        let versions = &secret.versions;
+        let replaced = Replaced {
+            id: versions.holder(&Stage::Current).unwrap_or(failed),
+            previous_was: versions.holder(&Stage::restored_after(failed)),
+        };
+        Self { failed, replaced, has_ring: versions.holder(&marked_ring::stage()) == Some(failed) }
+    }
+
+    /// Moves the labels. Two to four calls.
+    ///
+    /// # Errors
+    /// The service refuses a call. The next try continues.
+    pub async fn restore<S: SecretStore>(&self, store: &S, secret_id: &str) -> Result<(), StoreError> {
+        let Self { failed, replaced: Replaced { id, previous_was }, has_ring } = *self;
+        let take_off = |stage, version| move_if_there(store, secret_id, stage, Some(version), None);
+        // The mark moves first: if no version had `AWSPREVIOUS` before, a retry knows this version by `AWSPENDING`
+        // alone.
+        if has_ring {
+            move_if_there(store, secret_id, marked_ring::stage(), Some(failed), Some(id)).await?;
+        }
+        // `AWSPENDING` goes before `AWSPREVIOUS`: without `AWSPREVIOUS`, the version would look like a version to
+        // promote.
+        take_off(Stage::Pending, failed).await?;
+        move_if_there(store, secret_id, Stage::Previous, Some(failed), previous_was).await?;
+        match previous_was {
+            Some(previous) => take_off(Stage::restored_after(failed), previous).await,
+            None => Ok(()),
+        }
+    }
 }
 
 impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
@@ -115,27 +150,11 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
             MoveOutcome::NotMoved(error) => return Restored::Failed(error),
         }
         let has_ring = self.kind.ring(&seen.policy, failed_value).is_ok_and(|ring| ring.is_some());
-        if let Err(error) = self.restore_stages(Stages { failed, replaced, has_ring }).await {
+        let stages = FormerStages { failed, replaced, has_ring };
+        if let Err(error) = stages.restore(self.store, self.secret_id).await {
             tracing::warn!(secret = seen.secret.name, version = %failed, %error, "stages of the failed version were not tidied up");
         }
         Restored::Yes(replaced.id.clone())
-    }
-
-    async fn restore_stages(&self, stages: Stages<'_>) -> Result<(), StoreError> {
-        let Stages { failed, replaced, has_ring } = stages;
-        // The mark moves first: if no version had `AWSPREVIOUS` before, a retry knows this version by `AWSPENDING`
-        // alone.
-        if has_ring {
-            self.move_if_there(marked_ring::stage(), failed, Some(replaced.id)).await?;
-        }
-        // `AWSPENDING` goes before `AWSPREVIOUS`: without `AWSPREVIOUS`, the version would look like a version to
-        // promote.
-        self.take_off(Stage::Pending, failed).await?;
-        self.move_if_there(Stage::Previous, failed, replaced.previous_was).await?;
-        match replaced.previous_was {
-            Some(previous) => self.take_off(Stage::restored_after(failed), previous).await,
-            None => Ok(()),
-        }
     }
 
     /// Continues a put-back that died half way. Only the staging labels of the version `failed` show how far it got. Up
@@ -157,16 +176,14 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
                 return Err(RotationError::NotPending { version: failed.clone(), holder: pending.cloned() });
             }
         }
-        let replaced =
-            Replaced { id: current.unwrap_or(failed), previous_was: versions.holder(&Stage::restored_after(failed)) };
+        let stages = FormerStages::of(secret, failed);
         // The version that was put back is not a complete ring: its staged key is in no other version.
-        let has_ring = versions.holder(&marked_ring::stage()) == Some(failed);
-        if has_ring && !self.holds_all_in_use(secret, replaced.id).await {
+        if stages.has_ring && !self.holds_all_in_use(secret, stages.replaced.id).await {
             // No rotation puts a ring back for one that lacks its keys in use: a person moved `AWSCURRENT`. The labels on
             // the version are the only ones that keep its keys.
             return Ok(self.take_off(Stage::Pending, failed).await?);
         }
-        Ok(self.restore_stages(Stages { failed, replaced, has_ring }).await?)
+        Ok(stages.restore(self.store, self.secret_id).await?)
     }
 
     /// Whether the ring of the version `current` has every key in use of the marked ring. What cannot be read counts as

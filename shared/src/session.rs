@@ -5,7 +5,7 @@
 //! policy in force, and the proof of admission. A piece of work uses them in this order:
 //!
 //! 1. [`Session::describe`] (one call), then [`Session::require_usable`], then [`Versions::admit`], then
-//!    [`Session::snapshot`].
+//!    [`Session::snapshot`]. An action of an operator uses [`Session::snapshot_of_current`] in place of these.
 //! 2. [`Session::read_credential`], if the work asks the application.
 //! 3. [`Session::read`] and [`Session::read_current`], then [`Session::parse`].
 //! 4. [`Session::archive`], [`Session::require_time`], [`Session::make_current`], [`Session::mark_ring`].
@@ -19,11 +19,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::admission::Admitted;
+use crate::admission::{Admission, Admitted};
 use crate::deadline::Deadline;
 use crate::delivery::{is_compromised, is_delivered};
 use crate::document::{Document, FieldName, is_empty_object};
 use crate::error::RotationError;
+use crate::event::Step;
 use crate::kind::{SecretKind, SecretReference, Subject};
 use crate::marked_ring::{self, MarkedRing};
 use crate::moves::{MoveOutcome, move_current, move_if_there, read_version};
@@ -140,6 +141,22 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
     pub fn snapshot(&self, secret: Described, admitted: Admitted) -> Result<Snapshot, RotationError> {
         let policy = self.stack.for_secret(&secret.tags, secret.as_of)?;
         Ok(Snapshot { secret, policy, admitted, credential: None })
+    }
+
+    /// Makes the snapshot of a secret for work on its current version, outside of a rotation. No call.
+    ///
+    /// # Errors
+    /// [`RotationError::EmptyValue`] if no version is current, [`RotationError::InvalidPolicy`], and the errors of
+    /// [`require_usable`](Self::require_usable).
+    pub fn snapshot_of_current(&self, secret: Described) -> Result<Snapshot, RotationError> {
+        self.require_usable(&secret)?;
+        let policy = self.stack.for_secret(&secret.tags, secret.as_of)?;
+        let current = secret.versions.holder(&Stage::Current).ok_or(RotationError::EmptyValue)?;
+        // Finishing a version that is current is what an operation on it amounts to.
+        match secret.versions.admit(current, Step::FinishSecret)? {
+            Admission::RepeatAfterPromotion(admitted) => Ok(Snapshot { secret, policy, admitted, credential: None }),
+            _ => Err(RotationError::EmptyValue),
+        }
     }
 
     /// Reads the credential for the application, if another secret holds it. At most one call.

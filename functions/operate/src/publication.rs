@@ -9,7 +9,7 @@ use rotation::kind::{Phase, Values};
 use rotation::marked_ring;
 use rotation::moves::{MoveOutcome, may_have_moved, move_current};
 use rotation::session::Session;
-use rotation::store::{OperationStore, Put, StoreError, StoreErrorKind};
+use rotation::store::{OperationStore, Put, StoreError};
 use rotation::versions::Stage;
 
 use crate::error::OperateError;
@@ -21,6 +21,13 @@ use crate::session::{Operation, Snapshot};
 pub(crate) struct Before {
     pub(crate) version: VersionId,
     pub(crate) previous: Option<VersionId>,
+}
+
+impl Before {
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let previous = snapshot.secret.versions.holder(&Stage::Previous).cloned();
+        Self { version: snapshot.current_id.clone(), previous }
+    }
 }
 
 impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
@@ -78,11 +85,11 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             if marked_as_read {
                 // It has every key of the ring with the mark.
                 marked.move_to(version).await?;
-                now.secret.versions = now.secret.versions.with(marked_ring::stage(), Some(version));
+                now.note_stage(marked_ring::stage(), Some(version));
             } else {
                 match self.keep_ring(&now).await {
                     // What a person has to decide does not undo what was asked for.
-                    Ok(true) => now.secret.versions = now.secret.versions.with(marked_ring::stage(), Some(version)),
+                    Ok(true) => now.note_stage(marked_ring::stage(), Some(version)),
                     Ok(false) | Err(RotationError::MarkedRingUnreadable { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -121,7 +128,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         // Why nothing was published says more than that there is nothing to take off.
         let mut now = published?;
         detached?;
-        now.secret.versions = now.secret.versions.with(marker, None);
+        now.note_stage(marker, None);
         Ok(now)
     }
 
@@ -133,12 +140,10 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         stages: &[Stage],
         version: &VersionId,
     ) -> Result<(), RotationError> {
-        let name = || snapshot.secret.name.clone();
-        let changed = || RotationError::CurrentChanged { name: name() };
-        let Session { store, secret_id, deadline, .. } = self.session;
+        let Session { store, secret_id, .. } = self.session;
         match store.put_private(secret_id, version, value.text(), stages).await? {
             Put::Stored => {}
-            Put::Exists => return Err(changed()),
+            Put::Exists => return Err(snapshot.changed()),
         }
         if self.takes_keys_out(snapshot, value)? {
             // Before: the current ring has all keys of the marked one, however this ends.
@@ -149,14 +154,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             // rotation, which Secrets Manager would take up again.
             self.session.take_off(Stage::Pending, &snapshot.current_id).await?;
         }
-        match move_current(store, secret_id, Some(&snapshot.current_id), version, deadline).await {
-            MoveOutcome::Moved => Ok(()),
-            MoveOutcome::Elsewhere => Err(changed()),
-            MoveOutcome::NotMoved(error) if error.kind == StoreErrorKind::Conflict => {
-                Err(RotationError::PromotionConflict { name: name() })
-            }
-            MoveOutcome::NotMoved(error) => Err(error.into()),
-        }
+        self.session.make_current(snapshot, Some(&snapshot.current_id), version).await
     }
 
     /// Whether a version that could not be made current certainly never was. The move was not asked for, or was refused, or the current

@@ -1,20 +1,18 @@
 //! One action on one secret: what was read of the secret, and what every action reads and attaches.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use rotation::admission::{Admission, Admitted};
 use rotation::document::{Document, is_empty_object};
 use rotation::error::RotationError;
-use rotation::event::{Step, VersionId};
+use rotation::event::VersionId;
 use rotation::kind::{SecretKind, Subject, Values};
 use rotation::marked_ring::Missing;
-use rotation::policy::RotationPolicy;
-use rotation::secret::SecretText;
-use rotation::session::{Session, read_credential};
+use rotation::session::Session;
 use rotation::store::{Described, OperationStore, StoreError, VersionValue};
 use rotation::versions::Stage;
 use serde::Serialize;
@@ -63,39 +61,42 @@ pub struct Operation<'a, K, S> {
     values: Mutex<BTreeMap<VersionId, VersionValue>>,
 }
 
-/// A secret with a current value, as it was read.
+/// A secret with a current value, as it was read. It stands on the snapshot that the steps of a rotation use.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// What DescribeSecret tells.
-    pub secret: Described,
-    /// The policy in force.
-    pub policy: RotationPolicy,
-    /// The proof that the current version may be acted on.
-    pub admitted: Admitted,
+    described: rotation::session::Snapshot,
     /// The version of the current value.
     pub current_id: VersionId,
     /// The current value, taken apart.
     pub current: Document,
     /// When it was created.
     pub created: SystemTime,
-    /// What the application is asked with, when that is in another secret.
-    pub credential: Option<SecretText>,
+}
+
+impl Deref for Snapshot {
+    type Target = rotation::session::Snapshot;
+
+    fn deref(&self) -> &Self::Target {
+        &self.described
+    }
 }
 
 impl Snapshot {
+    fn new(described: rotation::session::Snapshot, current: Document, created: SystemTime) -> Self {
+        let current_id = described.admitted.version().clone();
+        Self { described, current_id, current, created }
+    }
+
     /// What a kind is told.
     #[must_use]
     pub fn subject(&self) -> Subject<'_> {
-        Subject {
-            admitted: &self.admitted,
-            name: &self.secret.name,
-            policy: &self.policy,
-            now: self.secret.as_of,
-            last_rotated: self.secret.last_rotated,
-            current_created: Some(self.created),
-            credential: self.credential.as_ref(),
-            delivered: false,
-        }
+        self.described.subject_of_current(self.created)
+    }
+
+    /// Takes note of a staging label that this action has just moved.
+    pub(crate) fn note_stage(&mut self, stage: Stage, holder: Option<&VersionId>) {
+        let versions = &mut self.described.secret.versions;
+        *versions = std::mem::take(versions).with(stage, holder);
     }
 
     /// # Errors
@@ -124,10 +125,6 @@ impl Snapshot {
     pub fn overlap_end<K: SecretKind>(&self, kind: &K) -> Option<SystemTime> {
         let began = self.secret.last_rotated.map_or(self.created, |rotated| rotated.max(self.created));
         kind.overlap_end(&self.subject(), &self.current, began)
-    }
-
-    pub(crate) fn changed(&self) -> OperateError {
-        RotationError::CurrentChanged { name: self.secret.name.clone() }.into()
     }
 }
 
@@ -189,7 +186,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// Those of [`snapshot`](Self::snapshot).
     pub async fn snapshot_of(&self, secret: Described) -> Result<Snapshot, OperateError> {
         let mut snapshot = self.value_snapshot_of(secret).await?;
-        snapshot.credential = self.credential(&snapshot.secret, &snapshot.policy).await?;
+        self.session.read_credential(&mut snapshot.described).await?;
         Ok(snapshot)
     }
 
@@ -198,27 +195,15 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// # Errors
     /// Those of [`snapshot`](Self::snapshot).
     pub async fn value_snapshot_of(&self, secret: Described) -> Result<Snapshot, OperateError> {
-        let (policy, admitted) = self.admit(&secret)?;
-        let current_id = admitted.version().clone();
-        let value = self.find(&current_id).await?;
-        let value = value.ok_or_else(|| RotationError::ValueMissing { version: current_id.clone() })?;
-        if policy.field.is_some() && is_empty_object(&value.text) {
-            return Err(empty(&secret, &current_id).into());
+        let described = self.session.snapshot_of_current(secret)?;
+        let id = described.admitted.version();
+        let value = self.find(id).await?;
+        let value = value.ok_or_else(|| RotationError::ValueMissing { version: id.clone() })?;
+        if described.policy.field.is_some() && is_empty_object(&value.text) {
+            return Err(empty(&described.secret, id).into());
         }
-        let current = self.session.kind.parse(&policy, value.text)?;
-        Ok(Snapshot { secret, policy, admitted, current_id, current, created: value.created, credential: None })
-    }
-
-    /// The policy, and the proof that the current version may be acted on.
-    fn admit(&self, secret: &Described) -> Result<(RotationPolicy, Admitted), OperateError> {
-        self.session.require_usable(secret)?;
-        let policy = self.session.stack.for_secret(&secret.tags, secret.as_of)?;
-        let current = secret.versions.holder(&Stage::Current).ok_or(RotationError::EmptyValue)?;
-        // Finishing a version that is current is what an operation on it amounts to.
-        match secret.versions.admit(current, Step::FinishSecret) {
-            Ok(Admission::RepeatAfterPromotion(admitted)) => Ok((policy, admitted)),
-            _ => Err(RotationError::EmptyValue.into()),
-        }
+        let current = self.session.parse(&described, &value)?;
+        Ok(Snapshot::new(described, current, value.created))
     }
 
     /// A secret whose keyring was replaced by an empty object, as if the last complete ring were its current value. `None` when no ring is
@@ -227,22 +212,12 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// # Errors
     /// Those of [`MarkedRing::read`](rotation::marked_ring::MarkedRing::read), and of [`snapshot`](Self::snapshot).
     pub(crate) async fn snapshot_of_lost_ring(&self, secret: Described) -> Result<Option<Snapshot>, OperateError> {
-        let (policy, admitted) = self.admit(&secret)?;
-        let Some((current, _)) = self.session.marked_ring(&secret).read(self.session.kind, &policy).await? else {
-            return Ok(None);
-        };
-        let credential = self.credential(&secret, &policy).await?;
-        let (current_id, created) = (admitted.version().clone(), secret.as_of);
-        Ok(Some(Snapshot { secret, policy, admitted, current_id, current, created, credential }))
-    }
-
-    async fn credential(
-        &self,
-        secret: &Described,
-        policy: &RotationPolicy,
-    ) -> Result<Option<SecretText>, RotationError> {
-        let Session { kind, store, secret_id, .. } = self.session;
-        read_credential(kind, store, secret, secret_id, policy).await
+        let mut described = self.session.snapshot_of_current(secret)?;
+        let marked = self.session.marked_ring(&described.secret).read(self.session.kind, &described.policy).await?;
+        let Some((current, _)) = marked else { return Ok(None) };
+        self.session.read_credential(&mut described).await?;
+        let created = described.secret.as_of;
+        Ok(Some(Snapshot::new(described, current, created)))
     }
 
     /// The same as [`snapshot`](Self::snapshot) without the credential.
@@ -270,9 +245,9 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         versions = versions.with(Stage::Previous, Some(&before.current_id)).with(Stage::Current, Some(version));
         versions = stages.iter().fold(versions, |versions, stage| versions.with(stage.clone(), Some(version)));
         let secret = Described { versions, ..before.secret.clone() };
-        let (policy, admitted) = self.admit(&secret)?;
-        let (current_id, current, credential) = (version.clone(), value.clone(), before.credential.clone());
-        Ok(Snapshot { secret, policy, admitted, current_id, current, created, credential })
+        let mut described = self.session.snapshot_of_current(secret)?;
+        described.credential.clone_from(&before.credential);
+        Ok(Snapshot::new(described, value.clone(), created))
     }
 
     /// The same once `version` is current, which reads show a moment after the move.
@@ -285,7 +260,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             }
             match pauses.next() {
                 Some(pause) if self.session.deadline.pause(pause).await => {}
-                _ => return Err(snapshot.changed()),
+                _ => return Err(snapshot.changed().into()),
             }
         }
     }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rotation::event::VersionId;
 use rotation::marked_ring;
-use rotation::moves::{may_have_moved, move_if_there};
+use rotation::moves::move_if_there;
+use rotation::rollback::FormerStages;
 use rotation::session::Session;
-use rotation::store::{Described, OperationStore, StoreError};
+use rotation::store::{Described, OperationStore};
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
 use serde::Serialize;
@@ -81,13 +82,10 @@ impl AbortAnswer {
         if secret.as_of < from {
             return Err(OperateError::TooYoungToAbort { version: version.clone(), began, changed, from });
         }
-        let died = may_be_put_back && secret.versions.holder(&Stage::Previous) == Some(version);
-        if died {
-            mark_ring_again(store, secret_id, &secret, version).await?;
-        }
-        move_if_there(store, secret_id, Stage::Pending, Some(version), None).await?;
-        if died {
-            finish_rollback(store, secret_id, &secret, version).await?;
+        if may_be_put_back && secret.versions.holder(&Stage::Previous) == Some(version) {
+            FormerStages::of(&secret, version).restore(store, secret_id).await?;
+        } else {
+            move_if_there(store, secret_id, Stage::Pending, Some(version), None).await?;
         }
         let now = store.describe(secret_id).await?;
         if now.versions.holder(&Stage::Current) == Some(version) {
@@ -99,38 +97,6 @@ impl AbortAnswer {
 }
 
 const ENDED: &str = "it has come to its end in this moment";
-
-/// Moves the mark of the last complete ring from a version that was put back to the one that is current. It comes first: who dies then is
-/// asked again.
-async fn mark_ring_again<S: OperationStore>(
-    store: &S,
-    secret_id: &str,
-    secret: &Described,
-    failed: &VersionId,
-) -> Result<(), StoreError> {
-    let (ring, current) = (marked_ring::stage(), secret.versions.holder(&Stage::Current));
-    if secret.versions.holder(&ring) != Some(failed) || current.is_none() {
-        return Ok(());
-    }
-    move_if_there(store, secret_id, ring, Some(failed), current).await
-}
-
-/// Gives `AWSPREVIOUS` back to the version that had it before a rotation that was put back, and whose process died then.
-async fn finish_rollback<S: OperationStore>(
-    store: &S,
-    secret_id: &str,
-    secret: &Described,
-    failed: &VersionId,
-) -> Result<(), StoreError> {
-    let record = Stage::restored_after(failed);
-    let Some(previous) = secret.versions.holder(&record) else {
-        return move_if_there(store, secret_id, Stage::Previous, Some(failed), None).await;
-    };
-    match store.move_stage(secret_id, Stage::Previous, Some(failed), Some(previous)).await {
-        Err(error) if !may_have_moved(&error) => Err(error),
-        _ => move_if_there(store, secret_id, record, Some(previous), None).await,
-    }
-}
 
 impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// Gives up a rotation that does not come to its end, and has the application drop the pending value. Without one, the

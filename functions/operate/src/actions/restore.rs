@@ -136,7 +136,7 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         let Some((marked, ring)) =
             self.session.marked_ring(&snapshot.secret).read(self.session.kind, &snapshot.policy).await?
         else {
-            return Err(snapshot.changed());
+            return Err(snapshot.changed().into());
         };
         let restored = ring.with_keys_of(current).map_err(RotationError::from)?;
         let value = KeyFormat::of(&snapshot.policy).wire().restore(&snapshot.current, &marked, &restored)?;

@@ -25,7 +25,6 @@ use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::keyring::{KeyFormat, KeyId, Keyring};
 use rotation::store::{Described, OperationStore};
-use rotation::versions::Stage;
 use serde::Serialize;
 
 use crate::action::Action;
@@ -153,10 +152,7 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         archive.keep(self.session.store, self.session.deadline).await?;
 
         let now = self.publish_archived_and_detach(&snapshot, &value, &new_version(rng)).await?;
-        let before = Before {
-            version: snapshot.current_id.clone(),
-            previous: snapshot.secret.versions.holder(&Stage::Previous).cloned(),
-        };
+        let before = Before::of(&snapshot);
         // Against nothing: the old ring has keys that this one is without.
         self.settle_or_put_back(&now, before, None, rng).await?;
         let retirement =

@@ -143,7 +143,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
             // Or this read shows it as it was before.
             match pauses.next() {
                 Some(pause) if self.session.deadline.pause(pause).await => {}
-                _ => return Err(after.changed()),
+                _ => return Err(after.changed().into()),
             }
         }
     }
