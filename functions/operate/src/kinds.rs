@@ -108,8 +108,16 @@ pub trait OperatedKind: SecretKind {
     /// A value that is not of this kind.
     fn same_in_use(&self, policy: &RotationPolicy, one: &Document, other: &Document) -> Result<bool, RotationError>;
 
+    /// Whether the current value alone says what a rollback makes current. Then the value of `AWSPREVIOUS` is not read.
+    ///
+    /// # Errors
+    /// A value that is not of this kind.
+    fn holds_value_before(&self, _: &RotationPolicy, _current: &Document) -> Result<bool, RotationError> {
+        Ok(false)
+    }
+
     /// The value that a rollback makes current: made from the current one, so that its other members stay. `previous` is the value of
-    /// `AWSPREVIOUS`. `None` when there is nothing to go back to.
+    /// `AWSPREVIOUS`, unless the current one [says enough](Self::holds_value_before). `None` when there is nothing to go back to.
     ///
     /// # Errors
     /// [`OperateError::Compromised`] when that is marked as leaked, and a value that is not of this kind.
@@ -187,6 +195,10 @@ impl<T: Target + Send> OperatedKind for AdminToken<T> {
         Ok(one.secret()? == other.secret()?)
     }
 
+    fn holds_value_before(&self, _: &RotationPolicy, current: &Document) -> Result<bool, RotationError> {
+        Ok(Self::previous(current)?.is_some())
+    }
+
     fn value_before(
         &self,
         subject: &Subject<'_>,
@@ -235,6 +247,15 @@ impl<T: Target + Send> OperatedKind for EncryptionKey<T> {
         Ok(self.keyring(policy, one)?.primary().id() == self.keyring(policy, other)?.primary().id())
     }
 
+    fn holds_value_before(&self, policy: &RotationPolicy, current: &Document) -> Result<bool, RotationError> {
+        let ring = self.keyring(policy, current)?;
+        let promoted = || ring.secondary().iter().map(|key| key.dates().promoted);
+        let last = promoted().max().flatten();
+        // Of keys without dates, or with the same one, only the version before can tell which was primary.
+        Ok(ring.secondary().len() <= 1
+            || last.is_some_and(|last| promoted().filter(|at| *at == Some(last)).count() == 1))
+    }
+
     fn value_before(
         &self,
         subject: &Subject<'_>,
@@ -242,7 +263,7 @@ impl<T: Target + Send> OperatedKind for EncryptionKey<T> {
         previous: Option<&Document>,
     ) -> Result<Option<Document>, OperateError> {
         let now = self.keyring(subject.policy, current)?;
-        // AWSPREVIOUS says which key was primary before. Where an edit has moved it, the dates do, and without those the newest key is it.
+        // The dates say which key was primary before, and without dates AWSPREVIOUS does. Where an edit has moved that, the newest key is it.
         let of_version =
             previous.and_then(|previous| Some(self.keyring(subject.policy, previous).ok()?.primary().id()));
         let before = of_version.and_then(|id| now.secondary().iter().find(|key| key.id() == id));

@@ -127,6 +127,10 @@ impl<M: Model, K: OperatedKind> OperatedKind for Tested<M, K> {
         self.kind.same_in_use(policy, one, other)
     }
 
+    fn holds_value_before(&self, policy: &RotationPolicy, current: &Document) -> Result<bool, RotationError> {
+        self.kind.holds_value_before(policy, current)
+    }
+
     fn value_before(
         &self,
         subject: &Subject<'_>,

@@ -3,6 +3,18 @@
 //! Before an action takes a token away, it marks the version that holds the token ([`Marker::Revoked`], [`Marker::PreviousRevoked`],
 //! [`Marker::Compromised`]). The marker goes when the application has refused every such token. So a failed proof or a process that died is
 //! not forgotten by the next try.
+//!
+//! # Why it is so
+//!
+//! - After the proof a text secret is described once more. A rotation that began meanwhile may fail its verification. Then it gives
+//!   `AWSPREVIOUS` back to the old version, and the application accepts the old token again.
+//! - A JSON value needs no such look. It gets a new version by a move that names the version before, so a rotation from that version can
+//!   neither be promoted any more nor put back. What applications accept, the new version says alone.
+//! - A version is stored under a label of its own. Under `AWSPREVIOUS` the call would take that label from the version to which a faster
+//!   rotation has moved it: PutSecretValue has no compare-and-swap.
+//! - The marker is not the label of the new version that moves on to the old one. In between the new version would have no label, and Secrets
+//!   Manager deletes versions without a label.
+//! - `AWSPENDING` leaves the current version by a call of its own, before the move. AWS does not document whether PutSecretValue does it.
 
 use rand::rngs::StdRng;
 use rotation::event::VersionId;
@@ -74,7 +86,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
     /// The same for a secret that was read. `version` is the one that a JSON value without its previous token gets.
     pub(crate) async fn revoke_snapshot(
         &self,
-        snapshot: Snapshot,
+        mut snapshot: Snapshot,
         version: &VersionId,
         rng: &mut StdRng,
     ) -> Result<RevokeAnswer, OperateError> {
@@ -87,24 +99,36 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         // markers all the same: the process may die between its publication and the end of AWSPREVIOUS.
         let proves = self.session.kind.has_target() || snapshot.current.field().is_some();
         if dead.add(held) && proves {
-            self.attach(Marker::PreviousRevoked, &snapshot.current_id).await?;
+            let holder = snapshot.current_id.clone();
+            self.mark(&mut snapshot, Marker::PreviousRevoked, &holder).await?;
         }
         let last = self.previous(&snapshot).await?.filter(|last| last.version != snapshot.current_id);
         if let Some(last) = &last
             && dead.add([last.value.secret()?])
             && proves
         {
-            self.attach(Marker::Revoked, &last.version).await?;
+            self.mark(&mut snapshot, Marker::Revoked, &last.version).await?;
         }
         let now = self.take_previous_away(snapshot, last.map(|last| last.version), version).await?;
         self.prove_dead(&now, &dead.tokens, rng).await?;
-        let after = self.snapshot_without(&now.current_id, &dead.tokens).await?;
+        let after = if now.current_id == *version {
+            now
+        } else {
+            self.snapshot_without(&now.current_id, &dead.tokens).await?
+        };
         self.detach(&[Marker::Revoked, Marker::PreviousRevoked], &after.secret).await?;
         Ok(RevokeAnswer {
-            version: now.current_id,
+            version: after.current_id,
             tokens_revoked: dead.tokens.len(),
             proven_refused: self.session.kind.has_target() && !dead.tokens.is_empty(),
         })
+    }
+
+    /// Attaches a marker that goes when the tokens are dead.
+    async fn mark(&self, snapshot: &mut Snapshot, marker: Marker, holder: &VersionId) -> Result<(), OperateError> {
+        self.attach(marker, holder).await?;
+        snapshot.note_stage(marker.on(holder), Some(holder));
+        Ok(())
     }
 
     /// Takes the previous token away: out of a JSON value, which gets a new version for that, or `AWSPREVIOUS` off the version `last`.

@@ -12,7 +12,7 @@ use crate::kinds::{KeyringKind, OperatedKind, Summary, TokenKind};
 use crate::marker::{Marker, is_half_rolled_back};
 use crate::members::{Change, Members};
 use crate::publication::Before;
-use crate::session::{Operation, Proof, Snapshot, StoredVersion, new_version};
+use crate::session::{Operation, Proof, Snapshot, new_version};
 
 /// The request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,11 +54,11 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         if let Some(already) = self.already_rolled_back(&snapshot, rng).await? {
             return Ok(already);
         }
-        let (back, previous) = self.value_before(&snapshot).await?;
+        let back = self.value_before(&snapshot).await?;
         if self.condemned(&snapshot).await?.contains(&back.secret()?) {
             return Err(OperateError::Compromised { what: "the token before".to_owned() });
         }
-        self.publish_value_before(&snapshot, &back, previous, rng).await
+        self.publish_value_before(&snapshot, &back, rng).await
     }
 }
 
@@ -78,8 +78,8 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         }
         // Of a ring that lacks keys, another old key is no way back.
         self.require_all_keys(&snapshot).await?;
-        let (back, previous) = self.value_before(&snapshot).await?;
-        self.publish_value_before(&snapshot, &back, previous, rng).await
+        let back = self.value_before(&snapshot).await?;
+        self.publish_value_before(&snapshot, &back, rng).await
     }
 }
 
@@ -99,11 +99,13 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         Ok(None)
     }
 
-    /// The value that becomes current again, and `AWSPREVIOUS`.
-    async fn value_before(&self, snapshot: &Snapshot) -> Result<(Document, Option<VersionId>), OperateError> {
-        let previous = self.previous(snapshot).await?;
-        let (previous, value) = previous.map(|StoredVersion { version, value }| (version, value)).unzip();
-        let back = self.session.kind.value_before(&snapshot.subject(), &snapshot.current, value.as_ref())?;
+    /// The value that becomes current again.
+    async fn value_before(&self, snapshot: &Snapshot) -> Result<Document, OperateError> {
+        let (kind, current) = (self.session.kind, &snapshot.current);
+        let known = kind.holds_value_before(&snapshot.policy, current)?;
+        let previous = if known { None } else { self.previous(snapshot).await? };
+        let back =
+            kind.value_before(&snapshot.subject(), current, previous.as_ref().map(|previous| &previous.value))?;
         let back = back.ok_or_else(|| OperateError::NothingToGoBackTo { name: snapshot.secret.name.clone() })?;
         for marker in [Marker::Compromised, Marker::Exposed] {
             for leaked in self.versions_with(snapshot, marker).await? {
@@ -114,14 +116,13 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
                 }
             }
         }
-        Ok((back, previous))
+        Ok(back)
     }
 
     async fn publish_value_before(
         &self,
         snapshot: &Snapshot,
         back: &Document,
-        previous: Option<VersionId>,
         rng: &mut StdRng,
     ) -> Result<RollbackAnswer, OperateError> {
         self.session.require_time()?;
@@ -139,7 +140,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
                 return Err(error);
             }
         };
-        let before = Before { version: snapshot.current_id.clone(), previous };
+        let before = Before::of(snapshot);
         self.settle_or_put_back(&now, before, Some(&snapshot.current), rng).await?;
         // Those of earlier rollbacks tell nothing any more.
         self.detach(&[Marker::RolledBack], &snapshot.secret).await?;

@@ -151,7 +151,8 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         if !checks.value && !checks.overlap {
             return Ok(UNCHECKED);
         }
-        // What the listing says may be some minutes old: before anything is said against a secret, or taken away, it is described.
+        // What the listing says may be some minutes old: before anything is said against a secret, or taken away, it is described. A tag
+        // may have prolonged the overlap meanwhile, an edit may be in the making, or a rotation open, which a new version would abandon.
         let mut snapshot = self.snapshot_of(secret.clone()).await;
         let confirm = match &snapshot {
             Ok(snapshot) => {

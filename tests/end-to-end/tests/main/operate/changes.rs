@@ -558,9 +558,9 @@ async fn rotation_during_an_action_ends_as_one_of_the_two() {
 const MOST_CALLS: [(&str, [u64; 2]); 8] = [
     ("status", [3, 4]),
     ("verify", [2, 3]),
-    ("rollback", [7, 9]),
-    ("revoke", [10, 1]),
-    ("compromise", [15, 12]),
+    ("rollback", [6, 8]),
+    ("revoke", [9, 1]),
+    ("compromise", [14, 12]),
     ("abort", [2, 3]),
     ("doctor", [5, 6]),
     ("sweep", [2, 3]),
