@@ -111,11 +111,8 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         }
         let now = self.take_previous_away(snapshot, last.map(|last| last.version), version).await?;
         self.prove_dead(&now, &dead.tokens, rng).await?;
-        let after = if now.current_id == *version {
-            now
-        } else {
-            self.snapshot_without(&now.current_id, &dead.tokens).await?
-        };
+        let after =
+            if now.current_id == *version { now } else { self.snapshot_without(&now.current_id, &dead.tokens).await? };
         self.detach(&[Marker::Revoked, Marker::PreviousRevoked], &after.secret).await?;
         Ok(RevokeAnswer {
             version: after.current_id,
