@@ -241,6 +241,9 @@ pub struct Census {
     /// Whether every transaction that was open at the beginning had ended before the first row was read.
     #[serde(default)]
     pub settled: bool,
+    /// Whether the version was delivered to all consumers when the census began. Without consumers it never is.
+    #[serde(default)]
+    pub delivered: bool,
     /// Whether another version became current during the census.
     #[serde(default)]
     pub superseded: bool,

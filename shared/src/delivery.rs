@@ -22,12 +22,8 @@ use crate::kind::SecretKind;
 use crate::moves::read_version;
 use crate::policy::RotationPolicy;
 use crate::store::{Described, SecretStore};
-use crate::versions::{Stage, VersionId, Versions};
+use crate::versions::{DELIVERED, DELIVERING, Stage, VersionId, Versions};
 
-/// The label of the version that every consumer has.
-const DELIVERED: &str = "ROTATION-DELIVERED";
-/// The beginning of the label of a delivery that has begun. The Unix time follows.
-const DELIVERING: &str = "ROTATION-DELIVERING-";
 /// The beginning of the label of a version whose value has leaked. The action `compromise` attaches it.
 pub const COMPROMISED: &str = "ROTATION-COMPROMISED";
 
@@ -92,6 +88,21 @@ impl<'a> Delivery<'a> {
     }
 }
 
+/// Since when the current version is not delivered: since its creation at `created`, or since the beginning of a
+/// delivery if that is earlier. The value may be older than its version, because an edit of another member makes a new
+/// one.
+#[must_use]
+pub fn undelivered_since(versions: &Versions, created: SystemTime) -> SystemTime {
+    delivering(versions).map(|delivery| delivery.began).fold(created, SystemTime::min)
+}
+
+/// How long a delivery may take before an alarm rings: a quarter of the overlap. Three quarters are left to repair it
+/// before the application refuses the previous token.
+#[must_use]
+pub fn late_after(policy: &RotationPolicy) -> Duration {
+    policy.overlap / 4
+}
+
 /// Whether the current version carries the label of a value that has leaked. Such a value is replaced although it is
 /// not delivered.
 #[must_use]
@@ -101,11 +112,11 @@ pub fn is_compromised(versions: &Versions) -> bool {
     current.is_some_and(|current| versions.stages(current).any(label))
 }
 
-/// Whether every consumer has what `current`, the value of `AWSCURRENT`, asks of it. At most one read; a retried read
-/// takes up to three more.
+/// Whether every consumer has what `current`, the value of `AWSCURRENT`, asks of it. A delivered value that is gone or
+/// that is not of this kind does not tell. At most one read; a retried read takes up to three more.
 ///
 /// # Errors
-/// The service refuses the read, or a value is not of this kind.
+/// The service refuses the read.
 pub async fn is_delivered<K: SecretKind, S: SecretStore>(
     kind: &K,
     store: &S,
@@ -119,6 +130,7 @@ pub async fn is_delivered<K: SecretKind, S: SecretStore>(
         Delivery::DeliveredBefore(version) => version,
     };
     let Some(delivered) = read_version(store, secret_id, version, deadline).await? else { return Ok(false) };
-    let delivered = kind.parse(policy, delivered.text)?;
-    kind.needs_no_delivery(policy, &delivered, current, secret.as_of)
+    let needs_none = |value: &Document| kind.needs_no_delivery(policy, value, current, secret.as_of);
+    // The secret's layout or policy may have changed since. Then the next delivery repairs it.
+    Ok(kind.parse(policy, delivered.text).and_then(|value| needs_none(&value)).unwrap_or(false))
 }

@@ -15,7 +15,7 @@ mod store;
 pub(crate) use gives_up::GivesUp;
 pub use keyring::{KeyringError, Place};
 pub use restored::Restored;
-pub use store::{StoreError, StoreErrorKind};
+pub use store::{StoreError, StoreErrorKind, innermost};
 
 crate::named_errors! {
     [GivesUp]
@@ -200,12 +200,12 @@ crate::named_errors! {
             from: SystemTime,
         } => InCreate,
         /// A consumer of the secret does not have the current value yet.
-        #[error(
-            "the current value of secret {name} is not delivered to all its consumers, so a rotation could lock one of them out: nothing was written; `aws lambda invoke` the function deliver with {{\"secret_id\": \"{name}\"}}, which says what is missing, then run rotate-secret again"
-        )]
+        #[error("secret {name} is not delivered to all its consumers since {}, and one that uses an older value would be locked out: nothing was changed; `aws lambda invoke` the function deliver with {{\"secret_id\": \"{name}\"}}, which says what is missing, then do this again", format_timestamp(*.since))]
         NotDelivered {
             /// The secret's name.
             name: String,
+            /// Since when.
+            since: SystemTime,
         } => InCreate,
         /// Keys are missing from the ring because another writer took them out.
         #[error("keys {} of secret {name} are missing: version {version} holds them (stage ROTATION-RING) and AWSCURRENT does not, so that what they encrypted cannot be read. Most often infrastructure code has written the first value again: have it leave the value alone (Terraform: `lifecycle {{ ignore_changes = [secret_string] }}`), then put the keys back with the action restore of operate. If they are gone on purpose, the action forget says so. Until then nothing is rotated", list(.keys))]
@@ -490,14 +490,4 @@ impl RotationError {
     pub fn may_be_a_stale_read(&self) -> bool {
         matches!(self, Self::TargetRefused { .. } | Self::ConsumersUnproven { .. })
     }
-}
-
-/// The innermost reason of an error, such as "Connection refused". The layers above only repeat that the call failed.
-#[must_use]
-pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }

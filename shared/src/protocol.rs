@@ -163,12 +163,14 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
             return self.initialise(rng).await;
         };
         let document = self.session.parse(&self.seen, &current)?;
-        let delivered = self.session.require_delivered(&self.seen, &document).await?;
-        let subject = Subject { delivered, ..self.seen.subject_of_current(current.created) };
         let (marked, policy) = (self.marked_ring(), &self.seen.policy);
         let recorded = usize::from(self.session.previous_to_record(&self.seen, &document).is_some());
         self.seen.secret.require_stages(marked.stages_to_come(self.kind(), policy, &document)? + recorded)?;
+        // Before the delivery: no consumer may get a ring that lacks keys.
         marked.require_all(self.kind(), policy, current_id, &document).await?;
+        let of_secret = (&self.seen.secret, policy);
+        let delivered = self.session.require_delivered(of_secret, (&document, current.created)).await?;
+        let subject = Subject { delivered, ..self.seen.subject_of_current(current.created) };
         let new = self.kind().create(&subject, &document, rng)?;
         let put = self.put(&new).await?;
 

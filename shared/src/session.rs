@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::admission::{Admission, Admitted};
 use crate::deadline::Deadline;
-use crate::delivery::{is_compromised, is_delivered};
+use crate::delivery::{is_compromised, is_delivered, undelivered_since};
 use crate::document::{Document, FieldName, is_empty_object};
 use crate::error::RotationError;
 use crate::event::Step;
@@ -231,24 +231,26 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         }
     }
 
-    /// Whether every consumer has the current value of a secret with consumers; `false` for a secret without. At most
-    /// one call; a retried read takes up to three more.
+    /// Whether every consumer has the current value, `current`, which was created at `created`. `false` for a secret
+    /// without consumers, and for a compromised value: that one is replaced, however many consumers lack it. At most one
+    /// call; a retried read takes up to three more.
     ///
     /// # Errors
-    /// [`RotationError::NotDelivered`], but not while the current value is compromised. Also those of [`is_delivered`].
-    pub async fn require_delivered(&self, seen: &Snapshot, current: &Document) -> Result<bool, RotationError> {
-        let (secret, policy) = (&seen.secret, &seen.policy);
-        if !self.stack.has_consumers(&secret.name) {
+    /// [`RotationError::NotDelivered`], and those of [`is_delivered`].
+    pub async fn require_delivered(
+        &self,
+        (secret, policy): (&Described, &RotationPolicy),
+        (current, created): (&Document, SystemTime),
+    ) -> Result<bool, RotationError> {
+        if !self.stack.has_consumers(&secret.name) || is_compromised(&secret.versions) {
             return Ok(false);
         }
         let of_secret = (self.secret_id, secret);
         if is_delivered(self.kind, self.store, of_secret, (policy, current), self.deadline).await? {
             return Ok(true);
         }
-        if is_compromised(&secret.versions) {
-            return Ok(false);
-        }
-        Err(RotationError::NotDelivered { name: secret.name.clone() })
+        let since = undelivered_since(&secret.versions, created);
+        Err(RotationError::NotDelivered { name: secret.name.clone(), since })
     }
 
     /// Parses a value. No call.

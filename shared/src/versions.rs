@@ -86,6 +86,20 @@ impl Stage {
     }
 }
 
+/// The label of the version that every consumer has.
+pub(crate) const DELIVERED: &str = "ROTATION-DELIVERED";
+/// The beginning of the label of a delivery that has begun. The Unix time follows.
+pub(crate) const DELIVERING: &str = "ROTATION-DELIVERING-";
+
+impl Stage {
+    /// Whether the label tells of a delivery, see [`crate::delivery`]. Such a label is only on versions that are or
+    /// were current.
+    #[must_use]
+    pub fn is_of_delivery(&self) -> bool {
+        self.as_str() == DELIVERED || self.as_str().starts_with(DELIVERING)
+    }
+}
+
 impl From<&str> for Stage {
     fn from(name: &str) -> Self {
         match name {
@@ -127,11 +141,11 @@ impl Versions {
         self.0.iter().flat_map(|(version, stages)| stages.iter().map(move |stage| (version, stage)))
     }
 
-    /// Whether no other version carries a label, and none of `versions` carries a label besides `AWSCURRENT` and
-    /// `AWSPENDING`. Then no other version was ever current.
+    /// Whether no other version carries a label, and none of `versions` carries a label besides `AWSCURRENT`,
+    /// `AWSPENDING` and those of a delivery. Then no other version was ever current.
     #[must_use]
     pub fn only_ever(&self, versions: &[&VersionId]) -> bool {
-        let is_new = |stage: &Stage| matches!(stage, Stage::Current | Stage::Pending);
+        let is_new = |stage: &Stage| matches!(stage, Stage::Current | Stage::Pending) || stage.is_of_delivery();
         self.all().all(|(version, stage)| versions.contains(&version) && is_new(stage))
     }
 

@@ -1,6 +1,8 @@
 //! What is particular to admin tokens: the next value, what stands beside it, and whom the application is asked about.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as promised")]
 
+mod delivery;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};

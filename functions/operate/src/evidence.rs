@@ -92,6 +92,18 @@ impl<'a> Evidence<'a> {
         }
     }
 
+    /// Every consumer had the ring when the first census began. One that reads it at its start may encrypt with an older
+    /// ring until it is started anew.
+    pub(crate) fn require_delivered(&self) -> Result<(), OperateError> {
+        let Some(census) = self.censuses.iter().find(|census| !census.delivered) else { return Ok(()) };
+        let problem = format!(
+            "version {} was not delivered to all consumers when the one of {} began: count again, both times",
+            self.version,
+            format_timestamp(census.began.0)
+        );
+        Err(OperateError::CensusOutdated { problem })
+    }
+
     /// A version can become current again: a rollback that does not verify is put back. Who loaded the ring in between encrypts with
     /// an older key, and the version does not tell.
     pub(crate) fn require_no_other_ring_since(&self, snapshot: &Snapshot) -> Result<(), OperateError> {

@@ -38,6 +38,7 @@ pub(crate) struct Counting {
     marks: Vec<Marks>,
     began: Timestamp,
     settled: bool,
+    delivered: bool,
     /// The range that is left when time is up.
     rest: Option<Range>,
     /// Unlisted columns; empty until all columns are counted.
@@ -88,6 +89,7 @@ impl Job<'_> {
             marks: resumed.map(|resumed| resumed.marks.clone()).unwrap_or_default(),
             began: resumed.map_or(Timestamp(self.ring.as_of), |resumed| resumed.began),
             settled: resumed.is_some_and(|resumed| resumed.settled),
+            delivered: resumed.map_or(self.ring.delivered, |resumed| resumed.delivered),
             rest: None,
             copies: Copies::default(),
             replaced: resumed.map(|resumed| resumed.version.clone()).filter(|version| *version != self.ring.version),
@@ -184,7 +186,7 @@ impl Job<'_> {
         counting: Counting,
         go_on: impl FnOnce(Resumed) -> Request,
     ) -> Result<Census, ReencryptError> {
-        let Counting { columns, marks, began, settled, rest, copies, replaced } = counting;
+        let Counting { columns, marks, began, settled, delivered, rest, copies, replaced } = counting;
         let mut census = Census {
             secret: self.ring.secret.clone(),
             version: self.ring.version.clone(),
@@ -195,6 +197,7 @@ impl Job<'_> {
             unknown: columns.sum(|tally| tally.unknown),
             damaged: columns.sum(|tally| tally.damaged),
             settled,
+            delivered,
             superseded: false,
             next: None,
             unlisted: None,
@@ -214,7 +217,7 @@ impl Job<'_> {
         if let Some(from) = rest {
             // The next invocation checks whether another version has become current.
             let (counted, version) = (census.columns.clone(), self.ring.version.clone());
-            census.next = Some(told(&go_on(Resumed { from, counted, began, version, settled, marks }))?);
+            census.next = Some(told(&go_on(Resumed { from, counted, began, version, settled, delivered, marks }))?);
         } else {
             let since = self.ring.since(&self.worker.settings, store).await?;
             (census.ended, census.superseded) = (Some(Timestamp(since.as_of)), since.superseded);

@@ -43,6 +43,8 @@ pub struct Resumed {
     pub(crate) version: VersionId,
     /// Whether the transactions that were open at the beginning had ended before the first row was read.
     pub(crate) settled: bool,
+    /// Whether every consumer had that version at the beginning.
+    pub(crate) delivered: bool,
     /// The bounds at which a plan divides each column.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) marks: Vec<Marks>,
@@ -136,7 +138,7 @@ impl Request {
         }
         Err(invalid(
             "(the event)",
-            "has a member that is not known; known are action, slices and marks (plan), range (slice, census), and from, counted, began, version and settled (plan, census)",
+            "has a member that is not known; known are action, slices and marks (plan), range (slice, census), and from, counted, began, version, settled and delivered (plan, census)",
         ))
     }
 }
@@ -177,14 +179,14 @@ fn resumed(members: &mut Map<String, Value>) -> Result<Option<Resumed>, Reencryp
     let mut given = |member: &str| members.remove(member).filter(|value| !value.is_null());
     let marks = given("marks").map_or(Ok(vec![]), serde_json::from_value);
     let marks = marks.map_err(|_| invalid("marks", "expected those that the plan answered"))?;
-    let settled = given("settled") == Some(Value::Bool(true));
+    let [settled, delivered] = ["settled", "delivered"].map(|member| given(member) == Some(Value::Bool(true)));
     match (from, given("counted"), given("began"), given("version")) {
         (None, None, None, None) if marks.is_empty() => Ok(None),
         (Some(from), Some(counted), Some(Value::String(began)), Some(Value::String(version))) => {
             let counted = serde_json::from_value(counted)
                 .map_err(|_| invalid("counted", "expected the counts of columns, as the census answered them"))?;
             let began = Timestamp::try_from(began).map_err(|problem| invalid("began", problem))?;
-            Ok(Some(Resumed { from, counted, began, version: VersionId::new(version), settled, marks }))
+            Ok(Some(Resumed { from, counted, began, version: VersionId::new(version), settled, delivered, marks }))
         }
         // A census that begins in the middle is no evidence, but would look like evidence.
         _ => Err(invalid("from", "goes with counted, began and version: send the member next as it was answered")),

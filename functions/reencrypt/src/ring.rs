@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use rotation::delivery::Delivery;
 use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::keyring::{Ciphers, KeyFormat, KeyId};
@@ -19,6 +20,8 @@ pub(crate) struct Ring {
     pub(crate) ciphers: Ciphers,
     /// When this ring was current, by the time of Secrets Manager.
     pub(crate) as_of: SystemTime,
+    /// Whether every consumer had this version then, by the labels of the function `deliver`.
+    pub(crate) delivered: bool,
 }
 
 /// The state of a ring after the work.
@@ -54,7 +57,8 @@ impl Ring {
         let ciphers = wire.ciphers(&wire.document(value.text, policy.field.as_ref())?)?;
         let primary = ciphers.iter().next().map(|(primary, _)| primary);
         let primary = primary.ok_or(RotationError::EmptyValue)?;
-        Ok(Self { secret: described.name, version, primary, ciphers, as_of: described.as_of })
+        let delivered = Delivery::of(&described.versions) == Delivery::Delivered;
+        Ok(Self { secret: described.name, version, primary, ciphers, as_of: described.as_of, delivered })
     }
 
     /// Describes the secret again.

@@ -73,3 +73,13 @@ impl StoreError {
         self.kind.told().0
     }
 }
+
+/// The innermost reason of an error, such as "Connection refused". The layers above only repeat that the call failed.
+#[must_use]
+pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}

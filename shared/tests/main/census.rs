@@ -7,10 +7,10 @@ use rotation::keyring::KeyId;
 use serde_json::{Value, json};
 
 /// What `reencrypt` answers to `{"action":"census"}`, but for the members that every answer has.
-const WHOLE: &str = r#"{"began":"2026-11-25T00:00:00Z","columns":[{"column":"token","damaged":1,"foreign":0,"form":{"padded":true},"keys":{"0a1b2c3d":3,"4e5f6071":0},"nulls":1,"rows":5,"schema":"public","table":"connections","unknown":0,"unreadable":[{"key":"7","state":"damaged"}]}],"damaged":1,"ended":"2026-11-25T00:01:00Z","next":null,"notLookedAt":2,"onOldKeys":0,"primaryKey":"0a1b2c3d","secret":"shop/staging/encryption-key","settled":true,"superseded":false,"unknown":0,"unlisted":["public.audit.token"],"version":"v-1","wornKeys":{}}"#;
+const WHOLE: &str = r#"{"began":"2026-11-25T00:00:00Z","columns":[{"column":"token","damaged":1,"foreign":0,"form":{"padded":true},"keys":{"0a1b2c3d":3,"4e5f6071":0},"nulls":1,"rows":5,"schema":"public","table":"connections","unknown":0,"unreadable":[{"key":"7","state":"damaged"}]}],"damaged":1,"delivered":true,"ended":"2026-11-25T00:01:00Z","next":null,"notLookedAt":2,"onOldKeys":0,"primaryKey":"0a1b2c3d","secret":"shop/staging/encryption-key","settled":true,"superseded":false,"unknown":0,"unlisted":["public.audit.token"],"version":"v-1","wornKeys":{}}"#;
 
 /// The same when the ring was replaced before it was complete.
-const REPLACED: &str = r#"{"began":"2026-11-25T00:00:00Z","columns":[],"damaged":0,"ended":"2026-11-25T00:01:00Z","next":null,"onOldKeys":null,"primaryKey":null,"secret":"shop/staging/encryption-key","settled":false,"superseded":true,"unknown":0,"version":"v-1"}"#;
+const REPLACED: &str = r#"{"began":"2026-11-25T00:00:00Z","columns":[],"damaged":0,"delivered":false,"ended":"2026-11-25T00:01:00Z","next":null,"onOldKeys":null,"primaryKey":null,"secret":"shop/staging/encryption-key","settled":false,"superseded":true,"unknown":0,"version":"v-1"}"#;
 
 #[test]
 fn a_census_reads_back_as_it_was_written() {
@@ -35,6 +35,7 @@ fn what_a_census_does_not_say_speaks_for_no_retirement() {
         match member.as_str() {
             "ended" => assert_eq!(read.ended, None),
             "settled" => assert!(!read.settled),
+            "delivered" => assert!(!read.delivered),
             _ => {}
         }
     }

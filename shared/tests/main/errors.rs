@@ -68,6 +68,11 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             E::OnHold { name: name(), until },
             "until 2026-12-24T18:00:00Z (rotation:hold): remove the tag to rotate earlier",
         ),
+        (
+            "NotDelivered",
+            E::NotDelivered { name: name(), since: until },
+            r#"the function deliver with {"secret_id": "shop/admin-token"}, which says what is missing"#,
+        ),
         ("UnknownVersion", E::UnknownVersion { version: version(), holder: None }, "start a rotation with"),
         ("NotPending", E::NotPending { version: version(), holder: Some(version()) }, "run rotate-secret again"),
         (

@@ -4,6 +4,7 @@
 mod admission;
 mod census;
 mod ciphers;
+mod delivery;
 mod document;
 mod environment;
 mod errors;

@@ -85,11 +85,11 @@ fn hostile() -> Vec<Notification> {
     all
 }
 
-fn texts(value: &Value, longest: usize, most: usize) -> Vec<&str> {
+#[track_caller]
+fn assert_texts(value: &Value, longest: usize, most: usize) {
     let texts: Vec<_> = value.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
     assert!(!texts.is_empty() && texts.len() <= most, "{value}");
     assert!(texts.iter().all(|text| (1..=longest).contains(&text.chars().count())), "{value}");
-    texts
 }
 
 fn members(value: &Value) -> BTreeSet<&str> {
@@ -115,9 +115,9 @@ fn assert_published_schema(message: &str) {
     assert_eq!(content["textType"], "client-markdown");
     assert_text(&content["title"], 250);
     assert_text(&content["description"], 8000);
-    texts(&content["keywords"], MAX_TEXT, 10);
+    assert_texts(&content["keywords"], MAX_TEXT, 10);
     if let Some(steps) = content.get("nextSteps") {
-        texts(steps, 802, 5);
+        assert_texts(steps, 802, 5);
     }
     let metadata = &event["metadata"];
     let known = ["additionalContext", "eventType", "relatedResources", "summary", "threadId"];
@@ -125,7 +125,7 @@ fn assert_published_schema(message: &str) {
     assert_text(&metadata["threadId"], 64);
     assert_text(&metadata["summary"], MAX_TEXT);
     assert_text(&metadata["eventType"], MAX_TEXT);
-    texts(&metadata["relatedResources"], MAX_TEXT, 10);
+    assert_texts(&metadata["relatedResources"], MAX_TEXT, 10);
     for fact in metadata["additionalContext"].as_object().unwrap().values() {
         assert_text(fact, MAX_TEXT);
     }

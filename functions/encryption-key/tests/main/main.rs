@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as promised")]
 
 mod archive;
+mod delivery;
 mod environment;
 mod kind;
 mod proof;

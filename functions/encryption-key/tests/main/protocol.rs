@@ -20,9 +20,9 @@ const TOKEN_SECRET: &str = "shop/production/admin-token";
 /// A secret, and what became of it.
 #[derive(Clone)]
 pub(crate) struct State {
-    now: SystemTime,
+    pub(crate) now: SystemTime,
     pub(crate) values: BTreeMap<VersionId, VersionValue>,
-    stages: Stages,
+    pub(crate) stages: Stages,
     tags: BTreeMap<String, String>,
     last_rotated: Option<SystemTime>,
     /// What GetSecretValue gives for the secret with the token.
@@ -67,7 +67,7 @@ impl Store {
     }
 
     /// Stores a value by hand and moves `AWSCURRENT` to it, which leaves an open rotation as it is.
-    fn edit(&self, id: &str, text: &SecretText) {
+    pub(crate) fn edit(&self, id: &str, text: &SecretText) {
         self.change(|state| {
             let (by_hand, edited, current) = (Stage::from("BY-HAND"), version(id), state.holder(&Stage::Current));
             state.put(&edited, text, std::slice::from_ref(&by_hand)).unwrap();
@@ -77,14 +77,20 @@ impl Store {
     }
 
     /// Attaches `AWSPENDING` to the version, as Secrets Manager does before the first step.
-    fn begin(&self, id: &str) {
+    pub(crate) fn begin(&self, id: &str) {
         self.change(|state| {
             state.stages.open_rotation(&version(id)).unwrap();
             state.calls.clear();
         });
     }
 
-    async fn step(&self, kind: &Kind, stack: &StackPolicy, id: &str, step: Step) -> Result<Outcome, RotationError> {
+    pub(crate) async fn step(
+        &self,
+        kind: &Kind,
+        stack: &StackPolicy,
+        id: &str,
+        step: Step,
+    ) -> Result<Outcome, RotationError> {
         let event = RotationEvent { step, secret_id: NAME.to_owned(), version: version(id), rotation_token: None };
         let rotator = Rotator { kind, store: self, stack };
         let seed = id.bytes().map(u64::from).sum();
@@ -93,7 +99,12 @@ impl Store {
     }
 
     /// All four steps, or those up to the first that fails.
-    async fn rotate(&self, kind: &Kind, stack: &StackPolicy, id: &str) -> Result<Promotion, (Step, RotationError)> {
+    pub(crate) async fn rotate(
+        &self,
+        kind: &Kind,
+        stack: &StackPolicy,
+        id: &str,
+    ) -> Result<Promotion, (Step, RotationError)> {
         self.begin(id);
         let mut last = None;
         for step in STEPS {
@@ -106,11 +117,11 @@ impl Store {
         }
     }
 
-    fn holder(&self, stage: &Stage) -> Option<String> {
+    pub(crate) fn holder(&self, stage: &Stage) -> Option<String> {
         self.change(|state| state.holder(stage)).map(|version| version.to_string())
     }
 
-    fn document(&self, rotation: &Rotation, stage: &Stage) -> Option<Document> {
+    pub(crate) fn document(&self, rotation: &Rotation, stage: &Stage) -> Option<Document> {
         let value = self.change(|state| state.values.get(&state.holder(stage)?).cloned())?;
         Some(rotation.parse(value.text.expose()))
     }
@@ -241,11 +252,11 @@ impl SecretStore for Store {
     }
 }
 
-const STAGED: &[(&str, &str)] = &[("ROTATION_FIELD", FIELD)];
+pub(crate) const STAGED: &[(&str, &str)] = &[("ROTATION_FIELD", FIELD)];
 const IMMEDIATE: &[(&str, &str)] = &[("ROTATION_FIELD", FIELD), ("ROTATION_PROMOTION", "immediate")];
 
 /// A secret with a staged key that is old enough.
-fn with_staged(rotation: &Rotation) -> Document {
+pub(crate) fn with_staged(rotation: &Rotation) -> Document {
     rotation.value(&ring(key(1)).stage(key_of(2, now() - 90 * DAY)).unwrap())
 }
 
@@ -351,7 +362,7 @@ async fn a_ring_that_is_lost_is_named_by_its_mark() {
 }
 
 /// A secret that was rotated twice from the bare key 1: the second rotation made a key primary that version `v0` does not hold.
-async fn rotated_twice(rotation: &Rotation) -> Store {
+pub(crate) async fn rotated_twice(rotation: &Rotation) -> Store {
     let store = Store::new(Some(&rotation.bare(&key(1))));
     for id in ["v1", "v2"] {
         store.rotate(&aware(), &stack(STAGED), id).await.unwrap();

@@ -14,6 +14,7 @@
 //! - A rollback that is put back leaves a stage with the time (`ROTATION-PUT-BACK-…`), attached before the move so that a crash cannot lose
 //!   it. An instance that loaded the ring in between encrypts with an older key. So the second census begins later, by the distance between
 //!   two censuses and 15 minutes.
+//! - A census says itself whether its ring was delivered when it began. When a delivery ended, no staging label tells.
 //! - LastChangedDate does not date a move by hand: a tag changes it too, and so do the stages of this project.
 //! - The new ring is proven alone, because the old one holds keys that it lacks. It is put back when the application does not follow.
 
@@ -137,6 +138,10 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         }
         evidence.require_fresh(&snapshot)?;
         evidence.require_no_other_ring_since(&snapshot)?;
+        if self.session.stack.has_consumers(&snapshot.secret.name) {
+            evidence.require_delivered()?;
+            self.require_delivered(&snapshot).await?;
+        }
         let unneeded = evidence.unneeded(&ring);
         if unneeded.is_empty() {
             return nothing_to_retire(&ring, &evidence);

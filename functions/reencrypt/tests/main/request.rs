@@ -54,6 +54,7 @@ fn a_request_reads_back_as_it_was_answered() {
         json!({ "action": "census" }),
         json!({ "action": "census", "range": range }),
         resumed("settled", json!(true)),
+        resumed("delivered", json!(true)),
     ] {
         let read = ask(request.clone()).unwrap();
         let answered = serde_json::to_value(&read).unwrap();
