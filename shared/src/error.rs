@@ -199,6 +199,16 @@ crate::named_errors! {
             /// The earliest time at which the key can be promoted.
             from: SystemTime,
         } => InCreate,
+        /// Nothing proves that every server accepts the next token of a secret with staged tokens.
+        #[error(
+            "nothing proves that every server of secret {name} holds its next token (member {member}), so promoting it could lock clients out: nothing was written; have the function deliver bring the value to the secret's consumers (CONSUMED_SECRETS), or have every instance asked (TARGET_VERIFY_URL and TARGET_INSTANCES), then run rotate-secret again"
+        )]
+        NextTokenUnproven {
+            /// The secret's name.
+            name: String,
+            /// The member with the next token.
+            member: String,
+        } => InCreate,
         /// A consumer of the secret does not have the current value yet.
         #[error("secret {name} is not delivered to all its consumers since {}, and one that uses an older value would be locked out: nothing was changed; `aws lambda invoke` the function deliver with {{\"secret_id\": \"{name}\"}}, which says what is missing, then do this again", format_timestamp(*.since))]
         NotDelivered {
@@ -410,7 +420,7 @@ crate::named_errors! {
         /// The application refuses the token that it should accept.
         #[error("the target refuses the {which} token{hint}")]
         TargetRefused {
-            /// `pending`, `new` or `current`.
+            /// `pending`, `next`, `new` or `current`.
             which: &'static str,
             /// What to do.
             hint: &'static str,

@@ -15,7 +15,9 @@ mod text;
 pub mod tink;
 pub mod wire;
 
-pub use format::{KEY_FORMAT, KEY_SETTINGS, KeyFormat, sign_of_keyring, token_end_member};
+pub use format::{
+    KEY_FORMAT, KEY_SETTINGS, KeyFormat, sign_of_keyring, sign_of_token, token_end_member, token_next_member,
+};
 pub use ring::Keyring;
 pub use states::States;
 pub use wire::{Cipher, Ciphers, WireFormat};

@@ -34,11 +34,13 @@ const EXPECTED_DATE: &str = "expected a date such as 2026-12-24 or 2026-12-24T18
 
 /// A setting whose bounds the stack sets. [`StackPolicy::for_secret`] reads it into a field of [`RotationPolicy`].
 const fn bounded_by_stack(tag: &'static str, variable: &'static str, default_text: &'static str) -> Setting<()> {
-    Setting { tag, variable, default_text, default: |_| (), read: |_, _| Ok(()) }
+    Setting { tag, variable: Some(variable), default_text, default: |_| (), read: |_, _| Ok(()) }
 }
 
-const FIELD: Setting<()> = bounded_by_stack("rotation:field", "ROTATION_FIELD", "the whole value");
-const HOLD: Setting<()> = bounded_by_stack("rotation:hold", "ROTATION_HOLD", "none");
+const ROTATION_FIELD: &str = "ROTATION_FIELD";
+const ROTATION_HOLD: &str = "ROTATION_HOLD";
+const FIELD: Setting<()> = bounded_by_stack("rotation:field", ROTATION_FIELD, "the whole value");
+const HOLD: Setting<()> = bounded_by_stack("rotation:hold", ROTATION_HOLD, "none");
 /// How long the application accepts the previous value: 0 s to 30 days, and at most the stack's `MAX_OVERLAP`. Only
 /// kinds with an overlap list it. [`RotationPolicy::overlap`] holds the value.
 pub const OVERLAP: Setting<()> = bounded_by_stack("rotation:overlap", "ROTATION_OVERLAP", "24h");
@@ -46,17 +48,25 @@ pub const OVERLAP: Setting<()> = bounded_by_stack("rotation:overlap", "ROTATION_
 /// kinds that ask an application list it.
 pub const VERIFY: Setting<Verify> = Setting {
     tag: "rotation:verify",
-    variable: "ROTATION_VERIFY",
+    variable: Some("ROTATION_VERIFY"),
     default_text: "before",
     default: |_| Verify::Before,
     read: |text, _| one_of(text, &[("before", Verify::Before), ("after", Verify::After)]),
 };
-/// How a new key becomes primary, for kinds that stage: `staged` or `immediate`.
+/// How a new key becomes primary: `staged` or `immediate`.
 pub const PROMOTION: Setting<Promotion> = Setting {
-    tag: "rotation:promotion",
-    variable: "ROTATION_PROMOTION",
+    variable: Some("ROTATION_PROMOTION"),
     default_text: "staged",
     default: |_| Promotion::Staged,
+    ..TOKEN_PROMOTION
+};
+/// How a new token becomes current: `immediate` or `staged`. The stack's variable is the one of keys, so only a tag
+/// makes this setting.
+pub const TOKEN_PROMOTION: Setting<Promotion> = Setting {
+    tag: "rotation:promotion",
+    variable: None,
+    default_text: "immediate",
+    default: |_| Promotion::Immediate,
     read: |text, _| one_of(text, &[("staged", Promotion::Staged), ("immediate", Promotion::Immediate)]),
 };
 
@@ -64,13 +74,14 @@ pub const PROMOTION: Setting<Promotion> = Setting {
 const FIRST: [(&'static dyn AnySetting, bool); 4] =
     [(&FIELD, true), (&OVERLAP, false), (&HOLD, true), (&VERIFY, false)];
 
-/// The settings of a kind that lists `of_kind`, each once.
+/// The settings of kinds that list `of_kind`, each once. Two kinds may read one tag differently, each with a variable of
+/// its own.
 fn settings(of_kind: &[&'static dyn AnySetting]) -> Vec<&'static dyn AnySetting> {
     let listed = |setting: &dyn AnySetting| of_kind.iter().any(|own| own.tag() == setting.tag());
     let first = FIRST.into_iter().filter(|(setting, always)| *always || listed(*setting)).map(|(setting, _)| setting);
     let mut settings: Vec<_> = first.collect();
     for own in of_kind {
-        if settings.iter().all(|setting| setting.tag() != own.tag()) {
+        if settings.iter().all(|setting| (setting.tag(), setting.variable()) != (own.tag(), own.variable())) {
             settings.push(*own);
         }
     }
@@ -86,13 +97,14 @@ pub enum Verify {
     After,
 }
 
-/// How a new key becomes primary.
+/// How a new key becomes primary, or a new token current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promotion {
-    /// A rotation makes the staged key primary and stages a new key. Every consumer has had a key for a whole period
-    /// before that key encrypts anything.
+    /// A rotation brings the staged key, or the next token, into use and stages a new one. Every consumer has had it for
+    /// a whole period before anybody uses it.
     Staged,
-    /// A rotation makes a new key primary at once. It is for single-process applications, and for emergencies.
+    /// A rotation brings a new key or token into use at once. For keys it is for single-process applications, and for
+    /// emergencies.
     Immediate,
 }
 
@@ -138,6 +150,7 @@ impl RotationPolicy {
 #[derive(Clone, Debug)]
 pub struct StackPolicy {
     settings: Vec<&'static dyn AnySetting>,
+    /// By variable.
     choices: BTreeMap<&'static str, String>,
     name_prefix: Option<String>,
     consumed: BTreeSet<String>,
@@ -180,12 +193,10 @@ impl StackPolicy {
         of_kind: &[&'static dyn AnySetting],
     ) -> Result<Self, RotationError> {
         let settings = settings(of_kind);
-        let known: Vec<_> = settings.iter().map(|setting| setting.variable()).collect();
+        let known: Vec<_> = settings.iter().filter_map(|setting| setting.variable()).collect();
         environment.refuse_unknown("ROTATION_", &known)?;
-        let choices = settings
-            .iter()
-            .filter_map(|setting| Some((setting.tag(), environment.get(setting.variable())?.to_owned())))
-            .collect();
+        let choices =
+            known.iter().filter_map(|variable| Some((*variable, environment.get(variable)?.to_owned()))).collect();
         let field = |variable: &str, name: &str| {
             FieldName::new(name.trim()).ok_or_else(|| {
                 invalid(variable, "expected member names of letters, digits, _, - and ., separated by commas")
@@ -194,8 +205,8 @@ impl StackPolicy {
         let mut allowed_fields = environment
             .get("ALLOWED_FIELDS")
             .map_or(Ok(vec![]), |list| list.split(',').map(|name| field("ALLOWED_FIELDS", name)).collect())?;
-        if let Some(name) = environment.get(FIELD.variable) {
-            allowed_fields.push(field(FIELD.variable, name)?);
+        if let Some(name) = environment.get(ROTATION_FIELD) {
+            allowed_fields.push(field(ROTATION_FIELD, name)?);
         }
         let max_overlap = environment.duration("MAX_OVERLAP")?.unwrap_or(MAX_OVERLAP);
         if max_overlap > MAX_OVERLAP {
@@ -205,8 +216,8 @@ impl StackPolicy {
         if max_hold > LONGEST_MAX_HOLD {
             return Err(invalid("MAX_HOLD", "expected at most 3650d"));
         }
-        if environment.get(HOLD.variable).is_some_and(|text| parse_date(text).is_none()) {
-            return Err(invalid(HOLD.variable, EXPECTED_DATE));
+        if environment.get(ROTATION_HOLD).is_some_and(|text| parse_date(text).is_none()) {
+            return Err(invalid(ROTATION_HOLD, EXPECTED_DATE));
         }
         let stack = Self {
             settings,
@@ -220,7 +231,7 @@ impl StackPolicy {
         // The stack's own choices must be valid without tags. Only a clock tells whether a hold is too far away, so the
         // hold is checked later.
         let mut untagged = stack.clone();
-        untagged.choices.remove(HOLD.tag);
+        untagged.choices.remove(ROTATION_HOLD);
         untagged.for_secret(&BTreeMap::new(), SystemTime::UNIX_EPOCH)?;
         Ok(stack)
     }
@@ -238,7 +249,7 @@ impl StackPolicy {
     pub fn sources<'a>(&'a self, tags: &'a BTreeMap<String, String>) -> Vec<(&'static str, &'a str, &'static str)> {
         let source = |setting: &&'static dyn AnySetting| {
             let tag = setting.tag();
-            match (tags.get(tag), self.choices.get(tag)) {
+            match (tags.get(tag), setting.variable().and_then(|variable| self.choices.get(variable))) {
                 (Some(value), _) => (tag, value.as_str(), "tag"),
                 (None, Some(value)) => (tag, value.as_str(), "environment"),
                 (None, None) => (tag, setting.default_text(), "default"),
@@ -303,7 +314,9 @@ impl StackPolicy {
         let Some(unknown) = tags.keys().find(|tag| tag.starts_with(TAG_PREFIX) && !is_known(tag)) else {
             return Ok(());
         };
-        let known: Vec<_> = self.settings.iter().map(|setting| setting.tag()).collect();
+        let mut known: Vec<_> = self.settings.iter().map(|setting| setting.tag()).collect();
+        let mut seen = BTreeSet::new();
+        known.retain(|tag| seen.insert(*tag));
         Err(RotationError::InvalidPolicy {
             setting: format!("tag {unknown}"),
             problem: format!("is not a setting of this function; known are {}", known.join(", ")),
@@ -313,8 +326,10 @@ impl StackPolicy {
     /// The choice for `setting`, and its source. `None` if nothing is chosen, or if the kind does not list the setting.
     fn chosen<'a>(&'a self, tags: &'a BTreeMap<String, String>, setting: &dyn AnySetting) -> Option<(Source, &'a str)> {
         let tag = tags.get(setting.tag()).map(|value| (Source::Tag(setting.tag()), value.as_str()));
-        let in_environment =
-            || Some((Source::Environment(setting.variable()), self.choices.get(setting.tag())?.as_str()));
+        let in_environment = || {
+            let variable = setting.variable()?;
+            Some((Source::Environment(variable), self.choices.get(variable)?.as_str()))
+        };
         let listed = self.settings.iter().any(|own| own.tag() == setting.tag());
         tag.or_else(in_environment).filter(|_| listed)
     }

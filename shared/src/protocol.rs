@@ -386,6 +386,8 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         shortened: Option<SystemTime>,
     ) -> Promotion {
         let end = self.kind().overlap_end(subject, values.new, created);
+        // A rotation that only stages leaves the overlap as it is.
+        let shortened = shortened.filter(|shortened| end != Some(*shortened));
         Promotion {
             previous_accepted_until: end.map(format_timestamp),
             overlap_shortened_from: shortened.map(format_timestamp),

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::{CryptoRng, Rng as _};
 use zeroize::Zeroizing;
 
-use crate::policy::{OVERLAP, RotationPolicy, Setting, Settings, VERIFY, one_of};
+use crate::policy::{OVERLAP, RotationPolicy, Setting, Settings, TOKEN_PROMOTION, VERIFY, one_of};
 use crate::secret::SecretText;
 
 /// The least randomness of a token, in bytes. It is twice the 128 bits of OWASP ASVS 5.0 (7.2.3, reference tokens), so
@@ -20,7 +20,7 @@ const CHECKSUM_DIGITS: usize = 6;
 /// The bytes of randomness in a new token, 32 to 256.
 pub const TOKEN_BYTES: Setting<usize> = Setting {
     tag: "rotation:token-bytes",
-    variable: "ROTATION_TOKEN_BYTES",
+    variable: Some("ROTATION_TOKEN_BYTES"),
     default_text: "48",
     default: |_| 48,
     read: |text, _| {
@@ -31,7 +31,7 @@ pub const TOKEN_BYTES: Setting<usize> = Setting {
 /// The alphabet of a new token. The default is base62 with a prefix, else base64url.
 pub const TOKEN_ENCODING: Setting<TokenEncoding> = Setting {
     tag: "rotation:token-encoding",
-    variable: "ROTATION_TOKEN_ENCODING",
+    variable: Some("ROTATION_TOKEN_ENCODING"),
     default_text: "base64url",
     default: |choices| {
         if choices.has(&TOKEN_PREFIX) { TokenEncoding::Base62 } else { TokenEncoding::Base64Url }
@@ -50,7 +50,7 @@ pub const TOKEN_ENCODING: Setting<TokenEncoding> = Setting {
 /// The prefix of a new token. Secret scanners recognise the token by it.
 pub const TOKEN_PREFIX: Setting<Option<TokenPrefix>> = Setting {
     tag: "rotation:token-prefix",
-    variable: "ROTATION_TOKEN_PREFIX",
+    variable: Some("ROTATION_TOKEN_PREFIX"),
     default_text: "none",
     default: |_| None,
     read: |text, _| {
@@ -59,7 +59,8 @@ pub const TOKEN_PREFIX: Setting<Option<TokenPrefix>> = Setting {
     },
 };
 /// The settings of kinds that make tokens. An application accepts the previous token for the overlap.
-pub const TOKEN_SETTINGS: Settings = &[&OVERLAP, &VERIFY, &TOKEN_BYTES, &TOKEN_ENCODING, &TOKEN_PREFIX];
+pub const TOKEN_SETTINGS: Settings =
+    &[&OVERLAP, &VERIFY, &TOKEN_PROMOTION, &TOKEN_BYTES, &TOKEN_ENCODING, &TOKEN_PREFIX];
 
 /// The alphabet of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,13 @@
 //!   the current version's CreatedDate.
 //! - JSON secret with the rotated member `NAME`: the previous token is the member `NAME_PREVIOUS`. It is accepted until
 //!   `NAME_PREVIOUS_UNTIL` (RFC 3339). `AWSPREVIOUS` cannot serve here, because any edit of another member moves it.
+//!
+//! With `rotation:promotion=staged` a JSON secret also holds the next token, in `NAME_NEXT`. A rotation promotes that
+//! token and stages a fresh one, so servers accept it that read their environment only when they start. The first
+//! rotation only stages. Delivery to all consumers proves that servers hold the next token, or every instance is asked.
+
+mod members;
+mod staged;
 
 use std::time::{Duration, SystemTime};
 
@@ -15,14 +22,18 @@ use rotation::deadline::Deadline;
 use rotation::document::{Document, FieldName};
 use rotation::environment::Environment;
 use rotation::error::RotationError;
-use rotation::keyring::{sign_of_keyring, token_end_member};
+use rotation::keyring::sign_of_keyring;
 use rotation::kind::{Phase, SecretKind, Subject, Values};
 use rotation::policy::{RotationPolicy, Settings, VERIFY, Verify};
 use rotation::secret::SecretText;
 use rotation::target::http::HttpTarget;
 use rotation::target::{Target, prove, refresh};
-use rotation::time::{format_timestamp, parse_timestamp};
+use rotation::time::format_timestamp;
 use rotation::token::{TOKEN_SETTINGS, TokenFormat};
+use serde_json::{Map, Value, json};
+
+use crate::members::Members;
+use crate::staged::{follows, is_staged, next_token, promotable, staged_field, with_fresh_next};
 
 /// The admin token's kind, with the application that uses the token, if the stack names one.
 #[derive(Debug)]
@@ -60,7 +71,15 @@ impl<T> AdminToken<T> {
     /// # Errors
     /// Those of [`Document::member`].
     pub fn previous(document: &Document) -> Result<Option<SecretText>, RotationError> {
-        document.field().map_or(Ok(None), |field| document.member(&PreviousMembers::of(field).token))
+        document.field().map_or(Ok(None), |field| document.member(&Members::of(field).previous))
+    }
+
+    /// The next token in a JSON value, which the next rotation promotes.
+    ///
+    /// # Errors
+    /// Those of [`Document::member`].
+    pub fn next(document: &Document) -> Result<Option<SecretText>, RotationError> {
+        next_token(document)
     }
 
     /// The JSON value without its previous token, so that the overlap ends. A text value stays as it is.
@@ -69,12 +88,12 @@ impl<T> AdminToken<T> {
     /// Those of [`Document::without_member`].
     pub fn without_previous(document: &Document) -> Result<Document, RotationError> {
         let Some(field) = document.field() else { return Ok(document.clone()) };
-        let previous = PreviousMembers::of(field);
-        document.without_member(&previous.token)?.without_member(&previous.until)
+        let members = Members::of(field);
+        document.without_member(&members.previous)?.without_member(&members.until)
     }
 
     /// The value with `token` as its token. A JSON value keeps its old token as the previous one, accepted for the
-    /// policy's overlap from now on. Without an overlap, the value holds no previous token.
+    /// policy's overlap from now on. Without an overlap, the value holds no previous token. A next token stays.
     ///
     /// # Errors
     /// Those of [`Document::with_member`].
@@ -88,27 +107,56 @@ impl<T> AdminToken<T> {
         if subject.policy.overlap.is_zero() {
             return Self::without_previous(&next);
         }
-        let previous = PreviousMembers::of(field);
+        let members = Members::of(field);
         let until = SecretText::new(format_timestamp(subject.now + subject.policy.overlap));
-        next.with_member(&previous.until, &until)?.with_member(&previous.token, &current.secret()?)
+        next.with_member(&members.until, &until)?.with_member(&members.previous, &current.secret()?)
+    }
+
+    /// The value with fresh tokens only, which nobody knows yet: a token, a next token if the policy stages tokens, and
+    /// no previous one.
+    ///
+    /// # Errors
+    /// Those of [`Document::with_member`], and [`RotationError::InvalidPolicy`].
+    pub fn with_fresh_tokens(
+        subject: &Subject<'_>,
+        current: &Document,
+        rng: &mut StdRng,
+    ) -> Result<Document, RotationError> {
+        let fresh = current.with_secret(&TokenFormat::of(subject.policy).generate(rng))?;
+        let fresh = Self::without_previous(&fresh)?;
+        match staged_field(subject.policy)? {
+            Some(field) => with_fresh_next(subject, field, &fresh, rng),
+            None => Self::without_next(&fresh),
+        }
+    }
+
+    /// The JSON value without its next token.
+    fn without_next(document: &Document) -> Result<Document, RotationError> {
+        document.field().map_or_else(|| Ok(document.clone()), |field| document.without_member(&Members::of(field).next))
     }
 }
 
-/// The members beside the rotated one in a JSON secret.
-struct PreviousMembers {
-    token: FieldName,
-    until: FieldName,
-}
-
-impl PreviousMembers {
-    fn of(field: &FieldName) -> Self {
-        Self { token: field.with_suffix("_PREVIOUS"), until: token_end_member(field) }
+impl<T: Target> AdminToken<T> {
+    /// Whether every instance has to accept the next token before a rotation promotes it. One answer for all instances
+    /// would not prove it.
+    fn asks_every_instance(&self) -> bool {
+        self.target.as_ref().is_some_and(|target| target.settings().instances.is_some())
     }
 
-    /// The end of the overlap, as `document` states it. `None` also for a text that is not a time: an application
-    /// cannot read it either, and refuses the previous token.
-    fn until(&self, document: &Document) -> Option<SystemTime> {
-        parse_timestamp(document.member(&self.until).ok()??.expose())
+    /// The value that follows `current` with staged promotion. The first rotation only stages a next token.
+    fn staged_create(
+        &self,
+        subject: &Subject<'_>,
+        field: &FieldName,
+        current: &Document,
+        rng: &mut StdRng,
+    ) -> Result<Document, RotationError> {
+        let Some(next) = promotable(current)? else { return with_fresh_next(subject, field, current, rng) };
+        if !subject.delivered && !self.asks_every_instance() {
+            let (name, member) = (subject.name.to_owned(), Members::of(field).next.to_string());
+            return Err(RotationError::NextTokenUnproven { name, member });
+        }
+        with_fresh_next(subject, field, &Self::with_token(subject, current, &next)?, rng)
     }
 }
 
@@ -140,25 +188,35 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
     }
 
     fn check_configuration(&self, policy: &RotationPolicy, period: Option<Duration>) -> Result<(), RotationError> {
+        staged_field(policy)?;
         period.map_or(Ok(()), |period| policy.check_overlap_fits(period))
     }
 
     fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
-        Document::first(&TokenFormat::of(subject.policy).generate(rng), subject.policy.field.as_ref())
+        let staged = staged_field(subject.policy)?;
+        let first = Document::first(&TokenFormat::of(subject.policy).generate(rng), subject.policy.field.as_ref())?;
+        staged.map_or_else(|| Ok(first.clone()), |field| with_fresh_next(subject, field, &first, rng))
     }
 
+    /// With immediate promotion a next token goes, because no rotation promotes it any more.
     fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
-        Self::with_token(subject, current, &TokenFormat::of(subject.policy).generate(rng))
+        match staged_field(subject.policy)? {
+            Some(field) => self.staged_create(subject, field, current, rng),
+            None => {
+                let token = TokenFormat::of(subject.policy).generate(rng);
+                Self::without_next(&Self::with_token(subject, current, &token)?)
+            }
+        }
     }
 
     fn members(&self, _: &RotationPolicy, value: &Document) -> Vec<FieldName> {
         let Some(field) = value.field() else { return vec![] };
-        let previous = PreviousMembers::of(field);
-        vec![field.clone(), previous.token, previous.until]
+        let Members { next, previous, until } = Members::of(field);
+        vec![field.clone(), next, previous, until]
     }
 
     /// The end of an overlap by its date needs no delivery: whoever holds the date refuses the previous token by itself.
-    /// A revocation before that date does.
+    /// A revocation before that date does, and so does another next token.
     fn needs_no_delivery(
         &self,
         _: &RotationPolicy,
@@ -166,17 +224,12 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         current: &Document,
         now: SystemTime,
     ) -> Result<bool, RotationError> {
-        if delivered.secret()? != current.secret()? {
+        if delivered.secret()? != current.secret()? || next_token(delivered)? != next_token(current)? {
             return Ok(false);
         }
         let Some(field) = current.field() else { return Ok(true) };
-        let previous = PreviousMembers::of(field);
-        // The application refuses a previous token whose end has passed, and one whose end it cannot read.
-        let accepted = |value: &Document| match previous.until(value) {
-            Some(until) if until > now => value.member(&previous.token),
-            _ => Ok(None),
-        };
-        Ok(accepted(delivered)? == accepted(current)?)
+        let members = Members::of(field);
+        Ok(members.accepted_previous(delivered, now)? == members.accepted_previous(current, now)?)
     }
 
     fn check_succession(
@@ -186,21 +239,29 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         new: &Document,
         created: SystemTime,
     ) -> Result<(), RotationError> {
-        if old.secret()? == new.secret()? {
+        let (same_token, next) = (old.secret()? == new.secret()?, next_token(new)?);
+        if same_token && (next.is_none() || next_token(old)? == next) {
             return Err(RotationError::ValueUnchanged { version: subject.admitted.version().clone() });
+        }
+        let changed = || RotationError::CurrentChanged { name: subject.name.to_owned() };
+        // The promotion of the policy may be another one than when the value was made.
+        match staged_field(subject.policy)? {
+            Some(field) if !follows(field, old, new)? => return Err(changed()),
+            None if next.is_some() => return Err(changed()),
+            Some(_) if same_token => return Ok(()),
+            Some(_) | None => {}
         }
         let overlap = subject.policy.overlap;
         if overlap.is_zero() {
             return Ok(());
         }
-        let changed = || RotationError::CurrentChanged { name: subject.name.to_owned() };
-        let until = match old.field().map(PreviousMembers::of) {
+        let until = match old.field().map(Members::of) {
             None => created + overlap,
-            Some(previous) => {
-                if new.member(&previous.token)?.is_none_or(|kept| old.secret() != Ok(kept)) {
+            Some(members) => {
+                if new.member(&members.previous)?.is_none_or(|kept| old.secret() != Ok(kept)) {
                     return Err(changed());
                 }
-                previous.until(new).ok_or_else(changed)?
+                members.end(new).ok_or_else(changed)?
             }
         };
         // A rotation fixes the end of the overlap when it makes the token. A retry much later would cut the overlap
@@ -213,9 +274,20 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
 
     fn overlap_end(&self, subject: &Subject<'_>, current: &Document, began: SystemTime) -> Option<SystemTime> {
         match current.field() {
-            Some(field) => PreviousMembers::of(field).until(current),
+            Some(field) => Members::of(field).end(current),
             None => (!subject.policy.overlap.is_zero()).then(|| began + subject.policy.overlap),
         }
+    }
+
+    /// What a rotation with staged promotion did: the first one promotes no token.
+    fn report(&self, subject: &Subject<'_>, old: Option<&Document>, new: &Document) -> Map<String, Value> {
+        let mut report = Map::new();
+        if is_staged(subject.policy) && next_token(new).is_ok_and(|next| next.is_some()) {
+            let promoted = old.is_none_or(|old| old.secret() != new.secret());
+            report.insert("nextTokenStaged".to_owned(), json!(true));
+            report.insert("tokenPromoted".to_owned(), json!(promoted));
+        }
+        report
     }
 
     async fn set(
@@ -226,7 +298,8 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         deadline: Deadline,
     ) -> Result<(), RotationError> {
         let Some(target) = &self.target else { return Ok(()) };
-        if phase == Phase::BeforePromotion && subject.policy.get(&VERIFY) == Verify::After {
+        let reads_current_only = subject.policy.get(&VERIFY) == Verify::After || is_staged(subject.policy);
+        if phase == Phase::BeforePromotion && reads_current_only {
             // The application reads AWSCURRENT only: it has nothing to load yet.
             return Ok(());
         }
@@ -245,8 +318,15 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         rng: &mut StdRng,
     ) -> Result<(), RotationError> {
         let Some(target) = &self.target else { return Ok(()) };
+        let promotes_next = is_staged(subject.policy)
+            && values.old.map(promotable).transpose()?.flatten() == Some(values.new.secret()?);
         let (subjected, which, hint) = match (phase, subject.policy.get(&VERIFY), values.old) {
-            (Phase::BeforePromotion, Verify::After, Some(old)) => (
+            (Phase::BeforePromotion, _, _) if promotes_next => (
+                values.new,
+                "next",
+                ", which every instance holds that was started since the last rotation: restart the others, have every instance accept the member NAME_NEXT, then run rotate-secret again",
+            ),
+            (Phase::BeforePromotion, verify, Some(old)) if verify == Verify::After || is_staged(subject.policy) => (
                 old,
                 "current",
                 ", which it should accept before a rotation: is TARGET_VERIFY_URL this secret's application?",

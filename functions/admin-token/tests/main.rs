@@ -170,7 +170,7 @@ fn overlap_ends_by_service_time_and_policy_length() {
 }
 
 #[test]
-fn the_next_rotation_changes_the_three_members_where_they_stand() {
+fn the_next_rotation_changes_three_members_where_they_stand() {
     let rotation = Rotation::json("24h");
     let current = rotation.parse(
         r#"{"ADMIN_TOKEN_PREVIOUS_UNTIL": "2026-01-01T00:00:00Z","x":1, "ADMIN_TOKEN_PREVIOUS":null , "ADMIN_TOKEN":"old"}"#,
@@ -221,12 +221,12 @@ fn a_previous_member_that_stands_twice_is_refused() {
 }
 
 #[test]
-fn a_rotation_writes_three_members_and_no_other() {
+fn a_rotation_writes_four_members_and_no_other() {
     let rotation = Rotation::json("24h");
     let old = rotation.parse(r#"{"ADMIN_TOKEN":"old","x":1}"#);
     let members = kind().members(&rotation.policy, &old);
     let names: Vec<_> = members.iter().map(ToString::to_string).collect();
-    assert_eq!(names, ["ADMIN_TOKEN", "ADMIN_TOKEN_PREVIOUS", "ADMIN_TOKEN_PREVIOUS_UNTIL"]);
+    assert_eq!(names, ["ADMIN_TOKEN", "ADMIN_TOKEN_NEXT", "ADMIN_TOKEN_PREVIOUS", "ADMIN_TOKEN_PREVIOUS_UNTIL"]);
     assert!(old.same_other_members(&rotation.create(&old), &members));
 }
 

@@ -43,7 +43,7 @@ use rotation::deadline::Deadline;
 use rotation::document::{Document, FieldName};
 use rotation::environment::Environment;
 use rotation::error::RotationError;
-use rotation::keyring::{Cipher, Ciphers, KEY_SETTINGS, Key, KeyFormat, KeyId, Keyring, token_end_member};
+use rotation::keyring::{Cipher, Ciphers, KEY_SETTINGS, Key, KeyFormat, KeyId, Keyring, sign_of_token};
 use rotation::kind::{Phase, SecretKind, SecretReference, Subject, Values};
 use rotation::policy::{PROMOTION, Promotion, RotationPolicy, Settings, VERIFY, Verify};
 use rotation::secret::SecretText;
@@ -342,14 +342,9 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
 
     fn parse(&self, policy: &RotationPolicy, text: SecretText) -> Result<Document, RotationError> {
         let document = KeyFormat::of(policy).wire().document(text, policy.field.as_ref())?;
-        let end = document.field().map(token_end_member).filter(|end| document.has_member(end));
-        match end {
-            None => Ok(document),
-            Some(end) => {
-                let (found, rotates, function) = ("a token with its previous one", "keyrings", "…admin-token");
-                Err(RotationError::WrongKind { found, sign: format!("member {end}"), rotates, function })
-            }
-        }
+        let Some((found, member)) = sign_of_token(&document) else { return Ok(document) };
+        let (sign, rotates, function) = (format!("member {member}"), "keyrings", "…admin-token");
+        Err(RotationError::WrongKind { found, sign, rotates, function })
     }
 
     fn check_configuration(&self, policy: &RotationPolicy, _: Option<Duration>) -> Result<(), RotationError> {

@@ -13,7 +13,7 @@ use crate::policy::{OVERLAP, PROMOTION, RotationPolicy, Setting, Settings, VERIF
 /// The wire format of a keyring: `raw`, `fernet` or `tink`.
 pub const KEY_FORMAT: Setting<KeyFormat> = Setting {
     tag: "rotation:key-format",
-    variable: "ROTATION_KEY_FORMAT",
+    variable: Some("ROTATION_KEY_FORMAT"),
     default_text: "raw",
     default: |_| KeyFormat::Raw,
     read: |text, _| one_of(text, &[("raw", KeyFormat::Raw), ("fernet", KeyFormat::Fernet), ("tink", KeyFormat::Tink)]),
@@ -80,6 +80,25 @@ pub fn sign_of_keyring(document: &Document) -> Result<Option<String>, RotationEr
     let secondary = document.member(&previous).ok().flatten().map_or(0, |list| text::count_keys(&list));
     let is_ring = secondary > 1 || (secondary == 1 && listed == 1);
     Ok(is_ring.then(|| format!("member {previous} holds keys, and there is no {}", token_end_member(field))))
+}
+
+/// What a value holds that only a token has, and the member that shows it; `None` if no member does. A keyring with
+/// `NAME_RING` may have a member `NAME_NEXT` of somebody else.
+#[must_use]
+pub fn sign_of_token(document: &Document) -> Option<(&'static str, FieldName)> {
+    let field = document.field()?;
+    let (end, next) = (token_end_member(field), token_next_member(field));
+    if document.has_member(&end) {
+        return Some(("a token with its previous one", end));
+    }
+    let is_next = document.has_member(&next) && !document.has_member(&ring_member(field));
+    is_next.then_some(("a token with its next one", next))
+}
+
+/// The member with the next token of a secret with staged tokens.
+#[must_use]
+pub fn token_next_member(field: &FieldName) -> FieldName {
+    field.with_suffix("_NEXT")
 }
 
 /// The member with the end of a previous token. No keyring has this member.

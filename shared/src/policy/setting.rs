@@ -16,7 +16,7 @@ use std::fmt;
 /// /// How many old peppers the secret keeps, 1 to 9.
 /// const KEPT: Setting<u8> = Setting {
 ///     tag: "rotation:kept",
-///     variable: "ROTATION_KEPT",
+///     variable: Some("ROTATION_KEPT"),
 ///     default_text: "3",
 ///     default: |_| 3,
 ///     read: |text, _| match text.parse() {
@@ -35,8 +35,8 @@ use std::fmt;
 pub struct Setting<T> {
     /// The secret's tag. It begins with `rotation:`.
     pub tag: &'static str,
-    /// The stack's environment variable. It begins with `ROTATION_`.
-    pub variable: &'static str,
+    /// The stack's environment variable. It begins with `ROTATION_`. With `None`, only a tag makes the setting.
+    pub variable: Option<&'static str>,
     /// The default as an operator would write it. `status` shows it.
     pub default_text: &'static str,
     /// The value if neither tag nor variable is set. It may depend on the other choices.
@@ -53,7 +53,8 @@ impl<T> fmt::Debug for Setting<T> {
 
 impl<T> fmt::Display for Setting<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.tag, self.variable)
+        f.write_str(self.tag)?;
+        self.variable.map_or(Ok(()), |variable| write!(f, " ({variable})"))
     }
 }
 
@@ -63,7 +64,7 @@ pub trait AnySetting: fmt::Debug + Sync {
     fn tag(&self) -> &'static str;
 
     /// See [`Setting::variable`].
-    fn variable(&self) -> &'static str;
+    fn variable(&self) -> Option<&'static str>;
 
     /// See [`Setting::default_text`].
     fn default_text(&self) -> &'static str;
@@ -80,7 +81,7 @@ impl<T> AnySetting for Setting<T> {
         self.tag
     }
 
-    fn variable(&self) -> &'static str {
+    fn variable(&self) -> Option<&'static str> {
         self.variable
     }
 

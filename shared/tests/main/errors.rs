@@ -118,6 +118,11 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             "the value is no pepper of 32 bytes in hex: member A holds 31 bytes; nothing was written: store one",
         ),
         (
+            "NextTokenUnproven",
+            E::NextTokenUnproven { name: name(), member: "ADMIN_TOKEN_NEXT".to_owned() },
+            "nothing proves that every server of secret shop/admin-token holds its next token (member ADMIN_TOKEN_NEXT), so promoting it could lock clients out: nothing was written; have the function deliver bring the value to the secret's consumers (CONSUMED_SECRETS), or have every instance asked (TARGET_VERIFY_URL and TARGET_INSTANCES), then run rotate-secret again",
+        ),
+        (
             "StagedTooYoung",
             E::StagedTooYoung { name: name(), key, from: until },
             "rotate from 2026-12-24T18:00:00Z on; or have every instance asked (TARGET_INSTANCES, without CONSUMERS_KEYRING_AWARE); or, in an emergency, tag the secret rotation:promotion=immediate",

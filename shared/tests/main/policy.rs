@@ -7,7 +7,8 @@ use rotation::document::FieldName;
 use rotation::error::RotationError;
 use rotation::keyring::{KEY_SETTINGS, KeyFormat};
 use rotation::policy::{
-    DEFAULT_MAX_HOLD, MAX_OVERLAP, OVERLAP, PROMOTION, Promotion, RotationPolicy, Setting, StackPolicy, VERIFY, Verify,
+    DEFAULT_MAX_HOLD, MAX_OVERLAP, OVERLAP, PROMOTION, Promotion, RotationPolicy, Setting, StackPolicy,
+    TOKEN_PROMOTION, VERIFY, Verify,
 };
 use rotation::time::{format_timestamp, parse_timestamp};
 use rotation::token::{MIN_TOKEN_BYTES, TOKEN_SETTINGS, TokenEncoding, TokenFormat};
@@ -23,11 +24,11 @@ const SETTINGS: [(&str, &str); 9] = [
     ("rotation:overlap", "ROTATION_OVERLAP"),
     ("rotation:hold", "ROTATION_HOLD"),
     ("rotation:verify", "ROTATION_VERIFY"),
+    ("rotation:promotion", "ROTATION_PROMOTION"),
     ("rotation:token-bytes", "ROTATION_TOKEN_BYTES"),
     ("rotation:token-encoding", "ROTATION_TOKEN_ENCODING"),
     ("rotation:token-prefix", "ROTATION_TOKEN_PREFIX"),
     ("rotation:key-format", "ROTATION_KEY_FORMAT"),
-    ("rotation:promotion", "ROTATION_PROMOTION"),
 ];
 
 fn now() -> SystemTime {
@@ -281,7 +282,7 @@ fn a_variable_that_is_no_setting_is_named_as_a_tag_is() {
 fn setting_of_another_kind_is_an_error_in_tag_and_variable() {
     let tokens = StackPolicy::from_environment(&environment(&[]), TOKEN_SETTINGS).unwrap();
     let keys = StackPolicy::from_environment(&environment(&[]), KEY_SETTINGS).unwrap();
-    for (stack, tag, value) in [(&tokens, "rotation:promotion", "staged"), (&keys, "rotation:token-bytes", "48")] {
+    for (stack, tag, value) in [(&tokens, "rotation:key-format", "raw"), (&keys, "rotation:token-bytes", "48")] {
         let (setting, problem) = refusal(stack.for_secret(&tags(&[(tag, value)]), now()));
         assert_eq!(setting, format!("tag {tag}"));
         assert!(problem.starts_with("is not a setting of this function; known are rotation:field"), "{problem}");
@@ -293,10 +294,27 @@ fn setting_of_another_kind_is_an_error_in_tag_and_variable() {
     assert!(problem.contains("ROTATION_KEY_FORMAT, ROTATION_PROMOTION"), "{problem}");
 }
 
+#[test]
+fn promotion_of_tokens_is_a_tag_and_the_variable_is_for_keys() {
+    let refused = StackPolicy::from_environment(&environment(&[("ROTATION_PROMOTION", "staged")]), TOKEN_SETTINGS);
+    assert_eq!(refusal(refused).0, "environment variable ROTATION_PROMOTION");
+    for variable in ["staged", "immediate"] {
+        let both = stack(&[("ROTATION_PROMOTION", variable)]).unwrap();
+        let tokens = both.for_kind(TOKEN_SETTINGS);
+        let promotion = |chosen: &[_]| tokens.for_secret(&tags(chosen), now()).unwrap().get(&TOKEN_PROMOTION);
+        assert_eq!(promotion(&[]), Promotion::Immediate);
+        assert_eq!(promotion(&[("rotation:promotion", "staged")]), Promotion::Staged);
+        let untagged = BTreeMap::new();
+        assert!(tokens.sources(&untagged).contains(&("rotation:promotion", "immediate", "default")));
+        let keys = both.for_kind(KEY_SETTINGS);
+        assert!(keys.sources(&untagged).contains(&("rotation:promotion", variable, "environment")));
+    }
+}
+
 /// A setting that only a kind of this test has.
 const KEPT: Setting<u8> = Setting {
     tag: "rotation:kept",
-    variable: "ROTATION_KEPT",
+    variable: Some("ROTATION_KEPT"),
     default_text: "3",
     default: |_| 3,
     read: |text, _| match text.parse() {

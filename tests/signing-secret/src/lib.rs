@@ -28,7 +28,7 @@ const MOST_KEPT: usize = 9;
 /// How many older secrets receivers accept beside the current one, 1 to 9.
 pub const KEPT: Setting<usize> = Setting {
     tag: "rotation:kept",
-    variable: "ROTATION_KEPT",
+    variable: Some("ROTATION_KEPT"),
     default_text: "1",
     default: |_| 1,
     read: |text, _| {

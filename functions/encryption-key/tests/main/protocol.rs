@@ -614,9 +614,15 @@ async fn a_token_is_never_rotated_as_a_keyring() {
     let [now, before] = [1, 2].map(|seed| KeyFormat::of(&rotation.policy).wire().first(&key(seed)));
     let (end, until) = ("TOKEN_ENCRYPTION_KEY_PREVIOUS_UNTIL", "2026-11-02T12:00:00Z");
     let [now, before] = [now.expose(), before.expose()];
-    let value = format!(r#"{{"{FIELD}":"{now}","{FIELD}_PREVIOUS":"{before}","{end}":"{until}"}}"#);
-    let token = Document::parse(secret(&value), Some(&field())).unwrap();
-    for step in [Step::CreateSecret, Step::TestSecret] {
+    let with_previous = format!(r#"{{"{FIELD}":"{now}","{FIELD}_PREVIOUS":"{before}","{end}":"{until}"}}"#);
+    let with_next = format!(r#"{{"{FIELD}":"{now}","{FIELD}_NEXT":"{before}"}}"#);
+    for (value, step) in [
+        (&with_previous, Step::CreateSecret),
+        (&with_previous, Step::TestSecret),
+        (&with_next, Step::CreateSecret),
+        (&with_next, Step::TestSecret),
+    ] {
+        let token = Document::parse(secret(value), Some(&field())).unwrap();
         let store = Store::new(Some(&token));
         store.begin("v1");
         let error = store.step(&aware(), &stack(STAGED), "v1", step).await.unwrap_err();
