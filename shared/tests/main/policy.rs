@@ -117,6 +117,7 @@ fn tags_win_over_environment_and_environment_over_defaults() {
             ["None", "Some(\"2026-11-24T00:00:00Z\")", "Some(\"2026-12-24T00:00:00Z\")"],
         ),
         ("after", "before", |policy| format!("{:?}", policy.get(&VERIFY)), ["Before", "After", "Before"]),
+        ("immediate", "staged", |policy| format!("{:?}", policy.get(&PROMOTION)), ["Staged", "Immediate", "Staged"]),
         ("33", "255", |policy| TokenFormat::of(policy).bytes.to_string(), ["48", "33", "255"]),
         ("hex", "base62", |policy| format!("{:?}", TokenFormat::of(policy).encoding), ["Base64Url", "Hex", "Base62"]),
         (
@@ -126,7 +127,6 @@ fn tags_win_over_environment_and_environment_over_defaults() {
             ["None", "Some(TokenPrefix(\"stack\"))", "Some(TokenPrefix(\"tag\"))"],
         ),
         ("fernet", "tink", |policy| format!("{:?}", KeyFormat::of(policy)), ["Raw", "Fernet", "Tink"]),
-        ("immediate", "staged", |policy| format!("{:?}", policy.get(&PROMOTION)), ["Staged", "Immediate", "Staged"]),
     ];
     for ((tag, variable), (in_stack, in_tag, show, [default, from_stack, from_tag])) in SETTINGS.into_iter().zip(table)
     {
@@ -302,8 +302,8 @@ fn promotion_of_tokens_is_a_tag_and_the_variable_is_for_keys() {
         let both = stack(&[("ROTATION_PROMOTION", variable)]).unwrap();
         let tokens = both.for_kind(TOKEN_SETTINGS);
         let promotion = |chosen: &[_]| tokens.for_secret(&tags(chosen), now()).unwrap().get(&TOKEN_PROMOTION);
-        assert_eq!(promotion(&[]), Promotion::Immediate);
-        assert_eq!(promotion(&[("rotation:promotion", "staged")]), Promotion::Staged);
+        let tagged = [("rotation:promotion", "staged")];
+        assert_eq!((promotion(&[]), promotion(&tagged)), (Promotion::Immediate, Promotion::Staged));
         let untagged = BTreeMap::new();
         assert!(tokens.sources(&untagged).contains(&("rotation:promotion", "immediate", "default")));
         let keys = both.for_kind(KEY_SETTINGS);
