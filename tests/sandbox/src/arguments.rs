@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 
 pub(crate) const HELP: &str = "\
-An AWS for one machine: Secrets Manager with rotation, Lambda, CloudWatch metrics and
-logs, SNS.
+An AWS for one machine: Secrets Manager with rotation, Lambda, ECS services, CloudWatch
+metrics and logs, SNS, rules of EventBridge.
 
 Usage: cargo sandbox [options]
 
@@ -20,11 +20,14 @@ Options:
                            program, built first with cargo
   --no-build               run the binaries as they are
   --env FUNCTION:KEY=VALUE a variable of a function's environment; repeatable
+  --function NAME=PROGRAM  a function of yours: a program that speaks the Runtime API, for
+                           example with awslambdaric; repeatable
   --forward NAME=URL       send a function's invocations to `cargo lambda watch`,
                            for example admin-token=http://127.0.0.1:9000; repeatable
   --help
 
-Functions are the folders of functions/; their ARNs are
+Functions are the folders of functions/, without deliver unless it has CONSUMERS, and yours;
+their ARNs are
 arn:aws:lambda:us-east-1:000000000000:function:NAME.
 
 Control API, on the same port:
@@ -40,12 +43,27 @@ Control API, on the same port:
   GET    /_sandbox/executions      the executions of state machines that were started
   GET    /_sandbox/logs/FUNCTION   what the function logged; FilterLogEvents searches it
                                    in the log group /aws/lambda/FUNCTION
+  GET    /_sandbox/services        the services of ECS, with their addresses and tasks
+  POST   /_sandbox/services        run a service whose tasks are processes that print
+                                   `listening on http://127.0.0.1:PORT` first:
+           {\"cluster\": \"shop\", \"service\": \"web\", \"program\": \"/path/to/program\",
+            \"tasks\": 2, \"start_time\": \"30s\", \"environment\": {\"PORT\": \"0\"},
+            \"secrets\": {\"TOKEN\": \"arn:aws:secretsmanager:…:secret:NAME:MEMBER::\"}}
+           also: arguments, circuit_breaker, rollback, controller
+  POST   /_sandbox/services/CLUSTER/SERVICE
+                                   {\"fail_new_tasks\": true}: new tasks fail
+  DELETE /_sandbox/services/CLUSTER/SERVICE
+                                   makes it INACTIVE
+  POST   /_sandbox/rules           invoke a function for events of Secrets Manager and ECS:
+           {\"function\": \"deliver\", \"pattern\": {\"source\": [\"aws.secretsmanager\"]}}
+  POST   /_sandbox/schedules       {\"function\": \"deliver\", \"every\": \"1h\", \"input\": {}}
+  GET    /_sandbox/invocations     what rules and schedules invoked, with the answers
   GET    /_sandbox/faults          the rules, and how often each matched
   POST   /_sandbox/faults          add a rule:
            {\"operation\": \"PutSecretValue\", \"caller\": \"admin-token\",
             \"first\": 1, \"times\": 2, \"fault\": {\"type\": \"Throttle\"}}
-           operation: an operation of Secrets Manager, CloudWatch, CloudWatch Logs or
-                      SNS, *, or Invoke (with \"step\": \"testSecret\" for one step)
+           operation: an operation of Secrets Manager, ECS, CloudWatch, CloudWatch Logs
+                      or SNS, *, or Invoke (with \"step\": \"testSecret\" for one step)
            for_millis: hit calls for so long, instead of or beside times
            fault: Throttle, InternalServiceError, LostAnswer, StaleRead,
                   {\"type\": \"Delay\", \"millis\": 500},
@@ -68,6 +86,8 @@ pub(crate) struct Options {
     pub(crate) build: bool,
     /// By function, then by variable.
     pub(crate) environment: BTreeMap<String, BTreeMap<String, String>>,
+    /// The program of each function of the user's.
+    pub(crate) functions: BTreeMap<String, PathBuf>,
     /// The base URL of each function that runs elsewhere.
     pub(crate) forward: BTreeMap<String, String>,
 }
@@ -79,6 +99,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         bin_dir: None,
         build: true,
         environment: BTreeMap::new(),
+        functions: BTreeMap::new(),
         forward: BTreeMap::new(),
     };
     let mut parser = lexopt::Parser::from_args(arguments);
@@ -102,6 +123,11 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
                 let text = parser.value()?.string()?;
                 let (function, url) = text.split_once('=').ok_or("--forward takes NAME=URL")?;
                 options.forward.insert(function.into(), url.into());
+            }
+            Long("function") => {
+                let text = parser.value()?.string()?;
+                let (function, program) = text.split_once('=').ok_or("--function takes NAME=PROGRAM")?;
+                options.functions.insert(function.into(), program.into());
             }
             Long("help") | Short('h') => return Ok(Command::Help),
             _ => return Err(argument.unexpected()),
@@ -138,6 +164,7 @@ mod tests {
         assert_eq!(error(&["--env", "f=hush"]), "--env takes FUNCTION:KEY=VALUE");
         assert_eq!(error(&["--env", "f:hush"]), "--env takes FUNCTION:KEY=VALUE");
         assert_eq!(error(&["--forward", "f"]), "--forward takes NAME=URL");
+        assert_eq!(error(&["--function", "f"]), "--function takes NAME=PROGRAM");
         assert_eq!(error(&["--port", "70000"]), "--port takes a number from 0 to 65535");
         assert!(error(&["extra"]).contains("extra"));
     }

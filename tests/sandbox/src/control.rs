@@ -15,6 +15,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cloudwatch::CloudWatch;
+use crate::ecs::{Ecs, ServiceDeclaration};
+use crate::event_bus::EventRule;
 use crate::events;
 use crate::faults::FaultRule;
 use crate::scheduler;
@@ -25,6 +27,7 @@ use crate::state_machines::StateMachines;
 #[derive(Clone)]
 pub(crate) struct Control {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) ecs: Ecs,
     pub(crate) host: LambdaHost,
     pub(crate) cloudwatch: CloudWatch,
     pub(crate) sns: Sns,
@@ -41,6 +44,11 @@ pub(crate) fn router(control: Control) -> Router {
         .route("/_sandbox/metrics", get(metrics))
         .route("/_sandbox/notifications", get(notifications))
         .route("/_sandbox/executions", get(executions))
+        .route("/_sandbox/services", get(services).post(run_service))
+        .route("/_sandbox/services/{cluster}/{service}", axum::routing::post(change_service).delete(delete_service))
+        .route("/_sandbox/rules", axum::routing::post(add_rule))
+        .route("/_sandbox/schedules", axum::routing::post(add_schedule))
+        .route("/_sandbox/invocations", get(invocations))
         .route("/_sandbox/faults", get(faults).post(add_fault).delete(clear_faults))
         .route("/_sandbox/faults/{id}", axum::routing::delete(remove_fault))
         .route("/_sandbox/logs/{function}", get(logs))
@@ -88,7 +96,7 @@ async fn advance(State(control): State<Control>, body: Bytes) -> Response {
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!(r#"expected {{"advance": "90d"}}: {error}"#)),
     };
     match humantime::parse_duration(&request.advance) {
-        Ok(by) => match scheduler::advance(&control.shared, by).await {
+        Ok(by) => match scheduler::advance(&control.shared, &control.ecs, by).await {
             Ok(()) => time(&control.shared),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 refuse(StatusCode::BAD_REQUEST, &error.to_string())
@@ -122,6 +130,91 @@ async fn notifications(State(control): State<Control>) -> Response {
 
 async fn executions(State(control): State<Control>) -> Response {
     answer(&json!(control.state_machines.executions()))
+}
+
+async fn services(State(control): State<Control>) -> Response {
+    answer(&json!(control.ecs.services()))
+}
+
+/// Answers when each task has started or failed once.
+async fn run_service(State(control): State<Control>, body: Bytes) -> Response {
+    let declaration: ServiceDeclaration = match serde_json::from_slice(&body) {
+        Ok(declaration) => declaration,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    let id = declaration.id();
+    match control.ecs.run(declaration).await {
+        Ok(_) => told(control.ecs.service(&id)),
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    fail_new_tasks: bool,
+}
+
+async fn change_service(State(control): State<Control>, Path(path): Path<(String, String)>, body: Bytes) -> Response {
+    match serde_json::from_slice::<Change>(&body) {
+        Ok(Change { fail_new_tasks }) => {
+            let id = format!("{}/{}", path.0, path.1);
+            told(control.ecs.fail_new_tasks(&id, fail_new_tasks).and_then(|()| control.ecs.service(&id)))
+        }
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &format!(r#"expected {{"fail_new_tasks": true}}: {error}"#)),
+    }
+}
+
+async fn delete_service(State(control): State<Control>, Path((cluster, service)): Path<(String, String)>) -> Response {
+    match control.ecs.delete(&format!("{cluster}/{service}")) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => refuse(StatusCode::NOT_FOUND, &error.to_string()),
+    }
+}
+
+fn told(service: Result<crate::ecs::RunningService, crate::ecs::NoSuchService>) -> Response {
+    match service {
+        Ok(service) => answer(&json!(service)),
+        Err(error) => refuse(StatusCode::NOT_FOUND, &error.to_string()),
+    }
+}
+
+async fn add_rule(State(control): State<Control>, body: Bytes) -> Response {
+    match serde_json::from_slice::<EventRule>(&body) {
+        Ok(rule) => {
+            control.shared.bus.add_rule(rule);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewSchedule {
+    function: String,
+    every: String,
+    #[serde(default)]
+    input: Value,
+}
+
+async fn add_schedule(State(control): State<Control>, body: Bytes) -> Response {
+    let NewSchedule { function, every, input } = match serde_json::from_slice(&body) {
+        Ok(schedule) => schedule,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    match humantime::parse_duration(&every) {
+        Ok(every) => {
+            control.shared.bus.schedule(&function, every, input, control.shared.clock.now());
+            control.shared.notify();
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &format!("{every}: {error}")),
+    }
+}
+
+async fn invocations(State(control): State<Control>) -> Response {
+    answer(&json!(control.shared.bus.invocations()))
 }
 
 async fn faults(State(control): State<Control>) -> Response {

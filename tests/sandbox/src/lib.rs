@@ -1,6 +1,6 @@
 //! An AWS for one machine, in one process. It has Secrets Manager with the rotation service that no emulator has, and
-//! Lambda for native binaries. It has CloudWatch metrics and logs, SNS, and the start of state machines. Its clock can
-//! be moved, and it makes faults on demand.
+//! Lambda for native binaries. It has CloudWatch metrics and logs, SNS, ECS services, rules of EventBridge, and the start
+//! of state machines. Its clock can be moved, and it makes faults on demand.
 //!
 //! One port on 127.0.0.1 serves the AWS CLI, the SDKs and a control API under `/_sandbox/`. The region is us-east-1,
 //! the account 000000000000. The sandbox checks no signatures and enforces no permissions.
@@ -25,6 +25,8 @@
 mod clock;
 mod cloudwatch;
 mod control;
+mod ecs;
+mod event_bus;
 mod events;
 mod faults;
 mod host;
@@ -57,6 +59,11 @@ pub use rotation::testing::PrivatePut;
 
 pub use crate::clock::Clock;
 pub use crate::cloudwatch::{CloudWatch, Datum, StatisticSet};
+pub use crate::ecs::{
+    Controller, DeploymentStatus, Ecs, NoSuchService, RunningService, ServiceDeclaration, ServiceDeployment, member,
+    secret,
+};
+pub use crate::event_bus::{BusInvocation, EventBus, EventRule};
 pub use crate::events::{
     Event, EventKind, RotationAttempt, RotationOutcome, RotationTokenSeen, Step, StepError, StepRun,
 };
@@ -87,6 +94,7 @@ pub struct Sandbox {
     cloudwatch: CloudWatch,
     sns: Sns,
     state_machines: StateMachines,
+    ecs: Ecs,
     address: SocketAddr,
 }
 
@@ -121,8 +129,10 @@ impl Sandbox {
         let state_machines = StateMachines::default();
         let invoker = settings.invoker.clone().unwrap_or_else(|| Arc::new(Host(host.clone())));
         let shared = Arc::new(Shared::new(settings, invoker, clock)?);
+        let ecs = Ecs::new(shared.clone(), format!("http://{address}"));
         let control = Control {
             shared: shared.clone(),
+            ecs: ecs.clone(),
             host: host.clone(),
             cloudwatch: cloudwatch.clone(),
             sns: sns.clone(),
@@ -131,6 +141,7 @@ impl Sandbox {
         let router = host.router().merge(control::router(control));
         let server = Server {
             shared: shared.clone(),
+            ecs: ecs.clone(),
             cloudwatch: cloudwatch.clone(),
             host: host.clone(),
             sns: sns.clone(),
@@ -139,7 +150,7 @@ impl Sandbox {
         };
         shared.spawn(server.run(listener));
         shared.spawn(scheduler::keep(shared.clone()));
-        Ok(Self { shared, host, cloudwatch, sns, state_machines, address })
+        Ok(Self { shared, host, cloudwatch, sns, state_machines, ecs, address })
     }
 
     /// `http://127.0.0.1:port`, for `AWS_ENDPOINT_URL`.
@@ -158,13 +169,14 @@ impl Sandbox {
     }
 
     /// Moves the time forward. Each rotation whose window opens meanwhile runs at its own time, one after the other.
-    /// The clock waits for each of them, and this call returns when they have ended.
+    /// So do scheduled functions, functions that events invoke, and the steps of deployments. The clock waits for each
+    /// of them, and this call returns when they have ended.
     ///
     /// # Errors
     ///
     /// The state cannot be saved. Or the clock would be further ahead than [`Clock::FURTHEST`]; then it does not move.
     pub async fn advance(&self, by: Duration) -> io::Result<()> {
-        scheduler::advance(&self.shared, by).await
+        scheduler::advance(&self.shared, &self.ecs, by).await
     }
 
     /// The host that runs functions, and keeps their logs.
@@ -198,6 +210,23 @@ impl Sandbox {
     /// The metrics of all PutMetricData requests.
     pub fn cloudwatch(&self) -> &CloudWatch {
         &self.cloudwatch
+    }
+
+    /// The services of ECS.
+    pub fn ecs(&self) -> &Ecs {
+        &self.ecs
+    }
+
+    /// The rules of EventBridge, and the events.
+    pub fn event_bus(&self) -> &EventBus {
+        &self.shared.bus
+    }
+
+    /// Invokes a function every so often by the sandbox's clock, with this input. The first time is one interval from
+    /// now.
+    pub fn schedule(&self, function: &str, every: Duration, input: serde_json::Value) {
+        self.shared.bus.schedule(function, every, input, self.now());
+        self.shared.notify();
     }
 
     /// The messages published to SNS topics, oldest first.
@@ -283,6 +312,7 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         self.shared.stop_tasks();
+        self.ecs.close();
         self.host.close();
     }
 }

@@ -7,10 +7,10 @@ mod arguments;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arguments::{Command, Options};
-use sandbox::{Event, EventKind, Sandbox, Settings};
+use sandbox::{Event, EventKind, EventRule, Sandbox, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -73,7 +73,9 @@ fn functions(options: &Options) -> Result<Vec<(String, PathBuf)>, Failure> {
             names.push(name);
         }
     }
-    names.retain(|name| !options.forward.contains_key(name));
+    // Without consumers deliver has nothing to do, and does not start.
+    let delivers = options.environment.get("deliver").is_some_and(|variables| variables.contains_key("CONSUMERS"));
+    names.retain(|name| !options.forward.contains_key(name) && (delivers || name != "deliver"));
     names.sort();
     names
         .into_iter()
@@ -105,6 +107,15 @@ fn register(sandbox: &Sandbox, functions: &[(String, PathBuf)], options: &Option
             .register_function(name, binary.clone(), environment)
             .map_err(|error| format!("{name} can't be registered: {error}"))?;
     }
+    for (name, program) in &options.functions {
+        let environment = options.environment.get(name).cloned().unwrap_or_default();
+        sandbox
+            .register_function(name, program.clone(), environment)
+            .map_err(|error| format!("--function {name}: {error}"))?;
+    }
+    if functions.iter().any(|(name, _)| name == "deliver") {
+        invoke_deliver(sandbox, options);
+    }
     for (name, url) in &options.forward {
         sandbox.host().forward(name, url).map_err(|error| format!("--forward {name}: {error}"))?;
     }
@@ -115,11 +126,20 @@ fn register(sandbox: &Sandbox, functions: &[(String, PathBuf)], options: &Option
     }
 }
 
+/// The rules and the schedule of the template.
+fn invoke_deliver(sandbox: &Sandbox, options: &Options) {
+    let variable = |name| options.environment.get("deliver").and_then(|variables| variables.get(name));
+    let prefix = variable("SECRET_NAME_PREFIX").map(String::as_str).unwrap_or_default();
+    sandbox.event_bus().add_rule(EventRule::secret_label(prefix, "AWSCURRENT", "deliver"));
+    sandbox.event_bus().add_rule(EventRule::deployment_ended("deliver"));
+    sandbox.schedule("deliver", Duration::from_secs(3600), serde_json::json!({}));
+}
+
 fn greet(sandbox: &Sandbox, options: &Options) {
     let endpoint = sandbox.endpoint();
     let functions = sandbox.host().functions();
     let function = functions.first().map_or("NAME", String::as_str);
-    println!("The sandbox serves Secrets Manager, Lambda, CloudWatch and SNS at {endpoint}. Ctrl-C ends it.");
+    println!("The sandbox serves Secrets Manager, Lambda, ECS, CloudWatch and SNS at {endpoint}. Ctrl-C ends it.");
     if let Some(dir) = &options.state_dir {
         println!("The secrets and their values are kept in {}/secrets.json.", dir.display());
     }

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
 use crate::cloudwatch::CloudWatch;
+use crate::ecs::Ecs;
 use crate::faults::{Call, Fault, Moment};
 use crate::logs;
 use crate::secrets_manager;
@@ -31,6 +32,7 @@ use crate::state_machines::StateMachines;
 /// The most bytes of a body. No service accepts more; Lambda takes 6 MB.
 const MAX_BODY: usize = 16 << 20;
 const SECRETS_MANAGER: &str = "secretsmanager.";
+const ECS: &str = "AmazonEC2ContainerServiceV20141113.";
 const LOGS: &str = "Logs_20140328.";
 const STATE_MACHINES: &str = "AWSStepFunctions.";
 
@@ -42,6 +44,7 @@ struct AnswerLost;
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) ecs: Ecs,
     pub(crate) cloudwatch: CloudWatch,
     pub(crate) host: LambdaHost,
     pub(crate) sns: Sns,
@@ -89,12 +92,16 @@ impl Server {
         let body = body.to_bytes();
         let response = if let Some(operation) = target(&parts, SECRETS_MANAGER) {
             let call = |stale| secrets_manager::call(&self.shared, operation, &body, stale);
-            self.json_service(operation, &parts, call).await?
+            json_response(self.json_service(operation, &parts, call).await?)
+        } else if let Some(operation) = target(&parts, ECS) {
+            let result = self.json_service(operation, &parts, |_| self.ecs.call(operation, &body)).await?;
+            // The same failure has another name in each service.
+            json_response(result.map_err(ApiError::named_by_ecs))
         } else if let Some(operation) = target(&parts, LOGS) {
-            self.json_service(operation, &parts, |_| logs::call(&self.host, operation, &body)).await?
+            json_response(self.json_service(operation, &parts, |_| logs::call(&self.host, operation, &body)).await?)
         } else if let Some(operation) = target(&parts, STATE_MACHINES) {
             let call = |_| self.state_machines.call(operation, &body, self.shared.clock.now());
-            self.json_service(operation, &parts, call).await?
+            json_response(self.json_service(operation, &parts, call).await?)
         } else if Sns::accepts(&parts) {
             self.sns(&parts, &body).await?
         } else if CloudWatch::accepts(&parts) {
@@ -120,10 +127,10 @@ impl Server {
         operation: &str,
         parts: &Parts,
         call: impl FnOnce(bool) -> ApiResult<Value>,
-    ) -> Result<Response<Body>, AnswerLost> {
+    ) -> Result<ApiResult<Value>, AnswerLost> {
         let caller = self.caller(parts);
         self.shared.count_call(&caller.name(), operation);
-        let result = match self.strike(operation, &caller).await {
+        Ok(match self.strike(operation, &caller).await {
             Verdict::Refuse(error) => Err(error),
             Verdict::LoseRequest => return Err(AnswerLost),
             Verdict::Serve { stale, lose_answer } => {
@@ -131,8 +138,7 @@ impl Server {
                 self.lose(lose_answer)?;
                 result
             }
-        };
-        Ok(json_response(result))
+        })
     }
 
     async fn sns(&self, parts: &Parts, body: &Bytes) -> Result<Response<Body>, AnswerLost> {

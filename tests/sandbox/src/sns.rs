@@ -22,6 +22,9 @@ const MAX_MESSAGE: usize = 262_144;
 /// "Subjects must be UTF-8 text with no line breaks or control characters, and less than 100 characters long."
 const SUBJECT_BOUND: usize = 100;
 const SERVED: [&str; 5] = ["Action", "Version", "TopicArn", "Subject", "Message"];
+const ATTRIBUTES: &str = "MessageAttributes.entry.";
+/// "Name … can be up to 256 characters long."
+const LONGEST_NAME: usize = 256;
 
 /// A published message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -35,6 +38,8 @@ pub struct Notification {
     pub subject: Option<String>,
     /// The text of the message.
     pub message: String,
+    /// The message attributes of the types String, Number and String.Array, by name.
+    pub attributes: BTreeMap<String, String>,
     /// The id in the answer to the publisher.
     pub message_id: String,
 }
@@ -111,8 +116,9 @@ impl Sns {
         if form.get("Action").is_none_or(|action| action != "Publish") {
             return Err(SnsError::UNKNOWN);
         }
+        let attributes = take_attributes(&mut form)?;
         if form.keys().any(|name| !SERVED.contains(&name.as_str())) {
-            return Err(SnsError::invalid("The sandbox serves only TopicArn, Subject and Message."));
+            return Err(SnsError::invalid("The sandbox serves only TopicArn, Subject, Message and MessageAttributes."));
         }
         let topic_arn = form.remove("TopicArn").ok_or(SnsError::invalid(
             "Invalid parameter: TopicArn or TargetArn Reason: no value for required parameter",
@@ -130,7 +136,8 @@ impl Sns {
             return Err(SnsError::invalid("Invalid parameter: Subject"));
         }
         let message_id = Uuid::new_v4().to_string();
-        let notification = Notification { time: now, topic_arn, subject, message, message_id: message_id.clone() };
+        let notification =
+            Notification { time: now, topic_arn, subject, message, attributes, message_id: message_id.clone() };
         self.published().push(notification);
         Ok(message_id)
     }
@@ -138,6 +145,27 @@ impl Sns {
     fn published(&self) -> MutexGuard<'_, Vec<Notification>> {
         self.published.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes `MessageAttributes.entry.N.Name`, `….Value.DataType` and `….Value.StringValue` out of the form.
+fn take_attributes(form: &mut BTreeMap<String, String>) -> Result<BTreeMap<String, String>, SnsError> {
+    let taken: BTreeMap<String, String> = form.extract_if(.., |name, _| name.starts_with(ATTRIBUTES)).collect();
+    let mut attributes = BTreeMap::new();
+    for (entry, name) in taken.iter().filter_map(|(key, name)| Some((key.strip_suffix(".Name")?, name))) {
+        let kind = taken.get(&format!("{entry}.Value.DataType")).map(String::as_str).unwrap_or_default();
+        let value = taken.get(&format!("{entry}.Value.StringValue")).cloned().unwrap_or_default();
+        // A label after a dot is the sender's own.
+        let known = ["String", "Number"].iter().any(|known| kind.split('.').next() == Some(known));
+        let named = (1..=LONGEST_NAME).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if !known || !named || value.is_empty() {
+            return Err(SnsError::invalid("Invalid parameter: MessageAttributes"));
+        }
+        attributes.insert(name.clone(), value);
+    }
+    // Two attributes of one name, or a part without a name.
+    let parts = attributes.len() * 3;
+    if parts == taken.len() { Ok(attributes) } else { Err(SnsError::invalid("Invalid parameter: MessageAttributes")) }
 }
 
 fn check_topic(arn: &str) -> Result<(), SnsError> {
@@ -228,6 +256,31 @@ mod tests {
         for bad in ["", &"x".repeat(MAX_MESSAGE + 1)] {
             assert_eq!(message(bad).unwrap_err().code, "InvalidParameter");
         }
+    }
+
+    #[test]
+    fn message_attributes_are_kept_by_name() {
+        let attribute = |number: u8, kind: &str, value: &str| {
+            let part = |part: &str| format!("MessageAttributes.entry.{number}.{part}");
+            let name = format!("name{number}");
+            [
+                (part("Name"), name),
+                (part("Value.DataType"), kind.to_owned()),
+                (part("Value.StringValue"), value.to_owned()),
+            ]
+        };
+        let with = |attributes: &[[(String, String); 3]]| {
+            let parts = attributes.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
+            publish(&[("TopicArn", TOPIC), ("Message", "m")].into_iter().chain(parts).collect::<Vec<_>>())
+        };
+        let kept = with(&[attribute(1, "String", "a"), attribute(2, "Number", "7")]).unwrap();
+        let expected = [("name1", "a"), ("name2", "7")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(kept[0].attributes, BTreeMap::from(expected));
+        for bad in [attribute(1, "Text", "a"), attribute(1, "String", "")] {
+            assert_eq!(with(&[bad]).unwrap_err().message, "Invalid parameter: MessageAttributes");
+        }
+        let fields = [("TopicArn", TOPIC), ("Message", "m"), ("MessageAttributes.entry.1.Name", "alone")];
+        assert_eq!(refused(&fields).0, "InvalidParameter");
     }
 
     #[test]

@@ -7,17 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
 use crate::Settings;
 use crate::clock::Clock;
+use crate::event_bus::{self, EventBus};
 use crate::events::{Event, EventKind, RotationAttempt, RotationOutcome, RotationTokenSeen, Step, StepError, StepRun};
 use crate::faults::Faults;
 use crate::invoker::Invoker;
 use crate::rotation_service::{self, Job};
 use crate::secrets_manager::error::{ApiError, ApiResult};
-use crate::secrets_manager::secret::Secret;
+use crate::secrets_manager::secret::{PENDING, PREVIOUS, Secret};
 
 /// The most events for [`crate::Sandbox::events`]. Subscribers get all events.
 const KEPT_EVENTS: usize = 100_000;
@@ -56,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) faults: Faults,
     pub(crate) invoker: Arc<dyn Invoker>,
+    pub(crate) bus: EventBus,
     state: Mutex<State>,
     file: Option<StateFile>,
     changed: watch::Sender<()>,
@@ -73,6 +76,7 @@ impl Shared {
             settings,
             faults: Faults::default(),
             invoker,
+            bus: EventBus::default(),
             state: Mutex::new(State { secrets: stored.secrets, ..State::default() }),
             file,
             changed: watch::Sender::new(()),
@@ -83,11 +87,21 @@ impl Shared {
 
     /// Runs one call alone against the state. Rotations that the call opens start after it, also when the call fails.
     pub(crate) fn transact<T>(self: &Arc<Self>, call: impl FnOnce(&mut Tx<'_>) -> T) -> T {
-        let mut tx = Tx { state: self.state(), shared: self, now: self.clock.now(), jobs: Vec::new(), changed: false };
+        let mut tx = Tx {
+            state: self.state(),
+            shared: self,
+            now: self.clock.now(),
+            jobs: Vec::new(),
+            updates: Vec::new(),
+            changed: false,
+        };
         tx.purge();
         let answer = call(&mut tx);
-        let Tx { state, jobs, changed, .. } = tx;
+        let Tx { state, jobs, updates, changed, .. } = tx;
         drop(state);
+        for event in updates {
+            self.publish(event);
+        }
         for job in jobs {
             self.spawn(rotation_service::run(self.clone(), job));
         }
@@ -170,6 +184,8 @@ pub(crate) struct Tx<'a> {
     shared: &'a Shared,
     pub(crate) now: SystemTime,
     jobs: Vec<Job>,
+    /// For EventBridge.
+    updates: Vec<Value>,
     changed: bool,
 }
 
@@ -238,6 +254,11 @@ impl Tx<'_> {
             return Err(ApiError::internal(format!("The sandbox can't save its state: {error}")));
         }
         for (version_id, from, to) in stage_changes(old.as_ref(), &secret) {
+            // "for all labels except AWSPENDING and AWSPREVIOUS"
+            for label in to.difference(&from).filter(|label| *label != PENDING && *label != PREVIOUS) {
+                let (arn, name) = (&secret.arn, &secret.name);
+                self.updates.push(event_bus::label_updated(arn, name, label, &version_id, self.now));
+            }
             self.emit(&secret.arn, &version_id, EventKind::StagesChanged { from, to });
         }
         if let Some(old) = old.filter(|old| *old != secret) {

@@ -21,7 +21,7 @@ mod log;
 mod process;
 mod runtime_api;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
@@ -114,6 +114,8 @@ struct Registry {
 
 struct Entry {
     backend: Backend,
+    /// Each names `$LATEST`: the host has no other versions.
+    aliases: BTreeSet<String>,
     /// Replaced configurations that had a running invocation.
     retired: Vec<Weak<Function>>,
     logs: Arc<Logs>,
@@ -179,16 +181,16 @@ impl Registry {
     }
 
     fn put(&mut self, name: String, backend: Backend, logs: Arc<Logs>) {
-        let mut retired = Vec::new();
+        let (mut retired, mut aliases) = (Vec::new(), BTreeSet::new());
         if let Some(old) = self.functions.remove(&name) {
-            retired = old.retired;
+            (retired, aliases) = (old.retired, old.aliases);
             retired.retain(|function| function.strong_count() > 0);
             if let Backend::Processes(function) = old.backend {
                 function.retire();
                 retired.push(Arc::downgrade(&function));
             }
         }
-        self.functions.insert(name, Entry { backend, retired, logs });
+        self.functions.insert(name, Entry { backend, aliases, retired, logs });
     }
 }
 
@@ -233,6 +235,24 @@ impl LambdaHost {
         Ok(())
     }
 
+    /// Gives a function an alias, which names its newest code. An alias that is there stays.
+    ///
+    /// # Errors
+    ///
+    /// The function is unknown, or Lambda would refuse the alias.
+    pub fn add_alias(&self, name: &str, alias: &str) -> Result<(), ConfigurationError> {
+        if !identity::is_alias(alias) {
+            return Err(ConfigurationError::Name(alias.to_owned()));
+        }
+        match lock(&self.inner.registry).functions.get_mut(name) {
+            Some(entry) => {
+                entry.aliases.insert(alias.to_owned());
+                Ok(())
+            }
+            None => Err(ConfigurationError::FunctionNotFound { arn: function_arn(name) }),
+        }
+    }
+
     /// Sets one variable of a function's environment, like UpdateFunctionConfiguration. The next invocation starts
     /// cold, even if the value is the same.
     ///
@@ -270,7 +290,7 @@ impl LambdaHost {
     }
 
     /// Invokes a function and waits for its answer (`RequestResponse`). `name` is a name, a partial or a whole ARN,
-    /// with or without `$LATEST`. An empty payload becomes `{}`.
+    /// with or without `$LATEST` or an alias. An empty payload becomes `{}`.
     ///
     /// # Errors
     ///
@@ -348,10 +368,9 @@ impl LambdaHost {
         if registry.closed {
             return Err(InvokeError::Closed);
         }
-        match registry.functions.get(name.as_str()) {
-            Some(entry) => Ok(entry.backend.clone()),
-            None => Err(InvokeError::FunctionNotFound { arn: function_arn(name.as_str()) }),
-        }
+        let entry = registry.functions.get(name.as_str());
+        let entry = entry.filter(|entry| name.qualifier().is_none_or(|alias| entry.aliases.contains(alias)));
+        entry.map(|entry| entry.backend.clone()).ok_or_else(|| InvokeError::FunctionNotFound { arn: name.arn() })
     }
 }
 

@@ -94,9 +94,17 @@ impl ApiError {
         Self::new("InternalServiceError", message)
     }
 
+    /// A failure of the service, as ECS names it.
+    pub(crate) fn named_by_ecs(self) -> Self {
+        match self.kind {
+            "InternalServiceError" => Self { kind: "ServerException", ..self },
+            _ => self,
+        }
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         match self.kind {
-            "InternalServiceError" => StatusCode::INTERNAL_SERVER_ERROR,
+            "InternalServiceError" | "ServerException" => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }
     }

@@ -15,6 +15,7 @@ use crate::schedule::{RotationRules, Schedule};
 
 pub(crate) const CURRENT: &str = "AWSCURRENT";
 pub(crate) const PENDING: &str = "AWSPENDING";
+pub(crate) const PREVIOUS: &str = "AWSPREVIOUS";
 
 const KEPT_VERSIONS: usize = 100;
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);

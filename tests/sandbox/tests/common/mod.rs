@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test, what is missing is a failed test")]
 
+pub(crate) mod services;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
