@@ -1,6 +1,7 @@
 //! A scene: the sandbox, a built rotation function, a secret, and instances of the sample application behind one address.
 
 pub mod connections;
+mod delivery;
 mod plan;
 pub mod postgres;
 
@@ -24,6 +25,7 @@ use sandbox::lambda_host::FunctionConfig;
 use sandbox::{RotationOutcome, Sandbox};
 use serde_json::Value;
 
+pub use crate::delivery::{ConsumerPlan, DELIVER, EVENT_TOPIC};
 pub use crate::plan::{KeyPlan, Plan};
 
 /// What can go wrong in a scene; it ends the test or the demo.
@@ -100,6 +102,10 @@ impl Scene {
             client.create_secret().name(SECRET).secret_string(ADMIN_TOKEN).send().await?;
             admin = SecretReference { id: SECRET.to_owned(), field: None };
         }
+        for (name, value) in &plan.others {
+            client.create_secret().name(*name).secret_string(value).send().await?;
+        }
+        delivery::start_services(&plan, &sandbox).await?;
         let (instances, database) = start_instances(&plan, &client, &clock, &secret, &admin).await?;
         let balancer = LoadBalancer::start(instances.iter().map(Instance::address).collect()).await?;
 
@@ -111,6 +117,7 @@ impl Scene {
             timeout: plan.timeout,
             memory_mb: 128,
         })?;
+        delivery::register(&plan, &sandbox, &environment).await?;
         Ok(Self { sandbox, client, instances, balancer, database, clock, environment, function: plan.function, secret })
     }
 
@@ -256,16 +263,7 @@ impl Scene {
     /// # Errors
     /// When the token cannot be read.
     pub async fn load(&self, tokens: TokenSource, rate: u32) -> Result<Load, Failure> {
-        let one = std::num::NonZeroU32::MIN;
-        let settings = LoadSettings {
-            url: format!("http://{}/admin/jobs", self.balancer.address()).parse()?,
-            header: TOKEN_HEADER,
-            tokens,
-            workers: one.saturating_add(3),
-            rate: one.saturating_add(rate.saturating_sub(1)),
-            connections: Connections::PerRequest,
-        };
-        Ok(Load::start(settings).await?)
+        load_at(self.balancer.address(), tokens, rate).await
     }
 
     /// A load of records that are written and read through the address of all instances.
@@ -349,6 +347,20 @@ impl Scene {
     }
 }
 
+/// A load of requests with tokens, to the applications behind one address.
+async fn load_at(address: SocketAddr, tokens: TokenSource, rate: u32) -> Result<Load, Failure> {
+    let one = std::num::NonZeroU32::MIN;
+    let settings = LoadSettings {
+        url: format!("http://{address}/admin/jobs").parse()?,
+        header: TOKEN_HEADER,
+        tokens,
+        workers: one.saturating_add(3),
+        rate: one.saturating_add(rate.saturating_sub(1)),
+        connections: Connections::PerRequest,
+    };
+    Ok(Load::start(settings).await?)
+}
+
 /// The instances of the application, and where they keep records.
 async fn start_instances(
     plan: &Plan,
@@ -401,6 +413,7 @@ fn variables(plan: &Plan, sandbox: &Sandbox, balancer: &LoadBalancer) -> BTreeMa
     if plan.keys.is_some() && plan.instances > 0 && plan.asked {
         environment.insert("TARGET_TOKEN_SECRET".to_owned(), "{1}/{2}/admin-token".to_owned());
     }
+    environment.extend(plan.consumed());
     environment.extend(plan.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     environment
 }

@@ -2,8 +2,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use application::{KeyFormat, KeyMode, Mode};
-use sandbox::Settings;
+use sandbox::{ServiceDeclaration, Settings};
 
+use crate::delivery::ConsumerPlan;
 use crate::{FIELD, FUNCTION, KEY_FIELD, KEY_FUNCTION, KEY_SECRET, SECRET};
 
 /// What to set up.
@@ -35,6 +36,12 @@ pub struct Plan {
     pub timeout: Duration,
     /// Variables of the function, over those that the scene sets.
     pub environment: Vec<(&'static str, String)>,
+    /// Other secrets, by name and value.
+    pub others: Vec<(&'static str, String)>,
+    /// Services of ECS.
+    pub services: Vec<ServiceDeclaration>,
+    /// Where values go; `None` without the function `deliver`.
+    pub consumers: Option<ConsumerPlan>,
     /// The sandbox's settings.
     pub sandbox: Settings,
 }
@@ -70,6 +77,9 @@ impl Plan {
             executable: None,
             timeout: Duration::from_secs(60),
             environment: vec![],
+            others: vec![],
+            services: vec![],
+            consumers: None,
             sandbox: Settings::default(),
         }
     }
