@@ -264,16 +264,26 @@ impl World {
 }
 
 pub(crate) async fn raw(sandbox: &Sandbox, operation: &str, body: &str) -> (u16, Value, String) {
+    exchange(&sandbox.endpoint(), &format!("secretsmanager.{operation}"), body).await
+}
+
+/// One operation of a service of AWS JSON 1.1, in any emulator: status and answer.
+pub(crate) async fn post(endpoint: &str, target: &str, body: &str) -> (u16, Value) {
+    let (status, answer, _) = exchange(endpoint, target, body).await;
+    (status, answer)
+}
+
+async fn exchange(endpoint: &str, target: &str, body: &str) -> (u16, Value, String) {
     use http_body_util::BodyExt as _;
     let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
-    let request = http::Request::post(sandbox.endpoint())
-        .header("x-amz-target", format!("secretsmanager.{operation}"))
+    let request = http::Request::post(endpoint)
+        .header("x-amz-target", target)
         .header("content-type", "application/x-amz-json-1.1")
         .body(axum::body::Body::from(body.to_owned()))
         .unwrap();
     let response = client.request(request).await.unwrap();
     let status = response.status().as_u16();
-    let date = response.headers()["date"].to_str().unwrap().to_owned();
+    let date = response.headers().get("date").map(|date| date.to_str().unwrap().to_owned()).unwrap_or_default();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap(), date)
 }
