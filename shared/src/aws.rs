@@ -1,9 +1,10 @@
-//! The adapters to Secrets Manager and CloudWatch, and the shared settings for clients of other services.
+//! The adapters to Secrets Manager, CloudWatch and the functions of users, and the shared settings for other clients.
 //!
 //! This module makes the configuration itself, from the variables that Lambda sets. The SDK's default chain needs 2.5
 //! ms of every cold start for the same result. TLS is rustls with ring, because aws-lc gathers entropy for 40 ms at its
 //! first use.
 
+mod functions;
 mod secrets_manager;
 
 use std::error::Error as _;
@@ -28,6 +29,7 @@ use crate::telemetry::{Datum, NAMESPACE, Unit};
 
 use secrets_manager::{Service, ServiceClock};
 
+pub use functions::{FunctionError, FunctionErrorKind, Functions};
 pub use secrets_manager::SecretsManager;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -132,6 +134,16 @@ impl SdkSettings {
             .disable_request_compression(true);
         config.set_endpoint_url(endpoint);
         Ok(config.build())
+    }
+}
+
+impl SdkSettings {
+    /// Lambda, for functions of users. The variable `AWS_ENDPOINT_URL_LAMBDA` overrides the endpoint.
+    ///
+    /// # Errors
+    /// Those of [`config`](Self::config).
+    pub fn functions(&self, environment: &Environment) -> Result<Functions, RotationError> {
+        Ok(Functions::new(&self.config(environment, "AWS_ENDPOINT_URL_LAMBDA")?))
     }
 }
 

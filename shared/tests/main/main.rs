@@ -9,6 +9,7 @@ mod document;
 mod environment;
 mod errors;
 mod event;
+mod functions;
 mod fuzzed;
 mod key_formats;
 mod keyring;
