@@ -48,7 +48,8 @@ const LONGEST_RETENTION: Duration = DAY.saturating_mul(3650);
 const SECRET: &str = "KEY_ARCHIVE_SECRET";
 const RETENTION: &str = "KEY_ARCHIVE_RETENTION";
 /// The staging label of a version that becomes current with the next call.
-const STAGE: &str = "ROTATION-ARCHIVE";
+/// The staging label of an archive that was written last.
+pub const STAGE: &str = "ROTATION-ARCHIVE";
 /// The waits before the archive is read again. Another process has written it, or a stale read shows the former value.
 const PAUSES: [Duration; 5] = [
     Duration::from_millis(100),

@@ -110,12 +110,7 @@ impl Document {
             }
             return Self::whole(text);
         };
-        let Some(members) = members(text.expose()) else {
-            let value = text.expose().strip_prefix(BYTE_ORDER_MARK).unwrap_or(text.expose());
-            let json = serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok();
-            let problem = if json { "JSON of another kind" } else { "not JSON" };
-            return Err(RotationError::NotAnObject { field: field.to_string(), problem });
-        };
+        let members = members(text.expose()).ok_or_else(|| not_an_object(field, &text))?;
         let document = Self { text, json: Some(Json { field: field.clone(), members }) };
         if document.member(field)?.is_none() {
             return Err(missing(field));
@@ -180,14 +175,7 @@ impl Document {
         match serde_json::from_str::<SecretText>(raw) {
             Ok(text) if text.is_empty() => Err(not_text("an empty string")),
             Ok(text) => Ok(Some(text)),
-            Err(_) => Err(not_text(match raw.as_bytes().first() {
-                Some(b'{') => "an object",
-                Some(b'[') => "an array",
-                Some(b't' | b'f') => "a boolean",
-                Some(b'n') => "null",
-                Some(b'"') => "a string that is no valid Unicode",
-                _ => "a number",
-            })),
+            Err(_) => Err(not_text(other_than_text(raw))),
         }
     }
 
@@ -286,7 +274,28 @@ fn missing(field: &FieldName) -> RotationError {
     RotationError::FieldMissing { field: field.to_string() }
 }
 
-fn quoted(text: &str) -> SecretText {
+/// Why a value has no members.
+pub(crate) fn not_an_object(field: &FieldName, text: &SecretText) -> RotationError {
+    let value = text.expose().strip_prefix(BYTE_ORDER_MARK).unwrap_or(text.expose());
+    let json = serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok();
+    let problem = if json { "JSON of another kind" } else { "not JSON" };
+    RotationError::NotAnObject { field: field.to_string(), problem }
+}
+
+/// What a member holds that is no text, by its first byte.
+pub(crate) fn other_than_text(raw: &str) -> &'static str {
+    match raw.as_bytes().first() {
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        Some(b'"') => "a string that is no valid Unicode",
+        _ => "a number",
+    }
+}
+
+/// The text as a JSON string.
+pub(crate) fn quoted(text: &str) -> SecretText {
     // At most six bytes for one (a control character as \u00XX). The buffer never grows, so no copy of the secret is
     // left behind.
     let mut quoted = Vec::with_capacity(6 * text.len() + 2);

@@ -102,6 +102,7 @@ pub mod keyring;
 pub mod kind;
 pub mod lambda;
 pub mod marked_ring;
+pub mod members;
 pub mod moves;
 pub mod notification;
 mod pattern;

@@ -1,12 +1,13 @@
 //! The policy of a secret: built-in defaults, then the stack's environment, then the secret's tags; the last one wins.
 //! The stack sets bounds for the tags, and no stack can pass the limits in this module.
 //!
-//! Every secret has `rotation:field` and `rotation:hold`. All other settings belong to the kinds that list them
-//! ([`SecretKind::SETTINGS`]). Any other tag `rotation:*` is an error, because a misspelt setting would silently not be
-//! in force.
+//! Every secret has `rotation:field` and `rotation:hold`. It may have `rotation:remind` and `rotation:done…`, for members
+//! that people rotate ([`by_hand`]). All other settings belong to the kinds that list them ([`SecretKind::SETTINGS`]).
+//! Any other tag `rotation:*` is an error, because a misspelt setting would silently not be in force.
 //!
 //! [`SecretKind::SETTINGS`]: crate::kind::SecretKind::SETTINGS
 
+mod by_hand;
 mod setting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use crate::environment::{Environment, invalid};
 use crate::error::RotationError;
 use crate::time::{format_timestamp, parse_timestamp};
 
+pub use by_hand::{ByHand, REMIND, by_hand, done_tag};
 pub use setting::{AnySetting, Choices, Setting, Settings, one_of};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -294,6 +296,7 @@ impl StackPolicy {
         now: SystemTime,
     ) -> Result<RotationPolicy, RotationError> {
         self.refuse_unknown(tags)?;
+        by_hand(tags)?;
         let chosen = |setting: &dyn AnySetting| self.chosen(tags, setting);
         Ok(RotationPolicy {
             field: chosen(&FIELD).map(|(source, text)| self.field(source, text)).transpose()?,
@@ -310,7 +313,9 @@ impl StackPolicy {
     }
 
     fn refuse_unknown(&self, tags: &BTreeMap<String, String>) -> Result<(), RotationError> {
-        let is_known = |tag: &String| self.settings.iter().any(|setting| setting.tag() == tag.as_str());
+        let is_known = |tag: &String| {
+            self.settings.iter().any(|setting| setting.tag() == tag.as_str()) || by_hand::is_by_hand(tag)
+        };
         let Some(unknown) = tags.keys().find(|tag| tag.starts_with(TAG_PREFIX) && !is_known(tag)) else {
             return Ok(());
         };

@@ -167,6 +167,9 @@ pub trait OperationStore: SecretStore {
         version: &VersionId,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// TagResource: sets tags, each by its key and its value. The others stay.
+    fn tag(&self, secret_id: &str, tags: &[(String, String)]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// ListSecrets: at most 100 of the secrets that match `filter`, beginning at the page `from`.
     fn list(&self, filter: &ListFilter, from: Option<&str>) -> impl Future<Output = Result<Page, StoreError>> + Send;
 }

@@ -28,13 +28,15 @@ pub enum Action {
     Restore,
     /// They are given up.
     Forget,
+    /// A value that a person rotates is stored.
+    Put,
     /// All secrets: what the schedule asks for.
     Sweep,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Status,
         Self::Verify,
         Self::Rollback,
@@ -45,6 +47,7 @@ impl Action {
         Self::Retire,
         Self::Restore,
         Self::Forget,
+        Self::Put,
         Self::Sweep,
     ];
 
@@ -62,6 +65,7 @@ impl Action {
             Self::Retire => "retire",
             Self::Restore => "restore",
             Self::Forget => "forget",
+            Self::Put => "put",
             Self::Sweep => "sweep",
         }
     }

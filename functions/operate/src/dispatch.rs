@@ -23,6 +23,7 @@ use crate::request::Request;
 use crate::response::{Outcome, Response};
 use crate::services::LastFailure;
 use crate::session::Operation;
+use crate::unmanaged::Unmanaged;
 
 /// A request about one secret.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +58,7 @@ impl SecretRequest<'_> {
                 self.of_keyring(&self.operation(self.operator.keyring()?, store, &stack), &secret, &mut rng).await
             }
             Some(Kind::Other) => self.of_other_kind(store, &secret).await,
-            None => Err(not_managed(&secret)),
+            None => self.of_unmanaged(store, &secret, &mut rng).await,
         };
         let instances = self.operator.observations.take(&secret.name);
         match outcome {
@@ -99,6 +100,7 @@ impl SecretRequest<'_> {
             }
             Request::Restore(_) | Request::Forget(_) => Err(self
                 .not_for_this_kind("only a keyring has keys that can be missing; a token is replaced by a rotation")),
+            Request::Put(request) => operation.put(secret.clone(), request, rng).await.map(Outcome::Put),
             Request::Verify(_) => operation.verify_current(secret.clone(), rng).await.map(Outcome::Verify),
             Request::Abort(_) => {
                 operation.abort(secret.clone(), self.operator.abort_after, rng).await.map(Outcome::Abort)
@@ -134,6 +136,7 @@ impl SecretRequest<'_> {
             Request::Forget(request) => {
                 operation.forget(secret.clone(), &request.keys, request.confirm.as_deref()).await.map(Outcome::Forget)
             }
+            Request::Put(request) => operation.put(secret.clone(), request, rng).await.map(Outcome::Put),
             Request::Verify(_) => operation.verify_current(secret.clone(), rng).await.map(Outcome::Verify),
             Request::Abort(_) => {
                 operation.abort(secret.clone(), self.operator.abort_after, rng).await.map(Outcome::Abort)
@@ -178,8 +181,21 @@ impl SecretRequest<'_> {
             | Request::Compromise(_)
             | Request::Retire(_)
             | Request::Restore(_)
-            | Request::Forget(_) => Err(not_managed(secret)),
+            | Request::Forget(_)
+            | Request::Put(_) => Err(not_managed(secret)),
         }
+    }
+
+    /// Nobody rotates the secret: people store its values.
+    async fn of_unmanaged<S: OperationStore>(
+        &self,
+        store: &S,
+        secret: &Described,
+        rng: &mut StdRng,
+    ) -> Result<Outcome, OperateError> {
+        let Request::Put(request) = self.request else { return Err(not_managed(secret)) };
+        let unmanaged = Unmanaged { store, secret_id: self.request.secret_id(), deadline: self.deadline };
+        unmanaged.put(secret, request, rng).await.map(Outcome::Put)
     }
 
     async fn diagnosis(&self, mut findings: Findings, unknown: Option<String>, secret: &Described) -> Outcome {

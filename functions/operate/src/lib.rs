@@ -12,6 +12,7 @@
 //! | `retire` | takes keys out of a ring that no row needs any more |
 //! | `restore` | puts keys back that disappeared from a ring by somebody else's hand |
 //! | `forget` | gives such keys up |
+//! | `put` | stores a value that a person rotates |
 //! | `sweep` | all secrets, on a schedule: ends overlaps that are over, verifies recent promotions, finds stuck and overdue ones, measures the fleet |
 //!
 //! Every request is recorded in the log under the target `audit`. The line has the action, the secret, the reason, the request id and the
@@ -64,6 +65,7 @@ pub mod services;
 pub mod session;
 pub mod sweep;
 mod tidy;
+mod unmanaged;
 
 pub use invocation::answer;
 pub use operator::{AllowedActions, DEFAULT_SWEEP_PERIOD, Operator};

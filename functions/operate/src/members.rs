@@ -1,5 +1,7 @@
 //! The members of a request: each action takes its own, and what is left over is refused.
 
+use rotation::document::FieldName;
+use rotation::secret::SecretText;
 use serde_json::{Map, Value};
 
 use crate::action::Action;
@@ -9,6 +11,8 @@ use crate::error::OperateError;
 const LONGEST_REASON: usize = 500;
 /// The longest `SecretId` (Secrets Manager API reference).
 const LONGEST_SECRET_ID: usize = 2048;
+/// The longest name of a member, so that the key of its tag `rotation:done:NAME` has at most 128 characters.
+const LONGEST_NAME: usize = 114;
 
 /// A request that changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +32,54 @@ pub struct Change {
     pub reason: String,
 }
 
+/// The values that `put` stores. `Debug` shows names only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewValues {
+    /// Members of a JSON object, by their names; at least one.
+    Members(Vec<(FieldName, SecretText)>),
+    /// A whole text.
+    Whole(SecretText),
+}
+
+impl NewValues {
+    fn read(members: Option<Value>, value: Option<Value>) -> Result<Option<Self>, OperateError> {
+        match (members, value) {
+            (None, None) => Ok(None),
+            (None, Some(Value::String(text))) if !text.is_empty() => Ok(Some(Self::Whole(SecretText::new(text)))),
+            (None, Some(_)) => Err(invalid("value", "expected a text that is not empty")),
+            (Some(_), Some(_)) => Err(invalid("value", "put takes members, or the value of a text secret, not both")),
+            (Some(Value::Object(members)), None) if !members.is_empty() => {
+                let members =
+                    members.into_iter().enumerate().map(|(n, (name, value))| Self::member(n + 1, &name, value));
+                members.collect::<Result<_, _>>().map(Self::Members).map(Some)
+            }
+            (Some(_), None) => Err(invalid("members", "expected an object with at least one member")),
+        }
+    }
+
+    /// A member. The name may be a value that stands in the wrong place, so it is told only when it has the form of a name.
+    fn member(number: usize, name: &str, value: Value) -> Result<(FieldName, SecretText), OperateError> {
+        let Some(field) = FieldName::new(name).filter(|name| name.as_str().len() <= LONGEST_NAME) else {
+            let expected =
+                format!("expected at most {LONGEST_NAME} letters, digits, _, - and ., not beginning with a digit");
+            return Err(invalid("members", format!("the name of member {number}: {expected}")));
+        };
+        match value {
+            Value::String(text) if !text.is_empty() => Ok((field, SecretText::new(text))),
+            _ => Err(invalid("members", format!("member {field}: expected a text that is not empty"))),
+        }
+    }
+
+    /// The names of the members; none for a whole text.
+    #[must_use]
+    pub fn names(&self) -> Vec<&FieldName> {
+        match self {
+            Self::Members(members) => members.iter().map(|(name, _)| name).collect(),
+            Self::Whole(_) => vec![],
+        }
+    }
+}
+
 /// The members that the action has not taken yet.
 #[derive(Debug)]
 pub(crate) struct Members {
@@ -37,6 +89,7 @@ pub(crate) struct Members {
     from: Option<String>,
     censuses: Option<Value>,
     keys: Option<Value>,
+    values: Option<NewValues>,
 }
 
 pub(crate) fn invalid(member: &str, problem: impl Into<String>) -> OperateError {
@@ -60,8 +113,8 @@ impl Members {
         let Value::Object(mut members) = event else {
             return Err(invalid("(the event)", "expected a JSON object"));
         };
-        let [censuses, keys] =
-            ["censuses", "keys"].map(|member| members.remove(member).filter(|value| !value.is_null()));
+        let [censuses, keys, new, whole] = ["censuses", "keys", "members", "value"]
+            .map(|member| members.remove(member).filter(|value| !value.is_null()));
         let action = text(&mut members, "action")?;
         let read = Self {
             secret_id: text(&mut members, "secret_id")?,
@@ -70,10 +123,12 @@ impl Members {
             from: text(&mut members, "from")?,
             censuses,
             keys,
+            values: NewValues::read(new, whole)?,
         };
         if let Some(unknown) = members.keys().next() {
             let unknown: String = unknown.chars().take(64).collect();
-            let problem = "is not known; known are action, secret_id, reason, confirm, from, censuses, keys";
+            let problem =
+                "is not known; known are action, secret_id, reason, confirm, from, censuses, keys, members, value";
             return Err(invalid(&unknown, problem));
         }
         let action = action.and_then(|action| action.parse().ok()).ok_or_else(|| {
@@ -141,18 +196,24 @@ impl Members {
         self.keys.take()
     }
 
+    /// The values that are stored.
+    pub(crate) fn values(&mut self) -> Option<NewValues> {
+        self.values.take()
+    }
+
     /// Refuses what the action has not taken.
     ///
     /// # Errors
     /// [`OperateError::InvalidRequest`] says which action a member is for.
     pub(crate) fn require_nothing_else(self) -> Result<(), OperateError> {
-        let Self { secret_id, reason: _, confirm, from, censuses, keys } = self;
+        let Self { secret_id, reason: _, confirm, from, censuses, keys, values } = self;
         let left = [
             (secret_id.is_some(), "secret_id", "a sweep looks at all secrets: leave it out"),
             (from.is_some(), "from", "is for a sweep only"),
             (confirm.is_some(), "confirm", "is for compromise, restore and forget only"),
             (keys.is_some(), "keys", "is for forget only"),
             (censuses.is_some(), "censuses", "is for retire only"),
+            (values.is_some(), "members", "and value are for put only"),
         ];
         match left.into_iter().find(|(is_left, ..)| *is_left) {
             Some((_, member, problem)) => Err(invalid(member, problem)),

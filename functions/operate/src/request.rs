@@ -10,6 +10,7 @@ use crate::actions::abort::Abort;
 use crate::actions::compromise::Compromise;
 use crate::actions::doctor::Doctor;
 use crate::actions::forget::Forget;
+use crate::actions::put::Put;
 use crate::actions::restore::Restore;
 use crate::actions::retire::Retire;
 use crate::actions::revoke::Revoke;
@@ -42,6 +43,8 @@ pub enum Request {
     Restore(Restore),
     /// They are given up.
     Forget(Forget),
+    /// A value that a person rotates is stored.
+    Put(Put),
     /// All secrets.
     Sweep(Sweep),
 }
@@ -90,6 +93,7 @@ impl Request {
             Action::Retire => Self::Retire(Retire::parse(&mut members)?),
             Action::Restore => Self::Restore(Restore::parse(&mut members)?),
             Action::Forget => Self::Forget(Forget::parse(&mut members)?),
+            Action::Put => Self::Put(Put::parse(&mut members)?),
             Action::Sweep => Self::Sweep(Sweep::parse(&mut members)?),
         };
         members.require_nothing_else()?;
@@ -110,6 +114,7 @@ impl Request {
             Self::Retire(_) => Action::Retire,
             Self::Restore(_) => Action::Restore,
             Self::Forget(_) => Action::Forget,
+            Self::Put(_) => Action::Put,
             Self::Sweep(_) => Action::Sweep,
         }
     }
@@ -138,7 +143,8 @@ impl Request {
             | Self::Compromise(Compromise { change, .. })
             | Self::Retire(Retire { change, .. })
             | Self::Restore(Restore { change, .. })
-            | Self::Forget(Forget { change, .. }) => {
+            | Self::Forget(Forget { change, .. })
+            | Self::Put(Put { change, .. }) => {
                 let Change { secret_id, reason } = change;
                 (secret_id, Some(reason))
             }

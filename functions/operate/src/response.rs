@@ -8,6 +8,7 @@ use crate::actions::abort::AbortAnswer;
 use crate::actions::compromise::CompromiseAnswer;
 use crate::actions::doctor::DoctorAnswer;
 use crate::actions::forget::ForgetAnswer;
+use crate::actions::put::PutAnswer;
 use crate::actions::restore::RestoreAnswer;
 use crate::actions::retire::RetireAnswer;
 use crate::actions::revoke::RevokeAnswer;
@@ -48,6 +49,7 @@ pub enum Outcome {
     Retire(Box<RetireAnswer>),
     Restore(RestoreAnswer),
     Forget(ForgetAnswer),
+    Put(PutAnswer),
     Sweep(Box<SweepAnswer>),
 }
 
@@ -61,7 +63,8 @@ impl Outcome {
             | Self::Revoke(RevokeAnswer { version, .. })
             | Self::Compromise(CompromiseAnswer { version, .. })
             | Self::Restore(RestoreAnswer { version, .. })
-            | Self::Forget(ForgetAnswer { version, .. }) => Some(version),
+            | Self::Forget(ForgetAnswer { version, .. })
+            | Self::Put(PutAnswer { version, .. }) => Some(version),
             Self::Retire(retired) => retired.version.as_ref(),
             Self::Status(_) | Self::Abort(_) | Self::Doctor(_) | Self::Sweep(_) => None,
         }
@@ -75,6 +78,7 @@ impl Outcome {
             Self::Compromise(compromised) => Some(&compromised.replaced),
             Self::Retire(retired) => retired.replaced.as_ref(),
             Self::Abort(aborted) => aborted.aborted.as_ref(),
+            Self::Put(put) => put.replaced.as_ref(),
             Self::Status(_)
             | Self::Verify(_)
             | Self::Revoke(_)

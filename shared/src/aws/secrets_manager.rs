@@ -314,6 +314,12 @@ impl OperationStore for SecretsManager<'_> {
         self.within_deadline(ROTATE, call).await.map(drop)
     }
 
+    async fn tag(&self, secret_id: &str, tags: &[(String, String)]) -> Result<(), StoreError> {
+        let tags = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
+        let call = self.service.client.tag_resource().secret_id(secret_id).set_tags(Some(tags)).send();
+        self.within_deadline("TagResource", call).await.map(drop)
+    }
+
     async fn list(&self, filter: &ListFilter, from: Option<&str>) -> Result<Page, StoreError> {
         const OPERATION: &str = "ListSecrets";
         let chosen = [

@@ -19,6 +19,7 @@ const LAYERS: [&[&str]; 8] = [
         "environment",
         "event",
         "keyring",
+        "members",
         "notification",
         "pattern",
         "policy",

@@ -15,6 +15,7 @@ mod key_formats;
 mod keyring;
 mod keys;
 mod layers;
+mod members;
 mod module_graph;
 mod notification;
 mod policy;

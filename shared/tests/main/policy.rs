@@ -8,7 +8,7 @@ use rotation::error::RotationError;
 use rotation::keyring::{KEY_SETTINGS, KeyFormat};
 use rotation::policy::{
     DEFAULT_MAX_HOLD, MAX_OVERLAP, OVERLAP, PROMOTION, Promotion, RotationPolicy, Setting, StackPolicy,
-    TOKEN_PROMOTION, VERIFY, Verify,
+    TOKEN_PROMOTION, VERIFY, Verify, by_hand, done_tag,
 };
 use rotation::time::{format_timestamp, parse_timestamp};
 use rotation::token::{MIN_TOKEN_BYTES, TOKEN_SETTINGS, TokenEncoding, TokenFormat};
@@ -338,6 +338,42 @@ fn a_kind_brings_settings_of_its_own() {
     let untagged = BTreeMap::new();
     let sources = silent.sources(&untagged).into_iter().map(|(tag, value, from)| [tag, value, from]);
     assert!(sources.collect::<Vec<_>>().contains(&["rotation:kept", "3", "default"]));
+}
+
+#[test]
+fn every_secret_may_be_reminded_of() {
+    let chosen =
+        [("rotation:remind", "META_APP_SECRET:90d OPENAI_API_KEY:180d"), ("rotation:done:OPENAI_API_KEY", DONE)];
+    for of_kind in [TOKEN_SETTINGS, KEY_SETTINGS, &[]] {
+        let stack = StackPolicy::from_environment(&environment(&[]), of_kind).unwrap();
+        assert!(stack.for_secret(&tags(&chosen), now()).is_ok());
+        assert!(!stack.sources(&tags(&chosen)).iter().any(|(tag, ..)| tag.starts_with("rotation:remind")));
+    }
+    let [meta, openai] = &by_hand(&tags(&chosen)).unwrap()[..] else { panic!() };
+    assert_eq!((meta.member.as_ref(), meta.period, meta.done), (Some(&field("META_APP_SECRET")), 90 * DAY, None));
+    assert_eq!((openai.period, openai.due()), (180 * DAY, parse_timestamp("2027-01-28T12:00:00Z")));
+    assert!(meta.is_due(now()) && !openai.is_due(now()) && openai.is_due(openai.due().unwrap()));
+    assert_eq!(by_hand(&tags(&[("rotation:remind", "30d"), ("rotation:done", DONE)])).unwrap()[0].member, None);
+    assert_eq!(by_hand(&tags(&[])), Ok(vec![]));
+    assert_eq!([done_tag(None), done_tag(Some(&field("A")))], ["rotation:done", "rotation:done:A"]);
+}
+
+const DONE: &str = "2026-08-01T12:00:00Z";
+
+#[test]
+fn a_reminder_of_another_form_is_refused() {
+    for text in ["", "A", "A:", "A:90", "A:1h", "A:4000d", "1A:90d", "A:90d A:30d", "30d 60d", "A 90d", ":90d"] {
+        let refused = policy(&[], &[("rotation:remind", text)]);
+        assert_eq!(refusal(refused).0, "tag rotation:remind", "{text:?}");
+    }
+    for (tag, text) in
+        [("rotation:done:A", "yesterday"), ("rotation:done", ""), ("rotation:done:", DONE), ("rotation:done:1", DONE)]
+    {
+        assert_eq!(refusal(policy(&[], &[(tag, text)])).0, format!("tag {tag}"));
+    }
+    for tag in ["rotation:doneA", "rotation:reminder", "rotation:remind:A"] {
+        assert!(refusal(policy(&[], &[(tag, DONE)])).1.starts_with("is not a setting"), "{tag}");
+    }
 }
 
 #[test]

@@ -312,6 +312,11 @@ impl<M: Model> OperationStore for Store<M> {
         .await
     }
 
+    async fn tag(&self, _: &str, _: &[(String, String)]) -> Result<(), StoreError> {
+        // Nothing that the simulation does is done by hand.
+        Err(StoreError { operation: "TagResource", kind: StoreErrorKind::AccessDenied, detail: None })
+    }
+
     async fn list(&self, _: &ListFilter, _: Option<&str>) -> Result<Page, StoreError> {
         // What is done with one secret lists none.
         Err(StoreError { operation: "ListSecrets", kind: StoreErrorKind::AccessDenied, detail: None })

@@ -4,6 +4,7 @@ pub mod abort;
 pub mod compromise;
 pub mod doctor;
 pub mod forget;
+pub mod put;
 pub mod restore;
 pub mod retire;
 pub mod revoke;

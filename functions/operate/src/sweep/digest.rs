@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
+use rotation::document::FieldName;
+use rotation::policy::ByHand;
 use rotation::store::Described;
 use rotation::time::format_timestamp;
 
@@ -16,6 +18,8 @@ use crate::error::OperateError;
 const AGAIN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// A listing may not show what happened so shortly before it (Secrets Manager API reference, ListSecrets).
 pub const LISTING_LAG: Duration = Duration::from_secs(5 * 60);
+/// The tag with the address of those who rotate a value by hand.
+const CONTACT: &str = "contact";
 /// The most secrets that a message names of each kind: SNS takes 262,144 bytes (SNS quotas, "Message size").
 const NAMED: usize = 100;
 
@@ -57,6 +61,7 @@ enum Line {
     Unfinished,
     Stuck,
     Overdue,
+    ByHand,
     Rotated,
     Revoked,
 }
@@ -72,6 +77,7 @@ impl Line {
             Self::Unfinished => "Operations that died half way",
             Self::Stuck => "Rotations that do not end",
             Self::Overdue => "Overdue",
+            Self::ByHand => "For people to rotate",
             Self::Rotated => "Rotated",
             Self::Revoked => "Old token revoked, and refused by the application",
         }
@@ -133,6 +139,27 @@ impl Digest {
             let repair = format!("aws secretsmanager rotate-secret --secret-id {name}");
             self.add(Line::Overdue, format!("{name} since {due}: {repair}; if it fails, the action doctor says why"));
         }
+    }
+
+    /// What people rotate is due. Who they are, the tag `contact` says.
+    pub(crate) fn due_by_hand(&mut self, secret: &Described, due: &[ByHand]) {
+        // What was never recorded counts from the last change.
+        let since = due.iter().map(|value| value.due().or(secret.last_changed)).min().flatten();
+        if !since.is_some_and(|since| self.window.tells_of(since)) {
+            return;
+        }
+        let value = |value: &ByHand| {
+            let member = value.member.as_ref().map_or("the whole text", FieldName::as_str);
+            match value.due() {
+                Some(due) => format!("{member} since {}", format_timestamp(due)),
+                None => format!("{member}, of which no replacement is recorded"),
+            }
+        };
+        let values: Vec<_> = due.iter().map(value).collect();
+        let contact = secret.tags.get(CONTACT).map_or_else(String::new, |contact| format!("; contact: {contact}"));
+        let name = &secret.name;
+        let repair = format!("infra/rotation put {name} stores a new value");
+        self.add(Line::ByHand, format!("{name}: {}{contact}; {repair}", values.join(", ")));
     }
 
     /// An action died half way.

@@ -125,10 +125,11 @@ impl Report {
     /// Takes note of what the listing tells of a secret, and says what has to be checked.
     fn note(&mut self, operator: &Operator, secret: &Described) -> Option<Checks> {
         self.secrets += 1;
-        let kind = Kind::of(secret)?;
         if secret.deleted || secret.replica_of.is_some() {
             return None;
         }
+        self.note_by_hand(secret);
+        let kind = Kind::of(secret)?;
         // Also where somebody has switched rotation off in the middle of it. One that was changed a moment ago may be in the
         // hands of an action that is under way.
         let left = since(secret, secret.last_changed).is_some_and(|changed| changed >= operator.abort_after);

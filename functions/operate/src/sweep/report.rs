@@ -5,6 +5,7 @@ use std::time::Duration;
 use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::lambda::AUDIT;
+use rotation::policy::{ByHand, by_hand};
 use rotation::store::Described;
 use rotation::telemetry::{Datum, Unit};
 use serde::Serialize;
@@ -33,6 +34,7 @@ pub struct SweepAnswer {
     stuck: Vec<String>,
     unfinished: Vec<Unfinished>,
     keys_missing: Vec<String>,
+    due_by_hand: Vec<String>,
     failed: u64,
     problems: Vec<SecretProblem>,
     skipped: u64,
@@ -157,6 +159,7 @@ pub(super) struct Report {
     unfinished_count: u64,
     old_token_accepted: u64,
     keys_missing_count: u64,
+    due_by_hand_count: u64,
     answer: SweepAnswer,
 }
 
@@ -191,6 +194,22 @@ impl Report {
             self.answer.unfinished.push(Unfinished { secret: secret.name.clone(), action });
         }
         self.tell(|digest| digest.unfinished(secret, action.name(), abort_after));
+    }
+
+    /// What people rotate of a secret, and is due.
+    pub(super) fn note_by_hand(&mut self, secret: &Described) {
+        let due: Vec<ByHand> = match by_hand(&secret.tags) {
+            Ok(all) => all.into_iter().filter(|value| value.is_due(secret.as_of)).collect(),
+            // A rotation of the secret, if there is one, is refused for the same reason.
+            Err(error) => return self.add_problem(&secret.name, "is not reminded of", &error.into()),
+        };
+        if due.is_empty() {
+            return;
+        }
+        self.due_by_hand_count += 1;
+        tracing::warn!(target: AUDIT, secret = secret.name, values = due.len(), "due by hand");
+        name(&mut self.answer.due_by_hand, secret);
+        self.tell(|digest| digest.due_by_hand(secret, &due));
     }
 
     /// How old the value of a secret with a schedule is, and how late its rotation.
@@ -291,6 +310,7 @@ impl Report {
             datum("OldTokenAccepted", count(self.old_token_accepted), Unit::Count),
             datum("UnfinishedOperations", count(self.unfinished_count), Unit::Count),
             datum("KeysMissing", count(self.keys_missing_count), Unit::Count),
+            datum("DueByHand", count(self.due_by_hand_count), Unit::Count),
         ];
         if self.answer.complete {
             data.push(datum("SweepCompleted", 1.0, Unit::Count));

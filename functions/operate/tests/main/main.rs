@@ -9,6 +9,7 @@ mod layers;
 #[path = "../../../../shared/tests/main/module_graph.rs"]
 mod module_graph;
 mod nonces;
+mod put;
 mod requests;
 mod store;
 mod sweep;
@@ -31,5 +32,5 @@ const DEPLOYMENT: [(&str, &str); 6] = [
     ("AWS_SECRET_ACCESS_KEY", "example"),
     ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
     ("SECRET_NAME_PREFIX", "shop/"),
-    ("ALLOWED_ACTIONS", "status,verify,rollback,revoke,abort,compromise,doctor,retire,restore,forget,sweep"),
+    ("ALLOWED_ACTIONS", "status,verify,rollback,revoke,abort,compromise,doctor,retire,restore,forget,put,sweep"),
 ];

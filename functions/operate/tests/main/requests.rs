@@ -20,6 +20,7 @@ fn least(action: Action) -> Value {
     match action {
         Action::Forget => request["keys"] = json!(["5e6f7081"]),
         Action::Retire => request["censuses"] = json!([census(), census()]),
+        Action::Put => request["members"] = json!({ "OPENAI_API_KEY": "a value" }),
         _ => {}
     }
     request
@@ -74,6 +75,7 @@ fn a_member_of_another_action_is_refused() {
         ("confirm", json!("shop/secret"), vec![Action::Compromise, Action::Restore, Action::Forget]),
         ("keys", json!(["5e6f7081"]), vec![Action::Forget]),
         ("censuses", json!([census(), census()]), vec![Action::Retire]),
+        ("members", json!({ "OPENAI_API_KEY": "a value" }), vec![Action::Put]),
         ("force", json!(true), vec![]),
     ] {
         for action in Action::ALL {

@@ -239,6 +239,13 @@ impl OperationStore for Store {
         Err(StoreError { operation: "RotateSecret", kind: StoreErrorKind::AccessDenied, detail: None })
     }
 
+    async fn tag(&self, secret_id: &str, tags: &[(String, String)]) -> Result<(), StoreError> {
+        self.call("TagResource", secret_id, |secret| {
+            secret.described.tags.extend(tags.iter().cloned());
+            Ok(())
+        })
+    }
+
     async fn list(&self, filter: &ListFilter, _: Option<&str>) -> Result<Page, StoreError> {
         let prefix = filter.prefix.as_deref().unwrap_or_default();
         let state = self.lock();

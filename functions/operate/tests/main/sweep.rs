@@ -79,6 +79,38 @@ async fn overdue_and_stuck_rotations_are_counted_and_named() {
 }
 
 #[tokio::test]
+async fn values_that_people_rotate_are_told_when_due() {
+    let store = Store::new();
+    let done = |secret: Secret, member: &str, ago: Duration| {
+        let at = rotation::time::format_timestamp(secret.described.as_of - ago);
+        secret.with_tag(&format!("rotation:done{member}"), &at)
+    };
+    store.secret("shop/due", None, |secret| {
+        let secret = secret.with_tag("rotation:remind", "META:90d OPENAI:180d").with_tag("contact", "web@example.org");
+        done(done(secret, ":META", 90 * DAY + HOUR / 2), ":OPENAI", 90 * DAY)
+    });
+    store.secret("shop/text", None, |secret| done(secret.with_tag("rotation:remind", "30d"), "", 31 * DAY + HOUR / 2));
+    store.secret("shop/well", None, |secret| done(secret.with_tag("rotation:remind", "A:30d"), ":A", DAY));
+    store.secret("shop/never", None, |secret| {
+        secret.with_tag("rotation:remind", "A:30d").with(|told| told.last_changed = Some(told.as_of - HOUR / 2))
+    });
+    store.secret("shop/wrong", None, |secret| secret.with_tag("rotation:remind", "A:monthly"));
+    let told = sweep(&operator(&[]), &store).await;
+    assert_eq!(told.answer["dueByHand"], json!(["shop/due", "shop/never", "shop/text"]), "{:#}", told.answer);
+    assert_eq!(told.metric("DueByHand"), Some(3.0));
+    assert_eq!(told.answer["problems"][0]["error"], "InvalidPolicy", "{:#}", told.answer);
+    for line in [
+        "shop/due: META since 2024-",
+        "contact: web@example.org; infra/rotation put shop/due stores",
+        "shop/text: the whole text since ",
+        "shop/never: A, of which no replacement is recorded",
+    ] {
+        assert!(told.message.contains(line), "{line}: {}", told.message);
+    }
+    assert!(!told.message.contains("OPENAI since"), "{}", told.message);
+}
+
+#[tokio::test]
 async fn a_secret_of_another_kind_is_swept_too() {
     let store = Store::new();
     for (name, function) in [("shop/pepper", Some("stack-pepper")), ("shop/managed", None)] {

@@ -1,0 +1,75 @@
+//! Sets members of a JSON object, byte by byte: for values that a person stores, in objects that nothing rotates.
+
+use std::ops::Range;
+
+use crate::document::{FieldName, Member, members, not_an_object, other_than_text, quoted};
+use crate::error::RotationError;
+use crate::secret::SecretText;
+
+/// The JSON object `text` with these members set. All other bytes stay as they were. A new member follows the last one,
+/// with the same spacing.
+///
+/// # Errors
+/// [`RotationError::NotAnObject`]. [`RotationError::FieldRepeated`] if a name occurs more than once in the object.
+/// [`RotationError::FieldNotText`] if a member is neither a string nor null: a text is no replacement for it.
+pub fn with_members(text: &SecretText, set: &[(FieldName, SecretText)]) -> Result<SecretText, RotationError> {
+    let Some((first, _)) = set.first() else { return Ok(text.clone()) };
+    let found = members(text.expose()).ok_or_else(|| not_an_object(first, text))?;
+    let (mut edits, mut added) = (vec![], vec![]);
+    for (name, value) in set {
+        match holder(text, &found, name)? {
+            Some(member) => edits.push((member.value.clone(), quoted(value.expose()))),
+            None => added.push((name, value)),
+        }
+    }
+    edits.sort_by_key(|(range, _)| range.start);
+    let (at, new) = addition(text.expose(), &found, &added);
+    edits.push((at..at, new));
+    Ok(spliced(text.expose(), &edits))
+}
+
+/// The member of this name, which may be replaced by a text.
+fn holder<'a>(text: &SecretText, found: &'a [Member], name: &FieldName) -> Result<Option<&'a Member>, RotationError> {
+    let raw = |range: &Range<usize>| &text.expose()[range.clone()];
+    let is_named =
+        |member: &&Member| serde_json::from_str::<String>(raw(&member.key)).is_ok_and(|key| key == name.as_str());
+    let mut holders = found.iter().filter(is_named);
+    let (holder, another) = (holders.next(), holders.next());
+    if another.is_some() {
+        return Err(RotationError::FieldRepeated { field: name.to_string() });
+    }
+    match holder.map(|member| raw(&member.value)).filter(|value| *value != "null" && !value.starts_with('"')) {
+        Some(value) => Err(RotationError::FieldNotText { field: name.to_string(), problem: other_than_text(value) }),
+        None => Ok(holder),
+    }
+}
+
+/// The new members as text, and its place: after the last member, or after the brace of an object without members.
+fn addition(text: &str, found: &[Member], added: &[(&FieldName, &SecretText)]) -> (usize, SecretText) {
+    let (at, lead, colon) = match found {
+        [] => (text.find('{').map_or(0, |brace| brace + 1), "", ":"),
+        [.., last] => {
+            let before = found.len().checked_sub(2).map_or(0, |previous| found[previous].value.end);
+            // The text before the last key, after the `{` or the `,`: a line break and indentation.
+            let lead = text[before..last.key.start].trim_start_matches(|c: char| c != ',' && c != '{');
+            (last.value.end, lead.get(1..).unwrap_or_default(), &text[last.key.end..last.value.start])
+        }
+    };
+    let mut parts: Vec<SecretText> = vec![];
+    for (name, value) in added {
+        let comma = if found.is_empty() && parts.is_empty() { "" } else { "," };
+        let (name, value) = (quoted(name.as_str()), quoted(value.expose()));
+        parts.push(SecretText::new([comma, lead, name.expose(), colon, value.expose()].concat()));
+    }
+    (at, SecretText::new(parts.iter().map(SecretText::expose).collect()))
+}
+
+fn spliced(text: &str, edits: &[(Range<usize>, SecretText)]) -> SecretText {
+    let (mut parts, mut from) = (vec![], 0);
+    for (range, new) in edits {
+        parts.extend([&text[from..range.start], new.expose()]);
+        from = range.end;
+    }
+    parts.push(&text[from..]);
+    SecretText::new(parts.concat())
+}
