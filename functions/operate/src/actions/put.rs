@@ -95,7 +95,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         let value = self.session.kind.parse(&snapshot.policy, self.merged(&snapshot, &put.values)?)?;
         if value.text() == snapshot.current.text() {
             self.settle(&snapshot, None, self.session.deadline, rng).await?;
-            let versions = (snapshot.current_id, None);
+            let versions = (snapshot.current_id.clone(), None);
             return Ok(
                 PutAnswer::record(self.session.store, &snapshot.secret, &put.values, versions, self.proof()).await
             );
@@ -106,7 +106,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         let previous = snapshot.secret.versions.holder(&Stage::Previous).cloned();
         let before = Before { version: snapshot.current_id.clone(), previous };
         self.settle_or_put_back(&now, before, Some(&snapshot.current), rng).await?;
-        let versions = (version, Some(snapshot.current_id));
+        let versions = (version, Some(snapshot.current_id.clone()));
         Ok(PutAnswer::record(self.session.store, &snapshot.secret, &put.values, versions, self.proof()).await)
     }
 
