@@ -3,12 +3,10 @@
 use rand::rngs::StdRng;
 use rotation::aws::Clients;
 use rotation::deadline::Deadline;
-use rotation::keyring::KEY_SETTINGS;
 use rotation::lambda::{AUDIT, randomness};
 use rotation::policy::StackPolicy;
 use rotation::session::Session;
 use rotation::store::{Described, OperationStore};
-use rotation::token::TOKEN_SETTINGS;
 use rotation::versions::Stage;
 
 use crate::actions::abort::AbortAnswer;
@@ -48,13 +46,13 @@ impl SecretRequest<'_> {
         let secret = store.describe(self.request.secret_id()).await?;
         self.operator.stack.check_name(&secret.name)?;
         self.operator.observations.observe(&secret.name);
-        let outcome = match Kind::of(&secret) {
+        let kind = Kind::of(&secret);
+        let stack = self.operator.stack_of(kind.unwrap_or(Kind::Other));
+        let outcome = match kind {
             Some(Kind::Token) => {
-                let stack = self.operator.stack.for_kind(TOKEN_SETTINGS);
                 self.of_token(&self.operation(&self.operator.token, store, &stack), &secret, &mut rng).await
             }
             Some(Kind::Keyring) => {
-                let stack = self.operator.stack.for_kind(KEY_SETTINGS);
                 self.of_keyring(&self.operation(self.operator.keyring()?, store, &stack), &secret, &mut rng).await
             }
             Some(Kind::Other) => self.of_other_kind(store, &secret).await,
@@ -171,7 +169,7 @@ impl SecretRequest<'_> {
                 Ok(self.diagnosis(findings, None, secret).await)
             }
             Request::Status(_) | Request::Sweep(_) => {
-                let stack = self.operator.stack.for_kind(&[]);
+                let stack = self.operator.stack_of(Kind::Other);
                 let status = StatusAnswer::of_other_kind(store, secret_id, secret, &stack).await?;
                 Ok(self.status(status, secret).await)
             }

@@ -8,18 +8,20 @@ use encryption_key::{EncryptionKey, LONGEST_INVOCATION};
 use rotation::deadline::Deadline;
 use rotation::document::Document;
 use rotation::error::RotationError;
-use rotation::keyring::{Key, KeyFormat, KeyId, KeyState, Keyring};
+use rotation::keyring::{KEY_SETTINGS, Key, KeyFormat, KeyId, KeyState, Keyring};
 use rotation::kind::{Phase, SecretKind, Subject};
-use rotation::policy::RotationPolicy;
+use rotation::policy::{RotationPolicy, Settings};
 use rotation::secret::SecretText;
 use rotation::store::Described;
 use rotation::target::{Target, prove_refused};
 use rotation::time::format_timestamp;
+use rotation::token::TOKEN_SETTINGS;
 use serde::Serialize;
 
 use crate::error::OperateError;
 
-/// What a secret holds, by the name of the function that rotates it.
+/// What a secret holds, by the name of the function that rotates it. A further kind is a variant here, and the compiler names the places
+/// where it has to be told from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A token.
@@ -31,14 +33,39 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Those that the actions know.
+    pub const KNOWN: [Self; 2] = [Self::Token, Self::Keyring];
+
     /// `None` when nobody rotates the secret.
     #[must_use]
     pub fn of(secret: &Described) -> Option<Self> {
-        match secret.rotation_function.as_deref().map(function_name) {
-            Some(name) if name.ends_with("admin-token") => Some(Self::Token),
-            Some(name) if name.ends_with("encryption-key") => Some(Self::Keyring),
-            Some(_) => Some(Self::Other),
-            None => secret.rotation_enabled.then_some(Self::Other),
+        let Some(function) = secret.rotation_function.as_deref().map(function_name) else {
+            return secret.rotation_enabled.then_some(Self::Other);
+        };
+        // The template names functions after the stack and the kind.
+        let is_named = |kind: &Self| {
+            function.strip_suffix(kind.name()).is_some_and(|stack| stack.is_empty() || stack.ends_with('-'))
+        };
+        Some(Self::KNOWN.into_iter().find(is_named).unwrap_or(Self::Other))
+    }
+
+    /// Its name, by which the name of its function ends.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Token => "admin-token",
+            Self::Keyring => "encryption-key",
+            Self::Other => "other",
+        }
+    }
+
+    /// The settings that its function has.
+    #[must_use]
+    pub fn settings(self) -> Settings {
+        match self {
+            Self::Token => TOKEN_SETTINGS,
+            Self::Keyring => KEY_SETTINGS,
+            Self::Other => &[],
         }
     }
 }
@@ -89,8 +116,8 @@ impl KeySummary {
 
 /// A kind that the actions know.
 pub trait OperatedKind: SecretKind {
-    /// The kind's name.
-    const NAME: &'static str;
+    /// Which.
+    const KIND: Kind;
     /// What [`SecretKind::test`] proves without an application to ask; `None` when that is nothing.
     const PROVEN_ALONE: Option<&'static str>;
     /// In which phase [`SecretKind::test`] proves a current value that nothing is being done with.
@@ -175,7 +202,7 @@ pub trait KeyringKind: OperatedKind {
 }
 
 impl<T: Target + Send> OperatedKind for AdminToken<T> {
-    const NAME: &'static str = "admin-token";
+    const KIND: Kind = Kind::Token;
     const PROVEN_ALONE: Option<&'static str> = None;
     const VERIFIED_AS: Phase = Phase::Configuration;
 
@@ -234,7 +261,7 @@ impl<T: Target + Send> TokenKind for AdminToken<T> {
 }
 
 impl<T: Target + Send> OperatedKind for EncryptionKey<T> {
-    const NAME: &'static str = "encryption-key";
+    const KIND: Kind = Kind::Keyring;
     const PROVEN_ALONE: Option<&'static str> = Some("canaries under every key");
     const VERIFIED_AS: Phase = Phase::AfterPromotion;
 

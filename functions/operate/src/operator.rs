@@ -7,15 +7,14 @@ use admin_token::AdminToken;
 use encryption_key::EncryptionKey;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
-use rotation::keyring::KEY_SETTINGS;
 use rotation::policy::StackPolicy;
 use rotation::target::http::HttpTarget;
-use rotation::token::TOKEN_SETTINGS;
 
 use crate::action::Action;
 use crate::actions::abort::DEFAULT_ABORT_AFTER;
 use crate::error::OperateError;
 use crate::instances::{Observations, ObservedTarget};
+use crate::kinds::Kind;
 use crate::scope::Scope;
 use crate::services::Services;
 
@@ -56,11 +55,16 @@ impl Operator {
             scope: Scope::from_environment(environment)?,
             sweep_period: environment.duration("SWEEP_PERIOD")?.unwrap_or(DEFAULT_SWEEP_PERIOD),
             services: Services::from_environment(environment)?,
-            stack: StackPolicy::from_environment(environment, &[TOKEN_SETTINGS, KEY_SETTINGS].concat())?,
+            stack: StackPolicy::from_environment(environment, &Kind::KNOWN.map(Kind::settings).concat())?,
             token: AdminToken::new(target.map(observed)),
             keys: EncryptionKey::from_environment(environment).map(|keys| keys.map_target(observed)),
             observations,
         })
+    }
+
+    /// The bounds that the stack sets for secrets of a kind.
+    pub(crate) fn stack_of(&self, kind: Kind) -> StackPolicy {
+        self.stack.for_kind(kind.settings())
     }
 
     /// The keyrings' kind.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use operate::error::OperateError;
-use operate::kinds::{KeyringKind, OperatedKind, Summary, TokenKind};
+use operate::kinds::{KeyringKind, Kind, OperatedKind, Summary, TokenKind};
 use rand::rngs::StdRng;
 use rotation::archive::ToArchive;
 use rotation::deadline::Deadline;
@@ -115,7 +115,7 @@ impl<M: Model, K: SecretKind> SecretKind for Tested<M, K> {
 }
 
 impl<M: Model, K: OperatedKind> OperatedKind for Tested<M, K> {
-    const NAME: &'static str = K::NAME;
+    const KIND: Kind = K::KIND;
     const PROVEN_ALONE: Option<&'static str> = K::PROVEN_ALONE;
     const VERIFIED_AS: Phase = K::VERIFIED_AS;
 

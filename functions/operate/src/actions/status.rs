@@ -12,14 +12,11 @@ use serde::Serialize;
 
 use crate::action::Action;
 use crate::error::{OperateError, Problem};
-use crate::kinds::{OperatedKind, Summary};
+use crate::kinds::{Kind, OperatedKind, Summary};
 use crate::marker::{open_rotation, unfinished};
 use crate::members::{Inquiry, Members};
 use crate::services::LastFailure;
 use crate::session::Operation;
-
-/// What the answer says of the kind of a secret that only its own function knows.
-const OTHER: &str = "other";
 
 /// The request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,10 +77,10 @@ struct RotationStatus {
 }
 
 impl StatusAnswer {
-    fn new(kind: &'static str, secret: &Described, ages: &[VersionAge], stack: &StackPolicy) -> Self {
+    fn new(kind: Kind, secret: &Described, ages: &[VersionAge], stack: &StackPolicy) -> Self {
         let sources = stack.sources(&secret.tags).into_iter();
         Self {
-            kind,
+            kind: kind.name(),
             now: format_timestamp(secret.as_of),
             versions: ages.iter().map(|age| VersionStatus::of(secret, age)).collect(),
             policy: sources
@@ -107,7 +104,7 @@ impl StatusAnswer {
         secret: &Described,
         stack: &StackPolicy,
     ) -> Result<Self, OperateError> {
-        Ok(Self::new(OTHER, secret, &store.versions(secret_id).await?, stack))
+        Ok(Self::new(Kind::Other, secret, &store.versions(secret_id).await?, stack))
     }
 }
 
@@ -146,7 +143,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// When the service refuses.
     pub async fn status(&self, secret: &Described) -> Result<StatusAnswer, OperateError> {
         let ages = self.session.store.versions(self.session.secret_id).await?;
-        let mut status = StatusAnswer::new(K::NAME, secret, &ages, self.session.stack);
+        let mut status = StatusAnswer::new(K::KIND, secret, &ages, self.session.stack);
         if let Err(error) = self.add_value(&mut status, secret).await {
             status.problem = Some(Problem::of(&error));
         }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use rotation::error::RotationError;
-use rotation::keyring::KEY_SETTINGS;
 use rotation::kind::SecretKind as _;
 use rotation::lambda::AUDIT;
 use rotation::session::Session;
@@ -11,7 +10,7 @@ use rotation::store::OperationStore;
 use rotation::versions::Stage;
 
 use crate::error::OperateError;
-use crate::kinds::KeyringKind as _;
+use crate::kinds::{KeyringKind as _, Kind};
 use crate::marker::open_rotation;
 use crate::services::{self, Started};
 use crate::session::{Operation, Snapshot};
@@ -46,7 +45,7 @@ impl Sweep<'_> {
         report: &mut Report,
     ) -> Result<Option<Reencryption>, OperateError> {
         let kind = self.operator.keyring()?;
-        let stack = &self.operator.stack.for_kind(KEY_SETTINGS);
+        let stack = &self.operator.stack_of(Kind::Keyring);
         let (secret_id, deadline) = (reencryption.secret.as_str(), self.deadline);
         let operation = Operation::new(Session { kind, store, stack, secret_id, deadline });
         let secret = store.describe(secret_id).await?;

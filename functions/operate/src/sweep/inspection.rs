@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rotation::error::RotationError;
-use rotation::keyring::KEY_SETTINGS;
 use rotation::kind::SecretKind;
 use rotation::lambda::randomness;
 use rotation::session::Session;
 use rotation::store::{Described, OperationStore, StoreErrorKind};
 use rotation::target::Target as _;
 use rotation::time::format_timestamp;
-use rotation::token::TOKEN_SETTINGS;
 use rotation::versions::Stage;
 
 use crate::error::OperateError;
@@ -100,19 +98,20 @@ impl Sweep<'_> {
     ) -> Result<CheckResult, Failure> {
         let (secret_id, deadline, quiet) = (secret.name.as_str(), self.deadline, self.operator.abort_after);
         let mut rng = randomness().map_err(Failure::of_value)?;
-        match Kind::of(secret) {
-            Some(Kind::Token) => {
-                let (kind, stack) = (&self.operator.token, &self.operator.stack.for_kind(TOKEN_SETTINGS));
+        let Some(of) = Kind::of(secret) else { return Ok(UNCHECKED) };
+        let stack = &self.operator.stack_of(of);
+        match of {
+            Kind::Token => {
+                let kind = &self.operator.token;
                 let operation = Operation::new(Session { kind, store, stack, secret_id, deadline });
                 operation.check_token(secret, checks, quiet, &mut rng).await
             }
-            Some(Kind::Keyring) => {
+            Kind::Keyring => {
                 let kind = self.operator.keyring().map_err(Failure::of_value)?;
-                let stack = &self.operator.stack.for_kind(KEY_SETTINGS);
                 let operation = Operation::new(Session { kind, store, stack, secret_id, deadline });
                 operation.check_keyring(secret, checks, quiet, &mut rng).await
             }
-            Some(Kind::Other) | None => Ok(UNCHECKED),
+            Kind::Other => Ok(UNCHECKED),
         }
     }
 }

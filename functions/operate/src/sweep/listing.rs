@@ -7,7 +7,6 @@ use rand::rngs::StdRng;
 use rotation::lambda::AUDIT;
 use rotation::marked_ring;
 use rotation::store::{Described, OperationStore, Page, StoreError, StoreErrorKind};
-use rotation::token::TOKEN_SETTINGS;
 use rotation::versions::Stage;
 
 use crate::action::Action;
@@ -176,7 +175,7 @@ fn overlap_may_be_over(operator: &Operator, secret: &Described) -> bool {
         return false;
     }
     // What is wrong with a policy is told when the value is read.
-    let Ok(policy) = operator.stack.for_kind(TOKEN_SETTINGS).for_secret(&secret.tags, secret.as_of) else {
+    let Ok(policy) = operator.stack_of(Kind::Token).for_secret(&secret.tags, secret.as_of) else {
         return false;
     };
     let began = secret.last_rotated.or(secret.last_changed);

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use operate::error::OperateError;
-use operate::kinds::{OperatedKind, Summary};
+use operate::kinds::{Kind, OperatedKind, Summary};
 use operate::session::Operation;
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
@@ -67,7 +67,7 @@ impl SecretKind for Alone {
 }
 
 impl OperatedKind for Alone {
-    const NAME: &'static str = "alone";
+    const KIND: Kind = Kind::Other;
     const PROVEN_ALONE: Option<&'static str> = None;
     const VERIFIED_AS: Phase = Phase::Configuration;
 

@@ -27,6 +27,10 @@ pub(crate) struct Secret {
 struct State {
     secrets: BTreeMap<String, Secret>,
     calls: Vec<&'static str>,
+    /// The labels that the role may not move.
+    refused: Vec<Stage>,
+    /// What the listing still shows of secrets that have changed since.
+    listed_before: BTreeMap<String, Described>,
 }
 
 /// All secrets, at a time that stands still.
@@ -117,6 +121,22 @@ impl Store {
     pub(crate) fn secret(&self, name: &str, function: Option<&str>, with: impl FnOnce(Secret) -> Secret) {
         let secret = with(Secret::new(name, function, self.now));
         self.lock().secrets.insert(name.to_owned(), secret);
+    }
+
+    /// Refuses every move of a label from now on.
+    pub(crate) fn refuse(&self, stage: &str) {
+        self.lock().refused.push(Stage::from(stage));
+    }
+
+    /// The listing shows no later change of this secret, as it may for some minutes.
+    pub(crate) fn keep_listing(&self, name: &str) {
+        let described = self.described(name);
+        self.lock().listed_before.insert(name.to_owned(), described);
+    }
+
+    /// What DescribeSecret tells.
+    pub(crate) fn described(&self, name: &str) -> Described {
+        self.lock().secrets[name].describe()
     }
 
     /// Changes a secret.
@@ -219,7 +239,11 @@ impl SecretStore for Store {
         from: Option<&VersionId>,
         to: Option<&VersionId>,
     ) -> Result<(), StoreError> {
-        self.call("UpdateSecretVersionStage", secret_id, |secret| secret.move_stage(stage, from, to))
+        let refused = self.lock().refused.contains(&stage);
+        self.call("UpdateSecretVersionStage", secret_id, |secret| match refused {
+            true => Err(StoreErrorKind::AccessDenied),
+            false => secret.move_stage(stage, from, to),
+        })
     }
 }
 
@@ -250,6 +274,9 @@ impl OperationStore for Store {
         let prefix = filter.prefix.as_deref().unwrap_or_default();
         let state = self.lock();
         let secrets = state.secrets.iter().filter(|(name, _)| name.starts_with(prefix));
-        Ok(Page { secrets: secrets.map(|(_, secret)| secret.describe()).collect(), next: None })
+        let listed = |(name, secret): (&String, &Secret)| {
+            state.listed_before.get(name).cloned().unwrap_or_else(|| secret.describe())
+        };
+        Ok(Page { secrets: secrets.map(listed).collect(), next: None })
     }
 }

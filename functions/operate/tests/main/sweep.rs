@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use operate::Operator;
+use operate::kinds::Kind;
 use operate::request;
 use operate::sweep::{Sweep, SweepResult};
 use rotation::deadline::Deadline;
@@ -76,6 +77,24 @@ async fn overdue_and_stuck_rotations_are_counted_and_named() {
     assert_eq!((told.metric("HoursOverdueMax"), told.metric("StuckPending")), (Some(7.0), Some(1.0)));
     assert_eq!(told.metric("SecretAgeMax"), Some(90.0 * 24.0));
     assert_eq!((told.metric("SweepCompleted"), &told.answer["complete"]), (Some(1.0), &json!(true)));
+}
+
+#[test]
+fn a_kind_is_known_by_the_whole_end_of_a_functions_name() {
+    let store = Store::new();
+    let kind = |function: &str| {
+        store.secret("shop/secret", Some(function), |secret| secret);
+        Kind::of(&store.described("shop/secret"))
+    };
+    for known in Kind::KNOWN {
+        let name = known.name();
+        for function in [name.to_owned(), format!("stack-{name}"), format!("stack-{name}:live")] {
+            assert_eq!(kind(&function), Some(known), "{function}");
+        }
+        for function in [format!("stack{name}"), format!("{name}-2")] {
+            assert_eq!(kind(&function), Some(Kind::Other), "{function}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -159,6 +178,20 @@ async fn an_overlap_that_is_over_is_ended_and_no_other() {
     sweep(&operator(&[]), &store).await;
     let calls = store.take_calls();
     assert!(calls.len() <= 5, "{calls:?}");
+}
+
+/// A listing may be some minutes old.
+#[tokio::test]
+async fn an_overlap_that_was_just_prolonged_is_not_ended() {
+    let store = Store::new();
+    store.secret("shop/prolonged", Some("stack-admin-token"), |secret| rotated(secret, 25 * HOUR));
+    store.keep_listing("shop/prolonged");
+    store.change("shop/prolonged", |secret| {
+        secret.described.tags.insert("rotation:overlap".to_owned(), "48h".to_owned());
+    });
+    let told = sweep(&operator(&[]), &store).await;
+    assert_eq!((&told.answer["revoked"], &told.answer["overlapsExpired"]), (&json!(0), &json!(0)), "{:#}", told.answer);
+    assert!(store.holder("shop/prolonged", "AWSPREVIOUS").is_some());
 }
 
 #[tokio::test]
