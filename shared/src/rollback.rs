@@ -11,7 +11,7 @@ use crate::document::Document;
 use crate::error::{Restored, RotationError};
 use crate::kind::{Phase, SecretKind, Subject, Values};
 use crate::marked_ring;
-use crate::moves::{MoveOutcome, move_current, move_if_there};
+use crate::moves::{MoveOutcome, may_have_moved, move_current, move_if_there};
 use crate::session::{ROLLBACK_RESERVE, Session, Snapshot};
 use crate::store::{Described, SecretStore, StoreError};
 use crate::versions::{Stage, VersionId};
@@ -56,7 +56,13 @@ impl<'a> FormerStages<'a> {
         // The mark moves first: if no version had `AWSPREVIOUS` before, a retry knows this version by `AWSPENDING`
         // alone.
         if has_ring {
-            move_if_there(store, secret_id, marked_ring::stage(), Some(failed), Some(id)).await?;
+            match move_if_there(store, secret_id, marked_ring::stage(), Some(failed), Some(id)).await {
+                // No retry moves it. The version must not stay pending for that: it would block every other rotation.
+                Err(error) if !may_have_moved(&error) => {
+                    tracing::error!(version = %failed, %error, "the mark of the last complete ring stays on the failed version");
+                }
+                moved => moved?,
+            }
         }
         // `AWSPENDING` goes before `AWSPREVIOUS`: without `AWSPREVIOUS`, the version would look like a version to
         // promote.

@@ -85,6 +85,11 @@ impl AbortAnswer {
         if may_be_put_back && secret.versions.holder(&Stage::Previous) == Some(version) {
             FormerStages::of(&secret, version).restore(store, secret_id).await?;
         } else {
+            let record = Stage::restored_after(version);
+            if let Some(holder) = secret.versions.holder(&record) {
+                // First: whoever dies then is asked again.
+                move_if_there(store, secret_id, record, Some(holder), None).await?;
+            }
             move_if_there(store, secret_id, Stage::Pending, Some(version), None).await?;
         }
         let now = store.describe(secret_id).await?;

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use admin_token::AdminToken;
 use encryption_key::{Consumers, EncryptionKey};
 use operate::dispatch::SecretRequest;
 use operate::error::OperateError;
+use operate::marker::Marker;
 use operate::request::Request;
 use operate::session::Operation;
 use rotation::aws::Clients;
@@ -16,7 +18,8 @@ use rotation::secret::SecretText;
 use rotation::session::Session;
 use rotation::store::SecretStore as _;
 use rotation::target::http::TokenSecret;
-use rotation::target::{self, Target, TargetSettings};
+use rotation::target::{self, Target, TargetSettings, Verdict};
+use rotation::token::TOKEN_SETTINGS;
 use rotation::versions::Stage;
 use serde_json::{Value, json};
 
@@ -182,6 +185,72 @@ async fn an_abort_marks_the_ring_again_that_was_put_back() {
     let holder = |stage| store.holder(NAME, stage).unwrap();
     assert_eq!([holder("AWSPREVIOUS"), holder("ROTATION-RING")], [version("older"), version("current")]);
     assert_eq!(store.stages(NAME), ["AWSCURRENT", "AWSPREVIOUS", "ROTATION-RING"], "nothing else is left");
+}
+
+/// It died after it had recorded where `AWSPREVIOUS` was, and before its promotion.
+#[tokio::test]
+async fn an_abort_leaves_no_record_of_awsprevious() {
+    for function in [TOKEN, "stack-pepper"] {
+        let store = Store::new();
+        let record = Stage::restored_after(&version("pending"));
+        store.secret(NAME, Some(function), |secret| {
+            let secret = secret.with_version("old", "old-token", 2 * DAY, &["AWSPREVIOUS", record.as_str()]);
+            let secret = secret.with_version("current", "new-token", DAY, &["AWSCURRENT"]);
+            let secret = secret.with_version("pending", "next-token", HOUR, &["AWSPENDING"]);
+            secret.with(|told| told.last_changed = Some(told.as_of - HOUR))
+        });
+        assert_eq!(done(&store, request("abort")).await["aborted"], "pending");
+        assert_eq!(store.stages(NAME), ["AWSCURRENT", "AWSPREVIOUS"], "{function}");
+    }
+}
+
+/// The mark is told of by every look. A rotation that stays open blocks all others.
+#[tokio::test]
+async fn a_mark_that_may_not_move_keeps_no_rotation_open() {
+    let store = Store::new();
+    store.refuse("ROTATION-RING");
+    store.secret(NAME, Some(KEYS), |secret| {
+        let secret = of_key(secret).with_version("current", &ring(&[2, 1]), 2 * DAY, &["AWSCURRENT"]);
+        let died = ["AWSPENDING", "AWSPREVIOUS", "ROTATION-RING"];
+        let secret = secret.with_version("failed", &ring(&[1, 2]), HOUR, &died);
+        secret.with(|told| told.last_changed = Some(told.as_of - HOUR))
+    });
+    assert_eq!(done(&store, request("abort")).await["aborted"], "failed");
+    assert_eq!(store.stages(NAME), ["AWSCURRENT", "ROTATION-RING"]);
+}
+
+/// An application that accepts one token. When the old one is taken away, a rotation that began meanwhile fails, and gives
+/// `AWSPREVIOUS` back.
+struct Fails<'a>(&'a Store, TargetSettings);
+
+impl Target for Fails<'_> {
+    async fn ask(&self, _: target::Operation, _: &str, token: &SecretText) -> Result<target::Answer, String> {
+        if self.0.holder(NAME, "AWSPREVIOUS").is_none() {
+            self.0.change(NAME, |secret| secret.put("old", "old-token", 2 * DAY, &["AWSPREVIOUS"]));
+        }
+        let verdict = if token.expose() == "new-token" { Verdict::Accepted } else { Verdict::Refused };
+        Ok(target::Answer { verdict, instance: None, keys: None })
+    }
+
+    fn settings(&self) -> &TargetSettings {
+        &self.1
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_token_that_a_rotation_gives_back_is_told() {
+    let store = Store::new();
+    token(&store);
+    let settings = TargetSettings { can_refresh: true, instances: None, timeout: Duration::from_secs(1) };
+    let kind = AdminToken::new(Some(Fails(&store, settings)));
+    let stack = StackPolicy::from_environment(&environment(&[]), TOKEN_SETTINGS).unwrap();
+    let deadline = Deadline::after(Duration::from_secs(60));
+    let operation = Operation::new(Session { kind: &kind, store: &store, stack: &stack, secret_id: NAME, deadline });
+    let secret = store.describe(NAME).await.unwrap();
+    let error = operation.revoke(secret, &mut randomness().unwrap()).await.unwrap_err();
+    assert_eq!(error.name(), "CurrentChanged", "{error}");
+    let left = Marker::Revoked.on(&version("old"));
+    assert_eq!(store.holder(NAME, left.as_str()), Some(version("old")), "the next try goes on");
 }
 
 /// An application that does not answer.
