@@ -121,4 +121,6 @@ pub mod telemetry;
 pub mod testing;
 pub mod time;
 pub mod token;
+#[cfg(feature = "topic")]
+pub mod topic;
 pub mod versions;

@@ -27,7 +27,7 @@ pub const SCHEMA: &str = "1";
 
 /// The longest name of a secret (Secrets Manager API reference, CreateSecret).
 const MAX_NAME: usize = 512;
-const MAX_TITLE: usize = 250;
+const MAX_SUBJECT: usize = 99;
 const MAX_REASON: usize = 1000;
 const MAX_STEP: usize = 800;
 const MAX_STEPS: usize = 5;
@@ -167,16 +167,26 @@ pub struct Notification {
 }
 
 impl Notification {
-    /// The id of this version and state. It is the same for each sending.
+    /// The id of this version and state. It is the same for each sending. Of one version, two values may be due at
+    /// different times.
     #[must_use]
     pub fn id(&self) -> String {
-        digest([self.secret.as_str(), self.version.as_str(), self.state.name()])
+        let due = if let State::Due { since } = &self.state { format_timestamp(*since) } else { String::new() };
+        let parts = [self.secret.as_str(), self.version.as_str(), self.state.name(), &due];
+        digest(parts.into_iter().filter(|part| !part.is_empty()))
     }
 
-    /// The title in plain text, for the subject of an email: at most 250 characters.
+    /// The subject of an email: at most 99 printable ASCII characters (SNS API reference, Publish).
     #[must_use]
-    pub fn title(&self) -> String {
-        cut(&format!("{}: {}", self.state.heading(), name(&self.secret)), MAX_TITLE)
+    pub fn subject(&self) -> String {
+        let subject = self.title();
+        if subject.len() <= MAX_SUBJECT { subject } else { format!("{}...", &subject[..MAX_SUBJECT - 3]) }
+    }
+
+    /// The title in plain text. A heading and a name are ASCII.
+    fn title(&self) -> String {
+        let name: String = name(&self.secret).chars().take(MAX_TEXT).collect();
+        format!("{}: {name}", self.state.heading())
     }
 
     /// The facts by their names, which are the attributes. Their number is at most nine.
@@ -279,7 +289,7 @@ struct Metadata<'a> {
 fn name(text: &str) -> String {
     let known = |c: char| if c.is_ascii_alphanumeric() || "/_+=.@!-".contains(c) { c } else { '?' };
     let name: String = text.chars().map(known).collect();
-    if name.is_empty() { "?".to_owned() } else { cut(&name, MAX_NAME) }
+    if name.is_empty() { "?".to_owned() } else { name.chars().take(MAX_NAME).collect() }
 }
 
 /// One line that shows nothing but what it says: no control or invisible character, no link, and no end of a code span.

@@ -86,6 +86,7 @@ impl SecretRequest<'_> {
         secret: &Described,
         rng: &mut StdRng,
     ) -> Result<Outcome, OperateError> {
+        let deliver = self.operator.deliver.as_str();
         match self.request {
             Request::Rollback(_) => operation.roll_back_token(secret.clone(), rng).await.map(Outcome::Rollback),
             Request::Revoke(_) => operation.revoke(secret.clone(), rng).await.map(Outcome::Revoke),
@@ -103,9 +104,11 @@ impl SecretRequest<'_> {
             Request::Abort(_) => {
                 operation.abort(secret.clone(), self.operator.abort_after, rng).await.map(Outcome::Abort)
             }
-            Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, rng).await, None, secret).await),
+            Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, deliver, rng).await, None, secret).await),
             // A sweep has no secret, and does not come here.
-            Request::Status(_) | Request::Sweep(_) => Ok(self.status(operation.status(secret).await?, secret).await),
+            Request::Status(_) | Request::Sweep(_) => {
+                Ok(self.status(operation.status(secret, deliver).await?, secret).await)
+            }
         }
     }
 
@@ -115,6 +118,7 @@ impl SecretRequest<'_> {
         secret: &Described,
         rng: &mut StdRng,
     ) -> Result<Outcome, OperateError> {
+        let deliver = self.operator.deliver.as_str();
         match self.request {
             Request::Rollback(_) => operation.roll_back_keyring(secret.clone(), rng).await.map(Outcome::Rollback),
             Request::Revoke(_) => Err(self.not_for_this_kind(
@@ -140,12 +144,14 @@ impl SecretRequest<'_> {
                 operation.abort(secret.clone(), self.operator.abort_after, rng).await.map(Outcome::Abort)
             }
             Request::Doctor(_) => {
-                let mut findings = operation.doctor(secret, rng).await;
+                let mut findings = operation.doctor(secret, deliver, rng).await;
                 let unknown = self.operator.services.check_nonces(&mut findings, secret, self.deadline).await;
                 Ok(self.diagnosis(findings, unknown, secret).await)
             }
             // A sweep has no secret, and does not come here.
-            Request::Status(_) | Request::Sweep(_) => Ok(self.status(operation.status(secret).await?, secret).await),
+            Request::Status(_) | Request::Sweep(_) => {
+                Ok(self.status(operation.status(secret, deliver).await?, secret).await)
+            }
         }
     }
 

@@ -62,11 +62,12 @@ async fn perform(
         return SecretRequest { operator, clients, request, deadline }.perform(&store).await;
     };
     let sweep = Sweep::new(operator, asked, &invocation.request_id, deadline);
-    let SweepResult { mut answer, metrics, message } = sweep.perform(function.name(), &store).await?;
+    let SweepResult { mut answer, metrics, message, events } = sweep.perform(function.name(), &store).await?;
     function.publish(metrics, invocation.end).await;
     if let Some((subject, message)) = message {
         answer.notified = operator.services.notify(&subject, &message, invocation.end).await;
     }
+    answer.events_sent = operator.services.send(&events, invocation.end).await;
     let outcome = Outcome::Sweep(Box::new(answer));
     Ok(Response { action: Action::Sweep, secret: None, instances: vec![], outcome })
 }

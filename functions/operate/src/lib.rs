@@ -24,6 +24,8 @@
 //!
 //! # Why it is so
 //!
+//! - In a secret with consumers nothing is revoked or retired before its current value is delivered. A compromise lifts that for
+//!   the rotation only.
 //! - An action writes down what it began as a version stage. Nothing else survives a process that dies, and every action can be sent
 //!   again. A stage is on one version only, so each version has stages of its own: a late request takes no mark away from another.
 //! - A rollback makes a new version. Moving `AWSCURRENT` back would undo edits of other members. It would also end the overlap of a
@@ -46,6 +48,7 @@ pub mod action;
 pub mod actions;
 pub mod aws;
 mod census;
+mod delivery;
 pub mod dispatch;
 pub mod error;
 mod evidence;

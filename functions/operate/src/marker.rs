@@ -109,7 +109,7 @@ pub fn open_rotation(secret: &Described) -> Option<&VersionId> {
     secret.versions.holder(&Stage::Pending).filter(|pending| Some(*pending) != current)
 }
 
-/// Whether a version is not in use: what its labels tell is all that keeps it.
+/// Whether a version is not in use, by consumers neither: what its labels tell is all that keeps it.
 pub(crate) fn is_dead(versions: &Versions, version: &VersionId) -> bool {
-    versions.stages(version).all(|stage| matches!(stage, Stage::Other(_)))
+    versions.stages(version).all(|stage| matches!(stage, Stage::Other(_)) && !stage.is_of_delivery())
 }

@@ -2,13 +2,18 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use rotation::aws::Clients;
 use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::event::{VersionId, digest};
+use rotation::lambda::AUDIT;
+use rotation::notification::Notification;
 use rotation::store::Described;
 use rotation::time::format_timestamp;
+use rotation::topic::Topic;
 use serde::Serialize;
 use serde_json::json;
 
@@ -19,6 +24,10 @@ use crate::kinds::function_name;
 
 /// The longest that one of these services may take: no action waits for them for long, and none fails for them.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest that all notifications of a sweep may take.
+const EVENTS_TIMEOUT: Duration = Duration::from_secs(15);
+/// Notifications that are sent at the same time.
+const AT_ONCE: usize = 8;
 /// Kept free for the answer.
 const RESERVE: Duration = Duration::from_millis(250);
 /// So far back the last failure and the last census are looked for.
@@ -63,6 +72,7 @@ pub(crate) enum Notified {
 pub(crate) struct Services {
     clients: OperationClients,
     topic: Option<String>,
+    events: Option<Topic>,
     log_group: String,
     reencryption: Option<Reencryption>,
 }
@@ -94,7 +104,7 @@ impl Reencryption {
 }
 
 impl Services {
-    /// Reads `NOTIFY_TOPIC_ARN`, `LOG_GROUP`, in which `{function}` is the name of the rotation function, or of the worker, and, both or neither,
+    /// Reads `NOTIFY_TOPIC_ARN`, `EVENT_TOPIC_ARN`, `LOG_GROUP`, in which `{function}` is the name of the rotation function, or of the worker, and, both or neither,
     /// `REENCRYPT_STATE_MACHINE` and `REENCRYPT_KEY_SECRET`.
     ///
     /// # Errors
@@ -103,6 +113,7 @@ impl Services {
         Ok(Self {
             clients: OperationClients::from_environment(environment)?,
             topic: environment.get("NOTIFY_TOPIC_ARN").map(str::to_owned),
+            events: Topic::from_environment(environment)?,
             log_group: environment.get("LOG_GROUP").unwrap_or("/aws/lambda/{function}").to_owned(),
             reencryption: Reencryption::from_environment(environment)?,
         })
@@ -115,10 +126,25 @@ impl Services {
         Some(match sent.unwrap_or_else(no_answer) {
             Ok(()) => Notified::Sent(true),
             Err(problem) => {
-                tracing::warn!(target: rotation::lambda::AUDIT, problem, "the message was not sent");
+                tracing::warn!(target: AUDIT, problem, "the message was not sent");
                 Notified::NotSent(problem)
             }
         })
+    }
+
+    /// Sends notifications, if there is a topic for them, and says how many went out. What is not sent is in the log.
+    pub(crate) async fn send(&self, events: &[Notification], deadline: Deadline) -> Option<usize> {
+        let topic = self.events.as_ref()?;
+        let deadline = deadline.within(EVENTS_TIMEOUT, RESERVE);
+        let sends = stream::iter(events).map(|event| async move {
+            let sent = deadline.bound(topic.send(event)).await.unwrap_or_else(no_answer);
+            if let Err(problem) = &sent {
+                let (secret, state, version) = (&event.secret, event.state.name(), event.version.as_str());
+                tracing::warn!(target: AUDIT, secret, state, version, problem, "the event was not sent");
+            }
+            usize::from(sent.is_ok())
+        });
+        Some(sends.buffer_unordered(AT_ONCE).fold(0, async |sent, one| sent + one).await)
     }
 
     /// What re-encrypts rows, if the stack has it.

@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use rotation::delivery::{is_delivered, undelivered_since};
 use rotation::document::{Document, is_empty_object};
 use rotation::error::RotationError;
 use rotation::event::VersionId;
@@ -346,21 +345,6 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         // Against itself: what each key of a ring encrypts has to be decrypted.
         let values = Values { old: Some(&snapshot.current), new: &snapshot.current };
         self.session.kind.test(&snapshot.subject(), values, K::VERIFIED_AS, self.session.deadline, rng).await
-    }
-
-    /// # Errors
-    /// [`RotationError::NotDelivered`]: the secret has consumers, and one of them lacks the current value. No compromise
-    /// lifts it: what is revoked locks out whoever lacks the value.
-    pub(crate) async fn require_delivered(&self, snapshot: &Snapshot) -> Result<(), RotationError> {
-        let (secret, policy, current) = (&snapshot.secret, &snapshot.policy, &snapshot.current);
-        let Session { kind, store, stack, secret_id, deadline } = self.session;
-        if !stack.has_consumers(&secret.name)
-            || is_delivered(kind, store, (secret_id, secret), (policy, current), deadline).await?
-        {
-            return Ok(());
-        }
-        let since = undelivered_since(&secret.versions, snapshot.created);
-        Err(RotationError::NotDelivered { name: secret.name.clone(), since })
     }
 
     /// What the current ring lacks of the last complete one.

@@ -7,7 +7,7 @@ use crate::module_graph::{Graph, circles, folders, graph};
 
 /// The layers, from the top. A module depends on its own layer and those below.
 const LAYERS: [&[&str]; 8] = [
-    &["lambda"],
+    &["lambda", "topic"],
     &["aws", "protocol", "telemetry"],
     &["report", "rollback"],
     &["session"],

@@ -195,6 +195,18 @@ fn hostile_texts_neither_mention_nor_link_nor_format() {
 }
 
 #[test]
+fn a_subject_is_one_line_of_ascii() {
+    for notification in examples().into_iter().chain(hostile()) {
+        let subject = notification.subject();
+        assert!(
+            (1..100).contains(&subject.len()) && subject.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+            "{subject}"
+        );
+    }
+    assert_eq!(examples()[0].subject(), "Secret rotated: shop/production/admin-token");
+}
+
+#[test]
 fn an_id_is_of_version_and_state_and_of_no_time() {
     let [first, .., last] = &examples()[..] else { panic!("no examples") };
     let later =

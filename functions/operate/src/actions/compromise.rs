@@ -27,6 +27,8 @@ use crate::session::{Operation, READ_PAUSES, Snapshot, StoredVersion, new_versio
 /// A compromise that is asked for again within this time of the version that it made is the same one. Later it is another:
 /// what is current by then is replaced as well, which is the safe side.
 pub const SAME_INCIDENT: Duration = Duration::from_secs(60 * 60);
+/// The same for a secret with consumers: the action is asked for again when the version that it made is delivered.
+const SAME_INCIDENT_OF_CONSUMERS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest that an answer waits for a rotation: whoever asked has to hear that it does not come to its end.
 const LONGEST_WAIT: Duration = Duration::from_secs(150);
@@ -75,7 +77,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
     ///
     /// # Errors
     /// [`OperateError::NotConfirmed`], [`OperateError::RotationFailed`], [`OperateError::NotFinished`], and those of
-    /// [`revoke`](Self::revoke).
+    /// [`revoke`](Self::revoke): the token is replaced, and is revoked by the same request after the delivery.
     pub async fn compromise_token(
         &self,
         secret: Described,
@@ -212,7 +214,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// succeeded. When that rotation is old enough to be aborted, it is dead, and another rotation has to replace its version.
     fn has_replaced(&self, snapshot: &Snapshot, leaked: &StoredVersion) -> Result<bool, OperateError> {
         let age = |since: SystemTime| snapshot.secret.as_of.duration_since(since).unwrap_or_default();
-        let recent = age(snapshot.created) < SAME_INCIDENT;
+        let same = if self.has_consumers(snapshot) { SAME_INCIDENT_OF_CONSUMERS } else { SAME_INCIDENT };
+        let recent = age(snapshot.created) < same;
         let alive = age(snapshot.secret.last_changed.unwrap_or(snapshot.created)) < DEFAULT_ABORT_AFTER;
         let ours = replaces(&snapshot.current_id, &leaked.version);
         let replaced = ours && recent && (is_published(&snapshot.current_id) || has_succeeded(snapshot) || alive);

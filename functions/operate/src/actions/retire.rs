@@ -138,7 +138,7 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         }
         evidence.require_fresh(&snapshot)?;
         evidence.require_no_other_ring_since(&snapshot)?;
-        if self.session.stack.has_consumers(&snapshot.secret.name) {
+        if self.has_consumers(&snapshot) {
             evidence.require_delivered()?;
             self.require_delivered(&snapshot).await?;
         }

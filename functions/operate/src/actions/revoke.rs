@@ -75,7 +75,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
     /// Ends the overlap now: the previous token is taken away, and proven dead.
     ///
     /// # Errors
-    /// [`OperateError::RotationOpen`]; [`OperateError::CurrentDoesNotVerify`]: nothing is taken away then; [`RotationError::TargetAcceptsRevoked`] when the application still accepts it.
+    /// [`OperateError::RotationOpen`]; `NotDelivered` and [`OperateError::CurrentDoesNotVerify`]: nothing is taken away then; [`RotationError::TargetAcceptsRevoked`] when the application still accepts it.
     ///
     /// [`RotationError::TargetAcceptsRevoked`]: rotation::error::RotationError::TargetAcceptsRevoked
     pub async fn revoke(&self, secret: Described, rng: &mut StdRng) -> Result<RevokeAnswer, OperateError> {
@@ -91,6 +91,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         rng: &mut StdRng,
     ) -> Result<RevokeAnswer, OperateError> {
         snapshot.require_no_open_rotation()?;
+        self.require_delivered(&snapshot).await?;
         self.verify(&snapshot, rng).await.map_err(|error| OperateError::CurrentDoesNotVerify(Box::new(error)))?;
         let mut dead = self.dead_by_markers(&snapshot).await?;
         dead.add(self.of_compromised(&snapshot).await?);
@@ -213,6 +214,10 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         let last = self.previous(snapshot).await?.map(|last| last.value.secret()).transpose()?;
         let held = [self.session.kind.previous_token(&snapshot.current)?, last];
         if dead.tokens.iter().any(|token| held.contains(&Some(token.clone()))) {
+            return Ok(false);
+        }
+        // A server that reads at its start accepts them until it is started anew.
+        if self.undelivered(snapshot).await?.is_some() {
             return Ok(false);
         }
         self.prove_dead(snapshot, &dead.tokens, rng).await?;

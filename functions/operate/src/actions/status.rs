@@ -11,6 +11,7 @@ use rotation::versions::Stage;
 use serde::Serialize;
 
 use crate::action::Action;
+use crate::delivery::DeliveryStatus;
 use crate::error::{OperateError, Problem};
 use crate::kinds::{Kind, OperatedKind, Summary};
 use crate::marker::{open_rotation, unfinished};
@@ -37,6 +38,9 @@ pub struct StatusAnswer {
     versions: Vec<VersionStatus>,
     policy: BTreeMap<&'static str, SettingStatus>,
     rotation: RotationStatus,
+    /// Whether the consumers have the current value; nothing for a secret without consumers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivery: Option<DeliveryStatus>,
     /// What the current value tells of itself.
     #[serde(flatten)]
     summary: Option<Summary>,
@@ -87,6 +91,7 @@ impl StatusAnswer {
                 .map(|(name, value, from)| (name, SettingStatus { value: value.to_owned(), from }))
                 .collect(),
             rotation: RotationStatus::of(secret),
+            delivery: None,
             summary: None,
             missing_staged_key: None,
             problem: None,
@@ -137,21 +142,31 @@ impl RotationStatus {
 
 impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// Versions with their stages and ages, the policy and where each setting comes from, the schedule, and what the current
-    /// value tells of itself. A value or a policy that is not usable is a `problem` in the answer and no error.
+    /// value tells of itself. A value or a policy that is not usable is a `problem` in the answer and no error. `deliver` is the name of
+    /// the function that delivers.
     ///
     /// # Errors
     /// When the service refuses.
-    pub async fn status(&self, secret: &Described) -> Result<StatusAnswer, OperateError> {
+    pub async fn status(&self, secret: &Described, deliver: &str) -> Result<StatusAnswer, OperateError> {
         let ages = self.session.store.versions(self.session.secret_id).await?;
         let mut status = StatusAnswer::new(K::KIND, secret, &ages, self.session.stack);
-        if let Err(error) = self.add_value(&mut status, secret).await {
+        if let Err(error) = self.add_value(&mut status, secret, deliver).await {
             status.problem = Some(Problem::of(&error));
         }
         Ok(status)
     }
 
-    async fn add_value(&self, status: &mut StatusAnswer, secret: &Described) -> Result<(), OperateError> {
+    async fn add_value(
+        &self,
+        status: &mut StatusAnswer,
+        secret: &Described,
+        deliver: &str,
+    ) -> Result<(), OperateError> {
         let snapshot = self.snapshot_of(secret.clone()).await?;
+        if self.has_consumers(&snapshot) {
+            let undelivered = self.undelivered(&snapshot).await?;
+            status.delivery = Some(DeliveryStatus::of(undelivered, &secret.name, deliver));
+        }
         status.summary = Some(self.session.kind.summary(&snapshot.subject(), &snapshot.current)?);
         status.missing_staged_key = self.require_all_keys(&snapshot).await?.staged;
         Ok(())

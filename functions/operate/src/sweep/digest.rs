@@ -12,6 +12,7 @@ use rotation::policy::ByHand;
 use rotation::store::Described;
 use rotation::time::format_timestamp;
 
+use crate::delivery::Undelivered;
 use crate::error::OperateError;
 
 /// What goes on is told again so often.
@@ -60,6 +61,7 @@ enum Line {
     Problem,
     Unfinished,
     Stuck,
+    Undelivered,
     Overdue,
     ByHand,
     Rotated,
@@ -76,6 +78,7 @@ impl Line {
             Self::Problem => "Does not work",
             Self::Unfinished => "Operations that died half way",
             Self::Stuck => "Rotations that do not end",
+            Self::Undelivered => "Not delivered to all consumers",
             Self::Overdue => "Overdue",
             Self::ByHand => "For people to rotate",
             Self::Rotated => "Rotated",
@@ -129,6 +132,15 @@ impl Digest {
                     format_timestamp(since)
                 ),
             );
+        }
+    }
+
+    /// A delivery is late.
+    pub(crate) fn not_delivered(&mut self, secret: &Described, undelivered: &Undelivered, repair: &str) {
+        if self.window.tells_of(undelivered.late_from) {
+            let (name, since) = (&secret.name, format_timestamp(undelivered.since));
+            let runbook = "infra/RUNBOOK-DELIVERY.md says under delivery-late what to do";
+            self.add(Line::Undelivered, format!("{name} since {since}: {repair}; {runbook}"));
         }
     }
 

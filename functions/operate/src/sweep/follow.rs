@@ -79,6 +79,9 @@ impl Sweep<'_> {
         if let Err(error) = operation.require_all_keys(&snapshot).await {
             return Ok(Some(Reencryption::Due(Due { because: Some(error.to_string()), ..due })));
         }
+        if let Err(error) = operation.require_delivered(&snapshot).await {
+            return Ok(Some(Reencryption::Due(Due { because: Some(error.to_string()), ..due })));
+        }
         // A consumer that keeps an older ring could not read what a worker writes under a key that became primary at once. When that was,
         // no stage tells for certain; it was not after the last change.
         let cache_time = kind.cache_time();

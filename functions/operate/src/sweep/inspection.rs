@@ -54,7 +54,8 @@ impl Failure {
 }
 
 /// Nothing is wrong with a secret whose value was not checked.
-const UNCHECKED: CheckResult = CheckResult::Well { proven: None, overlap: String::new(), postponed: false };
+const UNCHECKED: CheckResult =
+    CheckResult::Well { proven: None, overlap: String::new(), accepted_until: None, postponed: false };
 
 impl Sweep<'_> {
     /// Checks one secret; when the service throttles that, once more after a while.
@@ -170,6 +171,10 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
             let quiet = since(&snapshot.secret, snapshot.secret.last_changed).is_some_and(|changed| changed >= QUIET);
             postponed = over && (!quiet || open_rotation(&snapshot.secret).is_some());
             if over && !postponed {
+                let undelivered = self.undelivered(&snapshot).await.map_err(Failure::of_overlap)?;
+                postponed = undelivered.is_some();
+            }
+            if over && !postponed {
                 let revoked = self.revoke_snapshot(snapshot, &new_version(rng), rng).await;
                 return Ok(CheckResult::Revoked(Some(revoked.map_err(Failure::of_overlap)?.version)));
             }
@@ -178,14 +183,16 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
             }
         }
         let proven = self.prove(&snapshot, checks, rng).await?;
-        let overlap = match snapshot.overlap_end(self.session.kind) {
+        let end = snapshot.overlap_end(self.session.kind);
+        let accepted_until = end.filter(|end| *end > snapshot.secret.as_of);
+        let overlap = match end {
             Some(end) if end > snapshot.secret.as_of => {
                 format!("the old token is accepted until {}", format_timestamp(end))
             }
             Some(_) => "the overlap with the old token is over".to_owned(),
             None => "the old token is not accepted any more".to_owned(),
         };
-        Ok(CheckResult::Well { proven, overlap, postponed })
+        Ok(CheckResult::Well { proven, overlap, accepted_until, postponed })
     }
 }
 
@@ -210,7 +217,7 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         };
         let proven = self.prove(&snapshot, checks, rng).await?;
         let overlap = "what the old keys encrypted stays readable".to_owned();
-        Ok(CheckResult::Well { proven, overlap, postponed: false })
+        Ok(CheckResult::Well { proven, overlap, accepted_until: None, postponed: false })
     }
 }
 

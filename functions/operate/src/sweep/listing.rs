@@ -15,6 +15,7 @@ use crate::kinds::Kind;
 use crate::marker::{open_rotation, unfinished};
 use crate::operator::Operator;
 use crate::sweep::context::Sweep;
+use crate::sweep::delivery::may_be_undelivered;
 use crate::sweep::report::Report;
 use crate::sweep::timing::{RECENT, THROTTLED_PAUSES, since};
 use crate::tidy::is_untidy;
@@ -35,6 +36,8 @@ pub(super) struct Checks {
     pub(super) ring: bool,
     /// What actions that died have left behind.
     pub(super) leftovers: bool,
+    /// Whether a consumer lacks the current value.
+    pub(super) delivery: bool,
 }
 
 impl Checks {
@@ -138,6 +141,7 @@ impl Report {
         let checks = Checks {
             ring: kind == Kind::Keyring && is_ring_unmarked(secret),
             leftovers: kind != Kind::Other && is_untidy(secret),
+            delivery: may_be_undelivered(&operator.stack, secret),
             ..Checks::default()
         };
         if !secret.rotation_enabled {
@@ -152,7 +156,7 @@ impl Report {
             return checks.if_any();
         }
         if kind == Kind::Other {
-            self.tell(|digest| digest.rotated(secret, "only its own function can tell whether it works"));
+            self.note_other_kind(secret);
             return None;
         }
         let value = since(secret, secret.last_rotated).is_some_and(|age| age < RECENT);

@@ -1,7 +1,9 @@
 //! `sweep`: all secrets of the stack, every hour. The listing shows which secrets need a closer check; only that costs further calls.
 
 mod context;
+mod delivery;
 pub mod digest;
+mod events;
 mod follow;
 mod inspection;
 mod listing;

@@ -1,19 +1,23 @@
 //! What a sweep has found: its answer, its metrics and its lines in the log.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::lambda::AUDIT;
+use rotation::notification::Notification;
 use rotation::policy::{ByHand, by_hand};
 use rotation::store::Described;
 use rotation::telemetry::{Datum, Unit};
+use rotation::time::format_timestamp;
 use serde::Serialize;
 
 use crate::action::Action;
+use crate::delivery::{Undelivered, command};
 use crate::error::{OperateError, Problem};
 use crate::services::Notified;
-use crate::sweep::digest::Digest;
+use crate::sweep::digest::{Digest, Window};
+use crate::sweep::events::Events;
 use crate::sweep::timing::since;
 
 /// The most secrets that an answer names of each kind.
@@ -35,6 +39,7 @@ pub struct SweepAnswer {
     unfinished: Vec<Unfinished>,
     keys_missing: Vec<String>,
     due_by_hand: Vec<String>,
+    not_delivered: Vec<NotDelivered>,
     failed: u64,
     problems: Vec<SecretProblem>,
     skipped: u64,
@@ -45,6 +50,18 @@ pub struct SweepAnswer {
     /// Whether the message went out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) notified: Option<Notified>,
+    /// How many notifications were sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) events_sent: Option<usize>,
+}
+
+/// A current value that a consumer lacks.
+#[derive(Clone, Debug, Serialize)]
+struct NotDelivered {
+    secret: String,
+    since: String,
+    late: bool,
+    repair: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -98,7 +115,9 @@ pub(super) enum CheckResult {
         proven: Option<bool>,
         /// What is to be said of its last rotation.
         overlap: String,
-        /// The overlap is over; it is ended when the secret has not been changed for a while.
+        /// Until when the old token is accepted.
+        accepted_until: Option<SystemTime>,
+        /// The overlap is over; it is ended when the secret has not been changed for a while, and is delivered.
         postponed: bool,
     },
     /// The overlap was over, and was ended; which version is current since. Or a revocation was proven.
@@ -144,6 +163,8 @@ pub struct SweepResult {
     pub metrics: Vec<Datum>,
     /// The subject and the text of the message, when there is something to tell.
     pub message: Option<(String, String)>,
+    /// The notifications of what happened in the window.
+    pub events: Vec<Notification>,
 }
 
 /// What was found so far.
@@ -151,6 +172,8 @@ pub struct SweepResult {
 pub(super) struct Report {
     request_id: String,
     digest: Option<Digest>,
+    events: Option<Events>,
+    deliver: String,
     pub(super) secrets: u64,
     managed: u64,
     age_max: Duration,
@@ -160,6 +183,7 @@ pub(super) struct Report {
     old_token_accepted: u64,
     keys_missing_count: u64,
     due_by_hand_count: u64,
+    late_count: u64,
     answer: SweepAnswer,
 }
 
@@ -170,9 +194,23 @@ fn name(names: &mut Vec<String>, secret: &Described) {
 }
 
 impl Report {
-    /// An empty one, with Lambda's id of the request for the record, and the message of a sweep that a schedule asked for.
-    pub(super) fn new(request_id: &str, digest: Option<Digest>) -> Self {
-        Self { request_id: request_id.to_owned(), digest, ..Self::default() }
+    /// An empty one, with Lambda's id of the request for the record, and the window of a sweep that a schedule asked for. `deliver` is
+    /// the name of the function that delivers.
+    pub(super) fn new(request_id: &str, window: Option<Window>, deliver: &str) -> Self {
+        Self {
+            request_id: request_id.to_owned(),
+            digest: window.map(Digest::new),
+            events: window.map(Events::of),
+            deliver: deliver.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a notification, if any are sent.
+    fn notify(&mut self, event: impl FnOnce(&mut Events)) {
+        if let Some(events) = &mut self.events {
+            event(events);
+        }
     }
 
     /// Adds a line to the message, if one is sent.
@@ -210,6 +248,7 @@ impl Report {
         tracing::warn!(target: AUDIT, secret = secret.name, values = due.len(), "due by hand");
         name(&mut self.answer.due_by_hand, secret);
         self.tell(|digest| digest.due_by_hand(secret, &due));
+        self.notify(|events| events.due_by_hand(secret, &due));
     }
 
     /// How old the value of a secret with a schedule is, and how late its rotation.
@@ -222,6 +261,7 @@ impl Report {
             tracing::warn!(target: AUDIT, secret = secret.name, hours = overdue.as_secs() / 3_600, "overdue");
             name(&mut self.answer.overdue, secret);
             self.tell(|digest| digest.overdue(secret));
+            self.notify(|events| events.overdue(secret));
         }
     }
 
@@ -231,19 +271,49 @@ impl Report {
         self.stuck_count += 1;
         name(&mut self.answer.stuck, secret);
         self.tell(|digest| digest.stuck(secret, abort_after));
+        self.notify(|events| events.stuck(secret, abort_after));
+    }
+
+    /// A secret of a kind that only its own function knows.
+    pub(super) fn note_other_kind(&mut self, secret: &Described) {
+        self.tell(|digest| digest.rotated(secret, "only its own function can tell whether it works"));
+        self.notify(|events| events.promoted(secret, None));
+    }
+
+    /// What the consumers of a secret lack.
+    pub(super) fn add_delivery(&mut self, secret: &Described, undelivered: Result<Option<Undelivered>, OperateError>) {
+        let undelivered = match undelivered {
+            Ok(Some(undelivered)) => undelivered,
+            Ok(None) => return,
+            Err(error) => return self.add_problem(&secret.name, "delivery not checked", &error),
+        };
+        let (since, late) = (format_timestamp(undelivered.since), undelivered.is_late());
+        let repair = command(&secret.name, &self.deliver);
+        if late {
+            tracing::warn!(target: AUDIT, secret = secret.name, since, "not delivered");
+            self.late_count += 1;
+            self.tell(|digest| digest.not_delivered(secret, &undelivered, &repair));
+        }
+        if self.answer.not_delivered.len() < NAMED {
+            self.answer.not_delivered.push(NotDelivered { secret: secret.name.clone(), since, late, repair });
+        }
     }
 
     /// What the check of a secret has shown.
     pub(super) fn add(&mut self, secret: &Described, result: CheckResult) {
         match result {
-            CheckResult::Well { proven, overlap, postponed } => {
+            CheckResult::Well { proven, overlap, accepted_until, postponed } => {
                 self.answer.verified += u64::from(proven == Some(true));
                 self.answer.unproven += u64::from(proven == Some(false));
                 self.answer.overlaps_expired += u64::from(postponed);
                 self.tell(|digest| digest.rotated(secret, &overlap));
+                if proven.is_some() {
+                    self.notify(|events| events.promoted(secret, accepted_until));
+                }
             }
             CheckResult::Revoked(version) => {
                 self.answer.revoked += 1;
+                self.notify(|events| events.overlap_ended(secret, version.as_ref()));
                 let reason = "the overlap is over";
                 let (request_id, version) = (self.request_id.as_str(), version.as_ref().map(VersionId::as_str));
                 tracing::info!(target: AUDIT, request_id, secret = secret.name, action = "revoke", reason, version, result = "done", "operation");
@@ -257,6 +327,7 @@ impl Report {
                 if of == Part::Ring {
                     self.keys_missing_count += 1;
                     name(&mut self.answer.keys_missing, secret);
+                    self.notify(|events| events.keys_missing(secret, &error));
                 }
                 self.old_token_accepted +=
                     u64::from(error == OperateError::Rotation(RotationError::TargetAcceptsRevoked));
@@ -279,23 +350,25 @@ impl Report {
         self.tell(|digest| digest.problem(secret, what, error));
     }
 
-    /// The answer, the metrics and the message. `next` is where another sweep goes on, when this one did not come to the end.
+    /// The answer, the metrics, the message and the notifications. `next` is where another sweep goes on, when this one did not come to the end.
     pub(super) fn finish(
         mut self,
         function: &str,
+        has_consumers: bool,
         next: Option<String>,
         reencryption: Option<Reencryption>,
     ) -> SweepResult {
         self.answer.complete = next.is_none() && self.answer.skipped == 0;
-        let metrics = self.metrics(function);
-        let Self { secrets, managed, digest, answer, .. } = self;
+        let metrics = self.metrics(function, has_consumers);
+        let Self { secrets, managed, digest, events, answer, .. } = self;
         let answer = SweepAnswer { secrets, managed, continue_from: next, reencryption, ..answer };
-        SweepResult { answer, metrics, message: digest.and_then(|digest| digest.message()) }
+        let events = events.map(Events::take).unwrap_or_default();
+        SweepResult { answer, metrics, message: digest.and_then(|digest| digest.message()), events }
     }
 
     /// The fleet's metrics, each under the function's name: one account may have several stacks, and the heartbeat of one must not
     /// stand for another's. It is left out when the sweep did not come to the end.
-    fn metrics(&self, function: &str) -> Vec<Datum> {
+    fn metrics(&self, function: &str, has_consumers: bool) -> Vec<Datum> {
         let datum =
             |name, value, unit| Datum { name, dimensions: vec![("Function", function.to_owned())], value, unit };
         let hours = |time: Duration| time.as_secs_f64() / 3_600.0;
@@ -312,6 +385,9 @@ impl Report {
             datum("KeysMissing", count(self.keys_missing_count), Unit::Count),
             datum("DueByHand", count(self.due_by_hand_count), Unit::Count),
         ];
+        if has_consumers {
+            data.push(datum("DeliveryLate", count(self.late_count), Unit::Count));
+        }
         if self.answer.complete {
             data.push(datum("SweepCompleted", 1.0, Unit::Count));
         }

@@ -10,7 +10,7 @@ use rotation::store::OperationStore;
 
 use crate::error::OperateError;
 use crate::sweep::context::Sweep;
-use crate::sweep::digest::{Digest, Window};
+use crate::sweep::digest::Window;
 use crate::sweep::listing::DueChecks;
 use crate::sweep::report::{Report, SweepResult};
 
@@ -27,7 +27,7 @@ impl Sweep<'_> {
     /// When the secrets cannot be listed.
     pub async fn perform<S: OperationStore>(&self, function: &str, store: &S) -> Result<SweepResult, OperateError> {
         let window = self.request.scheduled.map(|scheduled| Window::before(scheduled, self.operator.sweep_period));
-        let mut report = Report::new(self.request_id, window.map(Digest::new));
+        let mut report = Report::new(self.request_id, window, &self.operator.deliver);
         let mut rng = randomness()?;
         let reencryption = self.reencrypt(store, &mut report).await;
         let reserve = self.operator.longest_check().max(RESERVE).min(self.deadline.left() / 2);
@@ -37,14 +37,16 @@ impl Sweep<'_> {
         due.secrets.shuffle(&mut rng);
         report.skip(due.left_out);
         let checks = stream::iter(due.secrets).map(|(secret, checks)| async move {
+            let undelivered = if checks.delivery { self.check_delivery(store, &secret).await } else { Ok(None) };
             let result = self.check(store, &secret, checks, reserve).await;
-            (secret, result)
+            (secret, undelivered, result)
         });
         let mut checks = checks.buffer_unordered(AT_ONCE);
-        while let Some((secret, result)) = checks.next().await {
+        while let Some((secret, undelivered, result)) = checks.next().await {
+            report.add_delivery(&secret, undelivered);
             report.add(&secret, result);
         }
         drop(checks);
-        Ok(report.finish(function, next, reencryption))
+        Ok(report.finish(function, self.operator.stack.names_consumers(), next, reencryption))
     }
 }

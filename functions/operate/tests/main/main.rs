@@ -3,6 +3,7 @@
 
 mod actions;
 mod aws;
+mod delivery;
 mod doctor;
 mod errors;
 mod layers;

@@ -30,7 +30,7 @@ async fn sweep(operator: &Operator, store: &Store) -> Told {
     let scheduled = Some(store.now + Duration::from_secs(5 * 60));
     let asked = request::Sweep { scheduled, ..request::Sweep::default() };
     let sweep = Sweep::new(operator, &asked, "request", Deadline::after(Duration::from_secs(60)));
-    let SweepResult { answer, metrics, message } = sweep.perform("operate", store).await.unwrap();
+    let SweepResult { answer, metrics, message, .. } = sweep.perform("operate", store).await.unwrap();
     let message = message.map(|(subject, text)| format!("{subject}\n{text}")).unwrap_or_default();
     Told { answer: serde_json::to_value(answer).unwrap(), metrics, message }
 }
