@@ -2,6 +2,7 @@
 //! that only this kind makes. A kind of secret is one file here, and a test that runs the families with it.
 
 pub mod keyring;
+pub mod staged;
 pub mod third;
 pub mod token;
 
@@ -65,11 +66,19 @@ pub trait Model: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 's
     /// The stack's variables `ROTATION_*`, beside the member.
     fn variables(self) -> Vec<(&'static str, &'static str)>;
 
+    /// The secret's own tags.
+    fn tags(self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
     /// The kind, with whom it asks.
     fn kind<T: Target + Send>(self, target: Option<T>) -> Self::Kind<T>;
 
     /// The value before all rotations, and the one before that (`number` 0), made at `created`.
     fn initial(self, number: u64, created: SystemTime) -> String;
+
+    /// What else stands on the secret before all rotations.
+    fn begin(self, _: &mut State) {}
 
     /// What a person may store.
     fn edits(self) -> &'static [Edit];
@@ -79,6 +88,11 @@ pub trait Model: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 's
 
     /// How many instances the application has.
     fn instances(self) -> usize;
+
+    /// How many of them the load balancer chooses from: the first ones.
+    fn asked_instances(self) -> usize {
+        self.instances()
+    }
 
     /// How the stack's target is set up; `None` when nobody is asked.
     fn target(self) -> Option<TargetSettings>;
@@ -238,6 +252,15 @@ pub trait Model: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 's
     fn reloads(self) -> &'static [Action] {
         &[Action::Reload]
     }
+
+    /// The caches of all instances have become too old.
+    fn reload(world: &mut Inner<Self>) {
+        let state = world.state();
+        world.load_all(&state);
+    }
+
+    /// The function `deliver` does its next step.
+    fn deliver(_: &mut Inner<Self>) {}
 
     /// The kind's own step; one that is broken on purpose does something else.
     ///

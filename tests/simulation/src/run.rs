@@ -264,7 +264,7 @@ impl<M: Model> Service<'_, M> {
         if matches!(staleness, Staleness::LagEverywhere(_)) {
             self.world.end_staleness();
         }
-        self.world.lock().tags.clear();
+        self.world.reset_tags();
         let mut finished = vec![];
         for operation in begun {
             finished.push(self.finish(operation).await?);
@@ -318,7 +318,9 @@ impl<M: Model> Service<'_, M> {
                 | Action::Duplicate { .. }
                 | Action::Begin { .. }
                 | Action::Rotate => {}
-                Action::Edit(_) | Action::Reload | Action::ReloadOne(_) | Action::Tag(..) => self.act(action),
+                Action::Edit(_) | Action::Reload | Action::ReloadOne(_) | Action::Deliver | Action::Tag(..) => {
+                    self.act(action);
+                }
             }
             self.check_violation()?;
         }

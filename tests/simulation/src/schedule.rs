@@ -174,6 +174,8 @@ pub enum Action {
     Reload,
     /// One instance does.
     ReloadOne(usize),
+    /// The function `deliver` does its next step.
+    Deliver,
     /// The same event, or one of another step, is delivered once more. That invocation runs up to its gate of this
     /// number, and goes on when told.
     Duplicate {

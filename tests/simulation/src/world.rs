@@ -107,6 +107,7 @@ impl<M: Model> World<M> {
                 .store_by_hand(&version_id("initial", number), value.into(), Author::Initial, created)
                 .unwrap_or_default();
         }
+        scenario.model.begin(&mut state);
         let loaded = scenario.model.loaded(&state).unwrap_or_default();
         let instances = vec![loaded; scenario.model.instances()];
         // Their caches do not become old all at once.
@@ -127,7 +128,7 @@ impl<M: Model> World<M> {
             requests: 0,
             first,
             first_previous,
-            tags: Tags::new(),
+            tags: own_tags(scenario.model),
             rotated: vec![],
             requested: vec![],
             asked: Asked::default(),
@@ -221,10 +222,22 @@ impl<M: Model> World<M> {
     /// The caches of all instances have become too old.
     pub(crate) fn reload(&self) {
         let mut world = self.lock();
-        let state = world.state();
-        world.load_all(&state);
+        M::reload(&mut world);
         world.note(|| "the instances load the secret, their caches being old".to_owned());
         world.check_clients();
+    }
+
+    /// The function `deliver` does its next step.
+    pub(crate) fn deliver(&self) {
+        let mut world = self.lock();
+        M::deliver(&mut world);
+        world.note(|| "deliver does its next step".to_owned());
+    }
+
+    /// Nobody asks for anything special any more.
+    pub(crate) fn reset_tags(&self) {
+        let mut world = self.lock();
+        world.tags = own_tags(world.scenario.model);
     }
 
     /// The cache of one instance has become too old.
@@ -290,6 +303,16 @@ impl<M: Model> Inner<M> {
         self.skew += CALL;
         self.load_what_is_old();
         State::clone(&self.state())
+    }
+
+    /// When an instance last loaded the secret.
+    pub(crate) fn loaded_at(&self, instance: usize) -> SystemTime {
+        self.loaded_at[instance]
+    }
+
+    /// Somebody waits until that time, unless it has come.
+    pub(crate) fn wait_until(&mut self, time: SystemTime) {
+        self.skew += time.duration_since(self.now()).unwrap_or_default();
     }
 
     /// How often the secret was written to so far.
@@ -435,7 +458,7 @@ impl<M: Model> Inner<M> {
             // The Thue-Morse sequence: as even as taking turns, and in step with nothing.
             Balancer::Mixed => self.requests.count_ones(),
         };
-        choice as usize % self.instances.len()
+        choice as usize % self.scenario.model.asked_instances()
     }
 
     /// Whether the instance lets the token pass, after it has loaded the secret again if that is its way.
@@ -451,6 +474,10 @@ impl<M: Model> Inner<M> {
     pub(crate) fn is_healthy(&self) -> bool {
         self.healed || matches!(self.scenario.defect, None | Some(Defect::AcceptsRevoked))
     }
+}
+
+fn own_tags<M: Model>(model: M) -> Tags {
+    model.tags().iter().map(|(tag, value)| ((*tag).to_owned(), (*value).to_owned())).collect()
 }
 
 fn version_id(kind: &str, number: u64) -> VersionId {

@@ -77,7 +77,7 @@ impl<M: Model> Service<'_, M> {
     }
 
     pub(super) async fn intervene(&mut self, version: Option<&VersionId>, action: Action) {
-        self.alone &= matches!(action, Action::Wait(_) | Action::Reload | Action::ReloadOne(_));
+        self.alone &= matches!(action, Action::Wait(_) | Action::Reload | Action::ReloadOne(_) | Action::Deliver);
         match action {
             Action::Wait(time) => {
                 self.disturbed = true;
@@ -107,7 +107,7 @@ impl<M: Model> Service<'_, M> {
                 self.disturbed = true;
                 self.act(action);
             }
-            Action::Edit(_) | Action::Reload | Action::ReloadOne(_) => self.act(action),
+            Action::Edit(_) | Action::Reload | Action::ReloadOne(_) | Action::Deliver => self.act(action),
         }
     }
 
@@ -133,6 +133,7 @@ impl<M: Model> Service<'_, M> {
                 self.world.edit(edit);
             }
             Action::Reload => self.world.reload(),
+            Action::Deliver => self.world.deliver(),
             Action::ReloadOne(instance) => self.world.reload_one(instance),
             Action::Tag(name, value) => self.world.tag(name, value),
             _ => {}

@@ -29,7 +29,7 @@ impl<M: Model> Inner<M> {
         }
     }
 
-    pub(super) fn load_all(&mut self, state: &State) {
+    pub(crate) fn load_all(&mut self, state: &State) {
         for instance in 0..self.instances.len() {
             self.load_from(instance, state);
             self.loaded_at[instance] = self.now();

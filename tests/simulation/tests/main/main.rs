@@ -10,6 +10,7 @@
 mod keyring;
 mod operations;
 mod rows;
+mod staged;
 mod support;
 mod third;
 mod token;
