@@ -76,6 +76,13 @@ pub struct Started {
     sends: Option<Arc<str>>,
 }
 
+/// When the last delivery ended. A step that was admitted before may still refuse.
+#[derive(Debug, Default)]
+pub struct Delivered(Option<SystemTime>);
+
+/// The longest that the attempts of one rotation take after its createSecret, when nobody waits.
+const REFUSED_FOR: Duration = Duration::from_secs(10 * 60);
+
 impl Staged {
     /// A staged token in a secret that is in use and delivered.
     #[must_use]
@@ -146,6 +153,7 @@ impl Staged {
             Some(delivered) if delivered == current => {
                 let stage = newest.stage.clone();
                 Self::move_label(world, &stage, Some(&current), None);
+                world.memory = Delivered(Some(world.now()));
             }
             delivered => Self::move_label(world, &delivered_stage(), delivered.as_ref(), Some(&current)),
         }
@@ -170,7 +178,7 @@ fn of(value: &str, suffix: &str) -> Option<Arc<str>> {
 impl Model for Staged {
     type Kind<T: Target + Send> = AdminToken<T>;
     type Instance = Started;
-    type Memory = ();
+    type Memory = Delivered;
 
     const FIELD: &'static str = FIELD;
 
@@ -285,9 +293,10 @@ impl Model for Staged {
         let (model, now, state) = (world.scenario.model, world.now(), world.state());
         let next = state.value_at(&Stage::Current).and_then(|value| of(value, "_NEXT"));
         let lacks = |next: &Arc<str>| world.instances[..SERVERS].iter().any(|held| !model.accepts(held, next, now));
+        let ended = world.memory.0.is_some_and(|ended| now < ended + REFUSED_FOR);
         let honest = match error {
             // Who gave the version up may have died before it said why.
-            "NotDelivered" | "UnknownVersion" => !Self::is_delivered(world),
+            "NotDelivered" | "UnknownVersion" => ended || !Self::is_delivered(world),
             "TargetRefused" => next.is_some_and(|next| lacks(&next)),
             _ => false,
         };
