@@ -35,6 +35,12 @@ use serde_json::{Map, Value, json};
 use crate::members::Members;
 use crate::staged::{follows, is_staged, next_token, promotable, staged_field, with_fresh_next};
 
+/// An instance does not accept the next token.
+const NEXT_REFUSED: RotationError = RotationError::TargetRefused {
+    which: "next",
+    hint: ", which every instance holds that was started since the last rotation: restart the others, and have every instance accept the member NAME_NEXT; then run the same again",
+};
+
 /// The admin token's kind, with the application that uses the token, if the stack names one.
 #[derive(Debug)]
 pub struct AdminToken<T = HttpTarget> {
@@ -112,6 +118,12 @@ impl<T> AdminToken<T> {
         next.with_member(&members.until, &until)?.with_member(&members.previous, &current.secret()?)
     }
 
+    /// Whether the policy has a secret hold its next token.
+    #[must_use]
+    pub fn is_staged(policy: &RotationPolicy) -> bool {
+        is_staged(policy)
+    }
+
     /// The value with fresh tokens only, which nobody knows yet: a token, a next token if the policy stages tokens, and
     /// no previous one.
     ///
@@ -137,6 +149,23 @@ impl<T> AdminToken<T> {
 }
 
 impl<T: Target> AdminToken<T> {
+    /// Proves that every instance accepts the next token of `current`. Nothing is proven without a target, or without
+    /// a next token.
+    ///
+    /// # Errors
+    /// Those of [`prove`].
+    pub async fn prove_next(
+        &self,
+        subject: &Subject<'_>,
+        current: &Document,
+        deadline: Deadline,
+        rng: &mut StdRng,
+    ) -> Result<(), RotationError> {
+        let (Some(target), Some(next)) = (&self.target, next_token(current)?) else { return Ok(()) };
+        let random = TokenFormat::of(subject.policy).generate(rng);
+        prove(target, subject.name, &next, &random, NEXT_REFUSED, deadline).await
+    }
+
     /// Whether every instance has to accept the next token before a rotation promotes it. One answer for all instances
     /// would not prove it.
     fn asks_every_instance(&self) -> bool {
@@ -318,14 +347,13 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
         rng: &mut StdRng,
     ) -> Result<(), RotationError> {
         let Some(target) = &self.target else { return Ok(()) };
+        let random = TokenFormat::of(subject.policy).generate(rng);
         let promotes_next = is_staged(subject.policy)
             && values.old.map(promotable).transpose()?.flatten() == Some(values.new.secret()?);
         let (subjected, which, hint) = match (phase, subject.policy.get(&VERIFY), values.old) {
-            (Phase::BeforePromotion, _, _) if promotes_next => (
-                values.new,
-                "next",
-                ", which every instance holds that was started since the last rotation: restart the others, have every instance accept the member NAME_NEXT, then run rotate-secret again",
-            ),
+            (Phase::BeforePromotion, _, _) if promotes_next => {
+                return prove(target, subject.name, &values.new.secret()?, &random, NEXT_REFUSED, deadline).await;
+            }
             (Phase::BeforePromotion, verify, Some(old)) if verify == Verify::After || is_staged(subject.policy) => (
                 old,
                 "current",
@@ -341,7 +369,6 @@ impl<T: Target + Send> SecretKind for AdminToken<T> {
                 (values.new, "current", ": is TARGET_VERIFY_URL this secret's application, and TARGET_HEADER right?")
             }
         };
-        let random = TokenFormat::of(subject.policy).generate(rng);
         let refused = RotationError::TargetRefused { which, hint };
         prove(target, subject.name, &subjected.secret()?, &random, refused, deadline).await
     }

@@ -372,7 +372,7 @@ async fn every_instance_has_to_accept_the_next_token_before_promotion() {
     let error = test(&one, Some(STAGED), THIRD, Phase::BeforePromotion).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the target refuses the next token, which every instance holds that was started since the last rotation: restart the others, have every instance accept the member NAME_NEXT, then run rotate-secret again"
+        "the target refuses the next token, which every instance holds that was started since the last rotation: restart the others, and have every instance accept the member NAME_NEXT; then run the same again"
     );
     // The first rotation asks for the token that is in use.
     let unstaged = Application::of(&[&["first"], &["first"]], false);

@@ -100,7 +100,7 @@ impl SecretRequest<'_> {
             Request::Restore(_) | Request::Forget(_) => Err(self
                 .not_for_this_kind("only a keyring has keys that can be missing; a token is replaced by a rotation")),
             Request::Put(request) => operation.put(secret.clone(), request, rng).await.map(Outcome::Put),
-            Request::Verify(_) => operation.verify_current(secret.clone(), rng).await.map(Outcome::Verify),
+            Request::Verify(_) => operation.verify_tokens(secret.clone(), rng).await.map(Outcome::Verify),
             Request::Abort(_) => {
                 operation.abort(secret.clone(), self.operator.abort_after, rng).await.map(Outcome::Abort)
             }
@@ -214,8 +214,8 @@ impl SecretRequest<'_> {
 
     /// What the rotation function's log says of a rotation that an action waits for in vain.
     async fn with_reason(&self, secret: &Described, error: OperateError) -> OperateError {
-        let (OperateError::NotFinished { version, function } | OperateError::RotationFailed { version, function, .. }) =
-            &error
+        let (OperateError::NotFinished { version, function: Some(function) }
+        | OperateError::RotationFailed { version, function, .. }) = &error
         else {
             return error;
         };

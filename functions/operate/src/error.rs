@@ -66,7 +66,7 @@ rotation::named_errors! {
         },
         /// There is no previous value.
         #[error(
-            "secret {name} has no previous value to go back to: nothing was replaced yet, or it was revoked; rotate it with `aws secretsmanager rotate-secret`"
+            "secret {name} has no previous value to go back to: nothing was replaced yet, it was revoked, or its overlap is over; rotate it with `aws secretsmanager rotate-secret`"
         )]
         NothingToGoBackTo {
             /// The secret's name.
@@ -107,15 +107,13 @@ rotation::named_errors! {
             /// The secret's name.
             name: String,
         },
-        /// A rotation that the action started has not come to its end in time.
-        #[error(
-            "the rotation to version {version} has not ended yet; what was exposed is still accepted: look at the log of {function}, and run the same request again to finish it"
-        )]
+        /// A rotation that the action started has not come to its end in time, or servers have to be restarted.
+        #[error("{}", not_finished(.version, .function.as_deref()))]
         NotFinished {
             /// The version.
             version: VersionId,
-            /// The rotation function.
-            function: String,
+            /// The rotation function; `None` when the version is current, and servers do not hold it yet.
+            function: Option<String>,
         },
         /// A rotation that an action started failed.
         #[error(
@@ -180,6 +178,18 @@ fn not_managed(name: &str, function: Option<&str>) -> String {
         ),
         None => format!(
             "operate does nothing with secret {name}: no function rotates it; have it rotated by the function for what it holds, a token or a keyring, as infra/ADOPT.md says under \"Adopt an existing secret\""
+        ),
+    }
+}
+
+/// What an action still waits for.
+fn not_finished(version: &VersionId, function: Option<&str>) -> String {
+    match function {
+        Some(function) => format!(
+            "the rotation to version {version} has not ended yet; what was exposed is still accepted: look at the log of {function}, and run the same request again to finish it"
+        ),
+        None => format!(
+            "version {version} has fresh tokens and is current, and servers that were started before refuse them: requests are refused, and what was exposed is accepted, until every server and client is restarted (the function deliver restarts consumers); then run the same request again, or wait for the sweep"
         ),
     }
 }

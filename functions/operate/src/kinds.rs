@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use admin_token::AdminToken;
 use encryption_key::{EncryptionKey, LONGEST_INVOCATION};
+use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
 use rotation::document::Document;
 use rotation::error::RotationError;
@@ -87,6 +88,9 @@ pub enum Summary {
         previous_accepted_until: Option<String>,
         /// How long that is, in seconds.
         overlap_seconds_left: u64,
+        /// Whether the value holds the token that the next rotation makes current.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        next_token_staged: bool,
     },
     /// Of a keyring.
     Keyring {
@@ -135,6 +139,12 @@ pub trait OperatedKind: SecretKind {
     /// A value that is not of this kind.
     fn same_in_use(&self, policy: &RotationPolicy, one: &Document, other: &Document) -> Result<bool, RotationError>;
 
+    /// Whether a compromise replaces the value at once, without a rotation. It does for staged tokens: the application reads them when it
+    /// starts, and what a rotation would promote has leaked as well.
+    fn replaces_at_once(&self, _: &RotationPolicy) -> bool {
+        false
+    }
+
     /// Whether the current value alone says what a rollback makes current. Then the value of `AWSPREVIOUS` is not read.
     ///
     /// # Errors
@@ -169,6 +179,35 @@ pub trait TokenKind: OperatedKind {
     /// # Errors
     /// A value that is not of this kind.
     fn without_previous(&self, value: &Document) -> Result<Document, RotationError>;
+
+    /// The next token that the value holds.
+    ///
+    /// # Errors
+    /// A value that is not of this kind.
+    fn next_token(&self, value: &Document) -> Result<Option<SecretText>, RotationError>;
+
+    /// The value with fresh tokens only.
+    ///
+    /// # Errors
+    /// A value or a policy that is not of this kind.
+    fn with_fresh_tokens(
+        &self,
+        subject: &Subject<'_>,
+        current: &Document,
+        rng: &mut StdRng,
+    ) -> Result<Document, RotationError>;
+
+    /// Proves that the application accepts the next token, if the value holds one; nothing is proven without an application.
+    ///
+    /// # Errors
+    /// Those of [`prove`](rotation::target::prove).
+    fn prove_next(
+        &self,
+        subject: &Subject<'_>,
+        current: &Document,
+        deadline: Deadline,
+        rng: &mut StdRng,
+    ) -> impl Future<Output = Result<(), RotationError>> + Send;
 
     /// Proves that the application refuses `token`; nothing is proven without an application.
     ///
@@ -215,6 +254,7 @@ impl<T: Target + Send> OperatedKind for AdminToken<T> {
         Ok(Summary::Token {
             previous_accepted_until: until.map(format_timestamp),
             overlap_seconds_left: left.map_or(0, |left| left.as_secs()),
+            next_token_staged: Self::next(current)?.is_some(),
         })
     }
 
@@ -222,8 +262,12 @@ impl<T: Target + Send> OperatedKind for AdminToken<T> {
         Ok(one.secret()? == other.secret()?)
     }
 
-    fn holds_value_before(&self, _: &RotationPolicy, current: &Document) -> Result<bool, RotationError> {
-        Ok(Self::previous(current)?.is_some())
+    fn replaces_at_once(&self, policy: &RotationPolicy) -> bool {
+        Self::is_staged(policy)
+    }
+
+    fn holds_value_before(&self, policy: &RotationPolicy, current: &Document) -> Result<bool, RotationError> {
+        Ok(Self::is_staged(policy) || Self::previous(current)?.is_some())
     }
 
     fn value_before(
@@ -238,7 +282,9 @@ impl<T: Target + Send> OperatedKind for AdminToken<T> {
             None => previous.map(Document::secret).transpose()?,
         };
         let in_use = current.secret()?;
-        let token = token.filter(|token| *token != in_use);
+        // A server that reads its environment when it starts refuses a previous token whose overlap is over.
+        let is_over = || self.overlap_end(subject, current, subject.now).is_none_or(|end| end <= subject.now);
+        let token = token.filter(|token| *token != in_use && !(Self::is_staged(subject.policy) && is_over()));
         Ok(token.map(|token| Self::with_token(subject, current, &token)).transpose()?)
     }
 }
@@ -250,6 +296,29 @@ impl<T: Target + Send> TokenKind for AdminToken<T> {
 
     fn without_previous(&self, value: &Document) -> Result<Document, RotationError> {
         Self::without_previous(value)
+    }
+
+    fn next_token(&self, value: &Document) -> Result<Option<SecretText>, RotationError> {
+        Self::next(value)
+    }
+
+    fn with_fresh_tokens(
+        &self,
+        subject: &Subject<'_>,
+        current: &Document,
+        rng: &mut StdRng,
+    ) -> Result<Document, RotationError> {
+        Self::with_fresh_tokens(subject, current, rng)
+    }
+
+    async fn prove_next(
+        &self,
+        subject: &Subject<'_>,
+        current: &Document,
+        deadline: Deadline,
+        rng: &mut StdRng,
+    ) -> Result<(), RotationError> {
+        Self::prove_next(self, subject, current, deadline, rng).await
     }
 
     async fn prove_refused(&self, name: &str, token: &SecretText, deadline: Deadline) -> Result<(), RotationError> {

@@ -141,6 +141,10 @@ impl<M: Model, K: OperatedKind> OperatedKind for Tested<M, K> {
         self.kind.holds_value_before(policy, current)
     }
 
+    fn replaces_at_once(&self, policy: &RotationPolicy) -> bool {
+        self.kind.replaces_at_once(policy)
+    }
+
     fn value_before(
         &self,
         subject: &Subject<'_>,
@@ -158,6 +162,29 @@ impl<M: Model, K: TokenKind> TokenKind for Tested<M, K> {
 
     fn without_previous(&self, value: &Document) -> Result<Document, RotationError> {
         self.kind.without_previous(value)
+    }
+
+    fn next_token(&self, value: &Document) -> Result<Option<SecretText>, RotationError> {
+        self.kind.next_token(value)
+    }
+
+    fn with_fresh_tokens(
+        &self,
+        subject: &Subject<'_>,
+        current: &Document,
+        rng: &mut StdRng,
+    ) -> Result<Document, RotationError> {
+        self.kind.with_fresh_tokens(subject, current, rng)
+    }
+
+    async fn prove_next(
+        &self,
+        subject: &Subject<'_>,
+        current: &Document,
+        deadline: Deadline,
+        rng: &mut StdRng,
+    ) -> Result<(), RotationError> {
+        self.kind.prove_next(subject, current, deadline, rng).await
     }
 
     async fn prove_refused(&self, name: &str, token: &SecretText, deadline: Deadline) -> Result<(), RotationError> {

@@ -1,6 +1,7 @@
 //! `compromise`: what is current has leaked, and is replaced at once.
 //!
-//! A token is replaced by a rotation and revoked. Of a keyring, the primary and the staged key are marked and replaced by fresh ones, are
+//! A token is replaced by a rotation and revoked. Staged tokens are both replaced at once, without a rotation, see
+//! [`at_once`](crate::actions::at_once). Of a keyring, the primary and the staged key are marked and replaced by fresh ones, are
 //! never promoted again, and stay readable. Where the action died half way it goes on.
 
 use std::time::{Duration, SystemTime};
@@ -60,12 +61,12 @@ pub struct CompromiseAnswer {
     /// The version with what has leaked.
     pub replaced: VersionId,
     #[serde(flatten)]
-    effect: Effect,
+    pub(crate) effect: Effect,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-enum Effect {
+pub(crate) enum Effect {
     #[serde(rename_all = "camelCase")]
     Token { tokens_revoked: usize, proven_refused: bool },
     /// What the kind reports of a ring that has become current.
@@ -85,7 +86,11 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         rng: &mut StdRng,
     ) -> Result<CompromiseAnswer, OperateError> {
         let snapshot = self.snapshot_to_replace(secret, confirm).await?;
-        let (exposed, version) = match self.replaced(&snapshot).await? {
+        let replaced = self.replaced(&snapshot).await?;
+        if self.session.kind.replaces_at_once(&snapshot.policy) {
+            return self.compromise_staged(snapshot, replaced, rng).await;
+        }
+        let (exposed, version) = match replaced {
             Some(exposed) => (exposed, snapshot.current_id.clone()),
             None => {
                 self.rehearse(&snapshot, rng)?;
@@ -215,7 +220,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     fn has_replaced(&self, snapshot: &Snapshot, leaked: &StoredVersion) -> Result<bool, OperateError> {
         let age = |since: SystemTime| snapshot.secret.as_of.duration_since(since).unwrap_or_default();
         let same = if self.has_consumers(snapshot) { SAME_INCIDENT_OF_CONSUMERS } else { SAME_INCIDENT };
-        let recent = age(snapshot.created) < same;
+        // The delivery of staged tokens may take even longer.
+        let recent = age(snapshot.created) < same || self.session.kind.replaces_at_once(&snapshot.policy);
         let alive = age(snapshot.secret.last_changed.unwrap_or(snapshot.created)) < DEFAULT_ABORT_AFTER;
         let ours = replaces(&snapshot.current_id, &leaked.version);
         let replaced = ours && recent && (is_published(&snapshot.current_id) || has_succeeded(snapshot) || alive);
@@ -319,7 +325,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
                 }
             }
             if !wait.pause(PAUSE).await {
-                return Err(OperateError::NotFinished { version: version.clone(), function });
+                return Err(OperateError::NotFinished { version: version.clone(), function: Some(function) });
             }
         }
     }
@@ -342,7 +348,14 @@ fn replaces(version: &VersionId, compromised: &VersionId) -> bool {
 /// By this the id of such a version ends that no rotation has made: the value without its previous token.
 const PUBLISHED: &str = "-published";
 
-fn published_version(compromised: &VersionId, rng: &mut StdRng) -> VersionId {
+/// The version that was replaced at once by the current one, if its tokens are not proven dead yet.
+pub(crate) fn replaced_at_once(secret: &Described) -> Option<&VersionId> {
+    let current = secret.versions.holder(&Stage::Current)?;
+    let mut exposed = Marker::Compromised.holders(&secret.versions);
+    exposed.find(|exposed| is_published(current) && replaces(current, exposed))
+}
+
+pub(crate) fn published_version(compromised: &VersionId, rng: &mut StdRng) -> VersionId {
     // At most 64 characters (Secrets Manager API reference, ClientRequestToken).
     VersionId::new(format!("{}{:016x}{PUBLISHED}", replacing(compromised), rng.random::<u64>()))
 }

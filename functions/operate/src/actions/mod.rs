@@ -1,6 +1,7 @@
 //! One file per action: what its request has, what it does, and what it answers.
 
 pub mod abort;
+pub(crate) mod at_once;
 pub mod compromise;
 pub mod doctor;
 pub mod forget;

@@ -52,9 +52,9 @@ pub struct RevokeAnswer {
     pub(crate) proven_refused: bool,
 }
 
-/// Tokens without repetition, less the one that is in use.
+/// Tokens without repetition, less those that are in use: the current one, and the next one, which applications accept.
 struct Dead {
-    in_use: SecretText,
+    in_use: Vec<SecretText>,
     tokens: Vec<SecretText>,
 }
 
@@ -63,7 +63,7 @@ impl Dead {
     fn add(&mut self, tokens: impl IntoIterator<Item = SecretText>) -> bool {
         let before = self.tokens.len();
         for token in tokens {
-            if token != self.in_use && !self.tokens.contains(&token) {
+            if !self.in_use.contains(&token) && !self.tokens.contains(&token) {
                 self.tokens.push(token);
             }
         }
@@ -172,7 +172,9 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
 
     /// The tokens that a revocation took away, or was about to, and did not prove dead.
     async fn dead_by_markers(&self, snapshot: &Snapshot) -> Result<Dead, OperateError> {
-        let mut dead = Dead { in_use: snapshot.current.secret()?, tokens: vec![] };
+        let mut in_use = vec![snapshot.current.secret()?];
+        in_use.extend(self.session.kind.next_token(&snapshot.current)?);
+        let mut dead = Dead { in_use, tokens: vec![] };
         for holder in self.versions_with(snapshot, Marker::Revoked).await? {
             dead.add([holder.value.secret()?]);
         }
@@ -187,6 +189,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         let mut tokens = vec![];
         for holder in self.versions_with(snapshot, Marker::Compromised).await? {
             tokens.push(holder.value.secret()?);
+            tokens.extend(self.session.kind.next_token(&holder.value)?);
             tokens.extend(self.session.kind.previous_token(&holder.value)?);
         }
         Ok(tokens)

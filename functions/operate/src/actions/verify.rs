@@ -6,7 +6,7 @@ use rotation::store::{Described, OperationStore};
 use serde::Serialize;
 
 use crate::error::OperateError;
-use crate::kinds::OperatedKind;
+use crate::kinds::{OperatedKind, TokenKind};
 use crate::members::{Inquiry, Members};
 use crate::session::{Operation, Proof};
 
@@ -28,6 +28,19 @@ pub struct VerifyAnswer {
     /// What has proven it.
     #[serde(flatten)]
     pub proof: Proof,
+}
+
+impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
+    /// Proves the current token of a secret that was described, and the next token, if the value holds one.
+    ///
+    /// # Errors
+    /// The proof's.
+    pub async fn verify_tokens(&self, secret: Described, rng: &mut StdRng) -> Result<VerifyAnswer, OperateError> {
+        let snapshot = self.snapshot_of(secret).await?;
+        self.verify(&snapshot, rng).await?;
+        self.session.kind.prove_next(&snapshot.subject(), &snapshot.current, self.session.deadline, rng).await?;
+        Ok(VerifyAnswer { version: snapshot.current_id, proof: self.proof() })
+    }
 }
 
 impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {

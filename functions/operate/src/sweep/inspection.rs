@@ -12,13 +12,14 @@ use rotation::target::Target as _;
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
 
+use crate::actions::compromise::replaced_at_once;
 use crate::error::OperateError;
 use crate::kinds::{KeyringKind, Kind, OperatedKind, TokenKind};
 use crate::marker::open_rotation;
 use crate::operator::Operator;
 use crate::session::{Operation, Snapshot, new_version};
 use crate::sweep::context::Sweep;
-use crate::sweep::listing::{Checks, is_being_revoked};
+use crate::sweep::listing::{Checks, is_to_be_finished};
 use crate::sweep::report::{CheckResult, Failure, Part};
 use crate::sweep::timing::{QUIET, THROTTLED_PAUSES, since};
 
@@ -156,7 +157,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         let mut snapshot = self.snapshot_of(secret.clone()).await;
         let confirm = match &snapshot {
             Ok(snapshot) => {
-                checks.overlap && (is_overlap_over(self.session.kind, snapshot) || is_being_revoked(&snapshot.secret))
+                checks.overlap && (is_overlap_over(self.session.kind, snapshot) || is_to_be_finished(&snapshot.secret))
             }
             Err(_) => true,
         };
@@ -167,6 +168,12 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
             .map_err(|error| if checks.overlap { Failure::of_overlap(error) } else { Failure::of_value(error) })?;
         let mut postponed = false;
         if checks.overlap {
+            if self.session.kind.replaces_at_once(&snapshot.policy) && replaced_at_once(&snapshot.secret).is_some() {
+                let finished = self.finish_compromise(snapshot, rng).await.map_err(Failure::of_overlap)?;
+                let overlap = "fresh tokens are current, and servers that were started before refuse them".to_owned();
+                let waits = CheckResult::Well { proven: None, overlap, accepted_until: None, postponed: true };
+                return Ok(if finished { CheckResult::Revoked(None) } else { waits });
+            }
             let over = is_overlap_over(self.session.kind, &snapshot);
             let quiet = since(&snapshot.secret, snapshot.secret.last_changed).is_some_and(|changed| changed >= QUIET);
             postponed = over && (!quiet || open_rotation(&snapshot.secret).is_some());

@@ -10,6 +10,7 @@ use rotation::store::{Described, OperationStore, Page, StoreError, StoreErrorKin
 use rotation::versions::Stage;
 
 use crate::action::Action;
+use crate::actions::compromise::replaced_at_once;
 use crate::error::OperateError;
 use crate::kinds::Kind;
 use crate::marker::{open_rotation, unfinished};
@@ -161,7 +162,7 @@ impl Report {
         }
         let value = since(secret, secret.last_rotated).is_some_and(|age| age < RECENT);
         let overlap =
-            kind == Kind::Token && (overlap_may_be_over(operator, secret) || (left && is_being_revoked(secret)));
+            kind == Kind::Token && (overlap_may_be_over(operator, secret) || (left && is_to_be_finished(secret)));
         Checks { value, overlap, ..checks }.if_any()
     }
 }
@@ -189,4 +190,9 @@ fn overlap_may_be_over(operator: &Operator, secret: &Described) -> bool {
 /// Whether a revocation was not proven, and is not part of a compromise, which its own action has to finish.
 pub(super) fn is_being_revoked(secret: &Described) -> bool {
     unfinished(secret) == Some(Action::Revoke)
+}
+
+/// Whether tokens are still to be proven dead that a sweep may prove dead.
+pub(super) fn is_to_be_finished(secret: &Described) -> bool {
+    is_being_revoked(secret) || replaced_at_once(secret).is_some()
 }

@@ -12,6 +12,7 @@ mod module_graph;
 mod nonces;
 mod put;
 mod requests;
+mod staged;
 mod store;
 mod sweep;
 

@@ -45,7 +45,7 @@ pub(crate) fn version(name: &str) -> VersionId {
 
 impl Secret {
     /// One that `function` rotates, if any, without a version, and last changed and rotated a year ago.
-    fn new(name: &str, function: Option<&str>, now: SystemTime) -> Self {
+    pub(crate) fn new(name: &str, function: Option<&str>, now: SystemTime) -> Self {
         let arn = |name| format!("arn:aws:lambda:us-east-1:000000000000:function:{name}");
         let described = Described {
             name: name.to_owned(),
@@ -88,6 +88,13 @@ impl Secret {
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Described)) -> Self {
         change(&mut self.described);
         self
+    }
+
+    /// A staging label comes to a version from wherever it is.
+    pub(crate) fn attach(&mut self, label: &str, version: &VersionId) {
+        let others = self.stages.all().filter(|(stage, _)| stage.as_str() != label);
+        let others: Vec<_> = others.map(|(stage, holder)| (stage.clone(), holder.clone())).collect();
+        self.stages = others.into_iter().chain([(Stage::from(label), version.clone())]).collect();
     }
 
     fn describe(&self) -> Described {
