@@ -1,6 +1,6 @@
 //! An AWS for one machine, in one process. It has Secrets Manager with the rotation service that no emulator has, and
-//! Lambda for native binaries. It has CloudWatch metrics and logs, SNS, ECS services, rules of EventBridge, and the start
-//! of state machines. Its clock can be moved, and it makes faults on demand.
+//! Lambda for native binaries. It has CloudWatch metrics and logs, SNS, ECS services, rules of EventBridge, and the
+//! start of state machines. Its clock can be moved, and it makes faults on demand.
 //!
 //! One port on 127.0.0.1 serves the AWS CLI, the SDKs and a control API under `/_sandbox/`. The region is us-east-1,
 //! the account 000000000000. The sandbox checks no signatures and enforces no permissions.

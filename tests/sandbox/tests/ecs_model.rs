@@ -1,4 +1,5 @@
-//! ECS's answers against the API model that botocore brings, and against a second emulator for the calls that one knows.
+//! ECS's answers against the API model that botocore brings, and against a second emulator for the calls that it
+//! knows.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test, what is missing is a failed test")]
 

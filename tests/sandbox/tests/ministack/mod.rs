@@ -38,7 +38,8 @@ impl Ministack {
         command.envs([("PATH", "/usr/bin:/bin"), ("BIND_HOST", "127.0.0.1"), ("IOT_MQTT_ENABLED", "0")]);
         command.env("GATEWAY_PORT", port.to_string()).env("HOME", home.path()).env("TMPDIR", home.path());
         command.current_dir(home.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = command.kill_on_drop(true).process_group(0).spawn().expect("setpriv, of util-linux");
+        let process = command.kill_on_drop(true).process_group(0).spawn();
+        let process = process.unwrap_or_else(|error| panic!("setpriv, of util-linux: {error}"));
         let mut emulator = Self { process, endpoint: format!("http://127.0.0.1:{port}"), _home: home };
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(60) {
