@@ -54,6 +54,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        // It cannot end its tasks then. They end all the same.
         self.0.kill().ok();
         self.0.wait().ok();
     }

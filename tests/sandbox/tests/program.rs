@@ -389,6 +389,74 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
     assert!(!success && problem.contains("no binary of f"), "{problem}");
 }
 
+#[tokio::test]
+async fn the_control_api_names_what_it_cannot_take() {
+    let folder = folder();
+    let program = Program::start(folder.path(), &["--port", "0"]);
+    let service = |change: Value| {
+        let mut service = json!({ "cluster": "shop", "service": "web", "program": "/bin/false" });
+        service.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        service
+    };
+    let refused = [
+        ("services", service(json!({ "taks": 1 })), "unknown field `taks`"),
+        ("services", service(json!({ "start_time": "soon" })), "expected number"),
+        ("services", service(json!({ "cluster": "a/b" })), "cluster: 1 to 255"),
+        ("services", service(json!({ "secrets": { "TOKEN": "name" } })), "secrets.TOKEN: the ARN of a secret"),
+        ("rules", json!({ "function": "f" }), "missing field `pattern`"),
+        ("schedules", json!({ "function": "f", "every": "often" }), "often: "),
+        ("services/shop/web", json!({ "fail": true }), "fail_new_tasks"),
+    ];
+    for (path, body, says) in refused {
+        let (status, answer) = program.control("POST", path, body.clone()).await;
+        assert_eq!(status, 400, "{path} {body}");
+        assert!(answer["error"].as_str().unwrap().contains(says), "{path} {body}: {answer}");
+    }
+    let (status, _) = program.control("DELETE", "services/shop/web", Value::Null).await;
+    assert_eq!(status, 404);
+    // A task that does not start is no error of the request.
+    let (status, answer) = program.control("POST", "services", service(json!({}))).await;
+    assert_eq!((status, &answer["tasks"]), (200, &json!([])));
+    assert!(answer["stopped"][0].as_str().unwrap().contains("container in task exited"), "{answer}");
+    let (status, answer) = program.control("POST", "services", service(json!({}))).await;
+    assert_eq!((status, &answer["error"]), (400, &json!("the service shop/web exists")));
+    let (status, _) = program.control("DELETE", "services/shop/web", Value::Null).await;
+    assert_eq!(status, 204);
+}
+
+#[tokio::test]
+async fn tasks_end_with_the_program_however_it_ends() {
+    let folder = folder();
+    let script = folder.path().join("task");
+    let code = "#!/bin/sh\necho listening on http://127.0.0.1:9\necho $$ > \"$FILE\"\nexec sleep 600\n";
+    std::fs::write(&script, code).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for signal in ["TERM", "KILL"] {
+        let program = Program::start(folder.path(), &["--port", "0"]);
+        let file = folder.path().join(signal);
+        let environment = json!({ "FILE": file, "PATH": "/usr/bin:/bin" });
+        let service =
+            json!({ "cluster": "c", "service": "s", "tasks": 1, "program": script, "environment": environment });
+        assert_eq!(program.control("POST", "services", service).await.0, 200);
+        let begun = Instant::now();
+        let task = loop {
+            match std::fs::read_to_string(&file) {
+                Ok(id) if id.ends_with('\n') => break id.trim().to_owned(),
+                _ => assert!(begun.elapsed() < Duration::from_secs(60), "no task"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let kill =
+            |signal: &str, id: &str| Command::new("kill").args([signal, id]).stderr(Stdio::null()).status().unwrap();
+        assert!(kill("-0", &task).success());
+        assert!(kill(&format!("-{signal}"), &program.child.id().to_string()).success());
+        while kill("-0", &task).success() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the task outlives the program after SIG{signal}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
 #[test]
 fn it_ends_on_sigterm_sigint_and_sighup() {
     let folder = folder();
@@ -415,9 +483,10 @@ fn the_help_names_every_option_and_the_control_api() {
     let mut child = command(folder.path(), &["--help"]).stdout(Stdio::piped()).spawn().unwrap();
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert!(child.wait().unwrap().success());
-    for word in
-        ["--port", "--state", "--bin-dir", "--no-build", "--env", "--forward", "/_sandbox/clock", "/_sandbox/faults"]
-    {
+    let options = ["--port", "--state", "--bin-dir", "--no-build", "--env", "--function", "--forward"];
+    let paths =
+        ["clock", "faults", "services", "rules", "schedules", "invocations"].map(|path| format!("/_sandbox/{path}"));
+    for word in options.into_iter().chain(paths.iter().map(String::as_str)) {
         assert!(text.contains(word), "{word}");
     }
 }

@@ -44,6 +44,7 @@ impl Process {
         let mut child = command
             .spawn()
             .map_err(|error| format!("CannotStartContainerError: {}: {error}", declaration.program.display()))?;
+        let lifeline = Lifeline::tie(&child);
         let listening = tokio::time::timeout(LISTEN_WITHIN, address(&mut child)).await;
         let address = listening.map_err(|_| format!("no line `{LISTENING}…` within {LISTEN_WITHIN:?}"))??;
         let (stop, kill) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -51,6 +52,7 @@ impl Process {
         let signals = (stop.clone(), kill.clone());
         tokio::spawn(async move {
             supervise(child, signals).await;
+            drop(lifeline);
             report.send_replace(true);
             ended();
         });
@@ -117,6 +119,29 @@ async fn supervise(mut child: Child, (stop, kill): (Arc<Notify>, Arc<Notify>)) {
         }
     }
     child.kill().await.ok();
+}
+
+/// Kills a process when this one is killed, and cannot do it itself: a shell waits for the end of a pipe.
+struct Lifeline(Option<Child>);
+
+impl Lifeline {
+    fn tie(child: &Child) -> Self {
+        let watch = child.id().and_then(|id| {
+            let mut command = Command::new("sh");
+            command.args(["-c", "read -r _; kill -KILL \"$0\"", &id.to_string()]).stdin(Stdio::piped());
+            command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().ok()
+        });
+        Self(watch)
+    }
+}
+
+impl Drop for Lifeline {
+    fn drop(&mut self) {
+        // Before the pipe closes: the process has ended, and its number may have a new holder.
+        if let Some(watch) = &mut self.0 {
+            watch.start_kill().ok();
+        }
+    }
 }
 
 /// Sends SIGTERM. The standard library and Tokio know SIGKILL alone.
