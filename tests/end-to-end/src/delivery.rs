@@ -18,8 +18,13 @@ pub const DELIVER: &str = "deliver";
 pub const EVENT_TOPIC: &str = "arn:aws:sns:us-east-1:000000000000:deliveries";
 /// The interval of its schedule.
 const HOURLY: Duration = Duration::from_secs(3600);
-/// The longest time that a run may take, as in the template.
-const TIMEOUT: Duration = Duration::from_secs(900);
+/// The longest time of a run. It is less than the minute for which deliver waits between a label and a deployment, so
+/// that a run ends with `pending`, and the next one deploys. The clock moves between them.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How far the clock moves between two runs.
+const BETWEEN_RUNS: Duration = Duration::from_secs(120);
+/// The most runs that a delivery takes, with services of a few tasks.
+const MOST_RUNS: u32 = 12;
 /// The longest real time that a run may take in a scene.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -32,6 +37,8 @@ pub struct ConsumerPlan {
     pub executable: Option<PathBuf>,
     /// How often it runs without an event; `None` for never. A long advance of the clock then takes less time.
     pub schedule: Option<Duration>,
+    /// The longest time of a run. With more than two minutes a run waits in real time until it may deploy.
+    pub timeout: Duration,
     /// Whether events invoke it.
     pub events: bool,
     /// Variables of `deliver`, over those that the scene sets.
@@ -44,7 +51,7 @@ impl Plan {
     #[must_use]
     pub fn consumers(self, consumers: Value) -> Self {
         let (schedule, environment) = (Some(HOURLY), vec![]);
-        let plan = ConsumerPlan { consumers, executable: None, schedule, events: true, environment };
+        let plan = ConsumerPlan { consumers, executable: None, schedule, timeout: TIMEOUT, events: true, environment };
         Self { consumers: Some(plan), ..self }
     }
 
@@ -100,7 +107,7 @@ pub(crate) async fn register(
     environment.insert("CONSUMERS".to_owned(), consumers.consumers.to_string());
     environment.insert("NOTIFY_TOPIC_ARN".to_owned(), EVENT_TOPIC.to_owned());
     environment.extend(consumers.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-    let (name, timeout) = (DELIVER.to_owned(), TIMEOUT);
+    let (name, timeout) = (DELIVER.to_owned(), consumers.timeout);
     sandbox.host().register(FunctionConfig { name, executable, environment, timeout, memory_mb: 128 })?;
     if consumers.events {
         sandbox.event_bus().add_rule(EventRule::secret_label(PREFIX, "AWSCURRENT", DELIVER));
@@ -121,6 +128,24 @@ impl Scene {
         let invocation = self.sandbox.host().invoke(DELIVER, request.to_string().into()).await?;
         let answer = serde_json::from_slice(&invocation.payload)?;
         Ok(if invocation.function_error.is_none() { Ok(answer) } else { Err(answer) })
+    }
+
+    /// Moves the clock and runs `deliver`, until the current value of the secret is delivered. Returns the number of
+    /// runs besides those of events.
+    ///
+    /// # Errors
+    /// When a run fails, or too many runs do not deliver it: the last answer.
+    pub async fn deliver_all(&self) -> Result<u32, Failure> {
+        let mut last = json!(null);
+        for runs in 0..MOST_RUNS {
+            self.until_events_are_handled().await?;
+            if self.is_delivered().await? {
+                return Ok(runs);
+            }
+            self.sandbox.advance(BETWEEN_RUNS).await?;
+            last = self.deliver(&json!({})).await?.map_err(|error| error.to_string())?;
+        }
+        Err(format!("not delivered: {last}").into())
     }
 
     /// A service, by `cluster/service`.
