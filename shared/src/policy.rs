@@ -40,9 +40,14 @@ const fn bounded_by_stack(tag: &'static str, variable: &'static str, default_tex
 }
 
 const ROTATION_FIELD: &str = "ROTATION_FIELD";
+const ROTATION_FIELDS: &str = "ROTATION_FIELDS";
 const ROTATION_HOLD: &str = "ROTATION_HOLD";
 const FIELD: Setting<()> = bounded_by_stack("rotation:field", ROTATION_FIELD, "the whole value");
 const HOLD: Setting<()> = bounded_by_stack("rotation:hold", ROTATION_HOLD, "none");
+/// The members that one rotation replaces together, separated by spaces: each one of the stack's `ALLOWED_FIELDS`. The
+/// first one stands for `rotation:field`, unless that names another of them. Only kinds whose values have several
+/// members list it. [`RotationPolicy::fields`] holds the members.
+pub const FIELDS: Setting<()> = bounded_by_stack("rotation:fields", ROTATION_FIELDS, "rotation:field alone");
 /// How long the application accepts the previous value: 0 s to 30 days, and at most the stack's `MAX_OVERLAP`. Only
 /// kinds with an overlap list it. [`RotationPolicy::overlap`] holds the value.
 pub const OVERLAP: Setting<()> = bounded_by_stack("rotation:overlap", "ROTATION_OVERLAP", "24h");
@@ -73,8 +78,8 @@ pub const TOKEN_PROMOTION: Setting<Promotion> = Setting {
 };
 
 /// The settings in the order of listings. Those with `false` appear only for kinds that list them.
-const FIRST: [(&'static dyn AnySetting, bool); 4] =
-    [(&FIELD, true), (&OVERLAP, false), (&HOLD, true), (&VERIFY, false)];
+const FIRST: [(&'static dyn AnySetting, bool); 5] =
+    [(&FIELD, true), (&FIELDS, false), (&OVERLAP, false), (&HOLD, true), (&VERIFY, false)];
 
 /// The settings of kinds that list `of_kind`, each once. Two kinds may read one tag differently, each with a variable of
 /// its own.
@@ -115,6 +120,9 @@ pub enum Promotion {
 pub struct RotationPolicy {
     /// The member of the JSON object that the function rotates; `None` means the whole text.
     pub field: Option<FieldName>,
+    /// The members of the JSON object that the function rotates together, `field` among them. Empty if the whole text is
+    /// rotated.
+    pub fields: Vec<FieldName>,
     /// How long the application accepts the previous value: 0 s to 30 days. It has no effect for a kind that does not
     /// list [`OVERLAP`].
     pub overlap: Duration,
@@ -210,6 +218,9 @@ impl StackPolicy {
         if let Some(name) = environment.get(ROTATION_FIELD) {
             allowed_fields.push(field(ROTATION_FIELD, name)?);
         }
+        for name in environment.get(ROTATION_FIELDS).iter().flat_map(|names| names.split_whitespace()) {
+            allowed_fields.push(field(ROTATION_FIELDS, name)?);
+        }
         let max_overlap = environment.duration("MAX_OVERLAP")?.unwrap_or(MAX_OVERLAP);
         if max_overlap > MAX_OVERLAP {
             return Err(invalid("MAX_OVERLAP", "expected at most 30d"));
@@ -304,8 +315,10 @@ impl StackPolicy {
         self.refuse_unknown(tags)?;
         by_hand(tags)?;
         let chosen = |setting: &dyn AnySetting| self.chosen(tags, setting);
+        let (field, fields) = self.fields(tags)?;
         Ok(RotationPolicy {
-            field: chosen(&FIELD).map(|(source, text)| self.field(source, text)).transpose()?,
+            field,
+            fields,
             overlap: match chosen(&OVERLAP) {
                 None => DAY.min(self.max_overlap),
                 Some((source, text)) => self.overlap(source, text)?,
@@ -357,6 +370,34 @@ impl StackPolicy {
         })
     }
 
+    /// The member that stands for all, and all members that are rotated together.
+    fn fields(&self, tags: &BTreeMap<String, String>) -> Result<(Option<FieldName>, Vec<FieldName>), RotationError> {
+        let field = match self.chosen(tags, &FIELD) {
+            None => None,
+            Some((source, text)) => Some((source, self.field(source, text)?)),
+        };
+        let Some((source, text)) = self.chosen(tags, &FIELDS) else {
+            let field = field.map(|(_, field)| field);
+            return Ok((field.clone(), field.into_iter().collect()));
+        };
+        let mut fields = vec![];
+        for name in text.split_whitespace() {
+            let name = self.field(source, name)?;
+            if fields.contains(&name) {
+                return Err(source.refuse(format!("names the member {name} twice")));
+            }
+            fields.push(name);
+        }
+        match field {
+            Some((_, field)) if fields.contains(&field) => Ok((Some(field), fields)),
+            Some((source @ Source::Tag(_), field)) => {
+                Err(source.refuse(format!("names {field}, which is none of the members in {FIELDS}: remove this tag")))
+            }
+            _ if fields.is_empty() => Err(source.refuse("expected names of members, separated by spaces".to_owned())),
+            _ => Ok((fields.first().cloned(), fields)),
+        }
+    }
+
     fn overlap(&self, source: Source, text: &str) -> Result<Duration, RotationError> {
         let overlap = humantime::parse_duration(text).ok().filter(|overlap| *overlap <= self.max_overlap);
         overlap.ok_or_else(|| {
@@ -379,7 +420,7 @@ impl StackPolicy {
 
     /// The choices for the settings that have no field of their own. Each may depend on the other choices.
     fn own(&self, tags: &BTreeMap<String, String>) -> Result<Choices, RotationError> {
-        let by_stack = [FIELD, OVERLAP, HOLD].map(|setting| setting.tag);
+        let by_stack = [FIELD, FIELDS, OVERLAP, HOLD].map(|setting| setting.tag);
         let own = || self.settings.iter().filter(|setting| !by_stack.contains(&setting.tag()));
         let texts = own().filter_map(|setting| Some((setting.tag(), self.chosen(tags, *setting)?.1.to_owned())));
         let choices = Choices::from_iter(texts);

@@ -9,6 +9,7 @@ mod document;
 mod environment;
 mod errors;
 mod event;
+mod fields;
 mod functions;
 mod fuzzed;
 mod key_formats;
