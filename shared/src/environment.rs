@@ -7,7 +7,7 @@ use std::str::FromStr;
 use crate::error::RotationError;
 
 /// The prefixes of the variables that only some kinds of secrets read.
-const OF_KINDS: [&str; 3] = ["TARGET_", "CONSUMERS_", "KEY_ARCHIVE_"];
+const OF_KINDS: [&str; 4] = ["TARGET_", "CONSUMERS_", "KEY_ARCHIVE_", "ISSUER_"];
 
 /// Environment variables. They include credentials, so `Debug` shows the names only.
 #[derive(Clone)]

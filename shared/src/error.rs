@@ -7,12 +7,14 @@ use crate::time::format_timestamp;
 use crate::versions::VersionId;
 
 mod gives_up;
+mod issuer;
 mod keyring;
 mod names;
 mod restored;
 mod store;
 
 pub(crate) use gives_up::GivesUp;
+pub use issuer::IssuerError;
 pub use keyring::{KeyringError, Place};
 pub use restored::Restored;
 pub use store::{StoreError, StoreErrorKind, innermost};
@@ -457,6 +459,9 @@ crate::named_errors! {
             /// Whether the previous version is back.
             restored: Restored,
         },
+        /// The issuer of a credential failed, or the credential did.
+        #[error(transparent)]
+        Issuer(#[from] IssuerError),
         /// A call to Secrets Manager failed.
         #[error(transparent)]
         Store(#[from] StoreError),
@@ -485,13 +490,17 @@ impl RotationError {
             Self::Keyring(_) => "KeyringInvalid",
             Self::VerificationFailed { restored, .. } if restored.leaves_failed_value() => "RollbackFailed",
             Self::Store(error) => error.name(),
+            Self::Issuer(error) => error.name(),
             other => other.variant(),
         }
     }
 
     /// The steps in which the rotation must give its own pending version up.
     pub(crate) fn gives_up_pending(&self) -> GivesUp {
-        self.annotation()
+        match self {
+            Self::Issuer(error) => error.gives_up_pending(),
+            other => other.annotation(),
+        }
     }
 
     /// Whether a stale read can explain the error. Reads are eventually consistent, so the target may have read the

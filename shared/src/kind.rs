@@ -45,6 +45,10 @@
 //!    metrics; the test says the new number.
 //! 9. `tests/verify/src/release.rs`: the binary, for the release. A test fails without it.
 //!
+//! A kind whose values somebody else makes (a provider's API keys, session cookies) has the methods
+//! [`is_issued`](SecretKind::is_issued), [`issue`](SecretKind::issue), [`revoke`](SecretKind::revoke) and
+//! [`discard`](SecretKind::discard) too, see [`crate::issue`]. `functions/issued-credential` is such a kind.
+//!
 //! For operators:
 //!
 //! 10. For a kind that `operate` does not know, `status`, `doctor` and `abort` act on the secret's description. The sweep
@@ -71,6 +75,7 @@ use crate::error::RotationError;
 use crate::keyring::Keyring;
 use crate::policy::{RotationPolicy, Settings};
 use crate::secret::SecretText;
+use crate::versions::VersionId;
 
 /// What the protocol knows about a secret when it calls a kind.
 #[derive(Debug)]
@@ -110,6 +115,15 @@ pub struct Values<'a> {
     pub old: Option<&'a Document>,
     /// The value that the application shall use from now on.
     pub new: &'a Document,
+}
+
+/// What became of a credential that shall be revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// It does not work any more.
+    Gone,
+    /// It has to be asked for again.
+    Later,
 }
 
 /// The point of a rotation at which the protocol calls a kind.
@@ -181,6 +195,60 @@ pub trait SecretKind: Sync {
     /// # Errors
     /// The current value is not of this kind.
     fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError>;
+
+    /// Whether somebody else makes the values, so that making one has an effect outside of the secret. Then the protocol
+    /// calls [`issue`](Self::issue) where it would call [`first`](Self::first) and [`create`](Self::create), and keeps
+    /// the labels of [`crate::issue`].
+    fn is_issued(&self) -> bool {
+        false
+    }
+
+    /// Makes the value that follows `current`, or the first value, with an effect outside of the secret. Only
+    /// createSecret calls it, after it has looked for a value of an earlier try. No rehearsal and no test of the
+    /// configuration calls it: these call [`create`](Self::create), which has no effect.
+    ///
+    /// # Errors
+    /// Nothing was made, or it is not known what was made.
+    fn issue(
+        &self,
+        subject: &Subject<'_>,
+        current: Option<&Document>,
+        _deadline: Deadline,
+        rng: &mut StdRng,
+    ) -> impl Future<Output = Result<Document, RotationError>> + Send {
+        std::future::ready(match current {
+            Some(current) => self.create(subject, current, rng),
+            None => self.first(subject, rng),
+        })
+    }
+
+    /// Takes back what was issued with `value`. It may be called any number of times for the same value.
+    ///
+    /// # Errors
+    /// It is not known whether the credential is revoked.
+    fn revoke(
+        &self,
+        _: &Subject<'_>,
+        _value: &Document,
+        _: Deadline,
+    ) -> impl Future<Output = Result<Revocation, RotationError>> + Send {
+        std::future::ready(Ok(Revocation::Gone))
+    }
+
+    /// Takes back everything that was issued for the version `of`, except what is in `keep`. It finds what an attempt
+    /// made whose answer nobody has.
+    ///
+    /// # Errors
+    /// It is not known whether everything is revoked.
+    fn discard(
+        &self,
+        _: &Subject<'_>,
+        _of: &VersionId,
+        _keep: &[&Document],
+        _: Deadline,
+    ) -> impl Future<Output = Result<Revocation, RotationError>> + Send {
+        std::future::ready(Ok(Revocation::Gone))
+    }
 
     /// The members of a JSON value that belong to this kind. That is the rotated member alone, unless the kind keeps
     /// more. A text has none.

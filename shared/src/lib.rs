@@ -15,7 +15,7 @@
 //!
 //! 1. `lambda`
 //! 2. `aws`, `protocol` and `telemetry`
-//! 3. `report` and `rollback`
+//! 3. `issue`, `report` and `rollback`
 //! 4. `session`
 //! 5. `kind`, `archive`, `marked_ring` and `target`
 //! 6. `admission`, `moves`, `store` and `testing`
@@ -97,6 +97,7 @@ pub mod document;
 pub mod environment;
 pub mod error;
 pub mod event;
+pub mod issue;
 pub mod key;
 pub mod keyring;
 pub mod kind;

@@ -33,6 +33,7 @@ use crate::deadline::Deadline;
 use crate::document::{Document, MAX_VALUE_BYTES, is_empty_object};
 use crate::error::{GivesUp, RotationError};
 use crate::event::{RotationEvent, Step};
+use crate::issue::{Issued, STAGES_OF_ISSUING};
 use crate::kind::{Phase, SecretKind, Subject, Values};
 use crate::marked_ring::MarkedRing;
 use crate::policy::StackPolicy;
@@ -165,14 +166,15 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         let document = self.session.parse(&self.seen, &current)?;
         let (marked, policy) = (self.marked_ring(), &self.seen.policy);
         let recorded = usize::from(self.session.previous_to_record(&self.seen, &document).is_some());
-        self.seen.secret.require_stages(marked.stages_to_come(self.kind(), policy, &document)? + recorded)?;
+        let issued = if self.kind().is_issued() { STAGES_OF_ISSUING } else { 0 };
+        let stages = marked.stages_to_come(self.kind(), policy, &document)? + recorded + issued;
+        self.seen.secret.require_stages(stages)?;
         // Before the delivery: no consumer may get a ring that lacks keys.
         marked.require_all(self.kind(), policy, current_id, &document).await?;
         let of_secret = (&self.seen.secret, policy);
         let delivered = self.session.require_delivered(of_secret, (&document, current.created)).await?;
         let subject = Subject { delivered, ..self.seen.subject_of_current(current.created) };
-        let new = self.kind().create(&subject, &document, rng)?;
-        let put = self.put(&new).await?;
+        let (_, put) = self.make(&subject, Some(&document), rng).await?;
 
         // Another writer may have replaced the version that the value was made from. finishSecret checks again.
         let now = self.session.describe().await?;
@@ -190,14 +192,55 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
     /// no origin, or the version with the empty object. It fails if another writer stored a value in between;
     /// PutSecretValue with `AWSCURRENT` would overwrite that value.
     async fn initialise(&self, rng: &mut StdRng) -> Result<Outcome, RotationError> {
-        let first = self.kind().first(&self.seen.subject(), rng)?;
-        let first = match self.put(&first).await? {
+        let (first, put) = self.make(&self.seen.subject(), None, rng).await?;
+        let first = match put {
             Put::Stored => first,
-            Put::Exists => self.session.parse(&self.seen, &self.session.read(self.version()).await?)?,
+            Put::Exists => self.stored().await?,
         };
         self.session.archive(&self.seen.subject(), &first).await?;
         self.promote(self.seen.admitted.current()).await?;
         Ok(Outcome::Initialised)
+    }
+
+    /// Makes the value that follows `current`, or the first one, and stores it. [`Put::Exists`] means that the version
+    /// has another value, of an earlier try.
+    async fn make(
+        &self,
+        subject: &Subject<'_>,
+        current: Option<&Document>,
+        rng: &mut StdRng,
+    ) -> Result<(Document, Put), RotationError> {
+        let (session, kind) = (&self.session, self.kind());
+        if !kind.is_issued() {
+            let new = match current {
+                Some(current) => kind.create(subject, current, rng)?,
+                None => kind.first(subject, rng)?,
+            };
+            let put = self.put(&new).await?;
+            return Ok((new, put));
+        }
+        // A second credential for the same version would be an orphan at the provider.
+        if let Some(value) = session.store.get(session.secret_id, self.version()).await? {
+            session.mark_issued(&self.seen, self.version()).await?;
+            return Ok((session.parse(&self.seen, &value)?, Put::Exists));
+        }
+        let issuing = session.begin_issuing(&self.seen, subject, current, rng).await?;
+        let new = match kind.issue(subject, current, session.deadline, rng).await {
+            Ok(new) => new,
+            Err(error) => {
+                session.abandon_issuing(&issuing, &error).await;
+                return Err(error);
+            }
+        };
+        let put = self.put(&new).await?;
+        session.mark_issued(&self.seen, self.version()).await?;
+        let stored = if put == Put::Exists { Some(self.stored().await?) } else { None };
+        session.end_issuing(&self.seen, subject, issuing, Issued { new: &new, stored: stored.as_ref(), current }).await;
+        Ok((new, put))
+    }
+
+    async fn stored(&self) -> Result<Document, RotationError> {
+        self.session.parse(&self.seen, &self.session.read(self.version()).await?)
     }
 
     async fn put(&self, new: &Document) -> Result<Put, RotationError> {
@@ -307,6 +350,10 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         // A key that fails its proof never becomes current, and would stay in the archive.
         self.session.archive(&subject, &new).await?;
         self.session.require_time()?;
+        if self.kind().is_issued() {
+            // Nothing else keeps a version that is replaced twice, and its credential would never be revoked.
+            self.session.mark_issued(&self.seen, &current_id).await?;
+        }
         let recorded = self.session.previous_to_record(&self.seen, &old);
         if let Some(previous) = recorded {
             self.session.record_previous(&self.seen, previous).await;

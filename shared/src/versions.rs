@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -100,6 +101,51 @@ impl Stage {
     }
 }
 
+/// The prefix of the labels of versions whose credential was issued, and is not revoked yet.
+const ISSUED: &str = "ROTATION-ISSUED-";
+/// The prefix of the labels that record an attempt to issue a credential.
+const ISSUING: &str = "ROTATION-ISSUING-";
+
+/// An attempt to issue a credential, as its label records it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// When the attempt began, in whole seconds.
+    pub began: SystemTime,
+    /// The version for which the credential is.
+    pub of: VersionId,
+}
+
+impl Stage {
+    /// The label on `version` while its credential is not revoked. Each version has a label of its own.
+    #[must_use]
+    pub fn issued(version: &VersionId) -> Self {
+        Self::Other(format!("{ISSUED}{}", &digest([version.as_str()])[..8]))
+    }
+
+    /// The label of an attempt. `nonce` tells attempts of the same second apart.
+    #[must_use]
+    pub fn issuing(attempt: &Attempt, nonce: u32) -> Self {
+        let seconds = attempt.began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self::Other(format!("{ISSUING}{seconds}-{nonce:08x}-{}", attempt.of))
+    }
+
+    /// The attempt that the label records, if it is one of [`issuing`](Self::issuing).
+    #[must_use]
+    pub fn attempt(&self) -> Option<Attempt> {
+        let mut parts = self.as_str().strip_prefix(ISSUING)?.splitn(3, '-');
+        let seconds = parts.next()?.parse().ok()?;
+        let began = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+        let of = parts.nth(1)?;
+        Some(Attempt { began, of: VersionId::new(of.to_owned()) })
+    }
+
+    /// Whether the label is one of [`issued`](Self::issued) or [`issuing`](Self::issuing).
+    #[must_use]
+    pub fn is_of_issuing(&self) -> bool {
+        [ISSUED, ISSUING].iter().any(|prefix| self.as_str().starts_with(prefix))
+    }
+}
+
 impl From<&str> for Stage {
     fn from(name: &str) -> Self {
         match name {
@@ -142,10 +188,11 @@ impl Versions {
     }
 
     /// Whether no other version carries a label, and none of `versions` carries a label besides `AWSCURRENT`,
-    /// `AWSPENDING` and those of a delivery. Then no other version was ever current.
+    /// `AWSPENDING`, and those of a delivery and of issuing. Then no other version was ever current.
     #[must_use]
     pub fn only_ever(&self, versions: &[&VersionId]) -> bool {
-        let is_new = |stage: &Stage| matches!(stage, Stage::Current | Stage::Pending) || stage.is_of_delivery();
+        let is_of_others = |stage: &Stage| stage.is_of_delivery() || stage.is_of_issuing();
+        let is_new = |stage: &Stage| matches!(stage, Stage::Current | Stage::Pending) || is_of_others(stage);
         self.all().all(|(version, stage)| versions.contains(&version) && is_new(stage))
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lambda_runtime::Diagnostic;
-use rotation::error::{Restored, RotationError};
+use rotation::error::{IssuerError, Restored, RotationError};
 use rotation::event::VersionId;
 use rotation::keyring::KeyringError;
 use rotation::store::{StoreError, StoreErrorKind};
@@ -13,6 +13,7 @@ use rotation::time::parse_timestamp;
 /// Every error: its name, which alarms and dashboards are made of, and the part of its message that says what to do.
 /// A change here is a change of what users rely on.
 fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
+    use IssuerError as I;
     use RotationError as E;
     let name = || "shop/admin-token".to_owned();
     let version = || VersionId::new("v-1".to_owned());
@@ -22,6 +23,7 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
     let store = |kind| E::Store(StoreError { operation: "GetSecretValue", kind, detail: Some("code".to_owned()) });
     let failed =
         |restored| E::VerificationFailed { version: version(), reason: Box::new(E::TargetAcceptsAnyToken), restored };
+    let issuer = || "oauth-issuer".to_owned();
     vec![
         (
             "InvalidEvent",
@@ -286,6 +288,48 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
         ("Unreachable", store(StoreErrorKind::Unreachable), "VPC endpoint or NAT missing? (code)"),
         ("ServiceFailure", store(StoreErrorKind::Service), "Secrets Manager will repeat the rotation"),
         ("CallRejected", store(StoreErrorKind::Rejected), "the service refused the call (code)"),
+        ("IssuerMissing", E::Issuer(I::IssuerMissing { function: issuer() }), "oauth-issuer does not exist: deploy"),
+        (
+            "IssuerDenied",
+            E::Issuer(I::IssuerDenied { function: issuer(), problem: "AccessDenied".to_owned() }),
+            "give this function's role lambda:InvokeFunction on it; nothing was issued",
+        ),
+        ("IssuerThrottled", E::Issuer(I::IssuerThrottled { function: issuer() }), "will repeat the rotation; nothing"),
+        (
+            "IssuerTimedOut",
+            E::Issuer(I::IssuerTimedOut { function: issuer(), operation: "create" }),
+            "give it a timeout below ISSUER_TIMEOUT",
+        ),
+        (
+            "IssuerFailed",
+            E::Issuer(I::IssuerFailed { function: issuer(), operation: "create", problem: "it threw".to_owned() }),
+            "failed at create (it threw): look into its log",
+        ),
+        (
+            "IssuerAnswer",
+            E::Issuer(I::IssuerAnswer { function: issuer(), operation: "verify", problem: "no JSON".to_owned() }),
+            "answered verify with no JSON: correct it",
+        ),
+        (
+            "IssuerAcceptsAny",
+            E::Issuer(I::IssuerAcceptsAny { function: issuer() }),
+            "have verify ask the provider with the members that it is given",
+        ),
+        (
+            "CredentialUnchanged",
+            E::Issuer(I::CredentialUnchanged { function: issuer() }),
+            "have create make a new one beside it",
+        ),
+        (
+            "CredentialRefused",
+            E::Issuer(I::CredentialRefused { function: issuer(), which: "pending" }),
+            "says that the pending credential does not work",
+        ),
+        (
+            "CredentialExpired",
+            E::Issuer(I::CredentialExpired { function: issuer(), version: version() }),
+            "that has expired already: nothing was stored",
+        ),
         ("NoRandomness", E::NoRandomness, "nothing was changed, Secrets Manager will repeat the rotation"),
     ]
 }
@@ -304,6 +348,7 @@ fn no_error_is_missing_from_the_golden_list() {
     let golden = golden();
     let variants = golden.iter().map(|(_, error, _)| variant(&format!("{error:?}")));
     assert_eq!(variants.collect::<BTreeSet<_>>(), RotationError::VARIANTS.iter().map(ToString::to_string).collect());
+    assert!(IssuerError::VARIANTS.iter().all(|name| listed.contains(name)), "an error of issuers is missing");
     // The names of failed calls, as they stand in the source.
     let (_, body) = include_str!("../../src/error/store.rs").split_once("fn told(self)").unwrap();
     let (body, _) = body.split_once("\n    }").unwrap();
@@ -322,6 +367,7 @@ fn two_kinds_of_error_never_share_a_name() {
     for (name, error, _) in golden() {
         let kind = match &error {
             RotationError::Store(error) => format!("{:?}", error.kind),
+            RotationError::Issuer(error) => variant(&format!("{error:?}")),
             error => variant(&format!("{error:?}")),
         };
         seen.entry(name).or_default().insert(kind);

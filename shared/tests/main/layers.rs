@@ -9,7 +9,7 @@ use crate::module_graph::{Graph, circles, folders, graph};
 const LAYERS: [&[&str]; 8] = [
     &["lambda", "topic"],
     &["aws", "protocol", "telemetry"],
-    &["report", "rollback"],
+    &["issue", "report", "rollback"],
     &["session"],
     &["archive", "delivery", "kind", "marked_ring", "target"],
     &["admission", "moves", "store", "testing"],

@@ -1,0 +1,268 @@
+//! Values that somebody else makes: credentials of a provider, which an issuer makes, verifies and revokes.
+//!
+//! All other kinds make a value from randomness, so that making one twice costs nothing. A credential is alive at its
+//! provider as soon as it is made. So the protocol calls [`SecretKind::issue`] instead of [`SecretKind::create`], and
+//! two labels remember what is alive:
+//!
+//! - `ROTATION-ISSUED-<digest>` is on every version whose credential is not revoked. A version gets it when its value is
+//!   stored, or before another version replaces it. The label keeps the version, and with it the members that the issuer
+//!   needs in order to revoke. Only the members of versions with this label are revoked, and never those that are
+//!   current.
+//! - `ROTATION-ISSUING-<unix>-<nonce>-<version>` is attached to the current version before an attempt asks the issuer,
+//!   and comes off when the value is stored. If it stays, the issuer may have made a credential for the version that
+//!   nobody holds: [`SecretKind::discard`] revokes whatever was made for it, except what the version holds.
+//!
+//! # Why it is so
+//!
+//! - An issuer never replaces what it made for a version. A late attempt would kill a credential that another attempt
+//!   has stored and promoted. PutSecretValue decides: it stores one value for a version, and every other credential for
+//!   that version can be revoked at any time.
+//! - A version without a value is undecided. What was made for it is discarded only when its rotation is over, and when
+//!   every attempt is older than the longest invocation ([`LONGEST_ATTEMPT`]).
+//! - The first attempt takes its own label off. A later attempt leaves its label, because an earlier attempt may still
+//!   be at work; the next rotation or sweep takes it off.
+//! - A rotation revokes only versions older than the current one, when the overlap has passed since the current version
+//!   was made. Nothing tells a rotation when a younger version was rolled back, so a sweep revokes such a version.
+//! - A failed revocation never stops a rotation: its label stays, and the next run repeats it.
+
+use std::time::{Duration, SystemTime};
+
+use rand::Rng as _;
+use rand::rngs::StdRng;
+
+use crate::document::Document;
+use crate::error::RotationError;
+use crate::kind::{Revocation, SecretKind, Subject};
+use crate::session::{Session, Snapshot};
+use crate::store::{SecretStore, VersionValue};
+use crate::versions::{Attempt, Stage, VersionId};
+
+/// An attempt that began so long ago is over: Lambda ends every invocation after 15 minutes.
+pub const LONGEST_ATTEMPT: Duration = Duration::from_secs(16 * 60);
+
+/// A version that is younger than the current one was given up or rolled back. So long after the last change of the
+/// secret nobody uses it, if there is no longer overlap.
+const LONGEST_USE: Duration = Duration::from_secs(60 * 60);
+
+/// The most labels that an attempt and a promotion add.
+pub(crate) const STAGES_OF_ISSUING: usize = 3;
+
+/// An attempt that has begun.
+#[derive(Debug)]
+pub(crate) struct Issuing {
+    stage: Stage,
+    holder: VersionId,
+    /// Whether no other attempt for the version was recorded.
+    is_first: bool,
+}
+
+/// What an attempt has made, and what the secret holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Issued<'a> {
+    pub(crate) new: &'a Document,
+    /// The value of an earlier try that the version holds instead.
+    pub(crate) stored: Option<&'a Document>,
+    pub(crate) current: Option<&'a Document>,
+}
+
+/// The current value, for the choice of what may be revoked.
+#[derive(Clone, Copy, Debug)]
+pub struct InUse<'a> {
+    /// The value.
+    pub value: &'a Document,
+    /// When its version was created.
+    pub created: SystemTime,
+    /// Since when nobody has changed the secret; `None` if that is not known, as in a rotation.
+    pub quiet_since: Option<SystemTime>,
+}
+
+impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
+    /// Marks a version whose credential is not revoked. At most one call.
+    pub(crate) async fn mark_issued(&self, seen: &Snapshot, version: &VersionId) -> Result<(), RotationError> {
+        let stage = Stage::issued(version);
+        if seen.secret.versions.holder(&stage).is_none() {
+            self.store.move_stage(self.secret_id, stage, None, Some(version)).await?;
+        }
+        Ok(())
+    }
+
+    /// Revokes what earlier rotations have left, as far as it may be revoked, and records an attempt. One call, and
+    /// those of [`revoke_unused`](Self::revoke_unused).
+    pub(crate) async fn begin_issuing(
+        &self,
+        seen: &Snapshot,
+        subject: &Subject<'_>,
+        current: Option<&Document>,
+        rng: &mut StdRng,
+    ) -> Result<Issuing, RotationError> {
+        if let (Some(value), Some(created)) = (current, subject.current_created) {
+            let in_use = InUse { value, created, quiet_since: None };
+            if let Err(error) = self.revoke_unused(seen, subject, in_use).await {
+                not_revoked(seen, &error);
+            }
+        }
+        let (own, versions) = (seen.admitted.version(), &seen.secret.versions);
+        let attempt = Attempt { began: seen.secret.as_of, of: own.clone() };
+        let stage = Stage::issuing(&attempt, rng.random());
+        let holder = seen.admitted.current().unwrap_or(own).clone();
+        self.store.move_stage(self.secret_id, stage.clone(), None, Some(&holder)).await?;
+        let is_of_own = |stage: &Stage| stage.attempt().is_some_and(|attempt| attempt.of == *own);
+        let mut is_first = true;
+        for (former, stage) in versions.all().filter(|(_, stage)| is_of_own(stage)) {
+            is_first = false;
+            // The younger label stays until the older attempt is over.
+            self.take_off(stage.clone(), former).await?;
+        }
+        Ok(Issuing { stage, holder, is_first })
+    }
+
+    /// Removes the record of an attempt that is known to have made nothing. At most one call.
+    pub(crate) async fn abandon_issuing(&self, issuing: &Issuing, error: &RotationError) {
+        let made_nothing = matches!(error, RotationError::Issuer(error) if error.had_no_effect());
+        if made_nothing && issuing.is_first {
+            self.forget_attempt(issuing).await;
+        }
+    }
+
+    /// Revokes what nobody holds of this version, and removes the record of the attempt if nothing more can come of it.
+    /// At most one call.
+    pub(crate) async fn end_issuing(
+        &self,
+        seen: &Snapshot,
+        subject: &Subject<'_>,
+        issuing: Issuing,
+        issued: Issued<'_>,
+    ) {
+        let own = async {
+            match issued.stored {
+                Some(stored) if !self.same(subject, issued.new, stored)? => {
+                    self.kind.revoke(subject, issued.new, self.deadline).await
+                }
+                _ => Ok(Revocation::Gone),
+            }
+        };
+        let others = async {
+            if issuing.is_first {
+                return Ok(Revocation::Gone);
+            }
+            let stored = issued.stored.unwrap_or(issued.new);
+            let keep: Vec<_> = std::iter::once(stored).chain(issued.current).collect();
+            self.kind.discard(subject, seen.admitted.version(), &keep, self.deadline).await
+        };
+        let (own, others) = (own.await, others.await);
+        for error in [&own, &others].into_iter().filter_map(|revoked| revoked.as_ref().err()) {
+            not_revoked(seen, error);
+        }
+        if issuing.is_first && matches!(own, Ok(Revocation::Gone)) {
+            self.forget_attempt(&issuing).await;
+        }
+    }
+
+    async fn forget_attempt(&self, issuing: &Issuing) {
+        if let Err(error) = self.take_off(issuing.stage.clone(), &issuing.holder).await {
+            tracing::warn!(%error, "the label of an attempt to issue was not taken away; the next rotation does it");
+        }
+    }
+
+    /// Revokes the credentials that nobody uses any more: those of attempts whose answer was lost, and those of versions
+    /// that were replaced, when the overlap has passed since. The caller knows that the current value is delivered. One
+    /// read for each label, and up to two calls for each credential.
+    ///
+    /// # Errors
+    /// The first failure. All others were tried.
+    pub async fn revoke_unused(
+        &self,
+        seen: &Snapshot,
+        subject: &Subject<'_>,
+        in_use: InUse<'_>,
+    ) -> Result<(), RotationError> {
+        let mut result = Ok(());
+        for (holder, stage) in seen.secret.versions.all() {
+            let done = match stage.attempt() {
+                Some(attempt) => self.discard_orphans(seen, subject, in_use, (holder, stage, &attempt)).await,
+                None if *stage == Stage::issued(holder) => self.revoke_replaced(seen, subject, in_use, holder).await,
+                None => Ok(()),
+            };
+            result = result.and(done);
+        }
+        result
+    }
+
+    /// Discards what an attempt made that nobody holds.
+    async fn discard_orphans(
+        &self,
+        seen: &Snapshot,
+        subject: &Subject<'_>,
+        in_use: InUse<'_>,
+        (holder, stage, attempt): (&VersionId, &Stage, &Attempt),
+    ) -> Result<(), RotationError> {
+        let versions = &seen.secret.versions;
+        let is_open = versions.holder(&Stage::Pending) == Some(&attempt.of);
+        if subject.now < attempt.began + LONGEST_ATTEMPT {
+            return Ok(());
+        }
+        let value = self.store.get(self.secret_id, &attempt.of).await?;
+        if is_open && value.is_none() {
+            return Ok(());
+        }
+        // A version without a label is nobody's: its rotation was abandoned before it got its mark.
+        let held = value.filter(|_| versions.contains(&attempt.of));
+        let held = held.map(|value| self.parse(seen, &value)).transpose()?;
+        let keep: Vec<_> = held.iter().chain([in_use.value]).collect();
+        if self.kind.discard(subject, &attempt.of, &keep, self.deadline).await? == Revocation::Gone {
+            self.take_off(stage.clone(), holder).await?;
+        }
+        Ok(())
+    }
+
+    /// Revokes the credential of a version that is not used any more.
+    async fn revoke_replaced(
+        &self,
+        seen: &Snapshot,
+        subject: &Subject<'_>,
+        in_use: InUse<'_>,
+        version: &VersionId,
+    ) -> Result<(), RotationError> {
+        let versions = &seen.secret.versions;
+        let is_used = [Stage::Current, Stage::Pending].iter().any(|stage| versions.holder(stage) == Some(version));
+        if is_used {
+            return Ok(());
+        }
+        let Some(value) = self.store.get(self.secret_id, version).await? else { return Ok(()) };
+        if !is_over(subject, in_use, &value) {
+            return Ok(());
+        }
+        let value = self.parse(seen, &value)?;
+        // An edit of another member makes a version with the same credential.
+        if self.same(subject, &value, in_use.value)? {
+            return Ok(());
+        }
+        // A rollback to a revoked credential would be an outage.
+        if versions.holder(&Stage::Previous) == Some(version) {
+            self.take_off(Stage::Previous, version).await?;
+        }
+        if self.kind.revoke(subject, &value, self.deadline).await? == Revocation::Gone {
+            self.take_off(Stage::issued(version), version).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether two values hold the same credential.
+    fn same(&self, subject: &Subject<'_>, one: &Document, other: &Document) -> Result<bool, RotationError> {
+        self.kind.needs_no_delivery(subject.policy, one, other, subject.now)
+    }
+}
+
+/// Whether the use of a version is over that is neither current nor pending.
+fn is_over(subject: &Subject<'_>, in_use: InUse<'_>, version: &VersionValue) -> bool {
+    let overlap = subject.policy.overlap;
+    if version.created < in_use.created {
+        let promoted = subject.last_rotated.map_or(in_use.created, |rotated| rotated.max(in_use.created));
+        return subject.now >= promoted + overlap;
+    }
+    in_use.quiet_since.is_some_and(|since| subject.now >= since + overlap.max(LONGEST_USE))
+}
+
+fn not_revoked(seen: &Snapshot, error: &RotationError) {
+    tracing::warn!(secret = seen.secret.name, error_type = error.name(), %error, "a credential that nobody uses was not revoked; it is tried again");
+}
