@@ -1,6 +1,7 @@
 //! What is particular to one kind of secret: its values, the application that uses it, what a person stores, and the promises
 //! that only this kind makes. A kind of secret is one file here, and a test that runs the families with it.
 
+pub mod issued;
 pub mod keyring;
 pub mod staged;
 pub mod third;
@@ -12,6 +13,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use issued_credential::issuer::Issuer;
 use operate::error::OperateError;
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -21,6 +23,7 @@ use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::kind::{SecretKind, Subject};
 use rotation::target::{ReportedKeys, Target, TargetSettings};
+use serde_json::Value;
 
 use crate::invariants::{Change, Checked};
 use crate::operations::{Name, Operating, Operator};
@@ -45,10 +48,15 @@ pub enum Shape {
     Json,
 }
 
+/// Whom an invocation asks: the application, and who issues credentials.
+pub trait Port: Target + Issuer + Send {}
+
+impl<T: Target + Issuer + Send> Port for T {}
+
 /// A kind of secret in the hands of one application. The value says which.
 pub trait Model: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// The kind under test.
-    type Kind<T: Target + Send>: SecretKind;
+    type Kind<T: Port>: SecretKind;
     /// What one instance of the application holds.
     type Instance: Clone + Default + Send;
     /// What has to be remembered in order to judge what comes.
@@ -72,7 +80,7 @@ pub trait Model: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 's
     }
 
     /// The kind, with whom it asks.
-    fn kind<T: Target + Send>(self, target: Option<T>) -> Self::Kind<T>;
+    fn kind<T: Port>(self, target: Option<T>) -> Self::Kind<T>;
 
     /// The value before all rotations, and the one before that (`number` 0), made at `created`.
     fn initial(self, number: u64, created: SystemTime) -> String;
@@ -106,6 +114,11 @@ pub trait Model: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 's
     /// Whether an instance loads the secret again when it is asked with a token that it does not know.
     fn reloads_when_asked(self) -> bool {
         false
+    }
+
+    /// What the provider does that this request asks for: the answer of its issuer, and a promise that does not hold.
+    fn issue(_: &mut Inner<Self>, _request: &Value, _admitted_at: usize) -> (String, Checked) {
+        (String::new(), Err("nobody issues secrets of this kind".to_owned()))
     }
 
     /// The keys that an instance reports.

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use issued_credential::issuer::Issuer;
 use operate::marker::Marker;
+use rotation::aws::FunctionErrorKind;
 use rotation::deadline::Deadline;
-use rotation::event::{RotationToken, VersionId};
+use rotation::event::{RotationToken, Step, VersionId};
 use rotation::marked_ring;
 use rotation::schedule::RotationRules;
 use rotation::secret::SecretText;
@@ -16,6 +18,7 @@ use rotation::store::{
 use rotation::target::{Answer, Operation, Target, TargetSettings, Verdict};
 use rotation::testing::{PrivatePut, Refusal};
 use rotation::versions::{Stage, Versions};
+use serde_json::Value;
 
 use crate::model::{ARCHIVE_SECRET, CREDENTIAL, CREDENTIAL_SECRET, Model};
 use crate::operations::{self, Intent};
@@ -54,6 +57,10 @@ impl<M: Model> Caller<M> {
 
     pub(crate) fn intent(&self) -> Option<Intent> {
         self.intent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn creates(&self) -> bool {
+        self.task == Task::Step(Step::CreateSecret)
     }
 
     fn actor(&self) -> Actor {
@@ -118,6 +125,8 @@ fn operation(call: Call) -> &'static str {
         Call::Rotate => "RotateSecret",
         Call::Refresh => "refresh",
         Call::Verify => "verify",
+        Call::Issue => "create",
+        Call::Revoke => "revoke",
         Call::ReadRow => "SELECT",
         Call::WriteRow => "UPDATE",
     }
@@ -158,6 +167,12 @@ impl<M: Model> SecretStore for Store<M> {
             let hidden = world.scenario.sabotage == Sabotage::HidesAges;
             let youngest = seen.versions.values().map(|version| version.created).max();
             let created = youngest.filter(|_| hidden).unwrap_or(found.created);
+            let is_old = world.scenario.sabotage == Sabotage::AgesEverything;
+            let created = if is_old { created - Duration::from_secs(2 * 86_400) } else { created };
+            let is_own = self.caller.version.as_ref() == Some(version);
+            if world.scenario.sabotage == Sabotage::IssuesAgain && is_own && self.caller.creates() {
+                return Ok(None);
+            }
             Ok(found.value.as_ref().map(|value| VersionValue { text: SecretText::new(value.to_string()), created }))
         })
         .await
@@ -253,6 +268,8 @@ impl<M: Model> SecretStore for Store<M> {
                 Sabotage::ForgetsRevoked if to.is_some_and(|to| is_of_revocation(&stage, to)) => return Ok(()),
                 Sabotage::ForgetsPutBack if stage.as_str().starts_with("ROTATION-PUT-BACK-") => return Ok(()),
                 Sabotage::KeepsMarks if to.is_none() && is_of_operation(&stage) => return Ok(()),
+                Sabotage::ForgetsIssued if to.is_some_and(|to| stage == Stage::issued(to)) => return Ok(()),
+                Sabotage::ForgetsAttempt if stage.attempt().is_some() => return Ok(()),
                 Sabotage::ForgetsRing if stage == marked_ring::stage() => return Ok(()),
                 _ => from.cloned(),
             };
@@ -367,5 +384,40 @@ impl<M: Model> Target for SimulatedTarget<M> {
 
     fn settings(&self) -> &TargetSettings {
         &self.settings
+    }
+}
+
+/// Who issues credentials. It lives as long as the invocation, and is asked once.
+impl<M: Model> Issuer for SimulatedTarget<M> {
+    fn name(&self) -> &str {
+        "issuer"
+    }
+
+    fn timeout(&self) -> Duration {
+        self.settings.timeout
+    }
+
+    async fn invoke(&self, payload: &SecretText, deadline: Deadline) -> Result<SecretText, FunctionErrorKind> {
+        let request: Value = serde_json::from_str(payload.expose()).map_err(|_| FunctionErrorKind::NotText)?;
+        let call = match request["operation"].as_str() {
+            Some("create") => Call::Issue,
+            Some("verify") => Call::Verify,
+            _ => Call::Revoke,
+        };
+        if self.caller.gate(call, Side::Before).await.is_some() || deadline.left().is_zero() {
+            return Err(FunctionErrorKind::TimedOut);
+        }
+        let answer = {
+            let mut world = self.caller.world.lock();
+            let (answer, held) = M::issue(&mut world, &request, self.caller.admitted_at);
+            self.caller.note(&mut world, call, &answer);
+            world.found(held);
+            world.check_clients();
+            answer
+        };
+        match self.caller.gate(call, Side::After).await {
+            Some(_) => Err(FunctionErrorKind::TimedOut),
+            None => Ok(SecretText::new(answer)),
+        }
     }
 }

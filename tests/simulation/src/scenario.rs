@@ -124,6 +124,18 @@ pub enum Sabotage {
     IgnoresTriggers,
     /// Keys are retired by censuses however old: the second is dated anew.
     BelievesOldCensuses,
+    /// An issuer is asked again for a version that has its credential.
+    IssuesAgain,
+    /// What an issuer made for a version is discarded, whether the version holds it or not.
+    KeepsNothing,
+    /// The mark of a version whose credential is not revoked is not kept.
+    ForgetsIssued,
+    /// The record of an attempt to issue is not kept.
+    ForgetsAttempt,
+    /// Two values with the same credential count as different ones.
+    ComparesVersions,
+    /// Every version seems to be two days older than it is.
+    AgesEverything,
     /// Keys are retired though transactions were open that no census saw.
     IgnoresOpenTransactions,
 }

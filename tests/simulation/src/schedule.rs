@@ -122,6 +122,10 @@ pub enum Call {
     Refresh,
     /// The application is asked with a token.
     Verify,
+    /// The issuer is asked for a credential.
+    Issue,
+    /// The issuer is asked to revoke credentials.
+    Revoke,
     /// GetSecretValue of the secret that holds the token.
     Credential,
     /// ListSecretVersionIds.
@@ -137,10 +141,10 @@ pub enum Call {
 }
 
 impl Call {
-    /// Whether it goes to the application.
+    /// Whether it goes to the application, or to an issuer.
     #[must_use]
     pub fn to_application(self) -> bool {
-        matches!(self, Self::Refresh | Self::Verify)
+        matches!(self, Self::Refresh | Self::Verify | Self::Issue | Self::Revoke)
     }
 }
 

@@ -10,9 +10,10 @@ use rotation::deadline::Deadline;
 use rotation::document::{Document, FieldName};
 use rotation::error::RotationError;
 use rotation::keyring::Keyring;
-use rotation::kind::{Phase, SecretKind, SecretReference, Subject, Values};
+use rotation::kind::{Phase, Revocation, SecretKind, SecretReference, Subject, Values};
 use rotation::policy::{RotationPolicy, Settings};
 use rotation::secret::SecretText;
+use rotation::versions::VersionId;
 use serde_json::{Map, Value};
 
 use crate::model::Model;
@@ -50,6 +51,53 @@ impl<M: Model, K: SecretKind> SecretKind for Tested<M, K> {
 
     fn create(&self, subject: &Subject<'_>, current: &Document, rng: &mut StdRng) -> Result<Document, RotationError> {
         self.model.create(&self.kind, subject, current, rng)
+    }
+
+    fn is_issued(&self) -> bool {
+        self.kind.is_issued()
+    }
+
+    async fn issue(
+        &self,
+        subject: &Subject<'_>,
+        current: Option<&Document>,
+        deadline: Deadline,
+        rng: &mut StdRng,
+    ) -> Result<Document, RotationError> {
+        self.kind.issue(subject, current, deadline, rng).await
+    }
+
+    async fn revoke(
+        &self,
+        subject: &Subject<'_>,
+        value: &Document,
+        deadline: Deadline,
+    ) -> Result<Revocation, RotationError> {
+        self.kind.revoke(subject, value, deadline).await
+    }
+
+    async fn discard(
+        &self,
+        subject: &Subject<'_>,
+        of: &VersionId,
+        keep: &[&Document],
+        deadline: Deadline,
+    ) -> Result<Revocation, RotationError> {
+        let keep = if self.sabotage == Sabotage::KeepsNothing { &[] } else { keep };
+        self.kind.discard(subject, of, keep, deadline).await
+    }
+
+    fn needs_no_delivery(
+        &self,
+        policy: &RotationPolicy,
+        delivered: &Document,
+        current: &Document,
+        now: SystemTime,
+    ) -> Result<bool, RotationError> {
+        if self.sabotage == Sabotage::ComparesVersions {
+            return Ok(delivered.text() == current.text());
+        }
+        self.kind.needs_no_delivery(policy, delivered, current, now)
     }
 
     fn members(&self, policy: &RotationPolicy, value: &Document) -> Vec<FieldName> {

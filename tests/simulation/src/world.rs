@@ -320,6 +320,11 @@ impl<M: Model> Inner<M> {
         self.history.len()
     }
 
+    /// The secret after so many writes.
+    pub(crate) fn state_after(&self, writes: usize) -> &State {
+        &self.history[writes.clamp(1, self.history.len()) - 1].1
+    }
+
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push(line());
@@ -353,6 +358,9 @@ impl<M: Model> Inner<M> {
         if self.scenario.sabotage == Sabotage::SucceedsEarly && current.is_some_and(|of| of.author == Author::Rotation)
         {
             return Some(self.now());
+        }
+        if self.scenario.sabotage == Sabotage::AgesEverything {
+            return None;
         }
         let back = match self.scenario.staleness {
             Staleness::NeverRotated => return None,

@@ -24,12 +24,12 @@ use rotation::keyring::{Key, KeyFormat, KeyId, Keyring as Ring};
 use rotation::kind::{SecretKind, Subject};
 use rotation::policy::Promotion;
 use rotation::target::http::TokenSecret;
-use rotation::target::{ReportedKeys, Target, TargetSettings};
+use rotation::target::{ReportedKeys, TargetSettings};
 use rotation::versions::Stage;
 
 use self::promises::{in_use, invariant_every_record_is_readable, invariant_known_before_it_encrypts};
 use self::values::{key, marked, name};
-use super::{CREDENTIAL, CREDENTIAL_SECRET, Model, Refusal, Shape, told};
+use super::{CREDENTIAL, CREDENTIAL_SECRET, Model, Port, Refusal, Shape, told};
 use crate::invariants::{Change, Checked};
 use crate::operations::{Name, Operating, Operator};
 use crate::scenario::{Defect, Scenario, Staleness};
@@ -156,7 +156,7 @@ pub struct Memory {
 }
 
 impl Model for Keyring {
-    type Kind<T: Target + Send> = EncryptionKey<T>;
+    type Kind<T: Port> = EncryptionKey<T>;
     type Instance = Held;
     type Memory = Memory;
 
@@ -218,7 +218,7 @@ impl Model for Keyring {
         ]
     }
 
-    fn kind<T: Target + Send>(self, target: Option<T>) -> EncryptionKey<T> {
+    fn kind<T: Port>(self, target: Option<T>) -> EncryptionKey<T> {
         let target = target.map(|target| (target, TokenSecret::new(CREDENTIAL_SECRET.to_owned(), None)));
         let cache_time = match self.broken {
             Some(Broken::IgnoresAge) => Duration::ZERO,

@@ -10,11 +10,11 @@ use rand::rngs::StdRng;
 use rotation::keyring::{Key, KeyFormat};
 use rotation::secret::SecretText;
 use rotation::target::http::TokenSecret;
-use rotation::target::{ReportedKeys, Target, TargetSettings};
+use rotation::target::{ReportedKeys, TargetSettings};
 use rotation::versions::Stage;
 use signing_secret::SigningSecret;
 
-use super::{CREDENTIAL, CREDENTIAL_SECRET, Model, Shape, member, object, told};
+use super::{CREDENTIAL, CREDENTIAL_SECRET, Model, Port, Shape, member, object, told};
 use crate::invariants::{Change, Checked, Moved, require};
 use crate::scenario::{Defect, Scenario};
 use crate::schedule::Edit;
@@ -48,7 +48,7 @@ fn secret(number: u64, now: SystemTime) -> String {
 }
 
 impl Model for Signing {
-    type Kind<T: Target + Send> = SigningSecret<T>;
+    type Kind<T: Port> = SigningSecret<T>;
     type Instance = Held;
     type Memory = Memory;
 
@@ -67,7 +67,7 @@ impl Model for Signing {
         vec![]
     }
 
-    fn kind<T: Target + Send>(self, target: Option<T>) -> SigningSecret<T> {
+    fn kind<T: Port>(self, target: Option<T>) -> SigningSecret<T> {
         SigningSecret::new(target.map(|target| (target, TokenSecret::new(CREDENTIAL_SECRET.to_owned(), None))))
     }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use admin_token::AdminToken;
-use rotation::target::{Target, TargetSettings};
+use rotation::target::TargetSettings;
 use rotation::time::parse_timestamp;
 use rotation::versions::Stage;
 
-use super::{Model, Refusal, Shape, member, object, told};
+use super::{Model, Port, Refusal, Shape, member, object, told};
 use crate::invariants::{Change, Checked, Moved, require};
 use crate::operations::{Name, Operating, Operator};
 use crate::scenario::{Defect, Scenario};
@@ -105,7 +105,7 @@ fn previous_member(current: Option<&Arc<str>>) -> Option<(Arc<str>, Option<Syste
 }
 
 impl Model for Token {
-    type Kind<T: Target + Send> = AdminToken<T>;
+    type Kind<T: Port> = AdminToken<T>;
     type Instance = Held;
     type Memory = Memory;
 
@@ -138,7 +138,7 @@ impl Model for Token {
         }
     }
 
-    fn kind<T: Target + Send>(self, target: Option<T>) -> AdminToken<T> {
+    fn kind<T: Port>(self, target: Option<T>) -> AdminToken<T> {
         AdminToken::new(target)
     }
 

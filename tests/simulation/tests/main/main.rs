@@ -7,6 +7,7 @@
     reason = "tests; the lints know only those inside a test function"
 )]
 
+mod issued;
 mod keyring;
 mod operations;
 mod rows;
