@@ -110,12 +110,21 @@ impl Document {
             }
             return Self::whole(text);
         };
-        let members = members(text.expose()).ok_or_else(|| not_an_object(field, &text))?;
-        let document = Self { text, json: Some(Json { field: field.clone(), members }) };
+        let document = Self::object(text, field)?;
         if document.member(field)?.is_none() {
             return Err(missing(field));
         }
         Ok(document)
+    }
+
+    /// Parses a JSON object that may lack the member `field`. [`with_member`](Self::with_member) adds it as the last
+    /// member.
+    ///
+    /// # Errors
+    /// [`RotationError::NotAnObject`].
+    pub fn object(text: SecretText, field: &FieldName) -> Result<Self, RotationError> {
+        let members = members(text.expose()).ok_or_else(|| not_an_object(field, &text))?;
+        Ok(Self { text, json: Some(Json { field: field.clone(), members }) })
     }
 
     /// A value that is one secret as a whole, whatever it begins with: some secrets are JSON texts themselves.
@@ -190,11 +199,12 @@ impl Document {
         }
     }
 
-    /// This JSON value with the member `name` set. A new member follows the rotated one, with the same spacing.
+    /// This JSON value with the member `name` set. A new member follows the rotated one, with the same spacing. In an
+    /// object without the rotated member, that member is set first, and becomes the last one.
     ///
     /// # Errors
     /// [`RotationError::NotAnObject`] if the value is a text. [`RotationError::FieldRepeated`] if `name` occurs more
-    /// than once.
+    /// than once. [`RotationError::FieldMissing`] if the object would still lack the rotated member.
     pub fn with_member(&self, name: &FieldName, value: &SecretText) -> Result<Self, RotationError> {
         let not_an_object = || RotationError::NotAnObject { field: name.to_string(), problem: "text" };
         let json = self.json.as_ref().ok_or_else(not_an_object)?;
@@ -203,8 +213,11 @@ impl Document {
         let edited = if let Some(position) = self.position(name)? {
             let old = &json.members[position].value;
             [&text[..old.start], value.expose(), &text[old.end..]].concat()
+        } else if json.members.is_empty() {
+            let (head, tail) = text.split_at(text.rfind('}').unwrap_or_default());
+            [head, quoted(name.as_str()).expose(), ":", value.expose(), tail].concat()
         } else {
-            let anchor = self.position(&json.field)?.ok_or_else(|| missing(&json.field))?;
+            let anchor = self.position(&json.field)?.unwrap_or(json.members.len() - 1);
             let member = &json.members[anchor];
             let before = anchor.checked_sub(1).map_or(0, |previous| json.members[previous].value.end);
             // The text before the anchor's key, after the `{` or the `,`: a line break and indentation.

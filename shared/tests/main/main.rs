@@ -19,6 +19,7 @@ mod layers;
 mod members;
 mod module_graph;
 mod notification;
+mod object;
 mod policy;
 mod rows;
 mod schedule;
