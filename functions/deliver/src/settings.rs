@@ -10,6 +10,8 @@ use std::time::Duration;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 
+use consumers::invalid;
+
 pub use consumers::{CONSUMERS, Consumer, Consumers};
 
 /// How long a deployment may be in progress before it is told as failed, unless the stack sets `DELIVERY_LIMIT`.
@@ -47,8 +49,4 @@ impl Settings {
             topic: environment.get("NOTIFY_TOPIC_ARN").map(str::to_owned),
         })
     }
-}
-
-fn invalid(variable: &str, problem: impl Into<String>) -> RotationError {
-    RotationError::InvalidConfiguration { variable: variable.to_owned(), problem: problem.into() }
 }

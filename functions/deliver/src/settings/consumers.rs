@@ -9,7 +9,6 @@ use rotation::policy::consumed_secrets;
 use serde_json::Value;
 
 use super::entries::Members;
-use super::invalid;
 
 /// The variable that names the consumers.
 pub const CONSUMERS: &str = "CONSUMERS";
@@ -259,4 +258,8 @@ fn refuse_repeated_members(text: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+pub(super) fn invalid(variable: &str, problem: impl Into<String>) -> RotationError {
+    RotationError::InvalidConfiguration { variable: variable.to_owned(), problem: problem.into() }
 }

@@ -1,4 +1,15 @@
 //! The promises of deliveries, in seconds and without a service.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as promised")]
 
+mod consumers;
+mod copies;
+mod fakes;
+mod keyrings;
+mod killed;
+mod layers;
+#[path = "../../../../shared/tests/main/module_graph.rs"]
+mod module_graph;
+mod requests;
 mod settings;
+mod timelines;
+mod world;

@@ -7,7 +7,13 @@ use deliver::settings::Consumer;
 use rotation::environment::Environment;
 
 fn read(variables: &[(&str, &str)]) -> Result<Deliverer, String> {
-    let environment: Environment = [("SECRET_NAME_PREFIX", "shop/")].iter().chain(variables).copied().collect();
+    let deployment = [
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", "example"),
+        ("SECRET_NAME_PREFIX", "shop/"),
+    ];
+    let environment: Environment = deployment.iter().chain(variables).copied().collect();
     Deliverer::from_environment(&environment).map_err(|error| {
         assert_eq!(error.name(), "InvalidConfiguration");
         error.to_string()

@@ -1,0 +1,175 @@
+//! The adapters to ECS, Lambda and SNS. No request and no answer of them holds a secret value.
+
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_ecs::types::{CreatedAt, DeploymentControllerType, ServiceDeploymentBrief};
+use aws_sdk_lambda::config::retry::RetryConfig;
+use aws_sdk_lambda::config::timeout::TimeoutConfig;
+use aws_sdk_lambda::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_lambda::primitives::Blob;
+use rotation::aws::{SdkSettings, reason};
+use rotation::environment::Environment;
+use rotation::error::RotationError;
+
+use crate::decision::function::one_line;
+use crate::decision::service::{Deployment, DeploymentStatus};
+use crate::ports::{FunctionProblem, Functions, Notifications, ServiceProblem, ServiceState, Services};
+use crate::report::Event;
+
+/// The most pages of deployments that are read: 100 deployments each, created since a label was attached.
+const MAX_PAGES: usize = 10;
+const PAGE: i32 = 100;
+/// How much longer than the limit of an invocation its connection is kept.
+const CONNECTION_MARGIN: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest answer of a function that is read.
+const LONGEST_ANSWER: usize = 16_384;
+
+/// The clients of the function: made once, beside [`rotation::aws::Clients`].
+#[derive(Clone, Debug)]
+pub struct DeliveryClients {
+    ecs: aws_sdk_ecs::Client,
+    lambda: aws_sdk_lambda::Client,
+    sns: aws_sdk_sns::Client,
+}
+
+impl DeliveryClients {
+    /// Makes the clients from the variables that [`rotation::aws::Clients::from_environment`] reads, with the overrides
+    /// `AWS_ENDPOINT_URL_ECS`, `AWS_ENDPOINT_URL_LAMBDA`, `AWS_ENDPOINT_URL_SNS` and `AWS_ENDPOINT_URL`. It sends
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
+    pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
+        let settings = SdkSettings::from_environment(environment)?;
+        let ecs = settings.config(environment, "AWS_ENDPOINT_URL_ECS")?;
+        let lambda = settings.config(environment, "AWS_ENDPOINT_URL_LAMBDA")?;
+        let sns = settings.config(environment, "AWS_ENDPOINT_URL_SNS")?;
+        Ok(Self {
+            ecs: aws_sdk_ecs::Client::new(&ecs),
+            lambda: aws_sdk_lambda::Client::new(&lambda),
+            sns: aws_sdk_sns::Client::new(&sns),
+        })
+    }
+
+    /// The receivers of events on a topic. Without a topic, events go nowhere.
+    #[must_use]
+    pub fn topic<'a>(&'a self, topic: Option<&'a str>) -> Topic<'a> {
+        Topic { sns: &self.sns, topic }
+    }
+}
+
+fn problem<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> ServiceProblem {
+    match error.code() {
+        Some("ServiceNotFoundException" | "ClusterNotFoundException") => ServiceProblem::Missing,
+        _ => ServiceProblem::Refused(reason(error)),
+    }
+}
+
+fn deployment(brief: &ServiceDeploymentBrief) -> Option<Deployment> {
+    Some(Deployment {
+        created: SystemTime::try_from(*brief.created_at()?).ok()?,
+        status: DeploymentStatus::from(brief.status()?.as_str()),
+        reason: brief.status_reason().map(one_line),
+    })
+}
+
+impl Services for DeliveryClients {
+    async fn describe(&self, cluster: &str, service: &str) -> Result<ServiceState, ServiceProblem> {
+        let call = self.ecs.describe_services().cluster(cluster).services(service).send();
+        let described = call.await.map_err(|error| problem(&error))?;
+        // A service that does not exist is a failure in a successful answer.
+        let found = described.services().first().ok_or(ServiceProblem::Missing)?;
+        let controller = found.deployment_controller().map(|controller| controller.r#type().as_str());
+        Ok(ServiceState {
+            status: found.status().unwrap_or("without a status").to_owned(),
+            // A service without a controller in its description has the one of ECS (ECS API reference, Service).
+            controller: controller.unwrap_or(DeploymentControllerType::Ecs.as_str()).to_owned(),
+        })
+    }
+
+    async fn deployments(
+        &self,
+        cluster: &str,
+        service: &str,
+        after: SystemTime,
+    ) -> Result<Vec<Deployment>, ServiceProblem> {
+        // "After this time" leaves open whether that time itself is meant.
+        let after = CreatedAt::builder().after((after - Duration::from_secs(1)).into()).build();
+        let call = self.ecs.list_service_deployments().cluster(cluster).service(service).created_at(after);
+        let call = call.max_results(PAGE);
+        let mut deployments = Vec::new();
+        let mut next = None;
+        for _ in 0..MAX_PAGES {
+            let page = call.clone().set_next_token(next).send().await.map_err(|error| problem(&error))?;
+            deployments.extend(page.service_deployments().iter().filter_map(deployment));
+            next = page.next_token;
+            if next.is_none() {
+                deployments.sort_by_key(|deployment| std::cmp::Reverse(deployment.created));
+                return Ok(deployments);
+            }
+        }
+        Err(ServiceProblem::Refused(format!("more than {MAX_PAGES} pages of service deployments")))
+    }
+
+    async fn force_deployment(&self, cluster: &str, service: &str) -> Result<(), ServiceProblem> {
+        let once = aws_sdk_ecs::config::Builder::new().retry_config(RetryConfig::disabled());
+        let call = self.ecs.update_service().cluster(cluster).service(service).force_new_deployment(true);
+        let sent = call.customize().config_override(once).send().await;
+        sent.map(drop).map_err(|error| problem(&error))
+    }
+}
+
+impl Functions for DeliveryClients {
+    async fn invoke(&self, function: &str, payload: &str, limit: Duration) -> Result<Vec<u8>, FunctionProblem> {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(limit + CONNECTION_MARGIN)
+            .build();
+        // A function that is invoked again while it is at work would do its work twice. The next run invokes it.
+        let once =
+            aws_sdk_lambda::config::Builder::new().retry_config(RetryConfig::disabled()).timeout_config(timeouts);
+        let call = self.lambda.invoke().function_name(function).payload(Blob::new(payload)).customize();
+        let answered = tokio::time::timeout(limit, call.config_override(once).send()).await;
+        let answer = match answered {
+            Err(_) | Ok(Err(SdkError::TimeoutError(_))) => return Err(FunctionProblem::TimedOut),
+            Ok(Err(error)) if error.code() == Some("ResourceNotFoundException") => {
+                return Err(FunctionProblem::Missing);
+            }
+            Ok(Err(error)) => return Err(FunctionProblem::Refused(reason(&error))),
+            Ok(Ok(answer)) => answer,
+        };
+        let payload = answer.payload().map(|payload| payload.as_ref().to_vec()).unwrap_or_default();
+        if answer.function_error().is_some() {
+            return Err(FunctionProblem::Raised(error_type(&payload)));
+        }
+        if payload.len() > LONGEST_ANSWER {
+            return Err(FunctionProblem::Refused(format!("its answer has more than {LONGEST_ANSWER} bytes")));
+        }
+        Ok(payload)
+    }
+}
+
+/// The type of an error that a function raised. Its message is left out: it may hold anything.
+fn error_type(payload: &[u8]) -> String {
+    let error: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
+    let name = error["errorType"].as_str().unwrap_or("an error");
+    let is_name = name.len() <= 100 && name.chars().all(|c| c.is_ascii_alphanumeric() || "._:$ ".contains(c));
+    if is_name { name.to_owned() } else { "an error".to_owned() }
+}
+
+/// The topic of events.
+#[derive(Clone, Copy, Debug)]
+pub struct Topic<'a> {
+    sns: &'a aws_sdk_sns::Client,
+    topic: Option<&'a str>,
+}
+
+impl Notifications for Topic<'_> {
+    async fn notify(&self, event: &Event) -> Result<(), String> {
+        let Some(topic) = self.topic else { return Ok(()) };
+        let message = serde_json::to_string(event).map_err(|error| error.to_string())?;
+        let sent = self.sns.publish().topic_arn(topic).message(message).send().await;
+        sent.map(drop).map_err(|error| reason(&error))
+    }
+}

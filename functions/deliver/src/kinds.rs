@@ -1,0 +1,93 @@
+//! What a secret with consumers holds.
+
+use std::time::SystemTime;
+
+use admin_token::AdminToken;
+use encryption_key::{Consumers, EncryptionKey};
+use rotation::document::{Document, FieldName};
+use rotation::error::RotationError;
+use rotation::keyring::{KEY_SETTINGS, Keyring};
+use rotation::kind::SecretKind;
+use rotation::policy::{RotationPolicy, Settings};
+use rotation::secret::SecretText;
+use rotation::store::Described;
+use rotation::target::http::HttpTarget;
+use rotation::token::TOKEN_SETTINGS;
+
+use crate::error::{DeliverError, function_name};
+
+/// The kinds of secrets. No kind asks an application here.
+#[derive(Debug)]
+pub struct Kinds {
+    token: AdminToken<HttpTarget>,
+    keys: EncryptionKey<HttpTarget>,
+}
+
+impl Default for Kinds {
+    fn default() -> Self {
+        Self { token: AdminToken::new(None), keys: EncryptionKey::new(None, Consumers::default()) }
+    }
+}
+
+/// What a secret holds, by the name of the function that rotates it.
+#[derive(Clone, Copy, Debug)]
+pub enum SourceKind<'a> {
+    /// A token.
+    Token(&'a AdminToken<HttpTarget>),
+    /// A keyring.
+    Keyring(&'a EncryptionKey<HttpTarget>),
+}
+
+/// Calls a method of the kind.
+macro_rules! of_kind {
+    ($self:ident, $kind:ident => $call:expr) => {
+        match $self {
+            SourceKind::Token($kind) => $call,
+            SourceKind::Keyring($kind) => $call,
+        }
+    };
+}
+
+impl<'a> SourceKind<'a> {
+    /// The kind of a described secret.
+    ///
+    /// # Errors
+    /// [`DeliverError::SourceUnknown`].
+    pub(crate) fn of(kinds: &'a Kinds, secret: &Described) -> Result<Self, DeliverError> {
+        match secret.rotation_function.as_deref().map(function_name) {
+            Some(name) if name.ends_with("admin-token") => Ok(Self::Token(&kinds.token)),
+            Some(name) if name.ends_with("encryption-key") => Ok(Self::Keyring(&kinds.keys)),
+            _ => Err(DeliverError::SourceUnknown { name: secret.name.clone() }),
+        }
+    }
+
+    /// The settings of the kind.
+    pub(crate) fn settings(self) -> Settings {
+        match self {
+            Self::Token(_) => TOKEN_SETTINGS,
+            Self::Keyring(_) => KEY_SETTINGS,
+        }
+    }
+
+    pub(crate) fn parse(self, policy: &RotationPolicy, text: SecretText) -> Result<Document, RotationError> {
+        of_kind!(self, kind => kind.parse(policy, text))
+    }
+
+    pub(crate) fn members(self, policy: &RotationPolicy, value: &Document) -> Vec<FieldName> {
+        of_kind!(self, kind => kind.members(policy, value))
+    }
+
+    pub(crate) fn ring(self, policy: &RotationPolicy, value: &Document) -> Result<Option<Keyring>, RotationError> {
+        of_kind!(self, kind => kind.ring(policy, value))
+    }
+
+    pub(crate) fn needs_no_delivery(
+        self,
+        policy: &RotationPolicy,
+        delivered: &Document,
+        current: &Document,
+        now: SystemTime,
+    ) -> Result<bool, RotationError> {
+        of_kind!(self, kind => kind.needs_no_delivery(policy, delivered, current, now))
+    }
+}

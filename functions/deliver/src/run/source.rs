@@ -1,0 +1,282 @@
+//! A secret with consumers: how it is read, and how the labels of its delivery are written.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rotation::delivery::{delivered_stage, delivering_stage};
+use rotation::document::{Document, is_empty_object};
+use rotation::error::RotationError;
+use rotation::event::VersionId;
+use rotation::lambda::AUDIT;
+use rotation::moves::{move_if_there, read_version};
+use rotation::policy::RotationPolicy;
+use rotation::store::{Described, SecretStore, StoreErrorKind};
+use rotation::versions::Stage;
+
+use super::context::Run;
+use crate::decision::labels::{Labels, Mark, Plan};
+use crate::error::DeliverError;
+use crate::kinds::SourceKind;
+use crate::report::{ConsumerReport, Progress, SecretReport, State};
+use crate::settings::Consumer;
+
+/// The least time after which a delivery is late. A deployment takes minutes, however short the overlap is.
+const LEAST_LATE: Duration = Duration::from_secs(15 * 60);
+
+/// A secret with consumers, as a run has read it.
+#[derive(Debug)]
+pub(super) struct Source<'a> {
+    pub(super) name: &'a str,
+    pub(super) consumers: &'a [Consumer],
+    pub(super) kind: SourceKind<'a>,
+    pub(super) policy: RotationPolicy,
+    pub(super) secret: Described,
+    pub(super) labels: Labels,
+    pub(super) value: Document,
+    pub(super) created: SystemTime,
+    /// The time of the label, while the current value is being delivered.
+    pub(super) began: Option<SystemTime>,
+    /// The values of other versions that were read. A version never gets another value, so each is read once.
+    values: BTreeMap<VersionId, Option<Document>>,
+    /// How far each consumer is, in the order of the settings.
+    pub(super) progress: Vec<Progress>,
+    plan: Plan,
+}
+
+/// What was read of a secret.
+#[derive(Debug)]
+pub(super) enum ReadSource<'a> {
+    /// It has a value.
+    Value(Box<Source<'a>>),
+    /// Nothing was ever stored in it.
+    NoValue,
+}
+
+impl Source<'_> {
+    /// The time since which the current value is not delivered. `None` if it is.
+    fn since(&self) -> Option<SystemTime> {
+        let began = self.began?;
+        // A secret that gets its first consumers has been current for long, and is not late for that.
+        Some(if self.labels.delivered.is_some() { began.min(self.created) } else { began })
+    }
+
+    pub(super) fn report(&self, now: SystemTime) -> SecretReport {
+        let consumers = self.consumers.iter().zip(&self.progress);
+        let consumers: Vec<_> =
+            consumers.map(|(consumer, progress)| ConsumerReport::of(consumer.to_string(), progress)).collect();
+        let since = self.since();
+        let limit = (self.policy.overlap / 4).max(LEAST_LATE);
+        let begun = if since.is_some() { State::Pending } else { State::Delivered };
+        SecretReport {
+            secret: self.name.to_owned(),
+            state: consumers.iter().map(|consumer| consumer.state).max().unwrap_or(begun).max(begun),
+            version: Some(self.labels.current.to_string()),
+            since: since.map(rotation::time::format_timestamp),
+            late: since.is_some_and(|since| now.duration_since(since).is_ok_and(|age| age > limit)),
+            error: None,
+            reason: None,
+            consumers,
+        }
+    }
+}
+
+impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
+    /// Reads a secret: its labels, its policy, its current value, and the value that decides whether it is delivered.
+    /// Two calls, and one or two more while the labels do not decide alone.
+    pub(super) async fn read<'s>(
+        &'s self,
+        name: &'s str,
+        consumers: &'s [Consumer],
+    ) -> Result<ReadSource<'s>, DeliverError> {
+        let secret = self.ports.store.describe(name).await?;
+        self.clock.set(secret.as_of);
+        self.require_usable(&secret)?;
+        let kind = SourceKind::of(&self.deliverer.kinds, &secret)?;
+        let policy = self.deliverer.stack.for_kind(kind.settings()).for_secret(&secret.tags, secret.as_of)?;
+        let Some(labels) = Labels::of(&secret.versions) else { return Ok(ReadSource::NoValue) };
+        let current = labels.current.clone();
+        let value = read_version(self.ports.store, name, &current, self.deadline).await?;
+        let value = value.ok_or_else(|| RotationError::ValueMissing { version: current.clone() })?;
+        let pending = secret.versions.holder(&Stage::Pending).unwrap_or(&current);
+        if policy.field.is_some() && is_empty_object(&value.text) && secret.versions.only_ever(&[&current, pending]) {
+            return Ok(ReadSource::NoValue);
+        }
+        let created = value.created;
+        let value = kind.parse(&policy, value.text)?;
+        let mut source = Source {
+            plan: Plan::Begin,
+            progress: vec![Progress::Delivered; consumers.len()],
+            began: None,
+            values: BTreeMap::new(),
+            name,
+            consumers,
+            kind,
+            policy,
+            secret,
+            labels,
+            value,
+            created,
+        };
+        let same = self.needs_nothing(&mut source).await?;
+        source.plan = source.labels.plan(same);
+        Ok(ReadSource::Value(Box::new(source)))
+    }
+
+    fn require_usable(&self, secret: &Described) -> Result<(), RotationError> {
+        let name = || secret.name.clone();
+        if secret.deleted {
+            return Err(RotationError::ScheduledForDeletion { name: name() });
+        }
+        if let Some(primary_region) = secret.replica_of.clone() {
+            return Err(RotationError::ReplicaRegion { name: name(), primary_region });
+        }
+        self.deliverer.stack.check_name(&secret.name)
+    }
+
+    /// Whether consumers that hold one of the versions that decide need nothing more.
+    async fn needs_nothing(&self, source: &mut Source<'_>) -> Result<bool, DeliverError> {
+        let labels = source.labels.clone();
+        for version in labels.compared().into_iter().chain(labels.between()) {
+            let Some(held) = self.value_of(source, version).await? else { return Ok(false) };
+            let now = self.clock.time();
+            if !source.kind.needs_no_delivery(&source.policy, &held, &source.value, now).unwrap_or(false) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The value of a version of the secret; `None` if it has none, or one that is not of this kind. One call, once.
+    async fn value_of(&self, source: &mut Source<'_>, version: &VersionId) -> Result<Option<Document>, DeliverError> {
+        if let Some(known) = source.values.get(version) {
+            return Ok(known.clone());
+        }
+        let value = self.ports.store.get(source.name, version).await?;
+        let value = value.and_then(|value| source.kind.parse(&source.policy, value.text).ok());
+        source.values.insert(version.clone(), value.clone());
+        Ok(value)
+    }
+
+    /// What the secret held: the values of all other versions with labels that were ever current. One call for each
+    /// that was not read yet.
+    pub(super) async fn history(&self, source: &mut Source<'_>) -> Result<Vec<Document>, DeliverError> {
+        let versions = source.secret.versions.clone();
+        let mut known: Vec<&VersionId> = versions
+            .all()
+            // A value that is only pending was never delivered, so a copy that holds it has it from elsewhere.
+            .filter(|(version, stage)| **stage != Stage::Pending && **version != source.labels.current)
+            .map(|(version, _)| version)
+            .collect();
+        known.dedup();
+        let mut history = Vec::new();
+        for version in known {
+            history.extend(self.value_of(source, version).await?);
+        }
+        Ok(history)
+    }
+
+    /// Attaches the label of the delivery, as the labels and the values ask for.
+    pub(super) async fn mark(&self, source: &mut Source<'_>) -> Result<(), DeliverError> {
+        match source.plan.clone() {
+            Plan::Delivered | Plan::DeliveredByValue { .. } => Ok(()),
+            Plan::Begin => self.begin(source).await,
+            Plan::Continue { began } => {
+                source.began = Some(began);
+                self.take_off_all_but_first(source).await;
+                Ok(())
+            }
+            Plan::Follow(mark) => {
+                let current = source.labels.current.clone();
+                if !self.dry_run {
+                    let (from, to) = (Some(&mark.version), Some(&current));
+                    let moved = self.ports.store.move_stage(source.name, mark.stage.clone(), from, to).await;
+                    moved.map_err(|error| conflict(source, error))?;
+                }
+                source.began = Some(mark.began);
+                if let Some(first) = source.labels.delivering.first_mut() {
+                    *first = Mark { version: current, ..mark };
+                }
+                self.take_off_all_but_first(source).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Attaches `ROTATION-DELIVERING-<now>` to the current version, and takes every other such label off. One call, and
+    /// one for each other label.
+    pub(super) async fn begin(&self, source: &mut Source<'_>) -> Result<(), DeliverError> {
+        let stage = delivering_stage(self.clock.time());
+        let began = whole_seconds(self.clock.time());
+        let current = source.labels.current.clone();
+        if !self.dry_run {
+            if source.labels.delivering.iter().all(|mark| mark.stage != stage) {
+                source.secret.require_stages(1)?;
+            }
+            let moved = self.ports.store.move_stage(source.name, stage.clone(), None, Some(&current)).await;
+            moved.map_err(|error| conflict(source, error))?;
+        }
+        let version = current.as_str();
+        if source.began.is_none() && !self.dry_run {
+            let secret = source.name;
+            tracing::info!(target: AUDIT, request_id = self.request_id, secret, version, result = "begun", "delivery");
+        }
+        source.began = Some(began);
+        source.labels.delivering.retain(|mark| mark.stage != stage);
+        source.labels.delivering.insert(0, Mark { version: current, stage, began });
+        self.take_off_all_but_first(source).await;
+        Ok(())
+    }
+
+    /// Takes every label of a delivery off but the newest. What cannot be taken off now, the next run takes.
+    async fn take_off_all_but_first(&self, source: &mut Source<'_>) {
+        if self.dry_run {
+            return;
+        }
+        for mark in source.labels.delivering.split_off(1.min(source.labels.delivering.len())) {
+            let taken = move_if_there(self.ports.store, source.name, mark.stage, Some(&mark.version), None).await;
+            if let Err(error) = taken {
+                tracing::warn!(target: AUDIT, secret = source.name, %error, "a label was not taken off");
+            }
+        }
+    }
+
+    /// Ends the delivery of a secret whose consumers all have its value. Returns whether this run ended it. At most
+    /// two calls.
+    ///
+    /// # Errors
+    /// Another run was faster, or the service refuses a call. The next run ends it.
+    pub(super) async fn end(&self, source: &mut Source<'_>) -> Result<bool, DeliverError> {
+        if self.dry_run || source.progress.iter().any(|progress| *progress != Progress::Delivered) {
+            return Ok(false);
+        }
+        let (store, current) = (self.ports.store, source.labels.current.clone());
+        if source.labels.delivered.as_ref() != Some(&current) {
+            // The move names the version from which this run saw it. Otherwise it could undo the end of a later delivery.
+            let from = source.labels.delivered.as_ref();
+            let moved = store.move_stage(source.name, delivered_stage(), from, Some(&current)).await;
+            moved.map_err(|error| conflict(source, error))?;
+            source.labels.delivered = Some(current.clone());
+        }
+        for mark in std::mem::take(&mut source.labels.delivering) {
+            move_if_there(store, source.name, mark.stage, Some(&mark.version), None).await?;
+        }
+        let ended = source.began.take().is_some();
+        if ended {
+            let (secret, version) = (source.name, current.as_str());
+            tracing::info!(target: AUDIT, request_id = self.request_id, secret, version, result = "done", "delivery");
+        }
+        Ok(ended)
+    }
+}
+
+/// The error of a label that another run has moved at the same moment.
+fn conflict(source: &Source<'_>, error: rotation::store::StoreError) -> DeliverError {
+    match error.kind {
+        StoreErrorKind::Conflict => DeliverError::SourceChanged { name: source.name.to_owned() },
+        _ => error.into(),
+    }
+}
+
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+}
