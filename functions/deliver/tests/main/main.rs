@@ -9,7 +9,10 @@ mod killed;
 mod layers;
 #[path = "../../../../shared/tests/main/module_graph.rs"]
 mod module_graph;
+mod races;
+mod readme;
 mod requests;
 mod settings;
 mod timelines;
+mod wire;
 mod world;
