@@ -147,7 +147,7 @@ impl Services for World {
         let listed = found.deployments.iter().rev().filter(|one| one.created >= after).map(|one| Deployment {
             created: one.created,
             status: DeploymentStatus::from(one.status(now)),
-            reason: Some("as the test has it".to_owned()),
+            reason: Some("tasks failed to start: deployment circuit breaker".to_owned()),
         });
         Ok(listed.collect())
     }
