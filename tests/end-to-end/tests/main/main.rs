@@ -8,6 +8,7 @@ mod aws_cli;
 mod boto3;
 mod cargo_lambda;
 mod convergence;
+mod deliver;
 mod documents;
 mod examples;
 mod interop;
