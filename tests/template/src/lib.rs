@@ -216,6 +216,10 @@ impl<'a> Resolver<'a> {
             "Condition" => self.holds(argument),
             "Fn::Not" => Ok(!of(0)?),
             "Fn::And" => Ok(of(0)? && of(1)?),
+            "Fn::Or" => {
+                let sides = argument.as_array().into_iter().flatten();
+                sides.map(|side| self.test(side)).try_fold(false, |any, side| Ok(any || side?))
+            }
             "Fn::Equals" => {
                 let side = |index: usize| Ok::<_, String>(self.resolve(&argument[index])?.map(|value| text(&value)));
                 Ok(side(0)? == side(1)?)

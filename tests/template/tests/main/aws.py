@@ -20,7 +20,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 endpoint, token_secret, token_field = sys.argv[1:4]
-config = Config(retries={"max_attempts": 0}, read_timeout=60)
+# A delivery waits for more than a minute.
+config = Config(retries={"max_attempts": 0}, read_timeout=240)
 clients = {}
 listed = {}
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use deliver::error::DeliverError;
 use operate::action::Action;
 use operate::error::OperateError;
 use reencrypt::error::ReencryptError;
@@ -282,7 +283,11 @@ fn every_error_is_documented_and_the_reverse() {
     let shared = errors_of_shared();
     assert_same("errors of shared", &documented("shared/README.md"), &shared);
     // Their tables have what is theirs; the others are those of shared.
-    for (function, variants) in [("operate", OperateError::VARIANTS), ("reencrypt", ReencryptError::VARIANTS)] {
+    for (function, variants) in [
+        ("deliver", DeliverError::VARIANTS),
+        ("operate", OperateError::VARIANTS),
+        ("reencrypt", ReencryptError::VARIANTS),
+    ] {
         let mut own = owned(variants);
         own.retain(|name| name != "Rotation");
         assert_same(function, &documented(&format!("functions/{function}/README.md")), &own);
@@ -387,8 +392,9 @@ fn no_page_invents_a_name() {
     known.extend(published().into_iter().map(|(name, _)| name));
     known.extend(literals(r#"=> "([A-Z]\w+)""#, &deployed_sources()));
     known.extend(errors_of_shared());
-    known.extend(owned(OperateError::VARIANTS));
-    known.extend(owned(ReencryptError::VARIANTS));
+    for variants in [DeliverError::VARIANTS, OperateError::VARIANTS, ReencryptError::VARIANTS] {
+        known.extend(owned(variants));
+    }
     // Roles, dimensions, ends of executions.
     for path in ["infra/access.yaml", "infra/reencryption.asl.json"] {
         known.extend(literals(r"\b([A-Z]\w+)\b", &fs::read_to_string(root().join(path)).unwrap()));

@@ -51,11 +51,17 @@ pub(crate) fn published() -> BTreeSet<Metric> {
     let rows: Vec<Metric> = one.captures_iter(&reencrypt).map(|one| metric(&one[1], &["Function"])).collect();
     assert_eq!(rows.len(), 3, "reencrypt publishes in another way than this test reads: {rows:?}");
     found.extend(rows);
+    // And deliver.
+    let deliver = std::fs::read_to_string(root().join("functions/deliver/src/report.rs")).unwrap();
+    assert!(deliver.contains("dimensions: vec![(\"Function\", function.to_owned())]"));
+    let deliveries: Vec<Metric> = one.captures_iter(&deliver).map(|one| metric(&one[1], &["Function"])).collect();
+    assert_eq!(deliveries.len(), 4, "deliver publishes in another way than this test reads: {deliveries:?}");
+    found.extend(deliveries);
     found
 }
 
 /// What an alarm looks at: each metric with its namespace and the names of its dimensions.
-fn of_alarm(alarm: &Value) -> Vec<(String, Metric)> {
+pub(crate) fn of_alarm(alarm: &Value) -> Vec<(String, Metric)> {
     let dimensions = |of: &Value| -> Vec<String> { items(of).into_iter().map(|one| text(&one["Name"])).collect() };
     if alarm["MetricName"].is_string() {
         return vec![(text(&alarm["Namespace"]), (text(&alarm["MetricName"]), dimensions(&alarm["Dimensions"])))];
@@ -136,8 +142,11 @@ fn every_metric_of_an_alarm_or_the_dashboard_is_published() {
     );
 }
 
-/// The alarms that there are, in the order of the runbook: `infra/RUNBOOK.md`, then `infra/RUNBOOK-ROWS.md`.
-pub(crate) const ALARMS: [&str; 17] = [
+/// The pages of the runbook.
+pub(crate) const RUNBOOK: [&str; 3] = ["infra/RUNBOOK.md", "infra/RUNBOOK-DELIVERY.md", "infra/RUNBOOK-ROWS.md"];
+
+/// The alarms that there are, in the order of the runbook's pages.
+pub(crate) const ALARMS: [&str; 20] = [
     "rotation-failed",
     "rotation-overdue",
     "rotation-stuck",
@@ -150,6 +159,9 @@ pub(crate) const ALARMS: [&str; 17] = [
     "function-throttles",
     "function-slow",
     "events-lost",
+    "delivery-late",
+    "delivery-failed",
+    "deliver-missing",
     "reencryption-failed",
     "rows-unreadable",
     "rows-stalled",
@@ -157,7 +169,10 @@ pub(crate) const ALARMS: [&str; 17] = [
     "denied-reads",
 ];
 
-fn alarms(stack: &Stack) -> BTreeMap<String, Value> {
+/// How many of them depend on a parameter.
+const CONDITIONAL: usize = 8;
+
+pub(crate) fn alarms(stack: &Stack) -> BTreeMap<String, Value> {
     let alarms = stack.of_type("AWS::CloudWatch::Alarm").into_values();
     let name = |alarm: &Value| {
         let name = text(&alarm["AlarmName"]);
@@ -168,11 +183,11 @@ fn alarms(stack: &Stack) -> BTreeMap<String, Value> {
 
 #[test]
 fn every_alarm_tells_somebody_and_has_its_part_of_the_runbook() {
-    let runbook = ["infra/RUNBOOK.md", "infra/RUNBOOK-ROWS.md"].map(|page| (page, page_of(page)));
+    let runbook = RUNBOOK.map(|page| (page, page_of(page)));
     let expected: BTreeSet<&str> = ALARMS.into_iter().collect();
     assert_eq!(alarms(&most()).keys().map(String::as_str).collect::<BTreeSet<_>>(), expected);
-    // Who reads is seen only with a trail, and rows are re-encrypted only where there are columns.
-    assert_eq!(alarms(&least()).len(), ALARMS.len() - 5);
+    // Who reads is seen only with a trail, rows are re-encrypted only where there are columns, and values are delivered to consumers.
+    assert_eq!(alarms(&least()).len(), ALARMS.len() - CONDITIONAL);
     for (name, alarm) in alarms(&most()) {
         assert_eq!(
             texts(&alarm["AlarmActions"]),
@@ -185,11 +200,11 @@ fn every_alarm_tells_somebody_and_has_its_part_of_the_runbook() {
         let description = text(&alarm["AlarmDescription"]);
         assert!(description.ends_with(&format!(" Runbook: {page}#{name}")), "{name}: {description}");
         assert!(description.len() < 1024, "CloudWatch's limit: {name}");
-        // Silence is no failure, but for the heartbeat, which is there to be missed. What an hourly sweep measures stays as it was until
+        // Silence is no failure, but for heartbeats, which are there to be missed. What an hourly run measures stays as it was until
         // the next one: one that is a minute late leaves an hour out, and an alarm that ends and begins again tells nothing new.
         let measured = text(&alarm["Namespace"]) == NAMESPACE;
         let missing = match name.as_str() {
-            "sweep-missing" => "breaching",
+            "sweep-missing" | "deliver-missing" => "breaching",
             _ if measured => "ignore",
             _ => "notBreaching",
         };
@@ -208,96 +223,10 @@ fn page_of(page: &str) -> String {
 }
 
 /// What stands in a page under a heading, up to the next one.
-fn part_of(page: &str, heading: &str) -> String {
+pub(crate) fn part_of(page: &str, heading: &str) -> String {
     let text = page_of(page);
     let part = text.split(&format!("\n{heading}\n")).nth(1).unwrap_or_else(|| panic!("{page}: no {heading}"));
     part.split("\n#").next().unwrap().to_owned()
-}
-
-/// What CloudWatch bills of an alarm: each metric that it looks at, and for a band two more.
-fn billed(alarm: &Value) -> usize {
-    let bands = items(&alarm["Metrics"]).into_iter();
-    let bands = bands.filter(|one| one["Expression"].as_str().is_some_and(|text| text.contains("ANOMALY_DETECTION")));
-    of_alarm(alarm).len() + 2 * bands.count()
-}
-
-#[test]
-fn documented_costs_are_those_of_the_stack() {
-    let costs = part_of("infra/README.md", "## What it costs a month");
-    let rows: Vec<Vec<&str>> = costs
-        .lines()
-        .filter(|line| line.starts_with('|'))
-        .map(|line| line.split('|').map(str::trim).collect())
-        .collect();
-    let row = |what: &str| cost(&rows, what);
-    let (always, by_trail) =
-        (alarms(&least()), alarms(&most()).into_iter().filter(|(name, _)| name.ends_with("-reads")));
-    let (metrics_always, count) = (always.values().map(billed).sum::<usize>(), always.len());
-    let (arithmetic, sum) = row("per stack: alarms");
-    assert_eq!(arithmetic, format!("{metrics_always} metrics in {count} alarms × 0.10"));
-    assert!(near(sum, metrics_always as f64 * 0.10));
-    let by_trail: Vec<usize> = by_trail.map(|(_, alarm)| billed(&alarm)).collect();
-    let (arithmetic, sum) = row("with `CloudTrailLogGroup`");
-    let (metrics, count) = (by_trail.iter().sum::<usize>(), by_trail.len());
-    assert_eq!(arithmetic, format!("2 metrics × 0.30, {metrics} metrics in {count} alarms × 0.10"));
-    assert!(near(sum, 0.60 + metrics as f64 * 0.10));
-    // What the columns add, also to an alarm that is always there.
-    let (all, all_metrics) = (alarms(&most()), alarms(&most()).values().map(billed).sum::<usize>());
-    let (arithmetic, sum) = row("with `ReencryptColumns`");
-    let (count, metrics) =
-        (all.len() - always.len() - by_trail.len(), all_metrics - metrics_always - by_trail.iter().sum::<usize>());
-    let rows_published = published().into_iter().filter(|(name, _)| name.starts_with("Rows")).count();
-    let expected = format!("{rows_published} metrics × 0.30, {metrics} metrics in {count} alarms × 0.10");
-    assert!(arithmetic.starts_with(&expected), "{arithmetic}: {expected}");
-    // And a secret and a KMS key, for the archive.
-    assert!(near(sum, rows_published as f64 * 0.30 + metrics as f64 * 0.10 + 1.40), "{sum}");
-    let others = ["Rotation", "Rows", "OverlapShortened"];
-    let sweeps =
-        published().into_iter().filter(|(name, _)| !others.iter().any(|other| name.starts_with(other))).count();
-    let (arithmetic, sum) = row("per stack: metrics");
-    assert!(arithmetic.starts_with(&format!("{sweeps} that the sweep publishes every hour × 0.30;")), "{arithmetic}");
-    assert!(near(sum, sweeps as f64 * 0.30));
-    let endpoints = most().of_type("AWS::EC2::VPCEndpoint").len();
-    assert!(row("with `CreateVpcEndpoints`").0.starts_with(&format!("{endpoints} endpoints × ")));
-
-    sums_are_right(&costs, &rows);
-}
-
-fn near(one: f64, other: f64) -> bool {
-    (one - other).abs() < 0.006
-}
-
-/// A row of the table of costs: how it is worked out, and the sum.
-fn cost<'a>(rows: &[Vec<&'a str>], what: &str) -> (&'a str, f64) {
-    let row = rows.iter().find(|row| row[1].trim_matches('*') == what).unwrap_or_else(|| panic!("no row {what}"));
-    (row[2], row[3].trim_matches('*').parse::<f64>().unwrap())
-}
-
-fn sums_are_right(costs: &str, rows: &[Vec<&str>]) {
-    let row = |what: &str| cost(rows, what);
-    // Each row is rounded: so many halves of a cent may a sum be off.
-    let sum_of = |kind: &str| {
-        let rows: Vec<f64> =
-            rows.iter().filter(|row| row[1].starts_with(kind)).map(|row| row[3].parse::<f64>().unwrap()).collect();
-        (rows.iter().sum::<f64>(), 0.006 * rows.len() as f64)
-    };
-    for (kind, total) in [("per secret: ", "a secret"), ("per stack: ", "a stack")] {
-        let ((sum, off), total) = (sum_of(kind), row(total).1);
-        assert!((sum - total).abs() <= off, "{kind}{sum} and {total}");
-    }
-    let words = Regex::new(
-        "Two secrets in a stack come to ([0-9.]+), or ([0-9.]+) each; twenty to ([0-9.]+), or ([0-9.]+) each",
-    )
-    .unwrap();
-    let words = words.captures(costs).unwrap();
-    let number = |index: usize| words[index].parse::<f64>().unwrap();
-    for (secrets, all, each) in [(2.0, number(1), number(2)), (20.0, number(3), number(4))] {
-        let sum = row("a stack").1 + secrets * row("a secret").1;
-        assert!(
-            (sum - all).abs() <= 0.005 * (secrets + 1.0) && near(all / secrets, each),
-            "{secrets}: {sum}, {all}, {each}"
-        );
-    }
 }
 
 #[test]
@@ -339,8 +268,14 @@ fn rings(retrieved: &[Option<f64>], threshold: f64) -> bool {
 }
 
 #[test]
-fn the_alarm_rings_three_hours_after_the_last_sweep() {
-    let alarm = &alarms(&least())["sweep-missing"];
+fn heartbeats_ring_three_hours_after_the_last_run() {
+    let alarms = alarms(&most());
+    for heartbeat in ["sweep-missing", "deliver-missing"] {
+        assert_rings_three_hours_after_silence(heartbeat, &alarms[heartbeat]);
+    }
+}
+
+fn assert_rings_three_hours_after_silence(name: &str, alarm: &Value) {
     assert_eq!((&alarm["ComparisonOperator"], text(&alarm["Threshold"])), (&"LessThanThreshold".into(), "1".into()));
     assert_eq!((&alarm["EvaluationPeriods"], &alarm["DatapointsToAlarm"]), (&3.into(), &3.into()));
     let metrics = items(&alarm["Metrics"]);
@@ -353,7 +288,7 @@ fn the_alarm_rings_three_hours_after_the_last_sweep() {
     let silence = filled.then_some(0.0);
     let after = |hours: usize| [vec![Some(1.0); RETRIEVED], vec![silence; hours]].concat()[hours..].to_vec();
     let hours = (1..=24).find(|hours| rings(&after(*hours), 1.0));
-    assert_eq!(hours, Some(3), "hours without a sweep until it rings");
+    assert_eq!(hours, Some(3), "{name}: hours without a run until it rings");
 }
 
 #[test]
@@ -366,6 +301,7 @@ fn the_alarm_on_slow_functions_follows_their_timeouts() {
     let rotating = rotation_functions(&stack);
     let mut watched = rotating.clone();
     watched.insert("SweepFunction".to_owned(), "shop-production-sweep".to_owned());
+    watched.insert("DeliverFunction".to_owned(), "shop-production-deliver".to_owned());
     let measured = |one: &Value| text(&one["MetricStat"]["Metric"]["Dimensions"][0]["Value"]);
     // Milliseconds by seconds times ten is percent.
     let metrics = items(&alarm["Metrics"]).split_off(1);
@@ -401,7 +337,7 @@ fn dashboard_asks_the_audit_log_for_what_functions_write() {
         assert!(query.contains(field) && (sources.contains(&format!("{field} = ")) || field == "secret"), "{field}");
     }
     let shown = widgets.iter().find(|widget| widget["type"] == "alarm").unwrap();
-    assert_eq!(items(&shown["properties"]["alarms"]).len(), ALARMS.len() - 5);
+    assert_eq!(items(&shown["properties"]["alarms"]).len(), ALARMS.len() - CONDITIONAL);
 }
 
 #[test]
@@ -418,7 +354,9 @@ fn failed_and_abandoned_rotations_of_the_stack_are_told() {
         assert_eq!(rule["Targets"][0]["Arn"], topic);
     }
     // The topic is encrypted, with a key that both may use.
-    assert_eq!(stack.of_type("AWS::SNS::Topic")["AlarmTopic"]["KmsMasterKeyId"], "OperationsKey");
+    for topic in ["AlarmTopic", "EventTopic"] {
+        assert_eq!(stack.of_type("AWS::SNS::Topic")[topic]["KmsMasterKeyId"], "OperationsKey");
+    }
     let key = stack.of_type("AWS::KMS::Key")["OperationsKey"].clone();
     for service in ["cloudwatch.amazonaws.com", "events.amazonaws.com"] {
         let grants = items(&key["KeyPolicy"]["Statement"]).into_iter();
@@ -471,7 +409,10 @@ fn every_rule_has_an_alarm_on_what_it_cannot_deliver() {
         let rules = stack.of_type("AWS::Events::Rule").into_values().map(|rule| text(&rule["Name"]));
         let schedules = stack.of_type("AWS::Serverless::Function").into_values();
         let schedules = schedules.filter_map(|function| function["Events"].as_object());
-        let schedules = schedules.flat_map(|events| events.values()).map(|event| text(&event["Properties"]["Name"]));
+        let schedules = schedules.flat_map(|events| events.values()).map(|event| {
+            let name = if event["Type"] == "Schedule" { "Name" } else { "RuleName" };
+            text(&event["Properties"][name])
+        });
         let rules: BTreeSet<String> = rules.chain(schedules).collect();
         assert!(rules.len() >= 3, "{rules:?}");
         let alarms = alarms(&stack);

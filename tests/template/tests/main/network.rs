@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use regex_lite::Regex;
-use template::{MAIN, Stack};
+use template::{MAIN, Stack, text};
 
 use crate::support::*;
 
@@ -39,6 +39,27 @@ fn everybody_in_the_vpc_may_use_endpoints_that_serve_all_of_it() {
     }
     assert!(admitted.iter().any(|rule| rule["SourceSecurityGroupId"] == "sg-01234567"), "{admitted:?}");
     assert!(admitted.iter().any(|rule| rule["CidrIp"] == "10.20.0.0/16"), "{admitted:?}");
+}
+
+#[test]
+fn endpoints_serve_the_consumers_that_there_are() {
+    let services = |changed: &[(&'static str, &'static str)]| -> Vec<String> {
+        let endpoints = in_a_vpc(changed).unwrap();
+        let endpoints = endpoints.of_type("AWS::EC2::VPCEndpoint");
+        endpoints.values().map(|one| text(&one["ServiceName"]).rsplit('.').next().unwrap().to_owned()).collect()
+    };
+    let consumers = |arns: (&'static str, &'static str)| {
+        services(&[("Consumers", r#"{"token":[]}"#), ("ConsumedSecrets", "token"), arns])
+    };
+    let usual = services(&[]);
+    for (name, endpoint) in [("ConsumerServiceArns", "ecs"), ("ConsumerFunctionArns", "lambda")] {
+        let (_, arn) = MOST.into_iter().find(|(parameter, _)| *parameter == name).unwrap();
+        let made = consumers((name, arn));
+        let more: Vec<_> = made.iter().filter(|service| !usual.contains(service)).collect();
+        assert_eq!(more, [endpoint], "{name}");
+    }
+    let (_, arn) = MOST.into_iter().find(|(parameter, _)| *parameter == "ConsumerSecretArns").unwrap();
+    assert_eq!(consumers(("ConsumerSecretArns", arn)), usual, "copies need Secrets Manager alone");
 }
 
 #[test]

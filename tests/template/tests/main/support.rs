@@ -12,7 +12,7 @@ pub(crate) const LEAST: [(&str, &str); 4] =
     [("Application", "shop"), ("Environment", "staging"), ("Owner", "platform"), ("CostCentre", "platform")];
 
 /// Everything that is optional.
-pub(crate) const MOST: [(&str, &str); 35] = [
+pub(crate) const MOST: [(&str, &str); 40] = [
     ("Application", "shop"),
     ("Environment", "production"),
     ("Owner", "platform"),
@@ -33,6 +33,14 @@ pub(crate) const MOST: [(&str, &str); 35] = [
     ("DatabaseCaFile", "/opt/rds.pem"),
     ("DatabaseCaLayerArn", "arn:aws:lambda:us-east-1:000000000000:layer:rds:1"),
     ("ReencryptRowsPerSecond", "2000"),
+    (
+        "Consumers",
+        r#"{"admin-token":[{"ecs":"shop/api"},{"function":"restart-pods"}],"encryption-key":[{"copy":"app"},{"ecs":"shop/api"}]}"#,
+    ),
+    ("ConsumedSecrets", "admin-token,encryption-key"),
+    ("ConsumerSecretArns", "arn:aws:secretsmanager:us-east-1:000000000000:secret:shop/production/app-AbCdEf"),
+    ("ConsumerServiceArns", "arn:aws:ecs:us-east-1:000000000000:service/shop/api"),
+    ("ConsumerFunctionArns", "arn:aws:lambda:us-east-1:000000000000:function:restart-pods"),
     ("SweepTag", "service=shop"),
     ("AlarmEmail", "platform@example.com"),
     ("CloudTrailLogGroup", "trail"),
@@ -90,6 +98,16 @@ pub(crate) fn rotation_folders() -> Vec<String> {
     let stack = most();
     rotation_functions(&stack).keys().map(|function| binary_of(&stack, function)).collect()
 }
+
+/// The stack with all that it can have but these parameters.
+pub(crate) fn most_without(left_out: &[&str]) -> Stack {
+    let parameters: Vec<_> = MOST.into_iter().filter(|(name, _)| !left_out.contains(name)).collect();
+    templates().resolve(&parameters, &BTreeMap::new()).unwrap()
+}
+
+/// The parameters of consumers that [`MOST`] has.
+pub(crate) const OF_CONSUMERS: [&str; 5] =
+    ["Consumers", "ConsumedSecrets", "ConsumerSecretArns", "ConsumerServiceArns", "ConsumerFunctionArns"];
 
 /// The ARN of a function, by its name.
 pub(crate) fn function_arn(name: &str) -> String {
