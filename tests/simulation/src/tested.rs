@@ -104,16 +104,6 @@ impl<M: Model, K: SecretKind> SecretKind for Tested<M, K> {
         self.kind.members(policy, value)
     }
 
-    fn needs_no_delivery(
-        &self,
-        policy: &RotationPolicy,
-        delivered: &Document,
-        current: &Document,
-        now: SystemTime,
-    ) -> Result<bool, RotationError> {
-        self.kind.needs_no_delivery(policy, delivered, current, now)
-    }
-
     fn check_succession(
         &self,
         subject: &Subject<'_>,

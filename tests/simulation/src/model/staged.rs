@@ -16,12 +16,12 @@ use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::kind::{SecretKind, Subject};
 use rotation::secret::SecretText;
+use rotation::target::TargetSettings;
 use rotation::target::http::HttpTarget;
-use rotation::target::{Target, TargetSettings};
 use rotation::time::parse_timestamp;
 use rotation::versions::Stage;
 
-use super::{Model, Refusal, Shape, member, object};
+use super::{Model, Port, Refusal, Shape, member, object};
 use crate::invariants::{Change, Checked, require};
 use crate::scenario::Scenario;
 use crate::schedule::{Action, Edit};
@@ -176,7 +176,7 @@ fn of(value: &str, suffix: &str) -> Option<Arc<str>> {
 }
 
 impl Model for Staged {
-    type Kind<T: Target + Send> = AdminToken<T>;
+    type Kind<T: Port> = AdminToken<T>;
     type Instance = Started;
     type Memory = Delivered;
 
@@ -199,7 +199,7 @@ impl Model for Staged {
         &[("rotation:promotion", "staged")]
     }
 
-    fn kind<T: Target + Send>(self, target: Option<T>) -> AdminToken<T> {
+    fn kind<T: Port>(self, target: Option<T>) -> AdminToken<T> {
         AdminToken::new(target)
     }
 

@@ -65,7 +65,7 @@ fn every_function_that_waits_for_deliveries_has_the_names() {
     let with: BTreeSet<String> = most
         .of_type("AWS::Serverless::Function")
         .into_iter()
-        .filter(|(_, function)| variables(function).get("CONSUMED_SECRETS").is_some())
+        .filter(|(_, function)| variables(function).contains_key("CONSUMED_SECRETS"))
         .map(|(name, _)| name.to_owned())
         .collect();
     let mut expected: BTreeSet<String> = rotation_functions(&most).into_keys().collect();
