@@ -53,8 +53,9 @@
 //!
 //! 10. For a kind that `operate` does not know, `status`, `doctor` and `abort` act on the secret's description. The sweep
 //!     watches the age and the `AWSPENDING` of every rotated secret. All other actions answer `NotManaged`. To add the
-//!     value, the policy and more actions: `functions/operate/src/kinds.rs` tells a secret's kind by the name of its
-//!     function. `dispatch.rs` and `sweep/inspection.rs` have one branch for each kind. `operator.rs` has its settings.
+//!     value, the policy and more actions: in `functions/operate/src/kinds.rs` add a variant of `Kind` with its name
+//!     and its settings, also to `KNOWN`, and an `impl OperatedKind`. The compiler then names the branches that
+//!     `dispatch.rs` and `sweep/inspection.rs` lack. `operator.rs` makes the kind from the environment.
 //! 11. Documents: the tables of tags and variables in `shared/README.md`; a README of the function (copy that of
 //!     `admin-token`); `infra/PARAMETERS.md`; the tables of functions in `README.md` and `ARCHITECTURE.md`;
 //!     `NotManaged` in `functions/operate/README.md`.
@@ -151,12 +152,17 @@ pub trait SecretKind: Sync {
     /// function whose kind does not list the group.
     const VARIABLES: &'static [&'static str] = &[];
 
-    /// Whether the kind asks an application. If it does, the protocol reads both values for [`set`](Self::set).
-    fn has_target(&self) -> bool;
+    /// Whether the kind asks an application. If it does, the protocol reads both values for [`set`](Self::set), and the
+    /// kind also has [`settle_time`](Self::settle_time) and `set`.
+    fn has_target(&self) -> bool {
+        false
+    }
 
     /// The longest time that [`set`](Self::set) and [`test`](Self::test) together take while the application does not
     /// answer. The protocol promotes only if this much time is left, and enough to put the old value back.
-    fn settle_time(&self) -> Duration;
+    fn settle_time(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// The secret with the credential for the target, if the credential is not the rotated value. The protocol reads
     /// the secret's `AWSCURRENT`, and passes it in [`Subject::credential`].
@@ -333,17 +339,19 @@ pub trait SecretKind: Sync {
         None
     }
 
-    /// Brings the new value to the application.
+    /// Brings the new value to the application. A kind that asks none has nothing to do.
     ///
     /// # Errors
     /// The application did not load the value before `deadline`.
     fn set(
         &self,
-        subject: &Subject<'_>,
-        values: Values<'_>,
-        phase: Phase,
-        deadline: Deadline,
-    ) -> impl Future<Output = Result<(), RotationError>> + Send;
+        _: &Subject<'_>,
+        _values: Values<'_>,
+        _: Phase,
+        _deadline: Deadline,
+    ) -> impl Future<Output = Result<(), RotationError>> + Send {
+        std::future::ready(Ok(()))
+    }
 
     /// Proves that the new value works, and that the proof means something.
     ///

@@ -32,7 +32,7 @@
 //! The smallest kind asks no application:
 //!
 //! ```
-//! use std::time::{Duration, SystemTime};
+//! use std::time::SystemTime;
 //!
 //! use rand::rngs::StdRng;
 //! use rotation::deadline::Deadline;
@@ -44,14 +44,6 @@
 //! struct SigningKey;
 //!
 //! impl SecretKind for SigningKey {
-//!     fn has_target(&self) -> bool {
-//!         false
-//!     }
-//!
-//!     fn settle_time(&self) -> Duration {
-//!         Duration::ZERO
-//!     }
-//!
 //!     fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
 //!         Document::first(&TokenFormat::of(subject.policy).generate(rng), subject.policy.field.as_ref())
 //!     }
@@ -67,10 +59,6 @@
 //!         _new: &Document,
 //!         _created: SystemTime,
 //!     ) -> Result<(), RotationError> {
-//!         Ok(())
-//!     }
-//!
-//!     async fn set(&self, _: &Subject<'_>, _: Values<'_>, _: Phase, _: Deadline) -> Result<(), RotationError> {
 //!         Ok(())
 //!     }
 //!

@@ -2,7 +2,7 @@
 //! value, a report, and refusals.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as promised")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +19,7 @@ use rotation::schedule::RotationRules;
 use rotation::secret::SecretText;
 use rotation::store::{Described, Put, SecretStore, StoreError, StoreErrorKind, VersionValue};
 use rotation::target::http::HttpTarget;
+use rotation::testing::{Existing, PrivatePut, Refusal, Stages, Written};
 use rotation::time::parse_timestamp;
 use rotation::versions::Stage;
 use serde_json::{Value, json};
@@ -44,24 +45,53 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
     variables.iter().copied().collect()
 }
 
-/// Secrets Manager with one secret.
+/// Secrets Manager with one secret. The rules of its stages are those of [`rotation::testing`].
 #[derive(Default)]
 struct Store {
     tags: Mutex<BTreeMap<String, String>>,
     values: Mutex<BTreeMap<VersionId, String>>,
-    stages: Mutex<BTreeMap<Stage, VersionId>>,
+    stages: Mutex<Stages>,
 }
 
 impl Store {
     fn with(value: &str) -> Self {
         let store = Self::default();
-        store.edit("v0", value);
+        assert_eq!(store.put(&version("v0"), value, None), Ok(Put::Stored));
         store
     }
 
-    fn edit(&self, id: &str, value: &str) {
-        self.values.lock().unwrap().insert(version(id), value.to_owned());
-        self.stages.lock().unwrap().insert(Stage::Current, version(id));
+    /// PutSecretValue under these labels; without any it moves `AWSCURRENT`.
+    fn put(&self, id: &VersionId, value: &str, stages: Option<&[Stage]>) -> Result<Put, StoreError> {
+        let (mut values, mut of_secret) = (self.values.lock().unwrap(), self.stages.lock().unwrap());
+        let value = value.to_owned();
+        let existing = match values.get(id) {
+            Some(stored) => Existing::Value(stored),
+            None if !of_secret.of(id).is_empty() => Existing::Opened,
+            None if values.is_empty() => Existing::Nothing,
+            None => Existing::Others,
+        };
+        match of_secret.put(id, existing, &value, stages, PrivatePut::default()) {
+            Ok(Written::Unchanged) => {}
+            Ok(Written::Filled | Written::Created) => {
+                values.insert(id.clone(), value);
+            }
+            Err(Refusal::TokenUsed) => return Ok(Put::Exists),
+            Err(_) => {
+                let (operation, kind) = ("PutSecretValue", StoreErrorKind::Rejected);
+                return Err(StoreError { operation, kind, detail: None });
+            }
+        }
+        Ok(Put::Stored)
+    }
+
+    /// Another value under a version that has one, which the service does not allow.
+    fn falsify(&self, id: &str, value: &str) {
+        self.values.lock().unwrap().insert(version(id), value.to_owned()).unwrap();
+    }
+
+    /// RotateSecret.
+    fn open_rotation(&self, id: &str) {
+        self.stages.lock().unwrap().open_rotation(&version(id)).unwrap();
     }
 
     fn tag(&self, tag: &str, value: &str) {
@@ -69,7 +99,7 @@ impl Store {
     }
 
     fn current(&self) -> Value {
-        let current = self.stages.lock().unwrap()[&Stage::Current].clone();
+        let current = self.stages.lock().unwrap().holder(&Stage::Current).unwrap().clone();
         serde_json::from_str(&self.values.lock().unwrap()[&current]).unwrap()
     }
 
@@ -84,7 +114,7 @@ impl Store {
 
     /// All four steps, or those up to the first that fails.
     async fn rotate(&self, id: &str) -> Result<Promotion, RotationError> {
-        self.stages.lock().unwrap().insert(Stage::Pending, version(id));
+        self.open_rotation(id);
         for step in STEPS {
             if let Outcome::Promoted(promotion) = self.step(id, step).await? {
                 return Ok(promotion);
@@ -96,17 +126,13 @@ impl Store {
 
 impl SecretStore for Store {
     async fn describe(&self, _: &str) -> Result<Described, StoreError> {
-        let mut versions = BTreeMap::<VersionId, BTreeSet<Stage>>::new();
-        for (stage, version) in &*self.stages.lock().unwrap() {
-            versions.entry(version.clone()).or_default().insert(stage.clone());
-        }
         Ok(Described {
             name: NAME.to_owned(),
             rotation_enabled: true,
             deleted: false,
             replica_of: None,
             tags: self.tags.lock().unwrap().clone(),
-            versions: versions.into_iter().collect(),
+            versions: self.stages.lock().unwrap().listed(),
             last_rotated: None,
             next_rotation: None,
             last_changed: None,
@@ -132,8 +158,7 @@ impl SecretStore for Store {
         value: &SecretText,
         _: Option<&RotationToken>,
     ) -> Result<Put, StoreError> {
-        self.values.lock().unwrap().insert(version.clone(), value.expose().to_owned());
-        Ok(Put::Stored)
+        self.put(version, value.expose(), Some(&[Stage::Pending]))
     }
 
     async fn put_private(&self, _: &str, _: &VersionId, _: &SecretText, _: &[Stage]) -> Result<Put, StoreError> {
@@ -147,16 +172,13 @@ impl SecretStore for Store {
         from: Option<&VersionId>,
         to: Option<&VersionId>,
     ) -> Result<(), StoreError> {
-        let mut stages = self.stages.lock().unwrap();
-        if stages.get(&stage) != from {
-            let (operation, kind) = ("UpdateSecretVersionStage", StoreErrorKind::Conflict);
-            return Err(StoreError { operation, kind, detail: None });
-        }
-        match to {
-            Some(to) => stages.insert(stage, to.clone()),
-            None => stages.remove(&stage),
-        };
-        Ok(())
+        let (values, mut stages) = (self.values.lock().unwrap(), self.stages.lock().unwrap());
+        // A version that a rotation has opened has no value yet.
+        let listed = stages.listed();
+        let is_known = |version: &VersionId| values.contains_key(version) || listed.contains(version);
+        let moved = stages.move_stage(&stage, from, to, is_known);
+        let (operation, kind) = ("UpdateSecretVersionStage", StoreErrorKind::Conflict);
+        moved.map_err(|_| StoreError { operation, kind, detail: None })
     }
 }
 
@@ -194,12 +216,12 @@ async fn as_many_older_secrets_stay_as_the_tag_says() {
 #[tokio::test(start_paused = true)]
 async fn member_of_another_is_guarded_though_its_name_is_alike() {
     let store = Store::with(&value(&json!({ "KEY_PREVIOUS_10": "ours" })));
-    store.stages.lock().unwrap().insert(Stage::Pending, version("v1"));
+    store.open_rotation("v1");
     for step in &STEPS[..3] {
         store.step("v1", *step).await.unwrap();
     }
     // Under another version the edit would be seen without looking at members.
-    store.edit("v0", &value(&json!({ "KEY_PREVIOUS_10": "theirs" })));
+    store.falsify("v0", &value(&json!({ "KEY_PREVIOUS_10": "theirs" })));
     assert_eq!(store.step("v1", Step::FinishSecret).await.unwrap_err().name(), "CurrentChanged");
     assert_eq!(store.current()["KEY_PREVIOUS_10"], "theirs");
 }
@@ -221,7 +243,7 @@ async fn what_is_no_signing_secret_is_refused_and_given_up() {
     assert_eq!(error.name(), "InvalidValue");
     assert!(error.to_string().starts_with("the value is no signing secret of 32 bytes in base64: "), "{error}");
     assert!(!error.to_string().contains("a password"), "{error}");
-    assert_eq!(store.stages.lock().unwrap().get(&Stage::Pending), None);
+    assert_eq!(store.stages.lock().unwrap().holder(&Stage::Pending), None);
     assert_eq!(store.current()[FIELD], "a password");
 }
 

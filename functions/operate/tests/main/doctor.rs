@@ -24,14 +24,6 @@ const NAME: &str = "shop/pepper";
 struct Alone;
 
 impl SecretKind for Alone {
-    fn has_target(&self) -> bool {
-        false
-    }
-
-    fn settle_time(&self) -> Duration {
-        Duration::ZERO
-    }
-
     fn first(&self, _: &Subject<'_>, _: &mut StdRng) -> Result<Document, RotationError> {
         Err(RotationError::EmptyValue)
     }
@@ -47,10 +39,6 @@ impl SecretKind for Alone {
         _: &Document,
         _: SystemTime,
     ) -> Result<(), RotationError> {
-        Ok(())
-    }
-
-    async fn set(&self, _: &Subject<'_>, _: Values<'_>, _: Phase, _: Deadline) -> Result<(), RotationError> {
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! A rotation function whose testSecret panics, with the value at hand: what a bug in a new kind of secret looks like.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
@@ -20,10 +20,6 @@ impl SecretKind for PanickingKind {
         true
     }
 
-    fn settle_time(&self) -> Duration {
-        Duration::ZERO
-    }
-
     fn first(&self, subject: &Subject<'_>, rng: &mut StdRng) -> Result<Document, RotationError> {
         Document::first(&TokenFormat::of(subject.policy).generate(rng), subject.policy.field.as_ref())
     }
@@ -39,10 +35,6 @@ impl SecretKind for PanickingKind {
         _: &Document,
         _: SystemTime,
     ) -> Result<(), RotationError> {
-        Ok(())
-    }
-
-    async fn set(&self, _: &Subject<'_>, _: Values<'_>, _: Phase, _: Deadline) -> Result<(), RotationError> {
         Ok(())
     }
 
