@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::cache::{CacheSettings, Cached, SecretCache};
 use crate::clock::Clock;
 use crate::records::{self, KeySettings, Records};
-use crate::secrets::{SecretReader, SecretReference};
+use crate::secrets::{SecretReader, SecretReference, StartValue};
 use crate::tokens::{AdminTokens, Mode, Token, rfc3339};
 
 /// The header that carries the admin token.
@@ -50,6 +50,17 @@ pub struct InstanceSettings {
     pub cache: CacheSettings,
     /// The keyring and the records. Without it the instance keeps no records.
     pub keys: Option<KeySettings>,
+    /// The values that the environment held at start. The instance reads none of these secrets from Secrets Manager.
+    pub environment: AtStart,
+}
+
+/// The values in the environment of a process, read once when it starts.
+#[derive(Clone, Debug, Default)]
+pub struct AtStart {
+    /// The value of the secret with the admin token. It goes with [`Mode::AtStart`].
+    pub token: Option<StartValue>,
+    /// The value of the secret with the keyring.
+    pub keyring: Option<StartValue>,
 }
 
 /// The overlap of a secret without the tag `rotation:overlap`.
@@ -68,7 +79,16 @@ impl InstanceSettings {
             overlap: DEFAULT_OVERLAP,
             cache: CacheSettings::default(),
             keys: None,
+            environment: AtStart::default(),
         }
+    }
+
+    /// The same with the token's secret from the environment, and [`Mode::AtStart`].
+    #[must_use]
+    pub fn started_with(mut self, token: StartValue) -> Self {
+        self.mode = Mode::AtStart;
+        self.environment.token = Some(token);
+        self
     }
 }
 
@@ -87,12 +107,18 @@ impl Instance {
     /// The instance starts even if a load fails. The first rotation may create a secret's value, and it must find the
     /// application running. Until then the instance refuses every admin request, and writes and reads no record.
     ///
+    /// Without a `client` it reads only what [`InstanceSettings::environment`] holds.
+    ///
     /// # Errors
     /// The instance cannot listen on the address.
-    pub async fn start(settings: InstanceSettings, client: Client, clock: Clock) -> io::Result<Self> {
+    pub async fn start(
+        settings: InstanceSettings,
+        client: impl Into<Option<Client>>,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.address).await?;
         let address = listener.local_addr()?;
-        let app = Arc::new(App::new(settings, client, clock));
+        let app = Arc::new(App::new(settings, client.into(), clock));
         // The load logs its own failure.
         let _ = app.refresh().await;
 
@@ -157,7 +183,7 @@ struct App {
 }
 
 impl App {
-    fn new(settings: InstanceSettings, client: Client, clock: Clock) -> Self {
+    fn new(settings: InstanceSettings, client: Option<Client>, clock: Clock) -> Self {
         let InstanceSettings {
             instance_id,
             instance_header,
@@ -167,11 +193,14 @@ impl App {
             overlap,
             cache,
             keys,
+            environment: AtStart { token, keyring },
         } = settings;
         let frozen = Arc::new(AtomicBool::new(false));
-        let records =
-            keys.map(|keys| Arc::new(Records::new(keys, client.clone(), Arc::clone(&clock), Arc::clone(&frozen))));
-        let reader = SecretReader::new(client, id, mode.stages(field.as_deref()));
+        let records = keys.map(|keys| {
+            let reader = SecretReader::of(client.clone(), keyring, keys.secret.id.clone(), keys.mode.stages());
+            Arc::new(Records::new(keys, reader, Arc::clone(&clock), Arc::clone(&frozen)))
+        });
+        let reader = SecretReader::of(client, token, id, mode.stages(field.as_deref()));
         let tokens = SecretCache::new(reader, cache, Arc::clone(&clock), move |versions| {
             AdminTokens::read(versions, field.as_deref(), mode, overlap)
         });
@@ -210,7 +239,7 @@ impl App {
             return true;
         }
         match self.mode {
-            Mode::CurrentOnly => false,
+            Mode::CurrentOnly | Mode::AtStart => false,
             // To refuse at once would be simpler. But a caller that guesses tokens could then use up the reloads, and
             // the holder of a new token needs them.
             Mode::AllStages => match self.tokens.refresh_when_due().await {
@@ -287,8 +316,11 @@ async fn secrets_health(State(app): State<Arc<App>>) -> Json<Value> {
     Json(health)
 }
 
-/// Loads the secrets now. If a load fails, answers 503 with the reason, and the instance keeps the held value.
+/// Loads the secrets now. An instance that reads its environment only has nothing to load. If a load fails, answers 503 with the reason, and the instance keeps the held value.
 async fn refresh_secrets(State(app): State<Arc<App>>) -> Response {
+    if app.mode == Mode::AtStart {
+        return not_found().await;
+    }
     if app.is_frozen() {
         return Json(app.describe(app.tokens.peek().as_deref())).into_response();
     }

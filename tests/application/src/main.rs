@@ -7,11 +7,11 @@ use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use application::{
     Database, Instance, InstanceSettings, KeyFormat, KeyMode, KeySettings, SecretReference, ServiceClock,
-    ServiceSettings,
+    ServiceSettings, StartValue,
 };
 use axum::http::{HeaderName, HeaderValue};
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,10 +38,14 @@ Every setting is a variable of the environment, or a flag before it: SECRET_ID=x
   INSTANCE_ID            name in the answers' instance header (default: a random one)
   INSTANCE_HEADER        name of that header (default: x-instance-id)
   CACHE_SECONDS          how long the token is kept (default: 3600)
+  SECRET_JSON            the whole value of the secret with the token, as ECS injects it: then it is read once, at start,
+                         and SECRET_ID and MODE are not needed. A variable only, never a flag
+  KEYRING_JSON           the same of the secret with the keyring
   LOG_LEVEL              off, error, warn, info (default), debug or trace
 
 AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_ENDPOINT_URL and
-AWS_ENDPOINT_URL_SECRETS_MANAGER are taken from the environment.";
+AWS_ENDPOINT_URL_SECRETS_MANAGER are taken from the environment. They are not needed when every secret comes from
+SECRET_JSON and KEYRING_JSON.";
 
 /// The settings that can be flags.
 const SETTINGS: [&str; 15] = [
@@ -89,9 +93,12 @@ async fn run(arguments: Vec<String>) -> Result<(), Box<dyn Error>> {
         .with_writer(std::io::stderr)
         .with_max_level(settings.parsed("LOG_LEVEL", LevelFilter::INFO)?)
         .init();
-    let service = ServiceSettings::from_environment(variable)?;
     let clock = ServiceClock::default();
-    let instance = Instance::start(settings.instance().await?, service.client(&clock), clock.clock()).await?;
+    let instance = settings.instance().await?;
+    let at_start = &instance.environment;
+    let asks = at_start.token.is_none() || (instance.keys.is_some() && at_start.keyring.is_none());
+    let client = if asks { Some(ServiceSettings::from_environment(variable)?.client(&clock)) } else { None };
+    let instance = Instance::start(instance, client, clock.clock()).await?;
     println!("listening on http://{}", instance.address());
     std::io::stdout().flush()?;
 
@@ -107,6 +114,11 @@ async fn run(arguments: Vec<String>) -> Result<(), Box<dyn Error>> {
 #[allow(clippy::disallowed_methods, reason = "the program's environment is read here only")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// The whole value of a secret in a variable.
+fn value_at_start(name: &str) -> Option<StartValue> {
+    variable(name).filter(|value| !value.is_empty()).map(|value| StartValue::new(value, SystemTime::now()))
 }
 
 /// Reads `--secret-id x` and `--secret-id=x` as the setting `SECRET_ID`.
@@ -149,10 +161,12 @@ impl Settings {
     }
 
     async fn instance(&self) -> Result<InstanceSettings, String> {
-        let secret = SecretReference {
-            id: self.text("SECRET_ID").ok_or("SECRET_ID is not set; --help lists the settings")?,
-            field: self.text("FIELD"),
+        let at_start = value_at_start("SECRET_JSON");
+        let id = match (&at_start, self.text("SECRET_ID")) {
+            (None, None) => return Err("SECRET_ID is not set; --help lists the settings".to_owned()),
+            (_, id) => id.unwrap_or_default(),
         };
+        let secret = SecretReference { id, field: self.text("FIELD") };
         let random = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).map_err(|error| error.to_string())?;
         let instance_id = self.parsed("INSTANCE_ID", random)?;
         let mut settings = InstanceSettings::new(instance_id, secret);
@@ -162,11 +176,17 @@ impl Settings {
         settings.instance_header = self.parsed::<HeaderName>("INSTANCE_HEADER", settings.instance_header)?;
         settings.cache.max_age = Duration::from_secs(self.parsed("CACHE_SECONDS", settings.cache.max_age.as_secs())?);
         settings.keys = self.keys().await?;
-        Ok(settings)
+        settings.environment.keyring = value_at_start("KEYRING_JSON");
+        Ok(match at_start {
+            None => settings,
+            Some(_) if self.text("MODE").is_some() => return Err("MODE is set beside SECRET_JSON".to_owned()),
+            Some(value) => settings.started_with(value),
+        })
     }
 
     async fn keys(&self) -> Result<Option<KeySettings>, String> {
-        let Some(id) = self.text("KEYRING_SECRET_ID") else {
+        let at_start = value_at_start("KEYRING_JSON").map(|_| String::new());
+        let Some(id) = self.text("KEYRING_SECRET_ID").or(at_start) else {
             let alone = KEYRING_SETTINGS.into_iter().find(|name| self.text(name).is_some());
             return alone.map_or(Ok(None), |name| Err(format!("{name} is set, and KEYRING_SECRET_ID is not")));
         };

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aws_sdk_secretsmanager::Client;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -74,10 +73,15 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    pub(crate) fn new(settings: KeySettings, client: Client, clock: Clock, frozen: Arc<AtomicBool>) -> Self {
-        let KeySettings { secret: SecretReference { id, field }, format, mode, cache, reload_on_unknown_key, database } =
-            settings;
-        let reader = SecretReader::new(client, id, mode.stages());
+    pub(crate) fn new(settings: KeySettings, reader: SecretReader, clock: Clock, frozen: Arc<AtomicBool>) -> Self {
+        let KeySettings {
+            secret: SecretReference { id: _, field },
+            format,
+            mode,
+            cache,
+            reload_on_unknown_key,
+            database,
+        } = settings;
         let keyring = SecretCache::new(reader, cache, Arc::clone(&clock), move |versions| {
             Keyring::read(versions, field.as_deref(), format, mode)
         });

@@ -124,6 +124,31 @@ pub struct SecretReference {
     pub field: Option<String>,
 }
 
+/// A secret's whole value as the environment held it when the process started, for example from an ECS task definition.
+/// It is wiped from memory when dropped, and hidden in `Debug`.
+#[derive(Clone)]
+pub struct StartValue {
+    value: Zeroizing<String>,
+    read_at: SystemTime,
+}
+
+impl StartValue {
+    /// Takes the value, which was read at this time.
+    pub fn new(value: impl Into<Zeroizing<String>>, read_at: SystemTime) -> Self {
+        Self { value: value.into(), read_at }
+    }
+
+    fn version(&self) -> Version {
+        Version { id: "environment".to_owned(), value: self.value.clone(), created: self.read_at }
+    }
+}
+
+impl fmt::Debug for StartValue {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("StartValue(redacted)")
+    }
+}
+
 /// A version stage that AWS moves during a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -271,15 +296,35 @@ impl<'a> Members<'a> {
 /// Reads the versions of one secret.
 #[derive(Clone, Debug)]
 pub struct SecretReader {
-    client: Client,
+    source: Source,
     secret_id: String,
     stages: Stages,
+}
+
+/// Where a secret is read.
+#[derive(Clone, Debug)]
+enum Source {
+    Service(Client),
+    /// The environment at the start of the process, which never changes.
+    Environment(StartValue),
+    Nowhere,
 }
 
 impl SecretReader {
     /// A reader of the secret with this name or ARN.
     pub fn new(client: Client, secret_id: impl Into<String>, stages: Stages) -> Self {
-        Self { client, secret_id: secret_id.into(), stages }
+        Self { source: Source::Service(client), secret_id: secret_id.into(), stages }
+    }
+
+    /// The same with `at_start`, if there is one: the reader gives that value as `AWSCURRENT`, and never calls Secrets
+    /// Manager.
+    pub(crate) fn of(client: Option<Client>, at_start: Option<StartValue>, secret_id: String, stages: Stages) -> Self {
+        let source = match (at_start, client) {
+            (Some(value), _) => Source::Environment(value),
+            (None, Some(client)) => Source::Service(client),
+            (None, None) => Source::Nowhere,
+        };
+        Self { source, secret_id, stages }
     }
 
     /// Reads the stages, one call each.
@@ -291,6 +336,9 @@ impl SecretReader {
     /// A call fails, or there is no current value. A pending or previous version may be absent, without a value or
     /// binary: that is no error.
     pub async fn read(&self) -> Result<Versions, LoadError> {
+        if let Source::Environment(value) = &self.source {
+            return Ok(Versions { current: value.version(), pending: None, previous: None });
+        }
         let pending = match self.stages {
             Stages::Current => None,
             Stages::CurrentAndPending | Stages::All => self.read_optional(Stage::Pending).await?,
@@ -316,8 +364,10 @@ impl SecretReader {
 
     /// Reads the version of a stage; `None` when no version with a value carries it.
     async fn read_stage(&self, stage: Stage) -> Result<Option<Version>, LoadError> {
-        let answer =
-            self.client.get_secret_value().secret_id(&self.secret_id).version_stage(stage.to_string()).send().await;
+        let Source::Service(client) = &self.source else {
+            return Err(LoadError::Unreachable("the instance was started without a client".to_owned()));
+        };
+        let answer = client.get_secret_value().secret_id(&self.secret_id).version_stage(stage.to_string()).send().await;
         match answer {
             Ok(output) => Ok(Some(Version {
                 id: output.version_id.unwrap_or_default(),

@@ -63,13 +63,16 @@ pub enum Mode {
     AllStages,
     /// Accepts only `AWSCURRENT` as last loaded. Many existing applications do this.
     CurrentOnly,
+    /// Accepts the token, the next token and the previous one of the value in the environment. The instance reads that
+    /// value when it starts, and never again.
+    AtStart,
 }
 
 impl Mode {
     /// The stages that the mode reads. A JSON secret carries the previous token in its current value.
     pub(crate) fn stages(self, field: Option<&str>) -> Stages {
         match (self, field) {
-            (Self::CurrentOnly, _) => Stages::Current,
+            (Self::CurrentOnly | Self::AtStart, _) => Stages::Current,
             (Self::AllStages, Some(_)) => Stages::CurrentAndPending,
             (Self::AllStages, None) => Stages::All,
         }
@@ -81,6 +84,7 @@ impl fmt::Display for Mode {
         out.write_str(match self {
             Self::AllStages => "all-stages",
             Self::CurrentOnly => "current-only",
+            Self::AtStart => "at-start",
         })
     }
 }
@@ -106,6 +110,8 @@ pub struct UnknownMode;
 #[derive(Debug)]
 pub struct AdminTokens {
     current: Held,
+    /// The token that the next rotation makes current. Only a JSON secret with staged tokens has one.
+    next: Option<Token>,
     pending: Option<Held>,
     previous: Option<Previous>,
 }
@@ -133,12 +139,14 @@ impl AdminTokens {
     /// date, the application does not accept the previous token. The previous token of a text secret is the value of
     /// `AWSPREVIOUS`, until `overlap` has passed since the current version was made.
     ///
+    /// The next token of a JSON secret is the current value's member `FIELD_NEXT`, if there is one.
+    ///
     /// # Errors
     /// The current value holds no token. A pending or previous value without a token is ignored with a warning.
     pub fn read(versions: &Versions, field: Option<&str>, mode: Mode, overlap: Duration) -> Result<Self, Unusable> {
         let current = Held::read(&versions.current, field)?;
         if mode == Mode::CurrentOnly {
-            return Ok(Self { current, pending: None, previous: None });
+            return Ok(Self { current, next: None, pending: None, previous: None });
         }
         let pending = versions
             .pending
@@ -153,14 +161,19 @@ impl AdminTokens {
                 Some(Previous { version_id: Some(held.version_id), token: held.token, until })
             }),
         };
-        Ok(Self { current, pending, previous })
+        let next = match field {
+            Some(field) => Members::parse(&versions.current.value)?.optional_text(&format!("{field}_NEXT")).transpose(),
+            None => None,
+        };
+        let next = next.and_then(|text| usable(&current.version_id, text.and_then(Token::new)));
+        Ok(Self { current, next, pending, previous })
     }
 
     /// Whether this token authorises a request at this time. Each accepted token is compared, in constant time.
     pub fn accepts(&self, presented: &[u8], now: SystemTime) -> bool {
         let pending = self.pending.as_ref().map(|pending| &pending.token);
         let previous = self.previous_at(now).map(|previous| &previous.token);
-        [Some(&self.current.token), pending, previous]
+        [Some(&self.current.token), self.next.as_ref(), pending, previous]
             .into_iter()
             .flatten()
             .fold(Choice::from(0), |accepted, token| accepted | token.matches(presented))
@@ -172,6 +185,7 @@ impl AdminTokens {
         let until = self.previous.as_ref().and_then(|previous| previous.until);
         json!({
             "current": { "held": true, "version_id": self.current.version_id },
+            "next": { "held": self.next.is_some() },
             "pending": {
                 "held": self.pending.is_some(),
                 "version_id": self.pending.as_ref().map(|pending| &pending.version_id),

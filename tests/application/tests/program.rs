@@ -92,6 +92,18 @@ async fn the_program_serves_what_its_settings_say() {
 }
 
 #[tokio::test]
+async fn program_with_its_secret_in_the_environment_needs_no_aws() {
+    let value = r#"{"TOKEN":"one-Zz7Qq1","TOKEN_NEXT":"two-Yy8Rr2"}"#;
+    let mut command = program();
+    command.env("SECRET_JSON", value).args(["--field", "TOKEN", "--log-level", "trace"]);
+    let program = Program::start(&mut command).await;
+    let get = async |token| send(program.address, Method::GET, "/admin/jobs", Some(token)).await.status;
+    assert_eq!([get("one-Zz7Qq1").await, get("two-Yy8Rr2").await, get("three").await], [200, 200, 401]);
+    let logs = program.end().await;
+    assert!(!logs.contains("Zz7Qq1") && !logs.contains("Yy8Rr2"), "{logs}");
+}
+
+#[tokio::test]
 async fn the_program_caches_for_as_long_as_it_is_told() {
     let fake = FakeSecretsManager::with_current("one").await;
     let mut command = against(&fake);
