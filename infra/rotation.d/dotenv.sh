@@ -104,17 +104,18 @@ read_plain() {
   quoted=$trimmed
 }
 
-# Why a value is not stored: it is empty, or stands for one that somebody has to fill in.
-why_skipped() {
-  local text
-  text=$(printf '%s' "$1" | LC_ALL=C tr '[:upper:]' '[:lower:]')
-  case $text in
-    '') printf 'it is empty' ;;
+# Why a value is not stored, in $skipped: it is empty, or stands for one that somebody has to fill in.
+judge() {
+  skipped=''
+  shopt -s nocasematch
+  case $1 in
+    '') skipped='it is empty' ;;
     '<'*'>' | '{{'*'}}' | '...' | '…' | xxx* | changeme* | change-me* | change_me* | change\ me* | replace-me* | \
       replaceme* | replace_me* | your-* | your_* | todo* | tbd | placeholder* | dummy | example | secret | password)
-      printf 'it is a placeholder'
+      skipped='it is a placeholder'
       ;;
   esac
+  shopt -u nocasematch
 }
 
 # The variables of a file: env_names, env_values, env_lines, and env_skipped with the reason where one is not stored.
@@ -144,7 +145,7 @@ read_dotenv() {
 }
 
 take_variable() {
-  local variable=$1 at=$2 i
+  local variable=$1 at=$2 i skipped
   trim_left "$3"
   case $trimmed in
     \"*)
@@ -163,7 +164,8 @@ take_variable() {
   env_names+=("$variable")
   env_values+=("$quoted")
   env_lines+=("$at")
-  env_skipped+=("$(why_skipped "$quoted")")
+  judge "$quoted"
+  env_skipped+=("$skipped")
   quoted=''
 }
 

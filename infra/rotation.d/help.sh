@@ -64,7 +64,7 @@ Options:
                      as of the AWS CLI (AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL). With an endpoint
                      and no stack, the functions have the names of the sandbox
   --reason TEXT      why, for the record
-  -y, --yes          do not ask for confirmation
+  -y, --yes          do not ask for confirmation (ROTATION_YES=1)
   --json             the answer as JSON
   --help             with a COMMAND: how to use it, with an example
 

@@ -106,6 +106,10 @@ show() {
         and ([.overdue, .stuck, .unfinished, .keysMissing, .problems] | all(length == 0))' && return
       tell 'something needs attention: infra/RUNBOOK.md'
       ;;
+    put)
+      is_true 'has("notRecorded") | not' && return
+      tell 'the value is stored; the tag with its date was not set'
+      ;;
     deliver) is_true '[.. | objects | .status? // .state? // empty] | all(. != "failed" and . != "pending")' && return ;;
     *) return ;;
   esac

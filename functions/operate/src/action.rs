@@ -69,12 +69,6 @@ impl Action {
             Self::Sweep => "sweep",
         }
     }
-
-    /// Whether it wants the secret's name once more: it cannot be undone, or replaces what is in use at once.
-    #[must_use]
-    pub fn wants_confirmation(self) -> bool {
-        matches!(self, Self::Compromise | Self::Restore | Self::Forget)
-    }
 }
 
 impl fmt::Display for Action {

@@ -19,6 +19,7 @@ pub(crate) fn quick() -> Result<(), String> {
     TESTS.install(step)?;
     step("formatting", workshop.cargo("fmt --all --check"))?;
     step("spelling", spelling(&workshop))?;
+    scripts(&workshop)?;
     step("lints", workshop.cargo("clippy --workspace --all-targets --locked -- -D warnings"))?;
     let tests = nextest(&workshop, "quick")?;
     println!("\n{} passed, 0 failed", tests.passed);
@@ -34,6 +35,7 @@ pub(crate) fn everything() -> Result<(), String> {
     }
     step("formatting", workshop.cargo("fmt --all --check"))?;
     step("spelling", spelling(&workshop))?;
+    scripts(&workshop)?;
     step("lints", workshop.cargo("clippy --workspace --all-targets --locked -- -D warnings"))?;
     for (schema, files) in [("github-workflows", WORKFLOWS), ("dependabot", &[".github/dependabot.yml"][..])] {
         let mut check = workshop.command(workshop.tool("check-jsonschema"));
@@ -67,6 +69,16 @@ fn spelling(workshop: &Workshop) -> Command {
     let mut typos = workshop.command(workshop.tool("typos"));
     typos.args(["--format", "brief", "."]);
     typos
+}
+
+/// The form and the faults of the operator's command.
+fn scripts(workshop: &Workshop) -> Result<(), String> {
+    let mut form = workshop.command(workshop.tool("shfmt"));
+    form.args(["-d", "-i", "2", "-ci", "-ln", "bash", "infra"]);
+    step("the form of scripts", form)?;
+    let mut faults = workshop.command(workshop.tool("shellcheck"));
+    faults.args(["-x", "-a", "-P", "SCRIPTDIR", "infra/rotation", "infra/rotation-completion.bash"]);
+    step("faults of scripts", faults)
 }
 
 /// Runs the tests of a profile in `.config/nextest.toml`, and prints the time of each test program.

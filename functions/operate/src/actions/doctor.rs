@@ -8,7 +8,6 @@ use rotation::store::{Described, OperationStore};
 use rotation::time::format_timestamp;
 use rotation::versions::{MAX_STAGES, Stage};
 use serde::Serialize;
-use serde_json::json;
 
 use crate::action::Action;
 use crate::error::OperateError;
@@ -71,7 +70,7 @@ impl Findings {
             Some(action) => findings.bad(
                 "operations",
                 format!("the action {action} was begun, and has not come to its end"),
-                invoke(action, &secret.name),
+                command(action, &secret.name),
             ),
         }
         findings
@@ -174,7 +173,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// Whether every key of the last complete ring is there. A kind without keys has none.
     async fn check_ring(&self, findings: &mut Findings, snapshot: &Snapshot) {
         let Ok(Some(_)) = self.session.kind.ring(&snapshot.policy, &snapshot.current) else { return };
-        let restore = invoke(Action::Restore, &snapshot.secret.name);
+        let restore = command(Action::Restore, &snapshot.secret.name);
         match (self.require_all_keys(snapshot).await, self.session.marked_ring(&snapshot.secret).version()) {
             (Err(error @ RotationError::KeysMissing { .. }), _) => findings.bad("ring", error.to_string(), restore),
             (Err(error), _) => findings.bad("ring", error.to_string(), "see the message"),
@@ -292,7 +291,7 @@ fn check_versions(findings: &mut Findings, secret: &Described) {
             format!("a rotation to version {version} is open; if it does not end, no other begins"),
             format!(
                 "aws secretsmanager rotate-secret --secret-id {name} (takes it up again), or {} (gives it up)",
-                invoke(Action::Abort, name)
+                command(Action::Abort, name)
             ),
         ),
     }
@@ -315,7 +314,7 @@ fn check_stages(findings: &mut Findings, secret: &Described) {
 fn repair_of(error: &OperateError, secret: &Described) -> String {
     let name = &secret.name;
     match error.name() {
-        "ValueLost" if secret.versions.holder(&marked_ring::stage()).is_some() => invoke(Action::Restore, name),
+        "ValueLost" if secret.versions.holder(&marked_ring::stage()).is_some() => command(Action::Restore, name),
         "KmsDenied" => "give the function's role kms:Decrypt on the secret's key".to_owned(),
         "AccessDenied" => "give the function's role secretsmanager:GetSecretValue on the secret".to_owned(),
         "EmptyValue" => format!("aws secretsmanager rotate-secret --secret-id {name}"),
@@ -324,11 +323,7 @@ fn repair_of(error: &OperateError, secret: &Described) -> String {
     }
 }
 
-/// What to invoke this function with.
-fn invoke(action: Action, name: &str) -> String {
-    let mut request = json!({ "action": action, "secret_id": name, "reason": "…" });
-    if action.wants_confirmation() {
-        request["confirm"] = json!(name);
-    }
-    format!("invoke operate with {request}")
+/// What to type: the command asks for the confirmation.
+fn command(action: Action, name: &str) -> String {
+    format!("rotation {action} {name} --reason '…'")
 }

@@ -128,7 +128,7 @@ impl Digest {
             self.add(
                 Line::Stuck,
                 format!(
-                    "{name} since {}: operate {{\"action\":\"doctor\",\"secret_id\":\"{name}\"}} says why; the action abort gives it up",
+                    "{name} since {}: rotation doctor {name} says why; rotation abort {name} gives it up",
                     format_timestamp(since)
                 ),
             );
@@ -170,7 +170,7 @@ impl Digest {
         let values: Vec<_> = due.iter().map(value).collect();
         let contact = secret.tags.get(CONTACT).map_or_else(String::new, |contact| format!("; contact: {contact}"));
         let name = &secret.name;
-        let repair = format!("infra/rotation put {name} stores a new value");
+        let repair = format!("rotation put {name} stores a new value");
         self.add(Line::ByHand, format!("{name}: {}{contact}; {repair}", values.join(", ")));
     }
 

@@ -120,7 +120,7 @@ async fn values_that_people_rotate_are_told_when_due() {
     assert_eq!(told.answer["problems"][0]["error"], "InvalidPolicy", "{:#}", told.answer);
     for line in [
         "shop/due: META since 2024-",
-        "contact: web@example.org; infra/rotation put shop/due stores",
+        "contact: web@example.org; rotation put shop/due stores",
         "shop/text: the whole text since ",
         "shop/never: A, of which no replacement is recorded",
     ] {

@@ -247,13 +247,15 @@ fn the_runbook_shows_the_lines_that_it_speaks_of() {
 #[test]
 fn the_runbooks_commands_ask_once_and_wait() {
     // Otherwise the AWS CLI sends a request again after a minute: a compromise would be asked for several times.
-    for page in ["infra/RUNBOOK.md", "functions/operate/README.md", "functions/operate/ACTIONS.md"] {
+    for page in ["infra/RUNBOOK-ROWS.md", "functions/operate/README.md", "functions/operate/ACTIONS.md"] {
         let page = page_of(page);
         let invocations: Vec<&str> = page.lines().filter(|line| line.contains("aws lambda invoke")).collect();
         assert_eq!(invocations.len(), 1, "{invocations:?}");
         let asks = "AWS_MAX_ATTEMPTS=1 aws lambda invoke --cli-read-timeout 0 ";
         assert!(invocations[0].contains(asks), "{invocations:?}");
     }
+    let command = page_of("infra/rotation.d/aws.sh");
+    assert!(command.contains("AWS_MAX_ATTEMPTS=1 aws_cli lambda invoke --cli-read-timeout 0 "), "{command}");
 }
 
 /// Datapoints that CloudWatch retrieves for an alarm that looks at three (CloudWatch user guide, "How alarm state is evaluated when data is

@@ -270,7 +270,7 @@ fn operate_has_all_that_both_rotation_functions_have() {
     let topic = |variables: &BTreeMap<String, String>| variables.contains_key("NOTIFY_TOPIC_ARN");
     assert_eq!([&token, &key, &operate, &sweep].map(topic), [false, false, false, true]);
     let actions = |variables: &BTreeMap<String, String>| variables["ALLOWED_ACTIONS"].clone();
-    assert_eq!(actions(&operate), "status,verify,rollback,revoke,abort,compromise,doctor,restore,forget");
+    assert_eq!(actions(&operate), "status,verify,rollback,revoke,abort,compromise,doctor,restore,forget,put");
     assert_eq!(actions(&sweep), "sweep,retire");
     assert_eq!(variables(least().of_type("AWS::Serverless::Function")["SweepFunction"])["ALLOWED_ACTIONS"], "sweep");
     // The rows of one keyring, and the state machine by its own name.

@@ -69,7 +69,7 @@ async fn keys_that_a_first_value_took_away_are_missed_and_come_back() {
         assert_eq!(done(&scene, "status").await["problem"]["error"], "KeysMissing");
         let doctor = done(&scene, "doctor").await;
         let finding = doctor["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == "ring").unwrap();
-        assert!(finding["repair"].as_str().unwrap().contains("\"action\":\"restore\""), "{finding}");
+        assert!(finding["repair"].as_str().unwrap().contains("rotation restore shop/"), "{finding}");
         // Nobody restores by mistake.
         assert_eq!(refused(&scene, "restore").await.error_type, "NotConfirmed");
 
