@@ -110,6 +110,5 @@ pub mod telemetry;
 pub mod testing;
 pub mod time;
 pub mod token;
-#[cfg(feature = "topic")]
 pub mod topic;
 pub mod versions;

@@ -437,8 +437,10 @@ impl StackPolicy {
 /// by commas.
 ///
 /// # Errors
-/// [`RotationError::InvalidConfiguration`] if a name is empty or stands twice.
+/// [`RotationError::InvalidConfiguration`] if a name is empty or stands twice, or if the variable is misspelt.
 pub fn consumed_secrets(environment: &Environment) -> Result<BTreeSet<String>, RotationError> {
+    // Without it, no rotation would wait for a delivery.
+    environment.refuse_unknown("CONSUMED_", &[CONSUMED_SECRETS])?;
     let prefix = environment.get("SECRET_NAME_PREFIX").unwrap_or_default();
     let mut names = BTreeSet::new();
     for name in environment.get(CONSUMED_SECRETS).map(|list| list.split(',')).into_iter().flatten().map(str::trim) {

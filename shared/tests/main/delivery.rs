@@ -133,4 +133,6 @@ fn consumed_secrets_are_named_without_the_prefix() {
         assert_eq!(variable, "CONSUMED_SECRETS");
     }
     assert_eq!(consumed_secrets(&environment(&[])), Ok(BTreeSet::new()));
+    let misspelt = consumed_secrets(&environment(&[("CONSUMED_SECRET", "key")])).unwrap_err();
+    assert!(misspelt.to_string().contains("CONSUMED_SECRETS"), "{misspelt}");
 }

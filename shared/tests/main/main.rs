@@ -28,6 +28,7 @@ mod target;
 mod target_http;
 mod testing;
 mod token;
+mod topic;
 
 use std::fmt::{Debug, Display};
 

@@ -175,12 +175,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
                 return Ok(if finished { CheckResult::Revoked(None) } else { waits });
             }
             let over = is_overlap_over(self.session.kind, &snapshot);
-            let quiet = since(&snapshot.secret, snapshot.secret.last_changed).is_some_and(|changed| changed >= QUIET);
-            postponed = over && (!quiet || open_rotation(&snapshot.secret).is_some());
-            if over && !postponed {
-                let undelivered = self.undelivered(&snapshot).await.map_err(Failure::of_overlap)?;
-                postponed = undelivered.is_some();
-            }
+            postponed = over && self.has_to_wait(&snapshot).await.map_err(Failure::of_overlap)?;
             if over && !postponed {
                 let revoked = self.revoke_snapshot(snapshot, &new_version(rng), rng).await;
                 return Ok(CheckResult::Revoked(Some(revoked.map_err(Failure::of_overlap)?.version)));
@@ -200,6 +195,13 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
             None => "the old token is not accepted any more".to_owned(),
         };
         Ok(CheckResult::Well { proven, overlap, accepted_until, postponed })
+    }
+
+    /// Whether the end of an overlap has to wait: for quiet, for the end of a rotation, or for a delivery.
+    async fn has_to_wait(&self, snapshot: &Snapshot) -> Result<bool, RotationError> {
+        let quiet = since(&snapshot.secret, snapshot.secret.last_changed).is_some_and(|changed| changed >= QUIET);
+        let waits = !quiet || open_rotation(&snapshot.secret).is_some();
+        Ok(waits || self.undelivered(snapshot).await?.is_some())
     }
 }
 
