@@ -1,9 +1,14 @@
 //! The ECS services: one look at each, and one deployment for all secrets that it lacks.
+//!
+//! A copy that is written causes an event, and the event another run. Only the run that attached the label waits until
+//! a deployment counts, and starts it if its label is still there. Otherwise each of these runs would start one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use rotation::event::digest;
 use rotation::lambda::AUDIT;
+use rotation::store::SecretStore;
 use rotation::time::format_timestamp;
 
 use super::context::{RESERVE, Run};
@@ -13,6 +18,9 @@ use crate::error::DeliverError;
 use crate::ports::{ServiceProblem, Services};
 use crate::report::Progress;
 use crate::settings::Consumer;
+
+/// How long a deployment that may be started is left to the run that attached the label.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// A service, by its names.
 type Name<'a> = (&'a str, &'a str);
@@ -25,7 +33,7 @@ struct Need {
     counts_from: SystemTime,
 }
 
-impl<S, E: Services, F, N> Run<'_, S, E, F, N> {
+impl<S: SecretStore, E: Services, F, N> Run<'_, S, E, F, N> {
     /// Brings the values of all secrets that are being delivered to their services.
     pub(super) async fn serve_all(&self, sources: &mut [Source<'_>]) {
         let mut needs: BTreeMap<Name<'_>, Vec<Need>> = BTreeMap::new();
@@ -38,8 +46,13 @@ impl<S, E: Services, F, N> Run<'_, S, E, F, N> {
                 }
             }
         }
+        let mut jitter = self.jitter();
         for (name, needs) in needs {
-            let result = if self.is_over() { Err(DeliverError::TimeTooShort) } else { self.serve(name, &needs).await };
+            let result = if self.is_over() {
+                Err(DeliverError::TimeTooShort)
+            } else {
+                self.serve(name, &needs, sources, &mut jitter).await
+            };
             let progress = result.unwrap_or_else(|error| {
                 let ((cluster, service), error_type) = (name, error.name());
                 tracing::error!(target: AUDIT, request_id = self.request_id, cluster, service, error_type, %error, "not delivered");
@@ -52,7 +65,13 @@ impl<S, E: Services, F, N> Run<'_, S, E, F, N> {
     }
 
     /// How far each need is, after a deployment was started if there has to be one.
-    async fn serve(&self, name: Name<'_>, needs: &[Need]) -> Result<Vec<Progress>, DeliverError> {
+    async fn serve(
+        &self,
+        name: Name<'_>,
+        needs: &[Need],
+        sources: &[Source<'_>],
+        jitter: &mut Duration,
+    ) -> Result<Vec<Progress>, DeliverError> {
         let mut deployments = self.deployments(name, needs).await?;
         let Some(from) = self.starts_from(&deployments, needs) else {
             return Ok(self.progress(name, &deployments, needs));
@@ -61,18 +80,25 @@ impl<S, E: Services, F, N> Run<'_, S, E, F, N> {
         if self.dry_run {
             return Ok(self.pending(name, &deployments, needs, "a deployment would be started"));
         }
-        let wait = from.duration_since(self.clock.time()).unwrap_or_default();
-        if !wait.is_zero() {
-            if self.deadline.left() < wait + RESERVE {
-                let until = format!("the next run starts a deployment, at {} or later", format_timestamp(from));
-                return Ok(self.pending(name, &deployments, needs, &until));
+        let now = self.clock.time();
+        let pause = from.duration_since(now).unwrap_or_default() + *jitter;
+        let left_to_another = now < from + GRACE && !needs.iter().any(|need| sources[need.source].is_ours);
+        if left_to_another || self.deadline.left() < pause + RESERVE {
+            let until = format!("a later run starts a deployment, at {} or later", format_timestamp(from));
+            return Ok(self.pending(name, &deployments, needs, &until));
+        }
+        self.deadline.pause(pause).await;
+        // Two runs that are apart once stay apart.
+        *jitter = Duration::ZERO;
+        for need in needs {
+            if !self.is_still_marked(&sources[need.source]).await? {
+                return Ok(self.pending(name, &deployments, needs, "another run goes on"));
             }
-            self.deadline.pause(wait + Duration::from_secs(1)).await;
-            // Somebody else may have started one meanwhile.
-            deployments = self.deployments(name, needs).await?;
-            if self.starts_from(&deployments, needs).is_none() {
-                return Ok(self.progress(name, &deployments, needs));
-            }
+        }
+        // Somebody else may have started one meanwhile.
+        deployments = self.deployments(name, needs).await?;
+        if self.starts_from(&deployments, needs).is_none() {
+            return Ok(self.progress(name, &deployments, needs));
         }
         let (cluster, service) = name;
         if let Err(problem) = self.ports.services.force_deployment(cluster, service).await {
@@ -85,6 +111,13 @@ impl<S, E: Services, F, N> Run<'_, S, E, F, N> {
         }
         tracing::info!(target: AUDIT, request_id = self.request_id, cluster, service, result = "deployed", "delivery");
         Ok(self.pending(name, &deployments, needs, "a deployment was started"))
+    }
+
+    /// 1 to 16 seconds, another number for each request. Two runs at the same moment look again one after the other, and
+    /// the second one sees the deployment of the first.
+    fn jitter(&self) -> Duration {
+        let digit = u64::from_str_radix(&digest([self.request_id])[..1], 16).unwrap_or_default();
+        Duration::from_secs(1 + digit)
     }
 
     /// The deployments that may count. One call.

@@ -36,6 +36,8 @@ pub(super) struct Source<'a> {
     pub(super) created: SystemTime,
     /// The time of the label, while the current value is being delivered.
     pub(super) began: Option<SystemTime>,
+    /// Whether this run has attached the label. Then it is for this run to wait, and to start deployments.
+    pub(super) is_ours: bool,
     /// The values of other versions that were read. A version never gets another value, so each is read once.
     values: BTreeMap<VersionId, Option<Document>>,
     /// How far each consumer is, in the order of the settings.
@@ -107,6 +109,7 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
             plan: Plan::Begin,
             progress: vec![Progress::Delivered; consumers.len()],
             began: None,
+            is_ours: false,
             values: BTreeMap::new(),
             name,
             consumers,
@@ -220,7 +223,7 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
             let secret = source.name;
             tracing::info!(target: AUDIT, request_id = self.request_id, secret, version, result = "begun", "delivery");
         }
-        source.began = Some(began);
+        (source.began, source.is_ours) = (Some(began), true);
         source.labels.delivering.retain(|mark| mark.stage != stage);
         source.labels.delivering.insert(0, Mark { version: current, stage, began });
         self.take_off_all_but_first(source).await;
@@ -238,6 +241,16 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
                 tracing::warn!(target: AUDIT, secret = source.name, %error, "a label was not taken off");
             }
         }
+    }
+
+    /// Whether the label that this run saw or attached is still where it was. If not, another run goes on, or another
+    /// value is current. One call.
+    pub(super) async fn is_still_marked(&self, source: &Source<'_>) -> Result<bool, DeliverError> {
+        let now = self.ports.store.describe(source.name).await?;
+        self.clock.set(now.as_of);
+        let is_current = now.versions.holder(&Stage::Current) == Some(&source.labels.current);
+        let newest = Labels::of(&now.versions).and_then(|labels| labels.delivering.into_iter().next());
+        Ok(is_current && newest.as_ref() == source.labels.delivering.first())
     }
 
     /// Ends the delivery of a secret whose consumers all have its value. Returns whether this run ended it. At most

@@ -65,7 +65,7 @@ async fn run_killed_before_any_call_is_ended_by_the_next_run() {
 
 #[tokio::test(start_paused = true)]
 async fn two_runs_at_once_end_as_one_run_does() {
-    let mut most = 0;
+    let (mut most, mut twice) = (0, 0);
     for seed in 0..200 {
         let world = world(seed).await;
         world.store(TOKEN, &token("t2", Some("t1")));
@@ -73,9 +73,10 @@ async fn two_runs_at_once_end_as_one_run_does() {
         world.run_to_the_end().await;
         assert_delivered(&world, r#""TOKEN":"t2""#, &format!("seed {seed}"));
         most = most.max(world.deployments("web") - 1);
+        twice += u32::from(world.deployments("web") > 2);
     }
     println!("two runs at once start at most {most} deployments");
-    assert!(most <= 2, "each run starts at most one");
+    assert!(most <= 2 && twice <= 10, "both start one only if they look again in the same second: {twice} of 200");
 }
 
 #[tokio::test(start_paused = true)]

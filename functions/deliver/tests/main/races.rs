@@ -124,3 +124,24 @@ async fn two_secrets_are_copied_into_one_without_a_conflict() {
     assert_eq!(world.run().await["delivered"], 2);
     assert_eq!(world.value(APP), r#"{"URL":"u","KEY":"k11","TOKEN":"t11"}"#);
 }
+
+#[tokio::test(start_paused = true)]
+async fn runs_that_a_copy_causes_start_no_deployment() {
+    for after in [5, 30, 60, 65, 70, 75, 90, 120] {
+        let world = delivered().await;
+        world.store(TOKEN, &token("t2", None));
+        let before = world.deployments("web");
+        let event = json!({
+            "source": "aws.secretsmanager",
+            "detail-type": "Secret Label Updated",
+            "resources": ["arn:aws:secretsmanager:us-east-1:000000000000:secret:shop/app-AbCdEf"]
+        });
+        let caused = async {
+            tokio::time::sleep(Duration::from_secs(after)).await;
+            tokio::join!(world.request(event.clone()), world.request(event.clone()));
+        };
+        tokio::join!(world.run(), caused);
+        world.run_to_the_end().await;
+        assert_eq!(world.deployments("web"), before + 1, "after {after} s");
+    }
+}

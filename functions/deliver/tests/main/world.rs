@@ -184,7 +184,7 @@ impl World {
 
     async fn perform(&self, request: &Value, limit: Duration) -> Result<Answer, deliver::error::DeliverError> {
         let ports = Ports { store: self, services: self, functions: self, notifications: self };
-        let id = format!("request-{}", self.now().duration_since(UNIX_EPOCH).unwrap().as_nanos());
+        let id = format!("request-{}", self.rng.lock().unwrap().random::<u64>());
         Run::new(&self.deliverer, ports, &id, Deadline::after(limit)).perform(&Request::parse(request)?).await
     }
 
