@@ -37,7 +37,6 @@ fn consumers_need_their_names_and_arns_and_the_reverse() {
         (vec![most_has("ConsumerSecretArns")], "ConsumerSecretArns needs Consumers"),
         (vec![most_has("ConsumerServiceArns")], "ConsumerServiceArns needs Consumers"),
         (vec![most_has("ConsumerFunctionArns")], "ConsumerFunctionArns needs Consumers"),
-        (vec![("EventTopicArn", "arn:aws:sns:us-east-1:000000000000:events")], "EventTopicArn needs Consumers"),
     ] {
         let refused = least_with(&parameters).err().unwrap_or_else(|| panic!("{parameters:?} are accepted"));
         assert!(refused.contains(says), "{parameters:?}: {refused}");
@@ -52,7 +51,6 @@ fn nothing_of_deliveries_exists_without_consumers() {
     let least = least();
     assert!(!least.of_type("AWS::Serverless::Function").contains_key("DeliverFunction"));
     assert!(!least.of_type("AWS::IAM::Role").contains_key("DeliverRole"));
-    assert!(!least.of_type("AWS::SNS::Topic").contains_key("EventTopic"));
     assert!(!least.of_type("AWS::CloudWatch::Alarm").keys().any(|name| name.starts_with("Deliver")));
     for (name, function) in least.of_type("AWS::Serverless::Function") {
         assert!(!variables(function).contains_key("CONSUMED_SECRETS"), "{name}");
@@ -139,17 +137,21 @@ fn events_go_to_a_topic_that_only_roles_publish_to() {
     let most = most();
     let topics = most.of_type("AWS::SNS::Topic");
     let topic = format!("arn:aws:sns:us-east-1:000000000000:{}", text(&topics["EventTopic"]["TopicName"]));
-    let deliver = variables(most.of_type("AWS::Serverless::Function")["DeliverFunction"]);
-    assert_eq!((&deliver["NOTIFY_TOPIC_ARN"], &most.outputs["EventTopic"]), (&topic, &json!(topic)));
+    let functions = most.of_type("AWS::Serverless::Function");
+    let [deliver, sweep] = ["DeliverFunction", "SweepFunction"].map(|function| variables(functions[function]));
+    assert_eq!((&deliver["NOTIFY_TOPIC_ARN"], &sweep["EVENT_TOPIC_ARN"]), (&topic, &topic));
+    assert_eq!(most.outputs["EventTopic"], topic);
     let policy = &most.of_type("AWS::SNS::TopicPolicy")["EventTopicPolicy"]["PolicyDocument"]["Statement"];
     assert!(items(policy).into_iter().all(|statement| statement["Effect"] == "Deny"), "{policy}");
     let own = "arn:aws:sns:us-east-1:000000000000:events";
     let parameters = ["Consumers", "ConsumedSecrets", "ConsumerServiceArns"].map(most_has);
     let stack = least_with(&[&parameters[..], &[("EventTopicArn", own)]].concat()).unwrap();
     assert!(!stack.of_type("AWS::SNS::Topic").contains_key("EventTopic"));
-    let statements = policies(&stack)["DeliverRole"]["Statement"].clone();
-    let publish = items(&statements).into_iter().find(|statement| statement["Action"] == "sns:Publish").unwrap();
-    assert_eq!(publish["Resource"], own);
+    for role in ["DeliverRole", "SweepRole"] {
+        let policy = policies(&stack)[role].clone();
+        let publish = statements(&policy).into_iter().find(|statement| statement["Action"] == "sns:Publish").unwrap();
+        assert!(texts(&publish["Resource"]).contains(&own), "{role}");
+    }
 }
 
 /// The parameters of each block in TOML of a page, as `sam` reads them from `samconfig.toml`.
