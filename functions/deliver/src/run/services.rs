@@ -113,11 +113,11 @@ impl<S: SecretStore, E: Services, F, N> Run<'_, S, E, F, N> {
         Ok(self.pending(name, &deployments, needs, "a deployment was started"))
     }
 
-    /// 1 to 16 seconds, another number for each request. Two runs at the same moment look again one after the other, and
+    /// 0 to 7 seconds, another number for each request. Two runs at the same moment look again one after the other, and
     /// the second one sees the deployment of the first.
     fn jitter(&self) -> Duration {
         let digit = u64::from_str_radix(&digest([self.request_id])[..1], 16).unwrap_or_default();
-        Duration::from_secs(1 + digit)
+        Duration::from_secs(digit % 8)
     }
 
     /// The deployments that may count. One call.
