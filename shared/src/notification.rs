@@ -51,6 +51,13 @@ pub enum State {
         /// The consumer, and why.
         reason: String,
     },
+    /// A consumer lacks the current value for longer than a quarter of the overlap.
+    DeliveryLate {
+        /// Since when.
+        since: SystemTime,
+        /// The consumer, and why.
+        reason: String,
+    },
     /// The application refuses the token before.
     OverlapEnded,
     /// A rotation gave up, or does not come to its end.
@@ -80,6 +87,7 @@ impl State {
             Self::Promoted { .. } => "Promoted",
             Self::Delivered => "Delivered",
             Self::DeliveryFailed { .. } => "DeliveryFailed",
+            Self::DeliveryLate { .. } => "DeliveryLate",
             Self::OverlapEnded => "OverlapEnded",
             Self::RotationFailed { .. } => "RotationFailed",
             Self::KeysMissing { .. } => "KeysMissing",
@@ -90,12 +98,7 @@ impl State {
     /// Whether a person has to do something.
     #[must_use]
     pub fn needs_attention(&self) -> bool {
-        match self {
-            Self::Promoted { .. } | Self::Delivered | Self::OverlapEnded => false,
-            Self::DeliveryFailed { .. } | Self::RotationFailed { .. } | Self::KeysMissing { .. } | Self::Due { .. } => {
-                true
-            }
-        }
+        !matches!(self, Self::Promoted { .. } | Self::Delivered | Self::OverlapEnded)
     }
 
     fn heading(&self) -> &'static str {
@@ -103,6 +106,7 @@ impl State {
             Self::Promoted { .. } => "Secret rotated",
             Self::Delivered => "Secret delivered",
             Self::DeliveryFailed { .. } => "Delivery failed",
+            Self::DeliveryLate { .. } => "Delivery is late",
             Self::OverlapEnded => "Old token refused",
             Self::RotationFailed { .. } => "Rotation failed",
             Self::KeysMissing { .. } => "Keys are missing",
@@ -120,6 +124,11 @@ impl State {
             Self::Delivered => "Every consumer has the current version.".to_owned(),
             Self::DeliveryFailed { reason } => format!(
                 "A consumer does not have the current version. Until it has, nothing is rotated or revoked: {}",
+                span(reason, MAX_REASON)
+            ),
+            Self::DeliveryLate { since, reason } => format!(
+                "A consumer does not have the current version since {}. Until it has, nothing is rotated or revoked: {}",
+                format_timestamp(*since),
                 span(reason, MAX_REASON)
             ),
             Self::OverlapEnded => "The application refuses the token before the current one.".to_owned(),
@@ -203,7 +212,7 @@ impl Notification {
         match &self.state {
             State::Promoted { accepted_until: Some(until) } => facts.push(("acceptedUntil", format_timestamp(*until))),
             State::RotationFailed { error, .. } => facts.push(("error", plain(error, MAX_TEXT))),
-            State::Due { since } => facts.push(("since", format_timestamp(*since))),
+            State::Due { since } | State::DeliveryLate { since, .. } => facts.push(("since", format_timestamp(*since))),
             _ => {}
         }
         facts

@@ -168,8 +168,6 @@ pub struct Topic<'a> {
 impl Notifications for Topic<'_> {
     async fn notify(&self, event: &Event) -> Result<(), String> {
         let Some(topic) = self.topic else { return Ok(()) };
-        let message = serde_json::to_string(event).map_err(|error| error.to_string())?;
-        let sent = self.sns.publish().topic_arn(topic).message(message).send().await;
-        sent.map(drop).map_err(|error| reason(&error))
+        rotation::topic::Topic::new(self.sns.clone(), topic.to_owned()).send(&event.into()).await
     }
 }

@@ -2,8 +2,10 @@
 
 use std::time::SystemTime;
 
+use rotation::event::VersionId;
+use rotation::notification::{self, Notification};
 use rotation::telemetry::{Datum, Unit};
-use rotation::time::format_timestamp;
+use rotation::time::{format_timestamp, parse_timestamp};
 use serde::Serialize;
 
 use crate::error::DeliverError;
@@ -196,11 +198,36 @@ pub struct Event {
     pub since: Option<String>,
     /// The consumers that do not have the value.
     pub consumers: Vec<ConsumerReport>,
+    /// When it was found.
+    #[serde(skip)]
+    pub at: SystemTime,
+}
+
+impl From<&Event> for Notification {
+    fn from(event: &Event) -> Self {
+        let reasons = event.consumers.iter().map(|one| match &one.reason {
+            Some(reason) => format!("{}: {reason}", one.consumer),
+            None => one.consumer.clone(),
+        });
+        let reason = reasons.collect::<Vec<_>>().join("; ");
+        let since = event.since.as_deref().and_then(parse_timestamp).unwrap_or(event.at);
+        Self {
+            secret: event.secret.clone(),
+            version: VersionId::new(event.version.clone()),
+            at: event.at,
+            state: match event.state {
+                EventState::Delivered => notification::State::Delivered,
+                EventState::DeliveryFailed => notification::State::DeliveryFailed { reason },
+                EventState::DeliveryLate => notification::State::DeliveryLate { since, reason },
+            },
+            next_steps: event.consumers.iter().filter_map(|one| one.repair.clone()).collect(),
+        }
+    }
 }
 
 impl Event {
     /// The event about a secret, if there is one to tell. `ended` says whether this run has ended a delivery.
-    pub(crate) fn of(report: &SecretReport, ended: Option<SystemTime>) -> Option<Self> {
+    pub(crate) fn of(report: &SecretReport, ended: Option<SystemTime>, at: SystemTime) -> Option<Self> {
         let state = match (report.state, report.late, ended) {
             (State::Delivered, _, Some(_)) => EventState::Delivered,
             (State::Failed, ..) => EventState::DeliveryFailed,
@@ -220,6 +247,7 @@ impl Event {
             version,
             since: report.since.clone().or_else(|| ended.map(format_timestamp)),
             consumers: report.consumers.iter().filter(|one| one.state != State::Delivered).cloned().collect(),
+            at,
         })
     }
 }

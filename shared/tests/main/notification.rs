@@ -41,6 +41,13 @@ fn examples() -> Vec<Notification> {
         notification(State::Promoted { accepted_until: Some(at("2026-11-30T10:00:00Z")) }, &[]),
         notification(State::Delivered, &[]),
         notification(State::DeliveryFailed { reason: reason.to_owned() }, &[deliver]),
+        notification(
+            State::DeliveryLate {
+                since: at("2026-11-29T03:00:00Z"),
+                reason: "service shop/api: the deployment of 2026-11-29T03:01:10Z is in progress".to_owned(),
+            },
+            &[deliver],
+        ),
         notification(State::OverlapEnded, &[]),
         notification(
             State::RotationFailed {
@@ -72,6 +79,7 @@ fn hostile() -> Vec<Notification> {
             State::Delivered,
             State::OverlapEnded,
             State::DeliveryFailed { reason: text.clone() },
+            State::DeliveryLate { since: SystemTime::UNIX_EPOCH, reason: text.clone() },
             State::RotationFailed { error: text.clone(), reason: text.clone() },
             State::KeysMissing { keys: vec![text.clone(); 1000] },
             State::Due { since: SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40) },
@@ -239,7 +247,7 @@ fn the_events_of_one_version_share_a_thread() {
 #[test]
 fn only_what_a_person_has_to_do_asks_for_attention() {
     let asking: Vec<_> = examples().into_iter().filter(|n| n.state.needs_attention()).map(|n| n.state.name()).collect();
-    assert_eq!(asking, ["DeliveryFailed", "RotationFailed", "KeysMissing", "Due"]);
+    assert_eq!(asking, ["DeliveryFailed", "DeliveryLate", "RotationFailed", "KeysMissing", "Due"]);
 }
 
 #[test]

@@ -42,7 +42,7 @@ impl<S: SecretStore, E: Services, F: Functions, N: Notifications> Run<'_, S, E, 
         run.invoke_all(&mut sources).await;
         for mut source in sources {
             let (report, ended) = run.end_and_report(&mut source).await;
-            if let Some(event) = Event::of(&report, ended).filter(|_| !run.dry_run) {
+            if let Some(event) = Event::of(&report, ended, run.clock.time()).filter(|_| !run.dry_run) {
                 run.notify(&event).await;
             }
             reports.insert(source.name, report);

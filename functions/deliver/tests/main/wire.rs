@@ -189,10 +189,14 @@ async fn event_goes_to_the_topic_if_there_is_one() {
         version: "v1".to_owned(),
         since: None,
         consumers: vec![],
+        at: std::time::SystemTime::UNIX_EPOCH,
     };
     clients.topic(None).notify(&event).await.unwrap();
     assert_eq!(received.try_iter().count(), 0);
     clients.topic(Some("arn:aws:sns:us-east-1:000000000000:events")).notify(&event).await.unwrap();
     let body = String::from_utf8(received.recv().unwrap().2).unwrap();
-    assert!(body.contains("Action=Publish") && body.contains("v1-Delivered"), "{body}");
+    assert!(
+        body.contains("Action=Publish") && body.contains("MessageAttributes") && body.contains("Secret%20delivered"),
+        "{body}"
+    );
 }
