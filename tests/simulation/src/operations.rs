@@ -280,8 +280,8 @@ pub(crate) fn refusal<M: Model>(world: &Inner<M>, intent: &Intent, error: &str, 
         }
         (Operation::Rollback, "NothingToGoBackTo") => honest(intent.back.is_none(), Refusal::ForGood),
         (Operation::Rollback, "Compromised") => honest(may_not_come_back(model, &state, intent), Refusal::ForGood),
-        (Operation::Compromise, "NotFinished") => {
-            honest(matches!(world.scenario.service, RotationService::FirstDies(_)), Refusal::ForNow)
+        (Operation::Compromise, "NotFinished") if matches!(world.scenario.service, RotationService::FirstDies(_)) => {
+            Refusal::ForNow
         }
         (_, "RefreshRefused" | "TargetRefused" | "DidNotVerify" | "CurrentDoesNotVerify") if untold => {
             honest(!intent.known, Refusal::ForNow)

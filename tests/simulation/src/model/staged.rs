@@ -1,6 +1,8 @@
 //! Staged tokens: servers and clients that read the secret only when they start. A model of `deliver` starts them anew, one by
-//! one, and keeps the labels of a delivery by the real functions. Nobody compromises, and no client is ever refused.
+//! one, and keeps the labels of a delivery by the real functions. No client is ever refused, except from a compromise until
+//! everything is started anew.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -22,9 +24,10 @@ use rotation::time::parse_timestamp;
 use rotation::versions::Stage;
 
 use super::{Model, Port, Refusal, Shape, member, object};
-use crate::invariants::{Change, Checked, require};
+use crate::invariants::{Change, Checked, Moved, require};
+use crate::operations::{Name, Operating, Operator};
 use crate::scenario::Scenario;
-use crate::schedule::{Action, Edit};
+use crate::schedule::{Action, Edit, Operation};
 use crate::state::State;
 use crate::world::{Actor, Inner};
 
@@ -76,9 +79,14 @@ pub struct Started {
     sends: Option<Arc<str>>,
 }
 
-/// When the last delivery ended. A step that was admitted before may still refuse.
+/// What has to be remembered.
 #[derive(Debug, Default)]
-pub struct Delivered(Option<SystemTime>);
+pub struct Memory {
+    /// When the last delivery ended. A step that was admitted before may still refuse.
+    delivered: Option<SystemTime>,
+    /// A compromise has replaced the tokens, and not everything was started anew since.
+    compromised: bool,
+}
 
 /// The longest that the attempts of one rotation take after its createSecret, when nobody waits.
 const REFUSED_FOR: Duration = Duration::from_secs(10 * 60);
@@ -153,7 +161,7 @@ impl Staged {
             Some(delivered) if delivered == current => {
                 let stage = newest.stage.clone();
                 Self::move_label(world, &stage, Some(&current), None);
-                world.memory = Delivered(Some(world.now()));
+                world.memory = Memory { delivered: Some(world.now()), compromised: false };
             }
             delivered => Self::move_label(world, &delivered_stage(), delivered.as_ref(), Some(&current)),
         }
@@ -178,7 +186,7 @@ fn of(value: &str, suffix: &str) -> Option<Arc<str>> {
 impl Model for Staged {
     type Kind<T: Port> = AdminToken<T>;
     type Instance = Started;
-    type Memory = Delivered;
+    type Memory = Memory;
 
     const FIELD: &'static str = FIELD;
 
@@ -261,13 +269,58 @@ impl Model for Staged {
         of(new, "_NEXT").is_some() && (promoted || only_staged || self.broken == Broken::PromotesFresh)
     }
 
-    fn remember(_: &mut Inner<Self>, _: &Change<'_>) -> Checked {
+    const OPERATIONS: &'static [Operation] = &[Operation::Rollback, Operation::Revoke, Operation::Compromise];
+
+    fn operate(self, operator: Operator<Self>) -> Operating {
+        let kind = self.kind(operator.target(self));
+        Box::pin(operator.perform_on_token(kind))
+    }
+
+    fn in_use(self, value: &Arc<str>) -> Option<Name> {
+        of(value, "")
+    }
+
+    fn exposed_with(self, value: &Arc<str>) -> BTreeSet<Name> {
+        ["", "_NEXT", "_PREVIOUS"].into_iter().filter_map(|suffix| of(value, suffix)).collect()
+    }
+
+    fn back(self, state: &State) -> Option<Name> {
+        of(state.value_at(&Stage::Current)?, "_PREVIOUS")
+    }
+
+    fn is_made_by(self, operation: Operation, new: &str, old: &str) -> bool {
+        let (swapped, same) = (of(new, "") == of(old, "_PREVIOUS"), |suffix| of(new, suffix) == of(old, suffix));
+        match operation {
+            Operation::Rollback => swapped && of(new, "_PREVIOUS") == of(old, "") && same("_NEXT"),
+            Operation::Revoke => same("") && same("_NEXT") && of(new, "_PREVIOUS").is_none(),
+            Operation::Compromise => {
+                let exposed = self.exposed_with(&Arc::from(old));
+                exposed.is_disjoint(&self.exposed_with(&Arc::from(new))) && of(new, "_NEXT").is_some()
+            }
+            Operation::Abort | Operation::Restore | Operation::Retire => false,
+        }
+    }
+
+    fn operation_refusal(world: &Inner<Self>, operation: Operation, error: &str) -> Refusal {
+        let undelivered = !Self::is_delivered(world) || world.memory.compromised;
+        let honest = match (operation, error) {
+            (Operation::Revoke, "NotDelivered") | (Operation::Compromise, "NotFinished") => undelivered,
+            _ => false,
+        };
+        if honest { Refusal::ForNow } else { Refusal::Wrong }
+    }
+
+    fn remember(world: &mut Inner<Self>, change: &Change<'_>) -> Checked {
+        world.memory.compromised |= change.moved == Moved::Operated(Operation::Compromise);
         Ok(())
     }
 
     /// Every server accepts what every client sends. A token whose overlap is over is refused by its own date: whoever
     /// holds it was not started anew in all that time, and the delivery is late.
     fn judge(world: &mut Inner<Self>) -> Checked {
+        if world.memory.compromised {
+            return Ok(());
+        }
         let (model, now) = (world.scenario.model, world.now());
         let in_use = world.state().value_at(&Stage::Current).and_then(|value| of(value, ""));
         let (servers, clients) = world.instances.split_at(SERVERS);
@@ -293,7 +346,7 @@ impl Model for Staged {
         let (model, now, state) = (world.scenario.model, world.now(), world.state());
         let next = state.value_at(&Stage::Current).and_then(|value| of(value, "_NEXT"));
         let lacks = |next: &Arc<str>| world.instances[..SERVERS].iter().any(|held| !model.accepts(held, next, now));
-        let ended = world.memory.0.is_some_and(|ended| now < ended + REFUSED_FOR);
+        let ended = world.memory.delivered.is_some_and(|ended| now < ended + REFUSED_FOR);
         let honest = match error {
             // Who gave the version up may have died before it said why.
             "NotDelivered" | "UnknownVersion" => ended || !Self::is_delivered(world),
@@ -337,6 +390,7 @@ impl Model for Staged {
     fn reload(world: &mut Inner<Self>) {
         if world.scenario.model.proof == Proof::Servers {
             let state = world.state();
+            world.memory.compromised = false;
             return world.load_all(&state);
         }
         while Self::step(world) && world.violation.is_none() {}

@@ -1,13 +1,13 @@
 //! Staged tokens: no client is ever refused, and a rotation without the proof is caught.
 
-use simulation::families::{Family, run_random, run_script};
+use simulation::families::{Family, OperationFamily, run_random, run_script};
 use simulation::model::Model as _;
 use simulation::model::staged::{Broken, Proof, Staged};
 use simulation::run::{Rotated, Simulator};
 use simulation::scenario::{Sabotage, Scenario};
-use simulation::schedule::{Action, Script};
+use simulation::schedule::{Action, Operation, Script};
 
-use crate::support::{at_least, explore_all, finds, long_random_histories};
+use crate::support::{at_least, explore_all, explore_operations, finds, long_random_histories};
 
 #[test]
 fn no_client_is_refused_with_one_fault_duplicate_and_edit() {
@@ -24,6 +24,18 @@ fn no_client_is_refused_in_long_random_histories() {
         // Who replays one history does not meet them all.
         assert!(explored.schedules() < 400 || explored.errors.contains_key(error), "no history met {error}");
     }
+}
+
+/// A compromise refuses clients until everything is started anew, and nothing else ever does.
+#[test]
+fn operations_refuse_no_client_but_a_compromise() {
+    use OperationFamily::{Death, LostAnswer, Reload};
+    let scenario = Staged::scenario(Proof::Delivery);
+    let operations = [Operation::Rollback, Operation::Revoke, Operation::Compromise];
+    let work = operations
+        .into_iter()
+        .flat_map(|operation| [Death, LostAnswer, Reload].map(|family| (scenario, operation, family)));
+    at_least(100, explore_operations(work.collect()));
 }
 
 #[test]
