@@ -29,13 +29,14 @@ fn no_client_is_refused_in_long_random_histories() {
 /// A compromise refuses clients until everything is started anew, and nothing else ever does.
 #[test]
 fn operations_refuse_no_client_but_a_compromise() {
-    use OperationFamily::{Death, LostAnswer, Reload};
+    use OperationFamily::{BesideOther, BesideRotation, Death, Edit, LostAnswer, Reload, RotationMeanwhile, Twice};
     let scenario = Staged::scenario(Proof::Delivery);
     let operations = [Operation::Rollback, Operation::Revoke, Operation::Compromise];
-    let work = operations
-        .into_iter()
-        .flat_map(|operation| [Death, LostAnswer, Reload].map(|family| (scenario, operation, family)));
-    at_least(100, explore_operations(work.collect()));
+    let work = operations.into_iter().flat_map(|operation| {
+        [Death, LostAnswer, Reload, Twice, Edit, BesideRotation, RotationMeanwhile, BesideOther]
+            .map(|family| (scenario, operation, family))
+    });
+    at_least(600, explore_operations(work.collect()));
 }
 
 #[test]
