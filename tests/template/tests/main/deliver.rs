@@ -46,6 +46,13 @@ fn make_consumers(deployed: &mut Deployed) {
     hands.root("ecs", "register_task_definition", definition);
     let service = json!({ "cluster": "shop", "serviceName": "api", "taskDefinition": "api", "desiredCount": 0 });
     hands.root("ecs", "create_service", service);
+    let trust = json!({ "Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow",
+        "Principal": { "Service": "lambda.amazonaws.com" },
+        "Action": "sts:AssumeRole",
+    }]});
+    let role = json!({ "RoleName": "restart", "AssumeRolePolicyDocument": trust.to_string() });
+    hands.root("iam", "create_role", role);
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("index.py"), RESTART).unwrap();
     let zip = hands.zip(folder.path());
@@ -61,6 +68,8 @@ fn make_consumers(deployed: &mut Deployed) {
 
 /// Makes a delivery necessary: somebody removes the copy's members, and the token has another value.
 fn make_undelivered(deployed: &mut Deployed) {
+    // The label of a delivery has whole seconds: another one in the same second is left to the next run.
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
     let token = uuid::Uuid::new_v4().simple().to_string().repeat(2);
     for (secret, value) in [("app", json!({ "LIMIT": 1 })), ("admin-token", json!({ "ADMIN_TOKEN": token }))] {
         let parameters = json!({ "SecretId": format!("{PREFIX}{secret}"), "SecretString": value.to_string() });
