@@ -7,6 +7,7 @@
 use rand::rngs::StdRng;
 
 use crate::deadline::Deadline;
+use crate::delivery::delivered_stage;
 use crate::document::Document;
 use crate::error::{Restored, RotationError};
 use crate::kind::{Phase, SecretKind, Subject, Values};
@@ -32,6 +33,8 @@ pub struct FormerStages<'a> {
     replaced: Replaced<'a>,
     /// Whether the failed version may carry the mark of the last complete ring.
     has_ring: bool,
+    /// The version that every consumer has.
+    delivered: Option<&'a VersionId>,
 }
 
 impl<'a> FormerStages<'a> {
@@ -43,17 +46,22 @@ impl<'a> FormerStages<'a> {
             id: versions.holder(&Stage::Current).unwrap_or(failed),
             previous_was: versions.holder(&Stage::restored_after(failed)),
         };
-        Self { failed, replaced, has_ring: versions.holder(&marked_ring::stage()) == Some(failed) }
+        let has_ring = versions.holder(&marked_ring::stage()) == Some(failed);
+        Self { failed, replaced, has_ring, delivered: versions.holder(&delivered_stage()) }
     }
 
-    /// Moves the labels. Two to four calls.
+    /// Moves the labels. Two to five calls.
     ///
     /// # Errors
     /// The service refuses a call. The next try continues.
     pub async fn restore<S: SecretStore>(&self, store: &S, secret_id: &str) -> Result<(), StoreError> {
-        let Self { failed, replaced: Replaced { id, previous_was }, has_ring } = *self;
+        let Self { failed, replaced: Replaced { id, previous_was }, has_ring, delivered } = *self;
         let take_off = |stage, version| move_if_there(store, secret_id, stage, Some(version), None);
-        // The mark moves first: if no version had `AWSPREVIOUS` before, a retry knows this version by `AWSPENDING`
+        // A consumer that started in between holds the failed value. A new delivery brings it the value that was put back.
+        if let Some(delivered) = delivered {
+            take_off(delivered_stage(), delivered).await?;
+        }
+        // The mark moves before `AWSPENDING`: if no version had `AWSPREVIOUS` before, a retry knows this version by `AWSPENDING`
         // alone.
         if has_ring {
             match move_if_there(store, secret_id, marked_ring::stage(), Some(failed), Some(id)).await {
@@ -116,7 +124,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
     /// becomes current again, and the application is told.
     ///
     /// `seen` is the snapshot in which the current version was admitted. `values` are the previous value and the
-    /// current one. No call if the proof succeeds, else up to six calls.
+    /// current one. No call if the proof succeeds, else up to seven calls.
     ///
     /// # Errors
     /// [`RotationError::VerificationFailed`] says why, and which version is current.
@@ -156,7 +164,8 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
             MoveOutcome::NotMoved(error) => return Restored::Failed(error),
         }
         let has_ring = self.kind.ring(&seen.policy, failed_value).is_ok_and(|ring| ring.is_some());
-        let stages = FormerStages { failed, replaced, has_ring };
+        let delivered = seen.secret.versions.holder(&delivered_stage());
+        let stages = FormerStages { failed, replaced, has_ring, delivered };
         if let Err(error) = stages.restore(self.store, self.secret_id).await {
             tracing::warn!(secret = seen.secret.name, version = %failed, %error, "stages of the failed version were not tidied up");
         }
@@ -164,7 +173,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
     }
 
     /// Continues a put-back that died half way. Only the staging labels of the version `failed` show how far it got. Up
-    /// to six calls.
+    /// to seven calls.
     ///
     /// # Errors
     /// [`RotationError::NotPending`] if a younger version replaced the version and nothing was put back. Also, the

@@ -2,6 +2,7 @@
 
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
+use rotation::delivery::delivered_stage;
 use rotation::document::{Document, MAX_VALUE_BYTES};
 use rotation::error::RotationError;
 use rotation::event::VersionId;
@@ -252,6 +253,10 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             MoveOutcome::Moved => {}
             MoveOutcome::Elsewhere => return Ok(false),
             MoveOutcome::NotMoved(error) => return Err(error),
+        }
+        // A consumer that started in between holds the failed value.
+        if let Some(delivered) = now.secret.versions.holder(&delivered_stage()) {
+            self.session.take_off(delivered_stage(), delivered).await?;
         }
         // Where it was is not known to a later try: on the failed version it keeps the same token accepted.
         if let Some(previous) = &before.previous {

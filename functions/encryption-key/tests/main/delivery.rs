@@ -5,7 +5,7 @@ use rotation::marked_ring;
 use rotation::protocol::Outcome;
 use rotation::store::VersionValue;
 
-use crate::protocol::{STAGED, Store, rotated_twice, with_staged};
+use crate::protocol::{STAGED, Store, rotated_twice, stuck, with_staged};
 use crate::*;
 
 /// The stack of a secret with consumers.
@@ -176,4 +176,16 @@ async fn an_empty_object_with_a_label_gets_its_first_value() {
         let first = store.step(&aware(), &stack(CONSUMED), "v1", Step::CreateSecret).await;
         assert_eq!(first.unwrap(), Outcome::Initialised);
     }
+}
+
+/// A task that started in the moment between promotion and put-back holds the failed value.
+#[tokio::test(start_paused = true)]
+async fn a_value_that_was_put_back_is_delivered_again() {
+    let store = undelivered();
+    attach(&store, delivered_stage(), "v0");
+    let (_, error) = store.rotate(&stuck(&store, CONSUMED), &stack(CONSUMED), "v1").await.unwrap_err();
+    assert_eq!(error.name(), "VerificationFailed");
+    assert_eq!(store.holder(&Stage::Current).as_deref(), Some("v0"));
+    assert_eq!(store.holder(&delivered_stage()), None);
+    assert_eq!(refusal(&store, "v2").await.name(), "NotDelivered");
 }

@@ -403,7 +403,7 @@ async fn a_first_value_that_is_written_again_stops_rotations() {
 }
 
 /// An application that loads everything and goes on encrypting with the key 1.
-fn stuck(store: &Store, variables: &'static [(&'static str, &'static str)]) -> Kind {
+pub(crate) fn stuck(store: &Store, variables: &'static [(&'static str, &'static str)]) -> Kind {
     let loads = store.application(variables);
     asking(Application::new(move |operation| {
         let keys = (loads.reports)(operation)?;
