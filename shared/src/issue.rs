@@ -72,13 +72,27 @@ pub struct InUse<'a> {
     pub value: &'a Document,
     /// When its version was created.
     pub created: SystemTime,
-    /// Since when nobody has changed the secret; `None` if that is not known, as in a rotation.
-    pub quiet_since: Option<SystemTime>,
+    /// When the use of another version is over.
+    pub until: Until,
+}
+
+/// When the use of a version is over that is neither current nor pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// After the overlap, if the version is older than the current one. Of a younger one a rotation knows nothing.
+    Overlap,
+    /// The same; and if the version is younger, when the overlap has passed since the last change of the secret.
+    OverlapSince(SystemTime),
+    /// Now, as an operator says.
+    Now,
 }
 
 impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
     /// Marks a version whose credential is not revoked. At most one call.
-    pub(crate) async fn mark_issued(&self, seen: &Snapshot, version: &VersionId) -> Result<(), RotationError> {
+    ///
+    /// # Errors
+    /// The service refuses the call.
+    pub async fn mark_issued(&self, seen: &Snapshot, version: &VersionId) -> Result<(), RotationError> {
         let stage = Stage::issued(version);
         if seen.secret.versions.holder(&stage).is_none() {
             self.store.move_stage(self.secret_id, stage, None, Some(version)).await?;
@@ -96,7 +110,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         rng: &mut StdRng,
     ) -> Result<Issuing, RotationError> {
         if let (Some(value), Some(created)) = (current, subject.current_created) {
-            let in_use = InUse { value, created, quiet_since: None };
+            let in_use = InUse { value, created, until: Until::Overlap };
             if let Err(error) = self.revoke_unused(seen, subject, in_use).await {
                 not_revoked(seen, &error);
             }
@@ -165,8 +179,8 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
     }
 
     /// Revokes the credentials that nobody uses any more: those of attempts whose answer was lost, and those of versions
-    /// that were replaced, when the overlap has passed since. The caller knows that the current value is delivered. One
-    /// read for each label, and up to two calls for each credential.
+    /// that were replaced, when their use is over. The caller knows that the current value is delivered. How many labels
+    /// are gone. One read for each label, and up to two calls for each credential.
     ///
     /// # Errors
     /// The first failure. All others were tried.
@@ -175,76 +189,81 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         seen: &Snapshot,
         subject: &Subject<'_>,
         in_use: InUse<'_>,
-    ) -> Result<(), RotationError> {
-        let mut result = Ok(());
+    ) -> Result<usize, RotationError> {
+        let (mut gone, mut failed) = (0, None);
         for (holder, stage) in seen.secret.versions.all() {
             let done = match stage.attempt() {
                 Some(attempt) => self.discard_orphans(seen, subject, in_use, (holder, stage, &attempt)).await,
                 None if *stage == Stage::issued(holder) => self.revoke_replaced(seen, subject, in_use, holder).await,
-                None => Ok(()),
+                None => Ok(false),
             };
-            result = result.and(done);
+            match done {
+                Ok(done) => gone += usize::from(done),
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        result
+        failed.map_or(Ok(gone), Err)
     }
 
-    /// Discards what an attempt made that nobody holds.
+    /// Discards what an attempt made that nobody holds. Whether its label is gone.
     async fn discard_orphans(
         &self,
         seen: &Snapshot,
         subject: &Subject<'_>,
         in_use: InUse<'_>,
         (holder, stage, attempt): (&VersionId, &Stage, &Attempt),
-    ) -> Result<(), RotationError> {
+    ) -> Result<bool, RotationError> {
         let versions = &seen.secret.versions;
         let is_open = versions.holder(&Stage::Pending) == Some(&attempt.of);
         if subject.now < attempt.began + LONGEST_ATTEMPT {
-            return Ok(());
+            return Ok(false);
         }
         let value = self.store.get(self.secret_id, &attempt.of).await?;
         if is_open && value.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         // A version without a label is nobody's: its rotation was abandoned before it got its mark.
         let held = value.filter(|_| versions.contains(&attempt.of));
         let held = held.map(|value| self.parse(seen, &value)).transpose()?;
         let keep: Vec<_> = held.iter().chain([in_use.value]).collect();
-        if self.kind.discard(subject, &attempt.of, &keep, self.deadline).await? == Revocation::Gone {
-            self.take_off(stage.clone(), holder).await?;
+        if self.kind.discard(subject, &attempt.of, &keep, self.deadline).await? == Revocation::Later {
+            return Ok(false);
         }
-        Ok(())
+        self.take_off(stage.clone(), holder).await?;
+        Ok(true)
     }
 
-    /// Revokes the credential of a version that is not used any more.
+    /// Revokes the credential of a version that is not used any more. Whether its label is gone.
     async fn revoke_replaced(
         &self,
         seen: &Snapshot,
         subject: &Subject<'_>,
         in_use: InUse<'_>,
         version: &VersionId,
-    ) -> Result<(), RotationError> {
+    ) -> Result<bool, RotationError> {
         let versions = &seen.secret.versions;
         let is_used = [Stage::Current, Stage::Pending].iter().any(|stage| versions.holder(stage) == Some(version));
         if is_used {
-            return Ok(());
+            return Ok(false);
         }
-        let Some(value) = self.store.get(self.secret_id, version).await? else { return Ok(()) };
+        let Some(value) = self.store.get(self.secret_id, version).await? else { return Ok(false) };
         if !is_over(subject, in_use, &value) {
-            return Ok(());
+            return Ok(false);
         }
         let value = self.parse(seen, &value)?;
         // An edit of another member makes a version with the same credential.
         if self.same(subject, &value, in_use.value)? {
-            return Ok(());
+            return Ok(false);
         }
         // A rollback to a revoked credential would be an outage.
         if versions.holder(&Stage::Previous) == Some(version) {
             self.take_off(Stage::Previous, version).await?;
         }
-        if self.kind.revoke(subject, &value, self.deadline).await? == Revocation::Gone {
-            self.take_off(Stage::issued(version), version).await?;
+        if self.kind.revoke(subject, &value, self.deadline).await? == Revocation::Later {
+            return Ok(false);
         }
-        Ok(())
+        self.take_off(Stage::issued(version), version).await?;
+        Ok(true)
     }
 
     /// Whether two values hold the same credential.
@@ -256,11 +275,13 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
 /// Whether the use of a version is over that is neither current nor pending.
 fn is_over(subject: &Subject<'_>, in_use: InUse<'_>, version: &VersionValue) -> bool {
     let overlap = subject.policy.overlap;
-    if version.created < in_use.created {
-        let promoted = subject.last_rotated.map_or(in_use.created, |rotated| rotated.max(in_use.created));
-        return subject.now >= promoted + overlap;
+    let promoted = subject.last_rotated.map_or(in_use.created, |rotated| rotated.max(in_use.created));
+    match in_use.until {
+        Until::Now => true,
+        _ if version.created < in_use.created => subject.now >= promoted + overlap,
+        Until::OverlapSince(changed) => subject.now >= changed + overlap.max(LONGEST_USE),
+        Until::Overlap => false,
     }
-    in_use.quiet_since.is_some_and(|since| subject.now >= since + overlap.max(LONGEST_USE))
 }
 
 fn not_revoked(seen: &Snapshot, error: &RotationError) {

@@ -12,7 +12,7 @@ use rotation::secret::SecretText;
 use crate::contract::{LONGEST_ANSWER, Request};
 
 /// How long an answer is waited for, unless the stack says otherwise.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest time that a stack can choose. A rotation asks up to four times in a step.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -42,7 +42,7 @@ pub struct LambdaIssuer {
 
 impl LambdaIssuer {
     /// Reads `ISSUER_FUNCTION` (the name or ARN of the function, with an alias or without) and `ISSUER_TIMEOUT` (1 s to
-    /// 120 s, default 30 s).
+    /// 120 s, default 15 s).
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] names the variable.

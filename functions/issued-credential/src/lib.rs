@@ -55,12 +55,35 @@ impl<I> IssuedCredential<I> {
         Self { issuer }
     }
 
+    /// The value with the credential of another value. All other members stay.
+    ///
+    /// # Errors
+    /// Those of [`Document::with_member`].
+    pub fn with_credential_of(
+        policy: &RotationPolicy,
+        current: &Document,
+        other: &Document,
+    ) -> Result<Document, RotationError> {
+        let end = other.field().map(expiry_member);
+        let mut value = current.clone();
+        for name in policy.fields.iter().chain(&end) {
+            value = match other.member(name)? {
+                Some(text) => value.with_member(name, &text)?,
+                None => value.without_member(name)?,
+            };
+        }
+        Ok(value)
+    }
+
     /// When the credential of a value ends, if its issuer said so.
     #[must_use]
     pub fn expires(value: &Document) -> Option<SystemTime> {
         parse_timestamp(value.member(&expiry_member(value.field()?)).ok()??.expose())
     }
 }
+
+/// The settings of issued credentials.
+pub const ISSUED_SETTINGS: Settings = &[&FIELDS, &OVERLAP];
 
 /// The member with the end of a credential.
 fn expiry_member(field: &FieldName) -> FieldName {
@@ -150,7 +173,7 @@ fn no_members() -> RotationError {
 }
 
 impl<I: Issuer> SecretKind for IssuedCredential<I> {
-    const SETTINGS: Settings = &[&FIELDS, &OVERLAP];
+    const SETTINGS: Settings = ISSUED_SETTINGS;
     const VARIABLES: &'static [&'static str] = &["ISSUER_"];
 
     /// The issuer proves a credential, as an application does for other kinds.

@@ -1,5 +1,7 @@
 //! Which action a request about one secret is, by what the secret holds.
 
+use issued_credential::IssuedCredential;
+use issued_credential::issuer::Issuer;
 use rand::rngs::StdRng;
 use rotation::aws::Clients;
 use rotation::deadline::Deadline;
@@ -46,7 +48,7 @@ impl SecretRequest<'_> {
         let secret = store.describe(self.request.secret_id()).await?;
         self.operator.stack.check_name(&secret.name)?;
         self.operator.observations.observe(&secret.name);
-        let kind = Kind::of(&secret);
+        let kind = self.operator.kind_of(&secret);
         let stack = self.operator.stack_of(kind.unwrap_or(Kind::Other));
         let outcome = match kind {
             Some(Kind::Token) => {
@@ -55,7 +57,10 @@ impl SecretRequest<'_> {
             Some(Kind::Keyring) => {
                 self.of_keyring(&self.operation(self.operator.keyring()?, store, &stack), &secret, &mut rng).await
             }
-            Some(Kind::Other) => self.of_other_kind(store, &secret).await,
+            Some(Kind::Issued) if let Some(kind) = &self.operator.issued => {
+                self.of_issued(&self.operation(kind, store, &stack), &secret, &mut rng).await
+            }
+            Some(Kind::Issued | Kind::Other) => self.of_other_kind(store, &secret).await,
             None => self.of_unmanaged(store, &secret, &mut rng).await,
         };
         let instances = self.operator.observations.take(&secret.name);
@@ -148,6 +153,35 @@ impl SecretRequest<'_> {
                 let unknown = self.operator.services.check_nonces(&mut findings, secret, self.deadline).await;
                 Ok(self.diagnosis(findings, unknown, secret).await)
             }
+            // A sweep has no secret, and does not come here.
+            Request::Status(_) | Request::Sweep(_) => {
+                Ok(self.status(operation.status(secret, deliver).await?, secret).await)
+            }
+        }
+    }
+
+    async fn of_issued<I: Issuer, S: OperationStore>(
+        &self,
+        operation: &Operation<'_, IssuedCredential<I>, S>,
+        secret: &Described,
+        rng: &mut StdRng,
+    ) -> Result<Outcome, OperateError> {
+        let deliver = self.operator.deliver.as_str();
+        match self.request {
+            Request::Rollback(_) => operation.roll_back_issued(secret.clone(), rng).await.map(Outcome::Rollback),
+            Request::Revoke(_) => operation.revoke_issued(secret.clone(), rng).await.map(Outcome::Revoke),
+            Request::Compromise(_) => {
+                Err(self.not_for_this_kind("rotate the secret (rotate-secret), then send revoke: both act at once"))
+            }
+            Request::Retire(_) | Request::Restore(_) | Request::Forget(_) => {
+                Err(self.not_for_this_kind("only a keyring has keys; a credential is ended by revoke"))
+            }
+            Request::Put(request) => operation.put(secret.clone(), request, rng).await.map(Outcome::Put),
+            Request::Verify(_) => operation.verify_current(secret.clone(), rng).await.map(Outcome::Verify),
+            Request::Abort(_) => {
+                operation.abort(secret.clone(), self.operator.abort_after, rng).await.map(Outcome::Abort)
+            }
+            Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, deliver, rng).await, None, secret).await),
             // A sweep has no secret, and does not come here.
             Request::Status(_) | Request::Sweep(_) => {
                 Ok(self.status(operation.status(secret, deliver).await?, secret).await)

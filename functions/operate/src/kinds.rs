@@ -1,10 +1,12 @@
 //! The kinds of secrets that the actions know: what they need of both, of tokens alone, and of keyrings alone.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use admin_token::AdminToken;
 use encryption_key::{EncryptionKey, LONGEST_INVOCATION};
+use issued_credential::issuer::Issuer;
+use issued_credential::{ISSUED_SETTINGS, IssuedCredential};
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
 use rotation::document::Document;
@@ -29,13 +31,15 @@ pub enum Kind {
     Token,
     /// A keyring.
     Keyring,
+    /// A credential that an issuer makes.
+    Issued,
     /// Only the function that rotates it knows, or the service that does so by itself.
     Other,
 }
 
 impl Kind {
     /// Those that the actions know.
-    pub const KNOWN: [Self; 2] = [Self::Token, Self::Keyring];
+    pub const KNOWN: [Self; 3] = [Self::Token, Self::Keyring, Self::Issued];
 
     /// `None` when nobody rotates the secret.
     #[must_use]
@@ -56,6 +60,7 @@ impl Kind {
         match self {
             Self::Token => "admin-token",
             Self::Keyring => "encryption-key",
+            Self::Issued => "issued-credential",
             Self::Other => "other",
         }
     }
@@ -66,6 +71,7 @@ impl Kind {
         match self {
             Self::Token => TOKEN_SETTINGS,
             Self::Keyring => KEY_SETTINGS,
+            Self::Issued => ISSUED_SETTINGS,
             Self::Other => &[],
         }
     }
@@ -91,6 +97,11 @@ pub enum Summary {
         /// Whether the value holds the token that the next rotation makes current.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         next_token_staged: bool,
+    },
+    /// Of an issued credential.
+    Issued {
+        /// When it ends, if its issuer said so.
+        expires: Option<String>,
     },
     /// Of a keyring.
     Keyring {
@@ -143,6 +154,11 @@ pub trait OperatedKind: SecretKind {
     /// starts, and what a rotation would promote has leaked as well.
     fn replaces_at_once(&self, _: &RotationPolicy) -> bool {
         false
+    }
+
+    /// When the value ends by itself, if it does.
+    fn expires(&self, _: &Document) -> Option<SystemTime> {
+        None
     }
 
     /// Whether the current value alone says what a rollback makes current. Then the value of `AWSPREVIOUS` is not read.
@@ -326,6 +342,38 @@ impl<T: Target + Send> TokenKind for AdminToken<T> {
             Some(target) => prove_refused(target, name, token, deadline).await,
             None => Ok(()),
         }
+    }
+}
+
+impl<I: Issuer> OperatedKind for IssuedCredential<I> {
+    const KIND: Kind = Kind::Issued;
+    const PROVEN_ALONE: Option<&'static str> = None;
+    const VERIFIED_AS: Phase = Phase::Configuration;
+
+    fn summary(&self, _: &Subject<'_>, current: &Document) -> Result<Summary, RotationError> {
+        Ok(Summary::Issued { expires: Self::expires(current).map(format_timestamp) })
+    }
+
+    fn same_in_use(&self, policy: &RotationPolicy, one: &Document, other: &Document) -> Result<bool, RotationError> {
+        self.needs_no_delivery(policy, one, other, SystemTime::UNIX_EPOCH)
+    }
+
+    fn expires(&self, value: &Document) -> Option<SystemTime> {
+        Self::expires(value)
+    }
+
+    /// A version whose credential is revoked does not carry `AWSPREVIOUS` any more.
+    fn value_before(
+        &self,
+        subject: &Subject<'_>,
+        current: &Document,
+        previous: Option<&Document>,
+    ) -> Result<Option<Document>, OperateError> {
+        let Some(previous) = previous else { return Ok(None) };
+        if self.same_in_use(subject.policy, current, previous)? {
+            return Ok(None);
+        }
+        Ok(Some(Self::with_credential_of(subject.policy, current, previous)?))
     }
 }
 

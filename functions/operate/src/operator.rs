@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use admin_token::AdminToken;
 use encryption_key::EncryptionKey;
+use issued_credential::IssuedCredential;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::policy::StackPolicy;
+use rotation::store::Described;
 use rotation::target::http::HttpTarget;
 
 use crate::action::Action;
@@ -34,12 +36,14 @@ pub struct Operator {
     pub(crate) stack: StackPolicy,
     pub(crate) observations: Observations,
     pub(crate) token: AdminToken<ObservedTarget<HttpTarget>>,
+    /// `None` in a stack without an issuer.
+    pub(crate) issued: Option<IssuedCredential>,
     pub(crate) keys: Result<EncryptionKey<ObservedTarget<HttpTarget>>, RotationError>,
 }
 
 impl Operator {
     /// Reads `ALLOWED_ACTIONS`, `ABORT_AFTER`, `SWEEP_TAG`, `SWEEP_PERIOD`, `DELIVER_FUNCTION`, `NOTIFY_TOPIC_ARN`, `EVENT_TOPIC_ARN`, `LOG_GROUP`, and
-    /// all variables of both rotation functions.
+    /// all variables of the rotation functions.
     ///
     /// # Errors
     /// An unusable variable, by name.
@@ -59,6 +63,10 @@ impl Operator {
             deliver: environment.get("DELIVER_FUNCTION").unwrap_or("deliver").to_owned(),
             services: Services::from_environment(environment)?,
             stack: StackPolicy::from_environment(environment, &Kind::KNOWN.map(Kind::settings).concat())?,
+            issued: match environment.get("ISSUER_FUNCTION") {
+                Some(_) => Some(IssuedCredential::from_environment(environment)?),
+                None => None,
+            },
             token: AdminToken::new(target.map(observed)),
             keys: EncryptionKey::from_environment(environment).map(|keys| keys.map_target(observed)),
             observations,
@@ -68,6 +76,11 @@ impl Operator {
     /// The bounds that the stack sets for secrets of a kind.
     pub(crate) fn stack_of(&self, kind: Kind) -> StackPolicy {
         self.stack.for_kind(kind.settings())
+    }
+
+    /// What the secret holds. A stack without an issuer knows nothing of issued credentials.
+    pub(crate) fn kind_of(&self, secret: &Described) -> Option<Kind> {
+        Kind::of(secret).map(|kind| if kind == Kind::Issued && self.issued.is_none() { Kind::Other } else { kind })
     }
 
     /// The keyrings' kind.

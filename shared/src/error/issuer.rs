@@ -20,7 +20,7 @@ crate::named_errors! {
         } => InCreate,
         /// The role may not invoke the issuer, or Lambda refuses the call.
         #[error(
-            "the issuer {function} cannot be invoked ({problem}): give this function's role lambda:InvokeFunction on it; nothing was issued"
+            "the issuer {function} cannot be invoked ({problem}): correct ISSUER_FUNCTION, or give this function's role lambda:InvokeFunction on it; nothing was issued"
         )]
         IssuerDenied {
             /// The function.

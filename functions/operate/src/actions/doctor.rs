@@ -93,6 +93,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
                 self.check_archive(&mut findings, &snapshot).await;
                 self.check_delivery(&mut findings, &snapshot, deliver).await;
                 self.check_target(&mut findings, &snapshot, rng).await;
+                self.check_end(&mut findings, &snapshot);
             }
         }
         findings
@@ -222,7 +223,38 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         }
     }
 
+    /// Whether a value that ends by itself is rotated before.
+    fn check_end(&self, findings: &mut Findings, snapshot: &Snapshot) {
+        let Some(end) = self.session.kind.expires(&snapshot.current) else { return };
+        let (name, text) = (&snapshot.secret.name, format_timestamp(end));
+        match snapshot.secret.next_rotation {
+            Some(next) if next < end => findings.good("expires", format!("{text}, after the next rotation")),
+            next => findings.bad(
+                "expires",
+                format!(
+                    "the value ends at {text}, and the next rotation is {}",
+                    next.map_or("none".to_owned(), format_timestamp)
+                ),
+                format!(
+                    "aws secretsmanager rotate-secret --secret-id {name}, and a schedule that rotates it before its end"
+                ),
+            ),
+        }
+    }
+
+    async fn check_issuer(&self, findings: &mut Findings, snapshot: &Snapshot, rng: &mut StdRng) {
+        match self.verify(snapshot, rng).await {
+            Ok(()) => {
+                findings.good("issuer", "it says that the current credential works, and that a damaged one does not")
+            }
+            Err(error) => findings.bad("issuer", error.to_string(), "repair the issuer, or the ISSUER_* variables"),
+        }
+    }
+
     async fn check_target(&self, findings: &mut Findings, snapshot: &Snapshot, rng: &mut StdRng) {
+        if self.session.kind.is_issued() {
+            return self.check_issuer(findings, snapshot, rng).await;
+        }
         if !K::VARIABLES.contains(&"TARGET_") {
             return findings.good("target", "this kind of secret asks no application");
         }

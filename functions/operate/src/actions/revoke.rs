@@ -16,8 +16,11 @@
 //!   Manager deletes versions without a label.
 //! - `AWSPENDING` leaves the current version by a call of its own, before the move. AWS does not document whether PutSecretValue does it.
 
+use issued_credential::IssuedCredential;
+use issued_credential::issuer::Issuer;
 use rand::rngs::StdRng;
 use rotation::event::VersionId;
+use rotation::issue::{InUse, Until};
 use rotation::secret::SecretText;
 use rotation::store::{Described, OperationStore};
 use rotation::versions::Stage;
@@ -68,6 +71,25 @@ impl Dead {
             }
         }
         self.tokens.len() > before
+    }
+}
+
+impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
+    /// Revokes every credential that is not current, by its issuer, without waiting for the overlap.
+    ///
+    /// # Errors
+    /// [`OperateError::RotationOpen`]; [`OperateError::CurrentDoesNotVerify`]: nothing is revoked then;
+    /// [`RotationError::NotDelivered`], and the errors of the issuer.
+    ///
+    /// [`RotationError::NotDelivered`]: rotation::error::RotationError::NotDelivered
+    pub async fn revoke_issued(&self, secret: Described, rng: &mut StdRng) -> Result<RevokeAnswer, OperateError> {
+        let snapshot = self.snapshot_to_change(secret).await?;
+        snapshot.require_no_open_rotation()?;
+        self.verify(&snapshot, rng).await.map_err(|error| OperateError::CurrentDoesNotVerify(Box::new(error)))?;
+        self.require_delivered(&snapshot).await?;
+        let in_use = InUse { value: &snapshot.current, created: snapshot.created, until: Until::Now };
+        let revoked = self.session.revoke_unused(&snapshot, &snapshot.subject(), in_use).await?;
+        Ok(RevokeAnswer { version: snapshot.current_id, tokens_revoked: revoked, proven_refused: true })
     }
 }
 

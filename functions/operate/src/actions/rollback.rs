@@ -1,5 +1,7 @@
 //! `rollback`: the value before becomes current again, in a new version.
 
+use issued_credential::IssuedCredential;
+use issued_credential::issuer::Issuer;
 use rand::rngs::StdRng;
 use rotation::document::Document;
 use rotation::event::VersionId;
@@ -79,6 +81,25 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         // Of a ring that lacks keys, another old key is no way back.
         self.require_all_keys(&snapshot).await?;
         let back = self.value_before(&snapshot).await?;
+        self.publish_value_before(&snapshot, &back, rng).await
+    }
+}
+
+impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
+    /// Makes the previous credential current again, unless it is revoked. The one that is replaced is revoked after its overlap. Edits of
+    /// other members stay.
+    ///
+    /// # Errors
+    /// [`OperateError::RotationOpen`], [`OperateError::NothingToGoBackTo`], [`OperateError::Compromised`],
+    /// [`OperateError::DidNotVerify`].
+    pub async fn roll_back_issued(&self, secret: Described, rng: &mut StdRng) -> Result<RollbackAnswer, OperateError> {
+        let snapshot = self.snapshot_to_change(secret).await?;
+        if let Some(already) = self.already_rolled_back(&snapshot, rng).await? {
+            return Ok(already);
+        }
+        let back = self.value_before(&snapshot).await?;
+        // A credential that a person made has no label yet, and would never be revoked.
+        self.session.mark_issued(&snapshot, &snapshot.current_id).await?;
         self.publish_value_before(&snapshot, &back, rng).await
     }
 }

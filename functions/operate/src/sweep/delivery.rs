@@ -29,7 +29,7 @@ impl Sweep<'_> {
         store: &S,
         secret: &Described,
     ) -> Result<Option<Undelivered>, OperateError> {
-        match Kind::of(secret) {
+        match self.operator.kind_of(secret) {
             Some(Kind::Token) => {
                 let stack = self.operator.stack.for_kind(TOKEN_SETTINGS);
                 self.undelivered(&self.operator.token, store, &stack, secret).await
@@ -38,7 +38,11 @@ impl Sweep<'_> {
                 let stack = self.operator.stack.for_kind(KEY_SETTINGS);
                 self.undelivered(self.operator.keyring()?, store, &stack, secret).await
             }
-            Some(Kind::Other) | None => Ok(None),
+            Some(Kind::Issued) if let Some(kind) = &self.operator.issued => {
+                let stack = self.operator.stack_of(Kind::Issued);
+                self.undelivered(kind, store, &stack, secret).await
+            }
+            Some(Kind::Issued | Kind::Other) | None => Ok(None),
         }
     }
 

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use issued_credential::IssuedCredential;
+use issued_credential::issuer::Issuer;
 use rand::rngs::StdRng;
 use rotation::error::RotationError;
+use rotation::issue::{InUse, Until};
 use rotation::kind::SecretKind;
 use rotation::lambda::randomness;
 use rotation::session::Session;
@@ -30,7 +33,8 @@ impl Operator {
     /// The longest that a check takes, when the application does not answer.
     pub(super) fn longest_check(&self) -> Duration {
         let of_keys = self.keys.as_ref().map_or(Duration::ZERO, SecretKind::settle_time);
-        self.token.settle_time().max(of_keys) * SETTLES
+        let of_issued = self.issued.as_ref().map_or(Duration::ZERO, SecretKind::settle_time);
+        self.token.settle_time().max(of_keys).max(of_issued) * SETTLES
     }
 }
 
@@ -100,7 +104,7 @@ impl Sweep<'_> {
     ) -> Result<CheckResult, Failure> {
         let (secret_id, deadline, quiet) = (secret.name.as_str(), self.deadline, self.operator.abort_after);
         let mut rng = randomness().map_err(Failure::of_value)?;
-        let Some(of) = Kind::of(secret) else { return Ok(UNCHECKED) };
+        let Some(of) = self.operator.kind_of(secret) else { return Ok(UNCHECKED) };
         let stack = &self.operator.stack_of(of);
         match of {
             Kind::Token => {
@@ -113,7 +117,11 @@ impl Sweep<'_> {
                 let operation = Operation::new(Session { kind, store, stack, secret_id, deadline });
                 operation.check_keyring(secret, checks, quiet, &mut rng).await
             }
-            Kind::Other => Ok(UNCHECKED),
+            Kind::Issued if let Some(kind) = &self.operator.issued => {
+                let operation = Operation::new(Session { kind, store, stack, secret_id, deadline });
+                operation.check_issued(checks, quiet, &mut rng).await
+            }
+            Kind::Issued | Kind::Other => Ok(UNCHECKED),
         }
     }
 }
@@ -227,6 +235,46 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         let proven = self.prove(&snapshot, checks, rng).await?;
         let overlap = "what the old keys encrypted stays readable".to_owned();
         Ok(CheckResult::Well { proven, overlap, accepted_until: None, postponed: false })
+    }
+}
+
+impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
+    /// Revokes what nobody uses any more, when the secret has not been changed for a while, and proves the current credential.
+    async fn check_issued(&self, checks: Checks, quiet: Duration, rng: &mut StdRng) -> Result<CheckResult, Failure> {
+        if checks.leftovers {
+            self.check_stages(quiet).await?;
+        }
+        if !checks.value && !checks.overlap {
+            return Ok(UNCHECKED);
+        }
+        // What the listing says may be some minutes old.
+        let snapshot = self.snapshot().await.map_err(Failure::of_value)?;
+        let end = snapshot.overlap_end(self.session.kind).filter(|end| *end > snapshot.secret.as_of);
+        let changed = snapshot.secret.last_changed;
+        let is_quiet = since(&snapshot.secret, changed).is_some_and(|changed| changed >= QUIET);
+        let waits = !is_quiet
+            || open_rotation(&snapshot.secret).is_some()
+            || self.undelivered(&snapshot).await.map_err(Failure::of_overlap)?.is_some();
+        if let (true, false, Some(changed)) = (checks.overlap, waits, changed) {
+            let until = Until::OverlapSince(changed);
+            let in_use = InUse { value: &snapshot.current, created: snapshot.created, until };
+            let revoked = self.session.revoke_unused(&snapshot, &snapshot.subject(), in_use).await;
+            if revoked.map_err(Failure::of_overlap)? > 0 {
+                return Ok(CheckResult::Revoked(None));
+            }
+        }
+        let postponed = checks.overlap && waits && end.is_none();
+        let accepted_until = end.filter(|_| snapshot.secret.versions.holder(&Stage::Previous).is_some());
+        let proven = self.prove(&snapshot, checks, rng).await?;
+        let next = snapshot.secret.next_rotation;
+        let overlap = match self.session.kind.expires(&snapshot.current) {
+            Some(expires) if next.is_none_or(|next| next >= expires) => {
+                format!("the credential ends at {}, before the next rotation", format_timestamp(expires))
+            }
+            Some(expires) => format!("the credential ends at {}", format_timestamp(expires)),
+            None => "the issuer named no end of the credential".to_owned(),
+        };
+        Ok(CheckResult::Well { proven, overlap, accepted_until, postponed })
     }
 }
 

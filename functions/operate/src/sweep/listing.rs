@@ -132,7 +132,7 @@ impl Report {
             return None;
         }
         self.note_by_hand(secret);
-        let kind = Kind::of(secret)?;
+        let kind = operator.kind_of(secret)?;
         // Also where somebody has switched rotation off in the middle of it. One that was changed a moment ago may be in the
         // hands of an action that is under way.
         let left = since(secret, secret.last_changed).is_some_and(|changed| changed >= operator.abort_after);
@@ -163,8 +163,16 @@ impl Report {
         let value = since(secret, secret.last_rotated).is_some_and(|age| age < RECENT);
         let overlap =
             kind == Kind::Token && (overlap_may_be_over(operator, secret) || (left && is_to_be_finished(secret)));
+        let overlap = overlap || (kind == Kind::Issued && has_unused_credentials(secret));
         Checks { value, overlap, ..checks }.if_any()
     }
+}
+
+/// Whether a credential may be alive that is not current. What is current needs its label.
+fn has_unused_credentials(secret: &Described) -> bool {
+    let current = secret.versions.holder(&Stage::Current);
+    let is_of_current = |holder, stage: &Stage| Some(holder) == current && *stage == Stage::issued(holder);
+    secret.versions.all().any(|(holder, stage)| stage.is_of_issuing() && !is_of_current(holder, stage))
 }
 
 /// Whether the current ring is not the one that is marked as complete, or none is.

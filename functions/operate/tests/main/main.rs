@@ -6,6 +6,7 @@ mod aws;
 mod delivery;
 mod doctor;
 mod errors;
+mod issued;
 mod layers;
 #[path = "../../../../shared/tests/main/module_graph.rs"]
 mod module_graph;

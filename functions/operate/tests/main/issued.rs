@@ -1,0 +1,202 @@
+//! What actions and the sweep do to a credential that an issuer makes.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::{Json, Router};
+use operate::Operator;
+use operate::dispatch::SecretRequest;
+use operate::error::OperateError;
+use operate::request::Request;
+use operate::sweep::Sweep;
+use rotation::aws::Clients;
+use rotation::deadline::Deadline;
+use rotation::event::VersionId;
+use rotation::versions::{Attempt, Stage};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::store::{DAY, HOUR, Secret, Store, version};
+use crate::{DEPLOYMENT, environment, operator};
+
+const NAME: &str = "shop/provider";
+const FUNCTION: &str = "stack-issued-credential";
+
+/// A Lambda with one function, the issuer, and the keys that are alive at its provider.
+#[derive(Clone, Default)]
+struct Issuer {
+    alive: Arc<Mutex<BTreeSet<String>>>,
+    discarded: Arc<Mutex<Vec<Value>>>,
+}
+
+async fn answer(State(issuer): State<Issuer>, payload: String) -> Json<Value> {
+    let request: Value = serde_json::from_str(&payload).unwrap();
+    let key = request["members"]["KEY"].as_str().unwrap_or_default();
+    let mut alive = issuer.alive.lock().unwrap();
+    let status = match request["operation"].as_str().unwrap() {
+        "verify" if alive.contains(key) => "ok",
+        "verify" => "refused",
+        "revoke" => {
+            alive.remove(key);
+            "gone"
+        }
+        _ => {
+            issuer.discarded.lock().unwrap().push(request.clone());
+            "gone"
+        }
+    };
+    Json(json!({ "version": 1, "status": status }))
+}
+
+impl Issuer {
+    /// With these keys, and the deployment that asks the issuer.
+    async fn start(alive: &[&str]) -> (Self, Operator) {
+        let issuer = Self::default();
+        issuer.alive.lock().unwrap().extend(alive.iter().map(ToString::to_string));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().fallback(answer).with_state(issuer.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let variables = [
+            ("ALLOWED_FIELDS", "KEY,KEY_ID"),
+            ("ISSUER_FUNCTION", "issuer"),
+            ("ISSUER_TIMEOUT", "2s"),
+            ("AWS_ENDPOINT_URL_LAMBDA", endpoint.as_str()),
+        ];
+        (issuer, operator(&variables))
+    }
+
+    fn alive(&self) -> Vec<String> {
+        self.alive.lock().unwrap().iter().cloned().collect()
+    }
+}
+
+fn value(number: u8, port: u16) -> String {
+    json!({ "KEY": format!("key-{number}"), "KEY_ID": format!("id-{number}"), "port": port }).to_string()
+}
+
+fn issued(name: &str) -> String {
+    Stage::issued(&version(name)).as_str().to_owned()
+}
+
+/// Rotated so long ago: key 1 was replaced by key 2.
+fn rotated(secret: Secret, ago: Duration) -> Secret {
+    let secret = secret.with_tag("rotation:fields", "KEY KEY_ID");
+    let secret = secret.with_version("new", &value(2, 9), ago, &["AWSCURRENT", &issued("new")]);
+    let secret = secret.with_version("old", &value(1, 8), ago + DAY, &["AWSPREVIOUS", &issued("old")]);
+    secret.with(|told| (told.last_rotated, told.last_changed) = (Some(told.as_of - ago), Some(told.as_of - ago)))
+}
+
+fn secret(ago: Duration) -> Store {
+    let store = Store::new();
+    store.secret(NAME, Some(FUNCTION), |secret| rotated(secret, ago));
+    store
+}
+
+async fn ask(operator: &Operator, store: &Store, action: &str) -> Result<Value, OperateError> {
+    let request = json!({ "action": action, "secret_id": NAME, "reason": "a test" });
+    let request = Request::parse(request).unwrap();
+    let clients = Clients::from_environment(&environment(&DEPLOYMENT), || std::time::SystemTime::UNIX_EPOCH).unwrap();
+    let deadline = Deadline::after(Duration::from_secs(60));
+    let request = SecretRequest { operator, clients: &clients, request: &request, deadline };
+    request.perform(store).await.map(|response| serde_json::to_value(response).unwrap())
+}
+
+async fn sweep(operator: &Operator, store: &Store) -> Value {
+    let asked = operate::request::Sweep { scheduled: Some(store.now), ..Default::default() };
+    let sweep = Sweep::new(operator, &asked, "request", Deadline::after(Duration::from_secs(60)));
+    serde_json::to_value(sweep.perform("operate", store).await.unwrap().answer).unwrap()
+}
+
+#[tokio::test]
+async fn verify_asks_the_issuer_of_a_credential() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(HOUR);
+    assert_eq!(ask(&operator, &store, "verify").await.unwrap()["verified"], true);
+    issuer.alive.lock().unwrap().remove("key-2");
+    assert_eq!(ask(&operator, &store, "verify").await.unwrap_err().name(), "CredentialRefused");
+}
+
+#[tokio::test]
+async fn revoke_ends_the_overlap_of_a_credential_at_once() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(2 * HOUR);
+    let answer = ask(&operator, &store, "revoke").await.unwrap();
+    assert_eq!((&answer["tokensRevoked"], issuer.alive()), (&json!(1), vec!["key-2".to_owned()]));
+    assert_eq!(store.stages(NAME), ["AWSCURRENT".to_owned(), issued("new")]);
+    assert_eq!(ask(&operator, &store, "rollback").await.unwrap_err().name(), "NothingToGoBackTo");
+}
+
+#[tokio::test]
+async fn a_rollback_brings_the_credential_back_and_nothing_else() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(2 * HOUR);
+    ask(&operator, &store, "rollback").await.unwrap();
+    assert_eq!(store.value(NAME, "AWSCURRENT"), value(1, 9), "the edit of another member stays");
+    assert_eq!(issuer.alive().len(), 2);
+    assert_eq!(store.holder(NAME, &issued("new")), Some(version("new")), "it is revoked later");
+}
+
+#[tokio::test]
+async fn a_rollback_to_a_dead_credential_is_undone() {
+    let (_, operator) = Issuer::start(&["key-2"]).await;
+    let store = secret(2 * HOUR);
+    assert_eq!(ask(&operator, &store, "rollback").await.unwrap_err().name(), "DidNotVerify");
+    assert_eq!(store.value(NAME, "AWSCURRENT"), value(2, 9));
+}
+
+#[tokio::test]
+async fn a_sweep_revokes_a_credential_after_its_overlap() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(23 * HOUR);
+    sweep(&operator, &store).await;
+    assert_eq!(issuer.alive(), ["key-1", "key-2"]);
+    let store = secret(25 * HOUR);
+    sweep(&operator, &store).await;
+    assert_eq!(issuer.alive(), ["key-2"]);
+    assert_eq!(store.stages(NAME), ["AWSCURRENT".to_owned(), issued("new")]);
+}
+
+#[tokio::test]
+async fn a_sweep_revokes_what_was_given_up_and_discards_orphans() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2", "key-3"]).await;
+    let store = secret(25 * HOUR);
+    let began = store.now - 25 * HOUR;
+    let lost = VersionId::new("v".repeat(32));
+    let attempt = Stage::issuing(&Attempt { began, of: lost.clone() }, 7);
+    store.change(NAME, |secret| {
+        secret.put("given-up", &value(3, 9), 24 * HOUR, &[&issued("given-up")]);
+        secret.put("new", &value(2, 9), 25 * HOUR, &[attempt.as_str()]);
+    });
+    sweep(&operator, &store).await;
+    assert_eq!(issuer.alive(), ["key-2"]);
+    let discarded = issuer.discarded.lock().unwrap().clone();
+    assert_eq!((discarded.len(), &discarded[0]["version_id"]), (1, &json!(lost.as_str())));
+    assert_eq!(discarded[0]["keep"], json!([{ "KEY": "key-2", "KEY_ID": "id-2" }]));
+    assert_eq!(store.stages(NAME), ["AWSCURRENT".to_owned(), issued("new")]);
+}
+
+#[tokio::test]
+async fn doctor_tells_a_credential_that_ends_before_its_rotation() {
+    let (_, operator) = Issuer::start(&["key-2"]).await;
+    let store = Store::new();
+    let value = json!({ "KEY": "key-2", "KEY_ID": "id-2", "KEY_EXPIRES": "2030-01-01T00:00:00Z" }).to_string();
+    store.secret(NAME, Some(FUNCTION), |secret| {
+        let secret = secret.with_tag("rotation:fields", "KEY KEY_ID");
+        let secret = secret.with_version("new", &value, DAY, &["AWSCURRENT"]);
+        secret.with(|told| told.next_rotation = Some(told.as_of + 365 * 20 * DAY))
+    });
+    let answer = ask(&operator, &store, "doctor").await.unwrap().to_string();
+    assert!(answer.contains("the value ends at 2030-01-01T00:00:00Z, and the next rotation is"), "{answer}");
+    assert!(answer.contains("it says that the current credential works"), "{answer}");
+    assert_eq!(ask(&operator, &store, "status").await.unwrap()["expires"], "2030-01-01T00:00:00Z");
+}
+
+#[tokio::test]
+async fn a_stack_without_an_issuer_acts_on_the_description_alone() {
+    let store = secret(HOUR);
+    assert_eq!(ask(&operator(&[]), &store, "verify").await.unwrap_err().name(), "NotManaged");
+    ask(&operator(&[]), &store, "status").await.unwrap();
+}
