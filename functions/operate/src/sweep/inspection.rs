@@ -204,13 +204,6 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         };
         Ok(CheckResult::Well { proven, overlap, accepted_until, postponed })
     }
-
-    /// Whether the end of an overlap has to wait: for quiet, for the end of a rotation, or for a delivery.
-    async fn has_to_wait(&self, snapshot: &Snapshot) -> Result<bool, RotationError> {
-        let quiet = since(&snapshot.secret, snapshot.secret.last_changed).is_some_and(|changed| changed >= QUIET);
-        let waits = !quiet || open_rotation(&snapshot.secret).is_some();
-        Ok(waits || self.undelivered(snapshot).await?.is_some())
-    }
 }
 
 impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
@@ -251,10 +244,7 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
         let snapshot = self.snapshot().await.map_err(Failure::of_value)?;
         let end = snapshot.overlap_end(self.session.kind).filter(|end| *end > snapshot.secret.as_of);
         let changed = snapshot.secret.last_changed;
-        let is_quiet = since(&snapshot.secret, changed).is_some_and(|changed| changed >= QUIET);
-        let waits = !is_quiet
-            || open_rotation(&snapshot.secret).is_some()
-            || self.undelivered(&snapshot).await.map_err(Failure::of_overlap)?.is_some();
+        let waits = self.has_to_wait(&snapshot).await.map_err(Failure::of_overlap)?;
         if let (true, false, Some(changed)) = (checks.overlap, waits, changed) {
             let until = Until::OverlapSince(changed);
             let in_use = InUse { value: &snapshot.current, created: snapshot.created, until };
@@ -297,6 +287,13 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             self.keep_ring(&snapshot).await.map_err(|error| Failure::of_ring(error.into()))?;
         }
         Ok(())
+    }
+
+    /// Whether the end of an overlap has to wait: for quiet, for the end of a rotation, or for a delivery.
+    async fn has_to_wait(&self, snapshot: &Snapshot) -> Result<bool, RotationError> {
+        let quiet = since(&snapshot.secret, snapshot.secret.last_changed).is_some_and(|changed| changed >= QUIET);
+        let waits = !quiet || open_rotation(&snapshot.secret).is_some();
+        Ok(waits || self.undelivered(snapshot).await?.is_some())
     }
 
     /// Proves what was promoted not long ago; what fails is read and proven once more. Whether anything was proven; nothing when that is
