@@ -9,7 +9,7 @@ use operate::action::Action;
 use operate::error::OperateError;
 use reencrypt::error::ReencryptError;
 use regex_lite::Regex;
-use rotation::error::RotationError;
+use rotation::error::{IssuerError, RotationError};
 use template::{MAIN, root, text};
 
 use crate::metrics::{ALARMS, published};
@@ -159,7 +159,8 @@ fn literals(pattern: &str, sources: &str) -> BTreeSet<String> {
 pub(crate) fn errors_of_shared() -> BTreeSet<String> {
     let source = |path: &str| fs::read_to_string(root().join(path)).unwrap();
     let mut names = owned(RotationError::VARIANTS);
-    names.retain(|name| !["Keyring", "Store"].contains(&name.as_str()));
+    names.retain(|name| !["Issuer", "Keyring", "Store"].contains(&name.as_str()));
+    names.extend(owned(IssuerError::VARIANTS));
     names.extend(literals(r#"=> "([A-Z]\w+)""#, &source("shared/src/error.rs")));
     names.extend(literals(r#"\(\s*"([A-Z]\w+)","#, &source("shared/src/error/store.rs")));
     names
