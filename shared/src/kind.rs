@@ -55,7 +55,8 @@
 //!     watches the age and the `AWSPENDING` of every rotated secret. All other actions answer `NotManaged`. To add the
 //!     value, the policy and more actions: in `functions/operate/src/kinds.rs` add a variant of `Kind` with its name
 //!     and its settings, also to `KNOWN`, and an `impl OperatedKind`. The compiler then names the branches that
-//!     `dispatch.rs` and `sweep/inspection.rs` lack. `operator.rs` makes the kind from the environment.
+//!     `dispatch.rs` and `sweep/inspection.rs` lack. `operator.rs` makes the kind from the environment. Only a kind in
+//!     `SourceKind` of `functions/deliver/src/kinds.rs` can have consumers.
 //! 11. Documents: the tables of tags and variables in `shared/README.md`; a README of the function (copy that of
 //!     `admin-token`); `infra/PARAMETERS.md`; the tables of functions in `README.md` and `ARCHITECTURE.md`;
 //!     `NotManaged` in `functions/operate/README.md`.

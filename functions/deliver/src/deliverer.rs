@@ -1,5 +1,6 @@
 //! What is made from the environment, once per process.
 
+use issued_credential::ISSUED_SETTINGS;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::keyring::KEY_SETTINGS;
@@ -29,7 +30,10 @@ impl Deliverer {
     pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
         Ok(Self {
             settings: Settings::from_environment(environment)?,
-            stack: StackPolicy::from_environment(environment, &[TOKEN_SETTINGS, KEY_SETTINGS].concat())?,
+            stack: StackPolicy::from_environment(
+                environment,
+                &[TOKEN_SETTINGS, KEY_SETTINGS, ISSUED_SETTINGS].concat(),
+            )?,
             clients: DeliveryClients::from_environment(environment)?,
             kinds: Kinds::default(),
         })

@@ -28,7 +28,7 @@ rotation::named_errors! {
         },
         /// The function does not know what the secret holds.
         #[error(
-            "secret {name} is not rotated by a function whose name ends with admin-token or encryption-key, so its members are not known: attach one of them, or remove the secret from CONSUMERS"
+            "secret {name} is not rotated by a function whose name ends with admin-token, encryption-key or issued-credential, so its members are not known: attach one of them, or remove the secret from CONSUMERS"
         )]
         SourceUnknown {
             /// The secret's name.

@@ -4,6 +4,8 @@ use std::time::SystemTime;
 
 use admin_token::AdminToken;
 use encryption_key::{Consumers, EncryptionKey};
+use issued_credential::issuer::NoIssuer;
+use issued_credential::{ISSUED_SETTINGS, IssuedCredential};
 use rotation::document::{Document, FieldName};
 use rotation::error::RotationError;
 use rotation::keyring::{KEY_SETTINGS, Keyring};
@@ -16,16 +18,21 @@ use rotation::token::TOKEN_SETTINGS;
 
 use crate::error::{DeliverError, function_name};
 
-/// The kinds of secrets. No kind asks an application here.
+/// The kinds of secrets. No kind asks an application or an issuer here.
 #[derive(Debug)]
 pub struct Kinds {
     token: AdminToken<HttpTarget>,
     keys: EncryptionKey<HttpTarget>,
+    issued: IssuedCredential<NoIssuer>,
 }
 
 impl Default for Kinds {
     fn default() -> Self {
-        Self { token: AdminToken::new(None), keys: EncryptionKey::new(None, Consumers::default()) }
+        Self {
+            token: AdminToken::new(None),
+            keys: EncryptionKey::new(None, Consumers::default()),
+            issued: IssuedCredential::new(NoIssuer),
+        }
     }
 }
 
@@ -36,6 +43,8 @@ pub enum SourceKind<'a> {
     Token(&'a AdminToken<HttpTarget>),
     /// A keyring.
     Keyring(&'a EncryptionKey<HttpTarget>),
+    /// A credential that an issuer makes.
+    Issued(&'a IssuedCredential<NoIssuer>),
 }
 
 /// Calls a method of the kind.
@@ -44,6 +53,7 @@ macro_rules! of_kind {
         match $self {
             SourceKind::Token($kind) => $call,
             SourceKind::Keyring($kind) => $call,
+            SourceKind::Issued($kind) => $call,
         }
     };
 }
@@ -57,6 +67,7 @@ impl<'a> SourceKind<'a> {
         match secret.rotation_function.as_deref().map(function_name) {
             Some(name) if name.ends_with("admin-token") => Ok(Self::Token(&kinds.token)),
             Some(name) if name.ends_with("encryption-key") => Ok(Self::Keyring(&kinds.keys)),
+            Some(name) if name.ends_with("issued-credential") => Ok(Self::Issued(&kinds.issued)),
             _ => Err(DeliverError::SourceUnknown { name: secret.name.clone() }),
         }
     }
@@ -66,6 +77,7 @@ impl<'a> SourceKind<'a> {
         match self {
             Self::Token(_) => TOKEN_SETTINGS,
             Self::Keyring(_) => KEY_SETTINGS,
+            Self::Issued(_) => ISSUED_SETTINGS,
         }
     }
 

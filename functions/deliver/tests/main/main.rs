@@ -4,6 +4,7 @@
 mod consumers;
 mod copies;
 mod fakes;
+mod issued;
 mod keyrings;
 mod killed;
 mod layers;
