@@ -18,7 +18,7 @@ find_secrets() {
     *AccessDenied*) ;;
     *) complain ;;
   esac
-  describe_each "$(output AdminTokenSecret)" "$(output EncryptionKeySecret)"
+  describe_each "$(output AdminTokenSecret)" "$(output EncryptionKeySecret)" "$(output IssuedCredentialSecret)"
 }
 
 describe_each() {
@@ -75,16 +75,17 @@ fill_empty() {
   done
 }
 
-# What a function rotates in the secret is not stored: the member of its tag, and what the function keeps beside it.
+# What a function rotates in the secret is not stored: the members of its tags, and what the function keeps beside it.
 skip_rotated() {
-  local field i
+  local fields field i
   describe "$1"
-  field=$(printf '%s' "$description" | jq -r '[.Tags // [] | .[] | select(.Key == "rotation:field").Value][0] // ""')
-  [ -n "$field" ] || return 0
-  for ((i = 0; i < ${#env_names[@]}; i++)); do
-    case ${env_names[i]} in
-      "$field" | "$field"_*) env_skipped[i]="a function rotates it" ;;
-    esac
+  fields=$(printf '%s' "$description" | jq -r '.Tags // [] | .[] | select(.Key | . == "rotation:field" or . == "rotation:fields").Value | splits(" +")')
+  for field in $fields; do
+    for ((i = 0; i < ${#env_names[@]}; i++)); do
+      case ${env_names[i]} in
+        "$field" | "$field"_*) env_skipped[i]="a function rotates it" ;;
+      esac
+    done
   done
 }
 

@@ -12,7 +12,8 @@ use crate::tiers::step;
 use crate::workshop::Workshop;
 
 /// The deployed functions.
-pub(crate) const FUNCTIONS: [&str; 4] = ["admin-token", "encryption-key", "operate", "reencrypt"];
+pub(crate) const FUNCTIONS: [&str; 6] =
+    ["admin-token", "deliver", "encryption-key", "issued-credential", "operate", "reencrypt"];
 /// The program that makes zips and the SBOM.
 const PACK: &str = "tests/verify/src/pack.py";
 

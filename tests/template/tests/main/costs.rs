@@ -40,6 +40,10 @@ fn documented_costs_are_those_of_the_stack() {
     assert!(arithmetic.starts_with(&expected), "{arithmetic}: {expected}");
     // And its runs.
     assert!(near(sum, deliveries as f64 * 0.30 + metrics as f64 * 0.10 + 0.01), "{sum}");
+    let (arithmetic, sum) = row("with `IssuerFunctionArn`");
+    let (count, metrics) = added_by(&OF_ISSUER);
+    assert!(count == 0 && arithmetic.starts_with(&format!("{metrics} metrics in alarms × 0.10;")), "{arithmetic}");
+    assert!(near(sum, metrics as f64 * 0.10), "{sum}");
     let (arithmetic, sum) = row("with `ReencryptColumns`");
     let (count, metrics) = added_by(&["ReencryptColumns"]);
     let rows_published = published().into_iter().filter(|(name, _)| name.starts_with("Rows")).count();

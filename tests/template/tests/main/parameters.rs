@@ -45,7 +45,7 @@ fn names_are_not_longer_than_what_they_name_may_be_called() {
 
 #[test]
 fn windows_are_hours_of_one_day() {
-    for name in ["TokenWindow", "KeyWindow"] {
+    for name in ["TokenWindow", "KeyWindow", "CredentialWindow"] {
         let parameter = &templates().written(MAIN)["Parameters"][name];
         let pattern = Regex::new(&format!("^(?:{})$", parameter["AllowedPattern"].as_str().unwrap())).unwrap();
         assert!((1..=24).all(|hours| pattern.is_match(&format!("{hours}h"))), "{name}");
@@ -150,6 +150,45 @@ fn a_secret_of_yours_takes_the_place_of_the_stacks() {
         // What is left of the stack's own is in no policy.
         let policies = json!(crate::policies::policies(&stack)).to_string();
         assert!(policies.contains(arn) && !policies.contains(&format!("shop/production/{name}-AbCdEf")));
+    }
+}
+
+#[test]
+fn issuer_and_fields_need_each_other() {
+    let least = least();
+    for kind in ["AWS::Serverless::Function", "AWS::SecretsManager::Secret", "AWS::IAM::Role"] {
+        assert!(!least.of_type(kind).keys().any(|name| name.starts_with("Issue")), "{kind}");
+    }
+    let issuer = ("IssuerFunctionArn", "arn:aws:lambda:us-east-1:000000000000:function:issuer");
+    let secret = "arn:aws:secretsmanager:us-east-1:000000000000:secret:shop/staging/mine-AbCdEf";
+    let resolve =
+        |parameters: &[(&str, &str)]| templates().resolve(&[&LEAST[..], parameters].concat(), &BTreeMap::new());
+    let refused = resolve(&[issuer]).err().unwrap();
+    assert!(refused.contains("IssuerFunctionArn needs CredentialFields"), "{refused}");
+    for without in [("CredentialFields", "KEY"), ("AdoptedCredentialFields", "KEY"), ("CredentialSecretArn", secret)] {
+        let refused = resolve(&[without]).err().unwrap();
+        assert!(refused.contains(&format!("{} needs IssuerFunctionArn", without.0)), "{refused}");
+    }
+    let fields = ("CredentialFields", "KEY,KEY_ID");
+    let stack = resolve(&[issuer, fields]).unwrap();
+    let tags = &stack.of_type("AWS::SecretsManager::Secret")["IssuedCredentialSecret"]["Tags"];
+    let tag = items(tags).into_iter().find(|tag| tag["Key"] == "rotation:fields").unwrap();
+    assert_eq!(tag["Value"], "KEY KEY_ID");
+    // A secret of yours takes the place of the stack's, and keeps its own tags.
+    let stack = resolve(&[issuer, fields, ("CredentialSecretArn", secret)]).unwrap();
+    assert!(!stack.resources.keys().any(|name| name.starts_with("IssuedCredentialS")), "secret or schedule");
+    assert_eq!(stack.outputs["IssuedCredentialSecret"], secret);
+}
+
+#[test]
+fn a_step_has_time_to_ask_the_issuer_four_times() {
+    let choices = templates().written(MAIN)["Parameters"]["IssuerTimeout"]["AllowedValues"].clone();
+    for choice in texts(&choices) {
+        let stack = templates().resolve(&[&MOST[..], &[("IssuerTimeout", choice)]].concat(), &BTreeMap::new()).unwrap();
+        let function = stack.of_type("AWS::Serverless::Function")["IssuedCredentialFunction"];
+        let seconds: u64 = choice.trim_end_matches('s').parse().unwrap();
+        assert_eq!(function["Timeout"].as_u64(), Some(4 * seconds + 20), "{choice}");
+        assert_eq!(variables(function)["ISSUER_TIMEOUT"], choice);
     }
 }
 

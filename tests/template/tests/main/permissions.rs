@@ -325,6 +325,7 @@ fn every_permission_of_a_function_is_listed_with_its_reason() {
     for role in [
         "AdminTokenRole",
         "EncryptionKeyRole",
+        "IssuedCredentialRole",
         "OperateRole",
         "SweepRole",
         "DeliverRole",

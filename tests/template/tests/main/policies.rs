@@ -185,7 +185,7 @@ fn keys_are_used_through_a_service_and_for_named_things_only() {
 #[test]
 fn invokers_of_a_rotation_function_write_no_pending_version() {
     // SECURITY.md: who may do both can promote a value of their own. operate is the one exception: it has no such action.
-    // deliver is denied the functions of the stack.
+    // The others that invoke functions of the user's are denied those of the stack.
     for (name, document) in documents() {
         let granted: Vec<&str> = statements(&document)
             .into_iter()
@@ -193,9 +193,25 @@ fn invokers_of_a_rotation_function_write_no_pending_version() {
             .flat_map(|statement| texts(&statement["Action"]))
             .collect();
         let both = granted.contains(&"lambda:InvokeFunction") && granted.contains(&"secretsmanager:PutSecretValue");
-        let expected = ["least-OperateRole", "most-OperateRole", "most-DeliverRole"];
+        let denied = ["most-DeliverRole", "most-IssuedCredentialRole", "most-SweepRole"];
+        let expected = [&["least-OperateRole", "most-OperateRole"], &denied[..]].concat();
         assert_eq!(both, expected.contains(&name.as_str()), "{name}");
+        if denied.contains(&name.as_str()) {
+            assert_denied_functions_of_the_stack(&name, &document);
+        }
     }
+}
+
+fn assert_denied_functions_of_the_stack(role: &str, document: &Value) {
+    let denials = speaking_of(document, "lambda:InvokeFunction").into_iter().filter(|one| !allows(one));
+    let patterns: Vec<&str> = denials.flat_map(|one| texts(&one["Resource"])).collect();
+    for function in most().of_type("AWS::Serverless::Function").into_values() {
+        let arn = function_arn(&text(&function["FunctionName"]));
+        for arn in [arn.clone(), format!("{arn}:live")] {
+            assert!(patterns.iter().any(|pattern| names(pattern, &arn)), "{role}: {arn}");
+        }
+    }
+    assert!(!patterns.iter().any(|pattern| names(pattern, &function_arn("shop-production-issuer"))), "{role}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub(crate) const LEAST: [(&str, &str); 4] =
     [("Application", "shop"), ("Environment", "staging"), ("Owner", "platform"), ("CostCentre", "platform")];
 
 /// Everything that is optional.
-pub(crate) const MOST: [(&str, &str); 40] = [
+pub(crate) const MOST: [(&str, &str); 43] = [
     ("Application", "shop"),
     ("Environment", "production"),
     ("Owner", "platform"),
@@ -41,6 +41,9 @@ pub(crate) const MOST: [(&str, &str); 40] = [
     ("ConsumerSecretArns", "arn:aws:secretsmanager:us-east-1:000000000000:secret:shop/production/app-AbCdEf"),
     ("ConsumerServiceArns", "arn:aws:ecs:us-east-1:000000000000:service/shop/api"),
     ("ConsumerFunctionArns", "arn:aws:lambda:us-east-1:000000000000:function:restart-pods"),
+    ("IssuerFunctionArn", "arn:aws:lambda:us-east-1:000000000000:function:issuer:live"),
+    ("CredentialFields", "CLIENT_SECRET,CLIENT_SECRET_ID"),
+    ("AdoptedCredentialFields", "SESSION_COOKIE"),
     ("SweepTag", "service=shop"),
     ("AlarmEmail", "platform@example.com"),
     ("CloudTrailLogGroup", "trail"),
@@ -108,6 +111,9 @@ pub(crate) fn most_without(left_out: &[&str]) -> Stack {
 /// The parameters of consumers that [`MOST`] has.
 pub(crate) const OF_CONSUMERS: [&str; 5] =
     ["Consumers", "ConsumedSecrets", "ConsumerSecretArns", "ConsumerServiceArns", "ConsumerFunctionArns"];
+
+/// The parameters of issued credentials that [`MOST`] has.
+pub(crate) const OF_ISSUER: [&str; 3] = ["IssuerFunctionArn", "CredentialFields", "AdoptedCredentialFields"];
 
 /// The ARN of a function, by its name.
 pub(crate) fn function_arn(name: &str) -> String {
