@@ -13,6 +13,7 @@ mod deliver;
 mod documents;
 mod examples;
 mod interop;
+mod issued;
 mod keys;
 mod leaks;
 mod no_downtime;
