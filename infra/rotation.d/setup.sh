@@ -13,7 +13,7 @@ find_secrets() {
     secrets=$(printf '%s' "$captured_out" | jq -c .SecretList)
     return
   fi
-  # The policy of operators lists no secrets. The stack names those of its own.
+  # A role without ListSecrets. The stack names the secrets of its own.
   case $captured_err in
     *AccessDenied*) ;;
     *) complain ;;

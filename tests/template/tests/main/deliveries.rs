@@ -234,11 +234,11 @@ fn deliver_accepts_its_variables() {
 }
 
 /// A request to AWS: who makes it, with the keys that the service hands to IAM.
-struct Request<'a> {
-    role: &'a str,
-    action: &'a str,
-    resource: &'a str,
-    keys: Value,
+pub(crate) struct Request<'a> {
+    pub(crate) role: &'a str,
+    pub(crate) action: &'a str,
+    pub(crate) resource: &'a str,
+    pub(crate) keys: Value,
 }
 
 /// What IAM says to the requests, by the evaluator of the emulator, which we did not write: `Allow`, `Deny` or `ImplicitDeny`.
@@ -263,11 +263,11 @@ fn judged(policies: &BTreeMap<String, Value>, requests: &[Request<'_>]) -> Vec<S
     decisions
 }
 
-const ALLOWED: bool = true;
-const REFUSED: bool = false;
+pub(crate) const ALLOWED: bool = true;
+pub(crate) const REFUSED: bool = false;
 
 /// Asserts what each request gets.
-fn assert_judged(policies: &BTreeMap<String, Value>, asked: Vec<(Request<'_>, bool)>) {
+pub(crate) fn assert_judged(policies: &BTreeMap<String, Value>, asked: Vec<(Request<'_>, bool)>) {
     let (requests, expected): (Vec<Request<'_>>, Vec<bool>) = asked.into_iter().unzip();
     let decisions = judged(policies, &requests);
     for ((request, expected), decision) in requests.iter().zip(expected).zip(&decisions) {

@@ -14,7 +14,7 @@ for line in sys.stdin:
         action=request["action"],
         resource_arn=request["resource"],
         region="us-east-1",
-        # The evaluator looks keys up in lower case.
-        service_context={key.lower(): value for key, value in request["keys"].items()},
+        # The evaluator looks keys up in lower case. A request that names no tags has no aws:TagKeys.
+        service_context={"aws:tagkeys": None} | {key.lower(): value for key, value in request["keys"].items()},
     )
     print(evaluate(context, [parse_policy_document(request["policy"])]).decision)

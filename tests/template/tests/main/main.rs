@@ -17,6 +17,7 @@ mod network;
 mod parameters;
 mod permissions;
 mod policies;
+mod put;
 mod reencryption;
 mod settings;
 mod support;

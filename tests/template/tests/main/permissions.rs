@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use template::{Stack, root};
+use template::{Stack, root, text};
 
 use crate::deployed::{Deployed, PREFIX};
 use crate::emulator::{Emulator, Hands};
@@ -137,8 +137,11 @@ fn rotations_pass_with_their_roles_and_with_nothing_less() {
     }
 }
 
+/// A secret that no function rotates.
+const BY_HAND: &str = "providers";
+
 /// What is asked of whom, and the actions on secrets without which it is refused.
-fn asked(secret: &str) -> [(&'static str, &'static str, Value, Vec<&'static str>); 7] {
+fn asked(secret: &str) -> [(&'static str, &'static str, Value, Vec<&'static str>); 8] {
     [
         (
             "OperateFunction",
@@ -172,6 +175,12 @@ fn asked(secret: &str) -> [(&'static str, &'static str, Value, Vec<&'static str>
             vec!["RotateSecret"],
         ),
         (
+            "OperateFunction",
+            "OperateRole",
+            json!({ "action": "put", "secret_id": format!("{PREFIX}{BY_HAND}"), "reason": "new", "members": { "KEY": "new" } }),
+            vec!["DescribeSecret", "GetSecretValue", "PutSecretValue", "UpdateSecretVersionStage", "TagResource"],
+        ),
+        (
             "SweepFunction",
             "SweepRole",
             json!({ "action": "sweep" }),
@@ -184,6 +193,8 @@ fn asked(secret: &str) -> [(&'static str, &'static str, Value, Vec<&'static str>
 fn operators_and_the_sweep_have_what_they_need_and_nothing_less() {
     let mut deployed = Deployed::new();
     let secret = format!("{PREFIX}admin-token");
+    let by_hand = json!({ "Name": format!("{PREFIX}{BY_HAND}"), "SecretString": "{}" });
+    deployed.hands.root("secretsmanager", "create_secret", by_hand);
     let asked = asked(&secret);
     let function = format!("arn:aws:lambda:us-east-1:000000000000:function:{}", deployed.name_of("AdminTokenFunction"));
     deployed.hands.list(&secret, &function);
@@ -197,6 +208,15 @@ fn operators_and_the_sweep_have_what_they_need_and_nothing_less() {
     for (function, role, request, needs) in asked {
         refused_without_each(&mut deployed, &secret, (function, role), &request, &needs);
         passes_with_all(&mut deployed, &secret, (function, role), &request);
+    }
+}
+
+fn prepare(deployed: &mut Deployed, secret: &str, action: &str) {
+    if action == "put" {
+        let value = json!({ "SecretId": format!("{PREFIX}{BY_HAND}"), "SecretString": r#"{"KEY":"old"}"# });
+        deployed.hands.root("secretsmanager", "put_secret_value", value);
+    } else {
+        deployed.prepare(secret, action);
     }
 }
 
@@ -216,9 +236,13 @@ fn refused_without_each(
         let without: Vec<_> = without.filter(|(sid, removed, _)| *removed == need && sid != "KeyArchive").collect();
         assert!(!without.is_empty(), "{role} has no {need} that could be taken away");
         for (sid, removed, less) in without {
-            deployed.prepare(secret, action);
+            prepare(deployed, secret, action);
             deployed.give(role, &less);
-            let error = deployed.ask(function, request).expect_err(&format!("{action} without {removed}"));
+            let error = match deployed.ask(function, request) {
+                Err(error) => error,
+                // A value is stored whether its date is recorded or not.
+                Ok(answer) => format!("AccessDenied: {}", text(&answer["notRecorded"])),
+            };
             let denied = error.starts_with("AccessDenied: ") && error.contains(&removed);
             assert!(denied, "{action} without {removed}: {error}");
             println!("{action} without {removed} ({sid}): {}", error.split(": ").next().unwrap());
@@ -229,7 +253,7 @@ fn refused_without_each(
 fn passes_with_all(deployed: &mut Deployed, secret: &str, (function, role): (&str, &str), request: &Value) {
     let action = request["action"].as_str().unwrap();
     let policy = deployed.policy(role);
-    deployed.prepare(secret, action);
+    prepare(deployed, secret, action);
     deployed.give(role, &policy);
     if action == "compromise" {
         // The emulator's rotation is a stub, which a compromise does not take for the end of one.
@@ -237,6 +261,7 @@ fn passes_with_all(deployed: &mut Deployed, secret: &str, (function, role): (&st
     }
     let answer = deployed.ask(function, request).unwrap_or_else(|error| panic!("{action}: {error}"));
     assert!(action != "sweep" || answer["revokedSecrets"] == json!([secret]), "{answer}");
+    assert!(action != "put" || answer["done"].is_string() && answer["notRecorded"].is_null(), "{answer}");
     println!("{action}: passes with {role}");
     // Each deployment does its own actions only.
     let foreign = if function == "SweepFunction" {
