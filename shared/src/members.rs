@@ -1,4 +1,5 @@
-//! Sets members of a JSON object, byte by byte: for values that a person stores, in objects that nothing rotates.
+//! Sets and compares members of a JSON object, byte by byte: for values that a person stores, in objects that nothing
+//! rotates.
 
 use std::ops::Range;
 
@@ -26,6 +27,23 @@ pub fn with_members(text: &SecretText, set: &[(FieldName, SecretText)]) -> Resul
     let (at, new) = addition(text.expose(), &found, &added);
     edits.push((at..at, new));
     Ok(spliced(text.expose(), &edits))
+}
+
+/// Whether two values are the same text, or JSON objects with the same members. The order of the members and the space
+/// between them do not count. Within a member's value every byte counts.
+#[must_use]
+pub fn is_same_value(one: &SecretText, other: &SecretText) -> bool {
+    one == other || sorted(one).zip(sorted(other)).is_some_and(|(one, other)| one == other)
+}
+
+/// The members of a JSON object by name, with the raw texts of their values.
+fn sorted(text: &SecretText) -> Option<Vec<(String, &str)>> {
+    let text = text.expose();
+    let name = |member: &Member| serde_json::from_str::<String>(&text[member.key.clone()]).ok();
+    let named = |member: &Member| Some((name(member)?, &text[member.value.clone()]));
+    let mut sorted: Vec<_> = members(text)?.iter().map(named).collect::<Option<_>>()?;
+    sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Some(sorted)
 }
 
 /// The member of this name, which may be replaced by a text.

@@ -28,7 +28,7 @@ rotation::named_errors! {
         },
         /// The function does not know what the secret holds.
         #[error(
-            "secret {name} is not rotated by a function whose name ends with admin-token, encryption-key or issued-credential, so its members are not known: attach one of them, or remove the secret from CONSUMERS"
+            "secret {name} is rotated by something else than a function whose name ends with admin-token, encryption-key or issued-credential, so its members are not known: attach one of them, or remove the secret from CONSUMERS"
         )]
         SourceUnknown {
             /// The secret's name.
@@ -43,6 +43,12 @@ rotation::named_errors! {
         /// A text has no members that could be copied.
         #[error("the value of secret {name} is a text, and only members of a JSON object are copied: store a JSON object, and name its member with the tag rotation:field")]
         CopySourceIsText {
+            /// The secret's name.
+            name: String,
+        },
+        /// No function rotates the secret, so no members of it are known that could be copied.
+        #[error("no function rotates secret {name}, and only the members that a function rotates are copied: remove the copy from CONSUMERS, or have a function rotate the secret")]
+        CopySourceByHand {
             /// The secret's name.
             name: String,
         },

@@ -10,6 +10,7 @@ use rotation::document::{Document, FieldName};
 use rotation::error::RotationError;
 use rotation::keyring::{KEY_SETTINGS, Keyring};
 use rotation::kind::SecretKind;
+use rotation::members::is_same_value;
 use rotation::policy::{RotationPolicy, Settings};
 use rotation::secret::SecretText;
 use rotation::store::Described;
@@ -37,6 +38,8 @@ impl Default for Kinds {
 }
 
 /// What a secret holds, by the name of the function that rotates it.
+///
+/// Of a secret that people rotate nobody knows which members belong together, so the whole value counts.
 #[derive(Clone, Copy, Debug)]
 pub enum SourceKind<'a> {
     /// A token.
@@ -45,15 +48,18 @@ pub enum SourceKind<'a> {
     Keyring(&'a EncryptionKey<HttpTarget>),
     /// A credential that an issuer makes.
     Issued(&'a IssuedCredential<NoIssuer>),
+    /// What people store: nobody rotates it.
+    ByHand,
 }
 
-/// Calls a method of the kind.
+/// Calls a method of the kind. What people store has another answer.
 macro_rules! of_kind {
-    ($self:ident, $kind:ident => $call:expr) => {
+    ($self:ident, $kind:ident => $call:expr, by hand => $other:expr) => {
         match $self {
             SourceKind::Token($kind) => $call,
             SourceKind::Keyring($kind) => $call,
             SourceKind::Issued($kind) => $call,
+            SourceKind::ByHand => $other,
         }
     };
 }
@@ -68,6 +74,7 @@ impl<'a> SourceKind<'a> {
             Some(name) if name.ends_with("admin-token") => Ok(Self::Token(&kinds.token)),
             Some(name) if name.ends_with("encryption-key") => Ok(Self::Keyring(&kinds.keys)),
             Some(name) if name.ends_with("issued-credential") => Ok(Self::Issued(&kinds.issued)),
+            None if !secret.rotation_enabled => Ok(Self::ByHand),
             _ => Err(DeliverError::SourceUnknown { name: secret.name.clone() }),
         }
     }
@@ -78,19 +85,20 @@ impl<'a> SourceKind<'a> {
             Self::Token(_) => TOKEN_SETTINGS,
             Self::Keyring(_) => KEY_SETTINGS,
             Self::Issued(_) => ISSUED_SETTINGS,
+            Self::ByHand => &[],
         }
     }
 
     pub(crate) fn parse(self, policy: &RotationPolicy, text: SecretText) -> Result<Document, RotationError> {
-        of_kind!(self, kind => kind.parse(policy, text))
+        of_kind!(self, kind => kind.parse(policy, text), by hand => Document::whole(text))
     }
 
     pub(crate) fn members(self, policy: &RotationPolicy, value: &Document) -> Vec<FieldName> {
-        of_kind!(self, kind => kind.members(policy, value))
+        of_kind!(self, kind => kind.members(policy, value), by hand => vec![])
     }
 
     pub(crate) fn ring(self, policy: &RotationPolicy, value: &Document) -> Result<Option<Keyring>, RotationError> {
-        of_kind!(self, kind => kind.ring(policy, value))
+        of_kind!(self, kind => kind.ring(policy, value), by hand => Ok(None))
     }
 
     pub(crate) fn needs_no_delivery(
@@ -100,6 +108,10 @@ impl<'a> SourceKind<'a> {
         current: &Document,
         now: SystemTime,
     ) -> Result<bool, RotationError> {
-        of_kind!(self, kind => kind.needs_no_delivery(policy, delivered, current, now))
+        of_kind!(
+            self,
+            kind => kind.needs_no_delivery(policy, delivered, current, now),
+            by hand => Ok(is_same_value(delivered.text(), current.text()))
+        )
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rotation::document::FieldName;
 use rotation::error::RotationError;
-use rotation::members::with_members;
+use rotation::members::{is_same_value, with_members};
 use rotation::secret::SecretText;
 use serde_json::{Map, Value, json};
 
@@ -59,5 +59,29 @@ proptest! {
         expected.extend(new.iter().map(|(name, value)| (name.clone(), json!(value))));
         prop_assert_eq!(serde_json::from_str::<Map<String, Value>>(&changed).unwrap(), expected);
         prop_assert_eq!(set(&changed, &members).unwrap(), changed);
+    }
+}
+
+#[test]
+fn order_and_spacing_of_members_do_not_count() {
+    let same = |one: &str, other: &str| {
+        let text = |text: &str| SecretText::new(text.to_owned());
+        is_same_value(&text(one), &text(other)) && is_same_value(&text(other), &text(one))
+    };
+    for (one, other) in
+        [("text", "text"), ("{}", " { }\n"), (r#"{"A":1,"B":"b"}"#, "{\n \"\\u0042\" : \"b\" , \"A\": 1 }")]
+    {
+        assert!(same(one, other), "{one} {other}");
+    }
+    for (one, other) in [
+        ("text", "text "),
+        (r#"{"A":1}"#, r#"{"A":1.0}"#),
+        (r#"{"A":1}"#, r#"{"A":1,"B":null}"#),
+        (r#"{"A":{"b": 1}}"#, r#"{"A":{"b":1}}"#),
+        (r#"{"A":1,"A":2}"#, r#"{"A":2,"A":1}"#),
+        ("[1]", "[ 1]"),
+        ("{}", "text"),
+    ] {
+        assert!(!same(one, other), "{one} {other}");
     }
 }

@@ -19,6 +19,7 @@ use super::context::Run;
 use super::source::Source;
 use crate::decision::copy::{CopyDecision, Original};
 use crate::error::DeliverError;
+use crate::kinds::SourceKind;
 use crate::report::Progress;
 use crate::settings::Consumer;
 
@@ -67,6 +68,9 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
     }
 
     async fn copy(&self, source: &mut Source<'_>, target: &str, restarts: &mut bool) -> Result<Progress, DeliverError> {
+        if matches!(source.kind, SourceKind::ByHand) {
+            return Err(DeliverError::CopySourceByHand { name: source.name.to_owned() });
+        }
         let field = source.value.field().cloned();
         let field = field.ok_or_else(|| DeliverError::CopySourceIsText { name: source.name.to_owned() })?;
         for _ in 0..TRIES {

@@ -126,7 +126,7 @@ fn no_value(name: &str) -> SecretReport {
         since: None,
         late: false,
         error: None,
-        reason: Some("the secret has no value yet: its first rotation stores one".to_owned()),
+        reason: Some("the secret has no value yet: its first rotation, or put, stores one".to_owned()),
         consumers: vec![],
     }
 }

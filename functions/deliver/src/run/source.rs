@@ -100,7 +100,8 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
         let value = read_version(self.ports.store, name, &current, self.deadline).await?;
         let value = value.ok_or_else(|| RotationError::ValueMissing { version: current.clone() })?;
         let pending = secret.versions.holder(&Stage::Pending).unwrap_or(&current);
-        if policy.field.is_some() && is_empty_object(&value.text) && secret.versions.only_ever(&[&current, pending]) {
+        let may_be_empty = policy.field.is_some() || matches!(kind, SourceKind::ByHand);
+        if may_be_empty && is_empty_object(&value.text) && secret.versions.only_ever(&[&current, pending]) {
             return Ok(ReadSource::NoValue);
         }
         let created = value.created;
