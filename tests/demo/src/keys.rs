@@ -165,7 +165,7 @@ impl Act<'_> {
     }
 }
 
-fn aws_tag(key: &str, value: &str) -> aws_sdk_secretsmanager::types::Tag {
+pub(crate) fn aws_tag(key: &str, value: &str) -> aws_sdk_secretsmanager::types::Tag {
     aws_sdk_secretsmanager::types::Tag::builder().key(key).value(value).build()
 }
 

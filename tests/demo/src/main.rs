@@ -1,9 +1,10 @@
 //! `cargo demo`: an admin token and an encryption key are rotated, on demand, on schedule, by a function that is killed half
 //! way, and at once after a compromise, while two instances of an application work under load; rows in PostgreSQL follow the key; then
-//! an incident. Every claim that is printed was checked; the first that does not hold ends the demo with exit status 1.
+//! an incident; then services that read their secrets when they start. Every claim that is printed was checked; the first that does not hold ends the demo with exit status 1.
 //! A rotation is one line; `-v` shows each step of it, and each move of a staging label.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
 
+mod consumers;
 mod incident;
 mod keys;
 mod rows;
@@ -16,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use end_to_end::connections::REENCRYPT;
 use end_to_end::{FUNCTION, Failure, KEY_FUNCTION, OPERATE, Scene, program};
 
+use crate::consumers::Programs;
 use crate::stage::Output;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -53,14 +55,16 @@ async fn main() -> ExitCode {
 }
 
 async fn perform(out: &Output) -> Result<(), Failure> {
-    out.line("Four acts: a token, a key, stored rows, an incident. Each has an AWS of its own and two instances of an");
+    out.line("Five acts: a token, a key, stored rows, an incident, consumers. Each has an AWS of its own and instances of an");
     out.line("application under load. Every claim is checked; -v shows each move of a staging label.");
     let (admin_token, encryption_key) = (program(FUNCTION).await?, program(KEY_FUNCTION).await?);
     let (operate, reencrypt) = (program(OPERATE).await?, program(REENCRYPT).await?);
     tokens::perform(out, admin_token.clone()).await?;
     keys::perform(out, encryption_key.clone()).await?;
-    rows::perform(out, [encryption_key, operate.clone(), reencrypt]).await?;
-    incident::perform(out, admin_token, operate).await?;
+    rows::perform(out, [encryption_key.clone(), operate.clone(), reencrypt]).await?;
+    incident::perform(out, admin_token.clone(), operate.clone()).await?;
+    let application = program("application").await?;
+    consumers::perform(out, Programs { admin_token, encryption_key, operate, application }).await?;
     out.line(NEXT);
     let path = std::env::var_os("PATH").unwrap_or_default();
     if !std::env::split_paths(&path).any(|folder| folder.join("aws").is_file()) {

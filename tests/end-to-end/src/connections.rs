@@ -69,6 +69,13 @@ impl Connections {
         config
     }
 
+    /// The same as a URL.
+    #[must_use]
+    pub fn application_url(&self) -> String {
+        let Self { port, name, .. } = self;
+        format!("postgres://{name}_application:{PASSWORD}@127.0.0.1:{port}/{name}")
+    }
+
     /// Stores the function's user and password as a secret of the scene, and registers the function there for rows under a ring of
     /// this format, with further variables.
     ///

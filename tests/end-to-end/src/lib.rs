@@ -136,12 +136,18 @@ impl Scene {
     /// # Errors
     /// When it cannot be registered.
     pub fn with_operator_at(self, executable: PathBuf, variables: &[(&str, &str)]) -> Result<Self, Failure> {
-        let mut environment = self.environment.clone();
         let actions = "status,verify,rollback,revoke,abort,compromise,doctor,retire,restore,forget,sweep";
-        let all = [("ALLOWED_ACTIONS", actions)].into_iter().chain(variables.iter().copied());
-        environment.extend(all.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let timeout = Duration::from_secs(60);
-        let name = OPERATE.to_owned();
+        self.with_function(OPERATE, executable, &[&[("ALLOWED_ACTIONS", actions)], variables].concat())
+    }
+
+    /// Registers another function beside the rotation function, with the same variables and these.
+    ///
+    /// # Errors
+    /// When it cannot be registered.
+    pub fn with_function(self, name: &str, executable: PathBuf, variables: &[(&str, &str)]) -> Result<Self, Failure> {
+        let mut environment = self.environment.clone();
+        environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let (name, timeout) = (name.to_owned(), Duration::from_secs(60));
         self.sandbox.host().register(FunctionConfig { name, executable, environment, timeout, memory_mb: 128 })?;
         Ok(self)
     }

@@ -57,7 +57,7 @@ fn demo(arguments: &[&str]) -> Result<(), String> {
     if !workshop.program("demo").is_file() {
         println!(
             "The first time this builds the functions and an AWS to run them on, and brings PostgreSQL into target/: \
-             about three minutes on two processors. Then the demo takes half a minute."
+             about three minutes on two processors. Then the demo takes about 40 seconds."
         );
     }
     verify::tools::POSTGRES.install(|what, command| {
