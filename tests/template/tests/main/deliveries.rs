@@ -324,6 +324,7 @@ fn nobody_else_says_what_is_delivered() {
     for (role, by) in [
         ("AdminTokenRole", "admin-token"),
         ("EncryptionKeyRole", "encryption-key"),
+        ("IssuedCredentialRole", "issued-credential"),
         ("OperateRole", "admin-token"),
         ("SweepRole", "encryption-key"),
     ] {
@@ -352,7 +353,15 @@ fn nobody_else_says_what_is_delivered() {
         .map(|(name, _)| name.as_str())
         .collect();
     // Break-glass moves every label by hand.
-    let expected = ["AdminTokenRole", "BreakGlassRole", "DeliverRole", "EncryptionKeyRole", "OperateRole", "SweepRole"];
+    let expected = [
+        "AdminTokenRole",
+        "BreakGlassRole",
+        "DeliverRole",
+        "EncryptionKeyRole",
+        "IssuedCredentialRole",
+        "OperateRole",
+        "SweepRole",
+    ];
     assert_eq!(may, expected.into());
 }
 
@@ -383,20 +392,6 @@ fn deliver_redeploys_a_service_and_changes_nothing_of_it() {
 }
 
 #[test]
-fn deliver_is_denied_every_function_of_the_stack() {
-    let most = most();
-    let steps = policies(&most)["DeliverRole"].clone();
-    let steps = statements(&steps).into_iter().find(|statement| statement["Sid"] == "DenySteps").unwrap();
-    assert_eq!((&steps["Effect"], &steps["Condition"]), (&json!("Deny"), &Value::Null));
-    for function in most.of_type("AWS::Serverless::Function").into_values() {
-        let arn = function_arn(&text(&function["FunctionName"]));
-        for arn in [arn.clone(), format!("{arn}:$LATEST")] {
-            assert!(texts(&steps["Resource"]).into_iter().any(|pattern| names(pattern, &arn)), "{arn}");
-        }
-    }
-}
-
-#[test]
 fn deliver_invokes_your_functions_and_none_of_the_stack() {
     // Even if the stack names one of its own as a consumer.
     let own =
@@ -413,4 +408,23 @@ fn deliver_invokes_your_functions_and_none_of_the_stack() {
         (request, index == 0)
     });
     assert_judged(&policies, asked.collect());
+}
+
+#[test]
+fn the_issuer_is_asked_and_no_other_function() {
+    for (named, allowed) in [("issuer:live", ALLOWED), ("shop-production-encryption-key", REFUSED)] {
+        let mut parameters: BTreeMap<&str, &str> = MOST.into_iter().collect();
+        let issuer = function_arn(named);
+        parameters.insert("IssuerFunctionArn", &issuer);
+        let stack = templates().resolve(&parameters.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+        let others = ["issuer", "issuer:other", "another", "shop-production-admin-token"].map(function_arn);
+        let mut asked = vec![];
+        for role in ["IssuedCredentialRole", "SweepRole"] {
+            let invokes = |resource| Request { role, action: "lambda:InvokeFunction", resource, keys: json!({}) };
+            // Even if the stack names one of its own as the issuer.
+            asked.push((invokes(issuer.as_str()), allowed));
+            asked.extend(others.iter().map(|other| (invokes(other.as_str()), REFUSED)));
+        }
+        assert_judged(&policies(&stack), asked);
+    }
 }
