@@ -31,19 +31,19 @@
 //!   the retry verifies again.
 
 mod consumers;
+mod proof;
 mod report;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use rand::RngCore as _;
 use rand::rngs::StdRng;
 use rotation::archive::{ArchiveSettings, ToArchive};
 use rotation::deadline::Deadline;
 use rotation::document::{Document, FieldName};
 use rotation::environment::Environment;
 use rotation::error::RotationError;
-use rotation::keyring::{Cipher, Ciphers, KEY_SETTINGS, Key, KeyFormat, KeyId, Keyring, sign_of_token};
+use rotation::keyring::{KEY_SETTINGS, Key, KeyFormat, KeyId, Keyring, sign_of_token};
 use rotation::kind::{Phase, SecretKind, SecretReference, Subject, Values};
 use rotation::policy::{PROMOTION, Promotion, RotationPolicy, Settings, VERIFY, Verify};
 use rotation::secret::SecretText;
@@ -52,6 +52,7 @@ use rotation::target::{NeededKeys, Target, prove_keys, refresh};
 use serde_json::{Map, Value, json};
 
 use crate::consumers::KEYRING_AWARE;
+use crate::proof::prove_ring;
 use crate::report::remaining;
 
 pub use crate::consumers::{Consumers, DEFAULT_CACHE_TIME};
@@ -286,43 +287,6 @@ fn require_provable(policy: &RotationPolicy, old: &Keyring, new: &Keyring) -> Re
     Err(RotationError::ConsumersUnproven { problem })
 }
 
-/// Proves that `new` decrypts what each key of `old` encrypts, and what its own primary key encrypts.
-fn prove_ring(
-    subject: &Subject<'_>,
-    old: Option<&Document>,
-    new: &Document,
-    rng: &mut StdRng,
-) -> Result<(), RotationError> {
-    let wire = KeyFormat::of(subject.policy).wire();
-    let (ring, readers) = (parse(subject, new)?, wire.ciphers(new)?);
-    let writers = old.map(|old| wire.ciphers(old)).transpose()?;
-    for (id, writer) in writers.iter().flat_map(Ciphers::iter) {
-        canary(subject, id, writer, &readers, rng)?;
-    }
-    let primary = ring.primary().id();
-    match readers.get(primary) {
-        Some(writer) => canary(subject, primary, writer, &readers, rng),
-        None => Err(RotationError::KeyringUnproven { problem: format!("it has no primary key {primary}") }),
-    }
-}
-
-/// Encrypts a canary with one key, and decrypts it with the key of the same id in the other ring.
-fn canary(
-    subject: &Subject<'_>,
-    id: KeyId,
-    writer: &dyn Cipher,
-    readers: &Ciphers,
-    rng: &mut StdRng,
-) -> Result<(), RotationError> {
-    let unproven = |problem: &str| RotationError::KeyringUnproven { problem: format!("{problem} key {id}") };
-    let reader = readers.get(id).ok_or_else(|| unproven("it lacks"))?;
-    let mut text = [0; 32];
-    rng.fill_bytes(&mut text);
-    let sealed = writer.seal(&text, subject.now, rng).ok_or_else(|| unproven("nothing can be encrypted with"))?;
-    let opened = reader.open(&sealed).filter(|opened| opened.as_slice() == text);
-    opened.map(drop).ok_or_else(|| unproven("it does not decrypt a canary under"))
-}
-
 impl<T: Target + Send> SecretKind for EncryptionKey<T> {
     const SETTINGS: Settings = KEY_SETTINGS;
     const VARIABLES: &'static [&'static str] = &["TARGET_", "CONSUMERS_", "KEY_ARCHIVE_"];
@@ -468,7 +432,7 @@ impl<T: Target + Send> SecretKind for EncryptionKey<T> {
             // If the current ring has changed, no retry can make this pending ring follow it.
             require_made_from(subject, old, values.new)?;
         }
-        prove_ring(subject, values.old, values.new, rng)?;
+        prove_ring(subject, values.old, (values.new, &new), rng)?;
         let (Some((target, _)), Some(token)) = (&self.target, subject.credential) else { return Ok(()) };
         let aware = self.consumers.keyring_aware;
         let silence_is_accepted =
