@@ -12,12 +12,15 @@ mod keyring;
 mod names;
 mod restored;
 mod store;
+mod words;
 
 pub(crate) use gives_up::GivesUp;
 pub use issuer::IssuerError;
 pub use keyring::{KeyringError, Place};
 pub use restored::Restored;
 pub use store::{StoreError, StoreErrorKind, innermost};
+
+use words::{list, pending_elsewhere};
 
 crate::named_errors! {
     [GivesUp]
@@ -212,7 +215,7 @@ crate::named_errors! {
             member: String,
         } => InCreate,
         /// A consumer of the secret does not have the current value yet.
-        #[error("secret {name} is not delivered to all its consumers since {}, and one that uses an older value would be locked out: nothing was changed; `aws lambda invoke` the function deliver with {{\"secret_id\": \"{name}\"}}, which says what is missing, then do this again", format_timestamp(*.since))]
+        #[error("secret {name} is not delivered to all its consumers since {}, and one that uses an older value would be locked out: nothing was changed; `rotation deliver {name}` says what is missing, then do this again", format_timestamp(*.since))]
         NotDelivered {
             /// The secret's name.
             name: String,
@@ -471,16 +474,6 @@ crate::named_errors! {
     }
 }
 
-fn list(keys: &[KeyId]) -> String {
-    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn pending_elsewhere(holder: &Option<VersionId>) -> String {
-    holder.as_ref().map_or(String::new(), |holder| {
-        format!(" ({holder} is AWSPENDING, which this rotation did not create; it has to go first: `aws secretsmanager update-secret-version-stage --version-stage AWSPENDING --remove-from-version-id {holder}`)")
-    })
-}
-
 impl RotationError {
     /// The stable name: `errorType` of the invocation, `ErrorType` of the metric. It is the name of the variant, unless
     /// this method names another.
@@ -501,12 +494,5 @@ impl RotationError {
             Self::Issuer(error) => error.gives_up_pending(),
             other => other.annotation(),
         }
-    }
-
-    /// Whether a stale read can explain the error. Reads are eventually consistent, so the target may have read the
-    /// secret before it could see the promotion.
-    #[must_use]
-    pub fn may_be_a_stale_read(&self) -> bool {
-        matches!(self, Self::TargetRefused { .. } | Self::ConsumersUnproven { .. })
     }
 }

@@ -103,7 +103,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         rng: &mut StdRng,
     ) -> Result<(), RotationError> {
         let Err(reason) = self.set_and_test(subject, values, deadline, rng).await else { return Ok(()) };
-        if reason.may_be_a_stale_read() && self.set_and_test(subject, values, deadline, rng).await.is_ok() {
+        if may_be_a_stale_read(&reason) && self.set_and_test(subject, values, deadline, rng).await.is_ok() {
             return Ok(());
         }
         Err(reason)
@@ -264,4 +264,10 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
 
 fn not_refreshed(seen: &Snapshot, error: &RotationError) {
     tracing::warn!(secret = seen.secret.name, %error, "the target was not refreshed after the rollback");
+}
+
+/// Whether a stale read can explain the error. Reads are eventually consistent, so the target may have read the secret
+/// before it could see the promotion.
+fn may_be_a_stale_read(error: &RotationError) -> bool {
+    matches!(error, RotationError::TargetRefused { .. } | RotationError::ConsumersUnproven { .. })
 }

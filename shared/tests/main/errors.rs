@@ -73,7 +73,7 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
         (
             "NotDelivered",
             E::NotDelivered { name: name(), since: until },
-            r#"the function deliver with {"secret_id": "shop/admin-token"}, which says what is missing"#,
+            "`rotation deliver shop/admin-token` says what is missing",
         ),
         ("UnknownVersion", E::UnknownVersion { version: version(), holder: None }, "start a rotation with"),
         ("NotPending", E::NotPending { version: version(), holder: Some(version()) }, "run rotate-secret again"),

@@ -74,7 +74,7 @@ async fn a_refused_rotation_leaves_no_pending_version() {
     let error = refusal(&store, "v1").await;
     assert_eq!((store.calls("put"), store.holder(&Stage::Pending)), (0, None));
     let told = error.to_string();
-    assert!(told.contains("function deliver") && told.contains("\"shop/production/encryption-key\"}"), "{told}");
+    assert!(told.contains("`rotation deliver shop/production/encryption-key`"), "{told}");
     assert!(told.contains("since 2026-08-03T12:00:00Z"), "{told}");
     let retry = store.step(&aware(), &stack(CONSUMED), "v1", Step::CreateSecret).await.unwrap_err();
     assert_eq!(retry.name(), "UnknownVersion");
