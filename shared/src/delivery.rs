@@ -19,7 +19,7 @@ use crate::deadline::Deadline;
 use crate::document::Document;
 use crate::error::RotationError;
 use crate::kind::SecretKind;
-use crate::moves::read_version;
+use crate::moves::{if_readable, read_version};
 use crate::policy::RotationPolicy;
 use crate::store::{Described, SecretStore};
 use crate::versions::{DELIVERED, DELIVERING, Stage, VersionId, Versions};
@@ -88,19 +88,47 @@ impl<'a> Delivery<'a> {
     }
 }
 
-/// Since when the current version is not delivered: since its creation at `created`, or since the beginning of a
-/// delivery if that is earlier. The value may be older than its version, because an edit of another member makes a new
-/// one.
-#[must_use]
-pub fn undelivered_since(versions: &Versions, created: SystemTime) -> SystemTime {
-    delivering(versions).map(|delivery| delivery.began).fold(created, SystemTime::min)
+/// The least time after which a delivery is late. A deployment takes minutes, however short the overlap is.
+const LEAST_LATE: Duration = Duration::from_secs(15 * 60);
+
+/// A current version that is not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undelivered {
+    /// Whether no version of the secret was ever delivered.
+    pub is_first: bool,
+    /// When its delivery began, if one has begun.
+    pub began: Option<SystemTime>,
+    /// When the version was created.
+    pub created: SystemTime,
 }
 
-/// How long a delivery may take before an alarm rings: a quarter of the overlap. Three quarters are left to repair it
-/// before the application refuses the previous token.
-#[must_use]
-pub fn late_after(policy: &RotationPolicy) -> Duration {
-    policy.overlap / 4
+impl Undelivered {
+    /// Reads the labels. `created` is the time of the current version.
+    #[must_use]
+    pub fn of(versions: &Versions, created: SystemTime) -> Self {
+        let began = delivering(versions).map(|delivery| delivery.began).min();
+        Self { is_first: versions.holder(&delivered_stage()).is_none(), began, created }
+    }
+
+    /// Since when: since the creation of the version, or since the beginning of the delivery if that is earlier. The
+    /// value may be older than its version, because an edit of another member makes a new one. The first delivery
+    /// counts from its beginning: a secret that gets its first consumers has been current for long.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        match self.began {
+            Some(began) if self.is_first => began,
+            began => began.map_or(self.created, |began| began.min(self.created)),
+        }
+    }
+
+    /// From when on the delivery is late: a quarter of the overlap after [`since`](Self::since), and at least 15
+    /// minutes. Three quarters are left to repair it before the application refuses the previous token. `None` before
+    /// the first delivery has begun.
+    #[must_use]
+    pub fn late_from(&self, policy: &RotationPolicy) -> Option<SystemTime> {
+        let counts = !self.is_first || self.began.is_some();
+        counts.then(|| self.since() + (policy.overlap / 4).max(LEAST_LATE))
+    }
 }
 
 /// Whether the current version carries the label of a value that has leaked. Such a value is replaced although it is
@@ -112,8 +140,8 @@ pub fn is_compromised(versions: &Versions) -> bool {
     current.is_some_and(|current| versions.stages(current).any(label))
 }
 
-/// Whether every consumer has what `current`, the value of `AWSCURRENT`, asks of it. A delivered value that is gone or
-/// that is not of this kind does not tell. At most one read; a retried read takes up to three more.
+/// Whether every consumer has what `current`, the value of `AWSCURRENT`, asks of it. A delivered value that is gone, that
+/// nobody can read any more, or that is not of this kind does not tell. At most one read; a retried read takes up to three more.
 ///
 /// # Errors
 /// The service refuses the read.
@@ -129,7 +157,8 @@ pub async fn is_delivered<K: SecretKind, S: SecretStore>(
         Delivery::NotDelivered { .. } => return Ok(false),
         Delivery::DeliveredBefore(version) => version,
     };
-    let Some(delivered) = read_version(store, secret_id, version, deadline).await? else { return Ok(false) };
+    let delivered = if_readable(read_version(store, secret_id, version, deadline).await)?;
+    let Some(delivered) = delivered else { return Ok(false) };
     let needs_none = |value: &Document| kind.needs_no_delivery(policy, value, current, secret.as_of);
     // The secret's layout or policy may have changed since. Then the next delivery repairs it.
     Ok(kind.parse(policy, delivered.text).and_then(|value| needs_none(&value)).unwrap_or(false))

@@ -86,6 +86,19 @@ pub async fn read_version<S: SecretStore>(
     }
 }
 
+/// The answer of a read of an older version, with `None` for a value that nobody can read any more: KMS refuses it, or
+/// it is binary. Only for callers that have read the current version: the service keeps that one readable when the KMS
+/// key of the secret changes, and leaves the older ones under the former key.
+///
+/// # Errors
+/// The call failed for a reason that tells nothing of the version.
+pub fn if_readable(answer: Result<Option<VersionValue>, StoreError>) -> Result<Option<VersionValue>, StoreError> {
+    match answer {
+        Err(error) if matches!(error.kind, StoreErrorKind::Kms | StoreErrorKind::Binary) => Ok(None),
+        answer => answer,
+    }
+}
+
 /// Finds the holder of `AWSCURRENT` after a move from `from` with an unknown outcome. It describes the secret until the
 /// label has left `from`, at most four times.
 ///

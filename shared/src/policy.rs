@@ -283,12 +283,6 @@ impl StackPolicy {
         self.consumed.contains(name)
     }
 
-    /// Whether the stack names consumers of any secret.
-    #[must_use]
-    pub fn names_consumers(&self) -> bool {
-        !self.consumed.is_empty()
-    }
-
     /// Whether this stack may rotate the secret.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::admission::{Admission, Admitted};
 use crate::deadline::Deadline;
-use crate::delivery::{is_compromised, is_delivered, undelivered_since};
+use crate::delivery::{Undelivered, is_compromised, is_delivered};
 use crate::document::{Document, FieldName, is_empty_object};
 use crate::error::RotationError;
 use crate::event::Step;
@@ -249,7 +249,7 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         if is_delivered(self.kind, self.store, of_secret, (policy, current), self.deadline).await? {
             return Ok(true);
         }
-        let since = undelivered_since(&secret.versions, created);
+        let since = Undelivered::of(&secret.versions, created).since();
         Err(RotationError::NotDelivered { name: secret.name.clone(), since })
     }
 

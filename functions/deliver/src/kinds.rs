@@ -8,12 +8,14 @@ use issued_credential::issuer::NoIssuer;
 use issued_credential::{ISSUED_SETTINGS, IssuedCredential};
 use rotation::document::{Document, FieldName};
 use rotation::error::RotationError;
+use rotation::event::VersionId;
 use rotation::keyring::{KEY_SETTINGS, Keyring};
 use rotation::kind::SecretKind;
+use rotation::marked_ring::MarkedRing;
 use rotation::members::is_same_value;
 use rotation::policy::{RotationPolicy, Settings};
 use rotation::secret::SecretText;
-use rotation::store::Described;
+use rotation::store::{Described, SecretStore};
 use rotation::target::http::HttpTarget;
 use rotation::token::TOKEN_SETTINGS;
 
@@ -99,6 +101,20 @@ impl<'a> SourceKind<'a> {
 
     pub(crate) fn ring(self, policy: &RotationPolicy, value: &Document) -> Result<Option<Keyring>, RotationError> {
         of_kind!(self, kind => kind.ring(policy, value), by hand => Ok(None))
+    }
+
+    /// Requires that `current`, the value of `version`, has every key of the marked ring. No read while it is marked.
+    pub(crate) async fn require_all_keys<S: SecretStore>(
+        self,
+        marked: MarkedRing<'_, S>,
+        policy: &RotationPolicy,
+        (version, current): (&VersionId, &Document),
+    ) -> Result<(), RotationError> {
+        of_kind!(
+            self,
+            kind => marked.require_all(kind, policy, version, current).await.map(drop),
+            by hand => Ok(())
+        )
     }
 
     pub(crate) fn needs_no_delivery(

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::decision::function::one_line;
 use crate::error::DeliverError;
 use crate::settings::{Consumer, Consumers};
 
@@ -32,6 +33,9 @@ pub struct Request {
     pub dry_run: bool,
 }
 
+/// The longest id of a secret (Secrets Manager API reference, `DescribeSecret`).
+const LONGEST_ID: usize = 2_048;
+
 fn invalid(member: &str, problem: &str) -> DeliverError {
     DeliverError::InvalidRequest { member: member.to_owned(), problem: problem.to_owned() }
 }
@@ -49,13 +53,13 @@ impl Request {
         let mut request = Self { scope: Scope::All, dry_run: false };
         for (name, value) in members {
             match (name.as_str(), value) {
-                ("secret_id", Value::String(id)) if !id.is_empty() => {
+                ("secret_id", Value::String(id)) if (1..=LONGEST_ID).contains(&id.len()) => {
                     request.scope = Scope::Secret(secret_name(id).to_owned());
                 }
                 ("secret_id", _) => return Err(invalid(name, "expected the name or the ARN of a secret")),
                 ("dry_run", Value::Bool(dry_run)) => request.dry_run = *dry_run,
                 ("dry_run", _) => return Err(invalid(name, "expected true or false")),
-                _ => return Err(invalid(name, "is not known; known are secret_id and dry_run")),
+                _ => return Err(invalid(&one_line(name), "is not known; known are secret_id and dry_run")),
             }
         }
         Ok(request)

@@ -2,13 +2,12 @@
 
 use std::time::SystemTime;
 
-use rotation::delivery::{delivering, is_delivered, late_after, undelivered_since};
+use rotation::delivery::{self, is_delivered};
 use rotation::error::RotationError;
 use rotation::session::Session;
 use rotation::store::OperationStore;
 use rotation::time::format_timestamp;
 use serde::Serialize;
-use serde_json::json;
 
 use crate::findings::Findings;
 use crate::kinds::OperatedKind;
@@ -17,29 +16,28 @@ use crate::session::{Operation, Snapshot};
 /// A current value that a consumer lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Undelivered {
-    /// Since when, see [`undelivered_since`].
+    /// Since when.
     pub(crate) since: SystemTime,
-    /// From when on it is late.
-    pub(crate) late_from: SystemTime,
+    /// From when on it is late; `None` before the first delivery of the secret has begun.
+    pub(crate) late_from: Option<SystemTime>,
     now: SystemTime,
     is_begun: bool,
 }
 
 impl Undelivered {
     fn of(snapshot: &Snapshot) -> Self {
-        let versions = &snapshot.secret.versions;
-        let since = undelivered_since(versions, snapshot.created);
+        let undelivered = delivery::Undelivered::of(&snapshot.secret.versions, snapshot.created);
         Self {
-            since,
-            late_from: since + late_after(&snapshot.policy),
+            since: undelivered.since(),
+            late_from: undelivered.late_from(&snapshot.policy),
             now: snapshot.secret.as_of,
-            is_begun: delivering(versions).next().is_some(),
+            is_begun: undelivered.began.is_some(),
         }
     }
 
-    /// Whether the delivery takes longer than a quarter of the overlap.
+    /// Whether the delivery takes too long.
     pub(crate) fn is_late(&self) -> bool {
-        self.now > self.late_from
+        self.late_from.is_some_and(|late_from| self.now > late_from)
     }
 }
 
@@ -50,17 +48,28 @@ pub(crate) enum DeliveryStatus {
     /// All have it.
     Delivered,
     /// A delivery has begun.
-    Pending { since: String, late: bool, late_from: String, repair: String },
+    Pending {
+        since: String,
+        late: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        late_from: Option<String>,
+        repair: String,
+    },
     /// None has begun.
-    NotBegun { since: String, late: bool, late_from: String, repair: String },
+    NotBegun {
+        since: String,
+        late: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        late_from: Option<String>,
+        repair: String,
+    },
 }
 
 impl DeliveryStatus {
-    /// `function` is the name of the function `deliver`.
-    pub(crate) fn of(undelivered: Option<Undelivered>, secret: &str, function: &str) -> Self {
+    pub(crate) fn of(undelivered: Option<Undelivered>, secret: &str) -> Self {
         let Some(undelivered) = undelivered else { return Self::Delivered };
-        let [since, late_from] = [undelivered.since, undelivered.late_from].map(format_timestamp);
-        let (late, repair) = (undelivered.is_late(), command(secret, function));
+        let (since, late_from) = (format_timestamp(undelivered.since), undelivered.late_from.map(format_timestamp));
+        let (late, repair) = (undelivered.is_late(), command(secret));
         if undelivered.is_begun {
             Self::Pending { since, late, late_from, repair }
         } else {
@@ -69,26 +78,25 @@ impl DeliveryStatus {
     }
 }
 
-/// The command that delivers the secret by the function `function`, and prints what is missing.
-pub(crate) fn command(secret: &str, function: &str) -> String {
-    let payload = json!({ "secret_id": secret });
-    format!(
-        "aws lambda invoke --function-name {function} --cli-binary-format raw-in-base64-out --payload '{payload}' /dev/stdout"
-    )
+/// What to type: it delivers the secret, and prints what is missing.
+pub(crate) fn command(secret: &str) -> String {
+    format!("rotation deliver {secret}")
 }
 
 impl Findings {
     /// A delivery that is not late yet is no fault.
-    pub(crate) fn delivery(&mut self, undelivered: Option<Undelivered>, secret: &str, function: &str) {
+    pub(crate) fn delivery(&mut self, undelivered: Option<Undelivered>, secret: &str) {
         const CHECK: &str = "delivery";
         let Some(undelivered) = undelivered else { return self.good(CHECK, "every consumer has the current value") };
-        let (since, repair) = (format_timestamp(undelivered.since), command(secret, function));
+        let (since, repair) = (format_timestamp(undelivered.since), command(secret));
         let begun = if undelivered.is_begun { "" } else { ", and no delivery has begun" };
         let detail = format!("a consumer lacks the current value since {since}{begun}");
         if undelivered.is_late() {
             return self.bad(CHECK, format!("{detail}: no rotation begins, and nothing is revoked"), repair);
         }
-        self.good(CHECK, format!("{detail}; it is late from {} on: {repair}", format_timestamp(undelivered.late_from)));
+        let late_from = undelivered.late_from.map(format_timestamp);
+        let late_from = late_from.map_or(String::new(), |late_from| format!("; it is late from {late_from} on"));
+        self.good(CHECK, format!("{detail}{late_from}: {repair}"));
     }
 }
 

@@ -91,7 +91,6 @@ impl SecretRequest<'_> {
         secret: &Described,
         rng: &mut StdRng,
     ) -> Result<Outcome, OperateError> {
-        let deliver = self.operator.deliver.as_str();
         match self.request {
             Request::Rollback(_) => operation.roll_back_token(secret.clone(), rng).await.map(Outcome::Rollback),
             Request::Revoke(_) => operation.revoke(secret.clone(), rng).await.map(Outcome::Revoke),
@@ -109,11 +108,9 @@ impl SecretRequest<'_> {
             Request::Abort(_) => {
                 operation.abort(secret.clone(), self.operator.abort_after, rng).await.map(Outcome::Abort)
             }
-            Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, deliver, rng).await, None, secret).await),
+            Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, rng).await, None, secret).await),
             // A sweep has no secret, and does not come here.
-            Request::Status(_) | Request::Sweep(_) => {
-                Ok(self.status(operation.status(secret, deliver).await?, secret).await)
-            }
+            Request::Status(_) | Request::Sweep(_) => Ok(self.status(operation.status(secret).await?, secret).await),
         }
     }
 
@@ -123,7 +120,6 @@ impl SecretRequest<'_> {
         secret: &Described,
         rng: &mut StdRng,
     ) -> Result<Outcome, OperateError> {
-        let deliver = self.operator.deliver.as_str();
         match self.request {
             Request::Rollback(_) => operation.roll_back_keyring(secret.clone(), rng).await.map(Outcome::Rollback),
             Request::Revoke(_) => Err(self.not_for_this_kind(
@@ -149,14 +145,12 @@ impl SecretRequest<'_> {
                 operation.abort(secret.clone(), self.operator.abort_after, rng).await.map(Outcome::Abort)
             }
             Request::Doctor(_) => {
-                let mut findings = operation.doctor(secret, deliver, rng).await;
+                let mut findings = operation.doctor(secret, rng).await;
                 let unknown = self.operator.services.check_nonces(&mut findings, secret, self.deadline).await;
                 Ok(self.diagnosis(findings, unknown, secret).await)
             }
             // A sweep has no secret, and does not come here.
-            Request::Status(_) | Request::Sweep(_) => {
-                Ok(self.status(operation.status(secret, deliver).await?, secret).await)
-            }
+            Request::Status(_) | Request::Sweep(_) => Ok(self.status(operation.status(secret).await?, secret).await),
         }
     }
 
@@ -166,7 +160,6 @@ impl SecretRequest<'_> {
         secret: &Described,
         rng: &mut StdRng,
     ) -> Result<Outcome, OperateError> {
-        let deliver = self.operator.deliver.as_str();
         match self.request {
             Request::Rollback(_) => operation.roll_back_issued(secret.clone(), rng).await.map(Outcome::Rollback),
             Request::Revoke(_) => operation.revoke_issued(secret.clone(), rng).await.map(Outcome::Revoke),
@@ -181,11 +174,9 @@ impl SecretRequest<'_> {
             Request::Abort(_) => {
                 operation.abort(secret.clone(), self.operator.abort_after, rng).await.map(Outcome::Abort)
             }
-            Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, deliver, rng).await, None, secret).await),
+            Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, rng).await, None, secret).await),
             // A sweep has no secret, and does not come here.
-            Request::Status(_) | Request::Sweep(_) => {
-                Ok(self.status(operation.status(secret, deliver).await?, secret).await)
-            }
+            Request::Status(_) | Request::Sweep(_) => Ok(self.status(operation.status(secret).await?, secret).await),
         }
     }
 

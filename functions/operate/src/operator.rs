@@ -30,8 +30,6 @@ pub struct Operator {
     pub(crate) abort_after: Duration,
     pub(crate) scope: Scope,
     pub(crate) sweep_period: Duration,
-    /// The name of the function that delivers, for the command that repairs a delivery.
-    pub(crate) deliver: String,
     pub(crate) services: Services,
     pub(crate) stack: StackPolicy,
     pub(crate) observations: Observations,
@@ -42,7 +40,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Reads `ALLOWED_ACTIONS`, `ABORT_AFTER`, `SWEEP_TAG`, `SWEEP_PERIOD`, `DELIVER_FUNCTION`, `NOTIFY_TOPIC_ARN`, `EVENT_TOPIC_ARN`, `LOG_GROUP`, and
+    /// Reads `ALLOWED_ACTIONS`, `ABORT_AFTER`, `SWEEP_TAG`, `SWEEP_PERIOD`, `NOTIFY_TOPIC_ARN`, `EVENT_TOPIC_ARN`, `LOG_GROUP`, and
     /// all variables of the rotation functions.
     ///
     /// # Errors
@@ -60,7 +58,6 @@ impl Operator {
             abort_after: environment.duration("ABORT_AFTER")?.unwrap_or(DEFAULT_ABORT_AFTER),
             scope: Scope::from_environment(environment)?,
             sweep_period: environment.duration("SWEEP_PERIOD")?.unwrap_or(DEFAULT_SWEEP_PERIOD),
-            deliver: environment.get("DELIVER_FUNCTION").unwrap_or("deliver").to_owned(),
             services: Services::from_environment(environment)?,
             stack: StackPolicy::from_environment(environment, &Kind::KNOWN.map(Kind::settings).concat())?,
             issued: match environment.get("ISSUER_FUNCTION") {

@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rotation::delivery::{
-    Delivery, delivered_stage, delivering, delivering_stage, is_compromised, late_after, undelivered_since,
-};
+use rotation::delivery::{Delivery, Undelivered, delivered_stage, delivering, delivering_stage, is_compromised};
 use rotation::error::RotationError;
-use rotation::policy::{StackPolicy, consumed_secrets};
+use rotation::policy::{RotationPolicy, StackPolicy, consumed_secrets};
 use rotation::token::TOKEN_SETTINGS;
 use rotation::versions::{Stage, VersionId, Versions};
 
@@ -85,22 +83,32 @@ fn a_label_reads_back_as_it_was_written() {
     }
 }
 
+fn policy(overlap: &str) -> RotationPolicy {
+    let stack = StackPolicy::from_environment(&environment(&[("ROTATION_OVERLAP", overlap)]), TOKEN_SETTINGS).unwrap();
+    stack.for_secret(&BTreeMap::new(), at(0)).unwrap()
+}
+
 #[test]
 fn a_value_waits_since_the_earlier_of_version_and_delivery() {
-    let versions =
-        versions(&[("v1", &["AWSCURRENT", "ROTATION-DELIVERING-500"]), ("v2", &["ROTATION-DELIVERING-400"])]);
-    assert_eq!(undelivered_since(&versions, at(450)), at(400));
-    assert_eq!(undelivered_since(&versions, at(300)), at(300));
-    assert_eq!(undelivered_since(&Versions::default(), at(300)), at(300));
+    let begun: &[&str] = &["ROTATION-DELIVERING-400", "ROTATION-DELIVERED"];
+    let versions = versions(&[("v1", &["AWSCURRENT", "ROTATION-DELIVERING-500"]), ("v2", begun)]);
+    assert_eq!(Undelivered::of(&versions, at(450)).since(), at(400));
+    assert_eq!(Undelivered::of(&versions, at(300)).since(), at(300));
+}
+
+#[test]
+fn a_first_delivery_counts_from_its_beginning() {
+    let begun = Undelivered::of(&versions(&[("v1", &["AWSCURRENT", "ROTATION-DELIVERING-400"])]), at(300));
+    assert_eq!((begun.since(), begun.late_from(&policy("24h"))), (at(400), Some(at(400 + 6 * 3600))));
+    let before = Undelivered::of(&versions(&[("v1", &["AWSCURRENT"])]), at(300));
+    assert_eq!((before.since(), before.late_from(&policy("24h"))), (at(300), None));
 }
 
 #[test]
 fn a_delivery_is_late_after_a_quarter_of_the_overlap() {
-    for (overlap, late) in [("24h", 6 * 3600), ("0s", 0)] {
-        let stack =
-            StackPolicy::from_environment(&environment(&[("ROTATION_OVERLAP", overlap)]), TOKEN_SETTINGS).unwrap();
-        let policy = stack.for_secret(&BTreeMap::new(), at(0)).unwrap();
-        assert_eq!(late_after(&policy), Duration::from_secs(late));
+    let versions = versions(&[("v1", &["ROTATION-DELIVERED"]), ("v2", &["AWSCURRENT"])]);
+    for (overlap, late) in [("24h", 6 * 3600), ("1h", 15 * 60), ("0s", 15 * 60)] {
+        assert_eq!(Undelivered::of(&versions, at(300)).late_from(&policy(overlap)), Some(at(300 + late)), "{overlap}");
     }
 }
 

@@ -33,8 +33,7 @@ fn notification(state: State, next_steps: &[&str]) -> Notification {
 
 /// The examples of `infra/EVENTS.md`, in its order.
 fn examples() -> Vec<Notification> {
-    let deliver = "aws lambda invoke --function-name shop-production-deliver --cli-binary-format raw-in-base64-out \
-                   --payload '{\"secret_id\":\"shop/production/admin-token\"}' /dev/stdout";
+    let deliver = "rotation deliver shop/production/admin-token";
     let rotate = "aws secretsmanager rotate-secret --secret-id shop/production/admin-token";
     let reason = "service shop/api: deployment svc-1 is ROLLBACK_SUCCESSFUL: tasks failed to start";
     vec![

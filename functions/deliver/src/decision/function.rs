@@ -16,11 +16,11 @@ pub enum FunctionAnswer {
     Failed(String),
 }
 
-/// Reads an answer.
+/// Reads an answer. A reason that `is_secret` is not told.
 ///
 /// # Errors
 /// The shape of an answer that is not of this form; never its content.
-pub fn read(payload: &[u8]) -> Result<FunctionAnswer, String> {
+pub fn read(payload: &[u8], is_secret: impl Fn(&str) -> bool) -> Result<FunctionAnswer, String> {
     let answer: Value =
         serde_json::from_slice(payload).map_err(|_| format!("{} bytes that are no JSON", payload.len()))?;
     let Some(members) = answer.as_object() else {
@@ -32,6 +32,7 @@ pub fn read(payload: &[u8]) -> Result<FunctionAnswer, String> {
     };
     let reason = match members.get("reason") {
         None | Some(Value::Null) => "no reason given".to_owned(),
+        Some(Value::String(reason)) if is_secret(reason) => "a reason with a part of the value, not told".to_owned(),
         Some(Value::String(reason)) => one_line(reason),
         Some(_) => return Err("a reason that is not a string".to_owned()),
     };

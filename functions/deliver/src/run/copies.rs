@@ -11,7 +11,7 @@ use rotation::document::{Document, FieldName, MAX_VALUE_BYTES};
 use rotation::error::RotationError;
 use rotation::event::{VersionId, digest};
 use rotation::lambda::AUDIT;
-use rotation::moves::{MoveOutcome, move_current, move_if_there, read_version};
+use rotation::moves::{MoveOutcome, if_readable, move_current, move_if_there, read_version};
 use rotation::store::{Described, Put, SecretStore, StoreError, StoreErrorKind};
 use rotation::versions::Stage;
 
@@ -174,7 +174,8 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
         if *version == target.current {
             return Ok(Some(target.value.clone()));
         }
-        let value = self.ports.store.get(target.name, version).await.map_err(|error| unusable(target.name, error))?;
+        let value = if_readable(self.ports.store.get(target.name, version).await);
+        let value = value.map_err(|error| unusable(target.name, error))?;
         Ok(value.and_then(|value| Document::object(value.text, field).ok()))
     }
 

@@ -26,16 +26,18 @@ impl<S, E, F: Functions, N> Run<'_, S, E, F, N> {
                 if let Consumer::Function { function } = of_source {
                     let version = source.labels.current.as_str();
                     let payload = json!({"version": 1, "secret": source.name, "version_id": version}).to_string();
-                    calls.push(async move { (place, consumer, self.invoke(source.name, function, &payload).await) });
+                    calls.push(async move { (place, consumer, self.invoke(source, function, &payload).await) });
                 }
             }
         }
-        for (place, consumer, progress) in join_all(calls).await {
+        let answered = join_all(calls).await;
+        for (place, consumer, progress) in answered {
             sources[place].progress[consumer] = progress;
         }
     }
 
-    async fn invoke(&self, secret: &str, function: &str, payload: &str) -> Progress {
+    async fn invoke(&self, source: &Source<'_>, function: &str, payload: &str) -> Progress {
+        let secret = source.name;
         if self.dry_run {
             return Progress::Pending("the function would be invoked".to_owned());
         }
@@ -46,7 +48,7 @@ impl<S, E, F: Functions, N> Run<'_, S, E, F, N> {
         let function_name = function.to_owned();
         let failed = |problem: String| DeliverError::FunctionFailed { function: function_name.clone(), problem };
         let answered = self.ports.functions.invoke(function, payload, limit).await;
-        let result = match answered.map(|answer| read(&answer)) {
+        let result = match answered.map(|answer| read(&answer, |reason| source.is_told_by(reason))) {
             Ok(Ok(FunctionAnswer::Done)) => Ok(Progress::Delivered),
             Ok(Ok(FunctionAnswer::Pending(reason))) => Ok(Progress::Pending(reason)),
             Ok(Ok(FunctionAnswer::Failed(reason))) => Err(failed(reason)),

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rotation::delivery::{delivered_stage, delivering_stage};
+use rotation::delivery::{Undelivered, delivered_stage, delivering_stage};
 use rotation::document::{Document, is_empty_object};
 use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::lambda::AUDIT;
-use rotation::moves::{move_if_there, read_version};
+use rotation::marked_ring::MarkedRing;
+use rotation::moves::{if_readable, move_if_there, read_version};
 use rotation::policy::RotationPolicy;
 use rotation::store::{Described, SecretStore, StoreErrorKind};
+use rotation::time::format_timestamp;
 use rotation::versions::Stage;
 
 use super::context::Run;
@@ -20,8 +22,8 @@ use crate::kinds::SourceKind;
 use crate::report::{ConsumerReport, Progress, SecretReport, State};
 use crate::settings::Consumer;
 
-/// The least time after which a delivery is late. A deployment takes minutes, however short the overlap is.
-const LEAST_LATE: Duration = Duration::from_secs(15 * 60);
+/// The shortest part of a value that is looked for in texts of others.
+const SHORTEST_SECRET: usize = 8;
 
 /// A secret with consumers, as a run has read it.
 #[derive(Debug)]
@@ -55,26 +57,35 @@ pub(super) enum ReadSource<'a> {
 }
 
 impl Source<'_> {
-    /// The time since which the current value is not delivered. `None` if it is.
-    fn since(&self) -> Option<SystemTime> {
-        let began = self.began?;
-        // A secret that gets its first consumers has been current for long, and is not late for that.
-        Some(if self.labels.delivered.is_some() { began.min(self.created) } else { began })
+    /// `None` if the current value is delivered.
+    fn undelivered(&self) -> Option<Undelivered> {
+        let is_first = self.labels.delivered.is_none();
+        self.began.map(|began| Undelivered { is_first, began: Some(began), created: self.created })
+    }
+
+    /// Whether a text of somebody else's holds a token or a key of the current value.
+    pub(super) fn is_told_by(&self, text: &str) -> bool {
+        let members = self.kind.members(&self.policy, &self.value);
+        let held = members.iter().filter_map(|member| self.value.member(member).ok().flatten());
+        let whole = self.value.field().is_none().then(|| self.value.text().clone());
+        let is_told = |part: &str| part.len() >= SHORTEST_SECRET && text.contains(part);
+        // The keys of a ring stand in a list.
+        held.chain(whole).any(|held| held.expose().split(',').any(|part| is_told(part.trim())))
     }
 
     pub(super) fn report(&self, now: SystemTime) -> SecretReport {
         let consumers = self.consumers.iter().zip(&self.progress);
         let consumers: Vec<_> =
             consumers.map(|(consumer, progress)| ConsumerReport::of(consumer.to_string(), progress)).collect();
-        let since = self.since();
-        let limit = (self.policy.overlap / 4).max(LEAST_LATE);
-        let begun = if since.is_some() { State::Pending } else { State::Delivered };
+        let undelivered = self.undelivered();
+        let late_from = undelivered.and_then(|undelivered| undelivered.late_from(&self.policy));
+        let begun = if undelivered.is_some() { State::Pending } else { State::Delivered };
         SecretReport {
             secret: self.name.to_owned(),
             state: consumers.iter().map(|consumer| consumer.state).max().unwrap_or(begun).max(begun),
             version: Some(self.labels.current.to_string()),
-            since: since.map(rotation::time::format_timestamp),
-            late: since.is_some_and(|since| now.duration_since(since).is_ok_and(|age| age > limit)),
+            since: undelivered.map(|undelivered| format_timestamp(undelivered.since())),
+            late: late_from.is_some_and(|late_from| now > late_from),
             error: None,
             reason: None,
             consumers,
@@ -84,7 +95,10 @@ impl Source<'_> {
 
 impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
     /// Reads a secret: its labels, its policy, its current value, and the value that decides whether it is delivered.
-    /// Two calls, and one or two more while the labels do not decide alone.
+    /// Two calls, one or two more while the labels do not decide alone, and one while a keyring is not marked.
+    ///
+    /// # Errors
+    /// [`RotationError::KeysMissing`] if the keyring lacks keys. Also, the secret cannot be read or understood.
     pub(super) async fn read<'s>(
         &'s self,
         name: &'s str,
@@ -106,6 +120,9 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
         }
         let created = value.created;
         let value = kind.parse(&policy, value.text)?;
+        // Somebody wrote an older ring. No consumer gets it: a copy that held the lost keys would lose them too.
+        let marked = MarkedRing::of(self.ports.store, name, &secret, self.deadline);
+        kind.require_all_keys(marked, &policy, (&current, &value)).await?;
         let mut source = Source {
             plan: Plan::Begin,
             progress: vec![Progress::Delivered; consumers.len()],
@@ -150,12 +167,13 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
         Ok(true)
     }
 
-    /// The value of a version of the secret; `None` if it has none, or one that is not of this kind. One call, once.
+    /// The value of a version of the secret; `None` if it has none, or one that nobody can read any more, or one that is
+    /// not of this kind. One call, once.
     async fn value_of(&self, source: &mut Source<'_>, version: &VersionId) -> Result<Option<Document>, DeliverError> {
         if let Some(known) = source.values.get(version) {
             return Ok(known.clone());
         }
-        let value = self.ports.store.get(source.name, version).await?;
+        let value = if_readable(self.ports.store.get(source.name, version).await)?;
         let value = value.and_then(|value| source.kind.parse(&source.policy, value.text).ok());
         source.values.insert(version.clone(), value.clone());
         Ok(value)

@@ -87,6 +87,25 @@ async fn each_bad_answer_of_a_function_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reason_with_a_part_of_the_value_is_not_told() {
+    let object = r#"{"TOKEN":"spoken-token","TOKEN_PREVIOUS":"older-token"}"#;
+    for (field, value, part) in [
+        (Some("TOKEN"), object, "spoken-token"),
+        (Some("TOKEN"), object, "older-token"),
+        (None, "written-token", "written-token"),
+    ] {
+        let world = World::new(&json!({"token": [{"function": "careless"}]}));
+        world.secret(TOKEN, Some("admin-token"), field, value);
+        let reason = format!("{}{part} was refused", "x".repeat(195));
+        world.function("careless", &[&json!({"status": "failed", "reason": reason}).to_string()]);
+        let answer = world.run().await;
+        assert_eq!(consumer(&answer, 0)["error"], "FunctionFailed");
+        let told = format!("{answer} {:?}", world.lock().events);
+        assert!(!told.contains(&part[..5]), "not even its beginning: {told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn failure_is_sent_as_an_event_with_the_same_id() {
     let world = world(&json!([{"function": "bad"}]));
     world.function(

@@ -58,6 +58,9 @@ impl SecretStore for World {
 
     async fn get(&self, secret_id: &str, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
         self.secrets_manager("GetSecretValue", secret_id, |secret, _| {
+            if let Some((_, kind)) = secret.unreadable.as_ref().filter(|(unreadable, _)| unreadable == version) {
+                return Err(*kind);
+            }
             let value = secret.values.get(version);
             Ok(value.map(|(text, created)| VersionValue { text: text.clone(), created: *created }))
         })

@@ -4,9 +4,11 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::document::{Document, FieldName};
 use rotation::keyring::{Key, KeyFormat, Keyring};
+use rotation::marked_ring;
+use rotation::versions::Stage;
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{HOUR, World};
 
 const KEY: &str = "shop/key";
 const APP: &str = "shop/app";
@@ -61,6 +63,15 @@ impl Stored {
     fn promote(&mut self) {
         self.ring = self.ring.clone().promote(self.world.now()).unwrap();
         self.stage();
+    }
+
+    /// Marks the current ring as complete, as a rotation does.
+    fn mark(&self) {
+        let mut state = self.world.lock();
+        let stages = &mut state.secrets.get_mut(KEY).unwrap().stages;
+        let current = stages.holder(&Stage::Current).cloned();
+        let marked = stages.holder(&marked_ring::stage()).cloned();
+        stages.move_stage(&marked_ring::stage(), marked.as_ref(), current.as_ref(), |_| true).unwrap();
     }
 
     /// The ring of the copy.
@@ -133,6 +144,34 @@ async fn copy_with_a_key_that_the_source_lacks_is_never_written() {
         stored.write(KEY, &with_all);
         stored.world.run_to_the_end().await;
         assert!(stored.is_copied(), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ring_that_lacks_keys_reaches_no_consumer() {
+    for (name, format) in FORMATS {
+        let mut stored = Stored::delivered(name, format).await;
+        let first = Document::first(&format.wire().first(stored.ring.primary()), Some(&field())).unwrap();
+        stored.promote();
+        stored.world.run_to_the_end().await;
+        stored.mark();
+        stored.world.take_calls();
+        stored.world.run().await;
+        assert_eq!(stored.world.take_calls(), ["DescribeSecret", "GetSecretValue"].repeat(2), "the mark costs no call");
+        let (copied, deployments) = (stored.world.value(APP), stored.world.deployments("web"));
+        // Infrastructure code writes the first value again.
+        stored.world.store(KEY, first.text().expose());
+        for _ in 0..3 {
+            let answer = stored.world.run().await;
+            assert_eq!((&answer["secrets"][0]["error"], &answer["failed"]), (&json!("KeysMissing"), &json!(1)));
+            tokio::time::advance(HOUR).await;
+        }
+        assert_eq!((stored.world.value(APP), stored.world.deployments("web")), (copied, deployments), "{name}");
+        stored.write(KEY, &stored.ring);
+        stored.world.run_to_the_end().await;
+        assert!(stored.is_copied(), "{name}: a restored ring is delivered before it is marked");
+        let started = stored.world.deployments("web") - deployments;
+        assert_eq!(started, 1, "{name}: a task may have started with the ring that lacked keys");
     }
 }
 

@@ -22,11 +22,14 @@ fn request_of_a_person_is_read() {
 
 #[test]
 fn bad_request_names_the_member() {
+    let long = "x".repeat(200);
     let bad = [
         (json!(null), "(all)"),
         (json!([]), "(all)"),
         (json!({"secret_id": ""}), "secret_id"),
         (json!({"secret_id": 1}), "secret_id"),
+        (json!({"secret_id": "x".repeat(2_049)}), "secret_id"),
+        (json!({long.repeat(9): 1}), long.as_str()),
         (json!({"dry_run": "yes"}), "dry_run"),
         (json!({"secret": "shop/key"}), "secret"),
         (json!({"source": "aws.s3", "detail-type": "Object Created"}), "detail-type"),

@@ -1,8 +1,9 @@
 //! Named timelines: what happens to a delivery over hours and days.
 
+use rotation::store::StoreErrorKind;
 use serde_json::{Value, json};
 
-use crate::world::{BROKEN, DAY, Ending, HOUR, MINUTE, World};
+use crate::world::{BROKEN, DAY, Ending, HOUR, MINUTE, World, version};
 
 const TOKEN: &str = "shop/token";
 
@@ -284,4 +285,34 @@ async fn calls_to_aws_are_counted() {
     println!("rotation, last run: {} {last:?}", last.len());
     // A secret with one copy and one service.
     assert_eq!((idle.len(), first.len(), last.len()), (4, 16, 8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn delivered_value_that_nobody_can_read_is_no_obstacle() {
+    for kind in [StoreErrorKind::Kms, StoreErrorKind::Binary] {
+        let world = World::new(&json!({"token": [{"copy": "app"}]}));
+        world.secret(TOKEN, Some("admin-token"), Some("TOKEN"), &token("t1", None));
+        world.secret("shop/app", None, None, "{}");
+        assert_eq!(world.run().await["delivered"], 1);
+        world.store(TOKEN, &token("t2", None));
+        let lost = |kind| {
+            let mut state = world.lock();
+            state.secrets.get_mut(TOKEN).unwrap().unreadable = Some((version("v1"), kind));
+        };
+        lost(StoreErrorKind::Throttled);
+        assert_eq!(world.run().await["secrets"][0]["error"], "Throttled", "that tells nothing of the version");
+        lost(kind);
+        assert_eq!(world.run().await["delivered"], 1, "{kind:?}");
+        assert!(world.is_delivered(TOKEN) && world.value("shop/app").contains("t2"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_delivery_is_late_from_its_beginning_on() {
+    let world = World::new(&json!({"token": [{"function": "slow"}]}));
+    world.secret(TOKEN, Some("admin-token"), Some("TOKEN"), &token("t1", None));
+    world.function("slow", &[r#"{"status":"pending"}"#]);
+    assert_eq!(world.run().await["late"], 0, "the value is a year old");
+    tokio::time::advance(6 * HOUR).await;
+    assert_eq!(world.run().await["late"], 1);
 }

@@ -42,6 +42,8 @@ pub(crate) struct Secret {
     pub(crate) values: BTreeMap<VersionId, (SecretText, SystemTime)>,
     pub(crate) stages: Stages,
     pub(crate) refuses: Option<StoreErrorKind>,
+    /// The version that the service does not read, and its error.
+    pub(crate) unreadable: Option<(VersionId, StoreErrorKind)>,
 }
 
 /// How a deployment ends, and after how long.
@@ -237,6 +239,7 @@ impl World {
             values: [(first.clone(), (text, created))].into(),
             stages: [(Stage::Current, first)].into_iter().collect(),
             refuses: None,
+            unreadable: None,
         };
         self.lock().secrets.insert(name.to_owned(), secret);
     }

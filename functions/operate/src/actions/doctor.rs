@@ -79,8 +79,7 @@ impl Findings {
 
 impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// Checks everything that a rotation needs, by calls that change nothing.
-    /// `deliver` is the name of the function that delivers.
-    pub async fn doctor(&self, secret: &Described, deliver: &str, rng: &mut StdRng) -> Findings {
+    pub async fn doctor(&self, secret: &Described, rng: &mut StdRng) -> Findings {
         let mut findings = Findings::of_description(secret);
         self.check_policy(&mut findings, secret);
         self.check_configuration(&mut findings, secret);
@@ -91,7 +90,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
                 self.check_permissions(&mut findings, &snapshot).await;
                 self.check_ring(&mut findings, &snapshot).await;
                 self.check_archive(&mut findings, &snapshot).await;
-                self.check_delivery(&mut findings, &snapshot, deliver).await;
+                self.check_delivery(&mut findings, &snapshot).await;
                 self.check_target(&mut findings, &snapshot, rng).await;
                 self.check_end(&mut findings, &snapshot);
             }
@@ -213,12 +212,12 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     }
 
     /// Whether the consumers have the current value. A secret without consumers has no such finding.
-    async fn check_delivery(&self, findings: &mut Findings, snapshot: &Snapshot, deliver: &str) {
+    async fn check_delivery(&self, findings: &mut Findings, snapshot: &Snapshot) {
         if !self.has_consumers(snapshot) {
             return;
         }
         match self.undelivered(snapshot).await {
-            Ok(undelivered) => findings.delivery(undelivered, &snapshot.secret.name, deliver),
+            Ok(undelivered) => findings.delivery(undelivered, &snapshot.secret.name),
             Err(error) => findings.bad("delivery", error.to_string(), "see the message"),
         }
     }

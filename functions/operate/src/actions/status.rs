@@ -142,30 +142,24 @@ impl RotationStatus {
 
 impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     /// Versions with their stages and ages, the policy and where each setting comes from, the schedule, and what the current
-    /// value tells of itself. A value or a policy that is not usable is a `problem` in the answer and no error. `deliver` is the name of
-    /// the function that delivers.
+    /// value tells of itself. A value or a policy that is not usable is a `problem` in the answer and no error.
     ///
     /// # Errors
     /// When the service refuses.
-    pub async fn status(&self, secret: &Described, deliver: &str) -> Result<StatusAnswer, OperateError> {
+    pub async fn status(&self, secret: &Described) -> Result<StatusAnswer, OperateError> {
         let ages = self.session.store.versions(self.session.secret_id).await?;
         let mut status = StatusAnswer::new(K::KIND, secret, &ages, self.session.stack);
-        if let Err(error) = self.add_value(&mut status, secret, deliver).await {
+        if let Err(error) = self.add_value(&mut status, secret).await {
             status.problem = Some(Problem::of(&error));
         }
         Ok(status)
     }
 
-    async fn add_value(
-        &self,
-        status: &mut StatusAnswer,
-        secret: &Described,
-        deliver: &str,
-    ) -> Result<(), OperateError> {
+    async fn add_value(&self, status: &mut StatusAnswer, secret: &Described) -> Result<(), OperateError> {
         let snapshot = self.snapshot_of(secret.clone()).await?;
         if self.has_consumers(&snapshot) {
             let undelivered = self.undelivered(&snapshot).await?;
-            status.delivery = Some(DeliveryStatus::of(undelivered, &secret.name, deliver));
+            status.delivery = Some(DeliveryStatus::of(undelivered, &secret.name));
         }
         status.summary = Some(self.session.kind.summary(&snapshot.subject(), &snapshot.current)?);
         status.missing_staged_key = self.require_all_keys(&snapshot).await?.staged;

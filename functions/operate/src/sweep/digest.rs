@@ -137,7 +137,7 @@ impl Digest {
 
     /// A delivery is late.
     pub(crate) fn not_delivered(&mut self, secret: &Described, undelivered: &Undelivered, repair: &str) {
-        if self.window.tells_of(undelivered.late_from) {
+        if undelivered.late_from.is_some_and(|late_from| self.window.tells_of(late_from)) {
             let (name, since) = (&secret.name, format_timestamp(undelivered.since));
             let runbook = "infra/RUNBOOK-DELIVERY.md says under delivery-late what to do";
             self.add(Line::Undelivered, format!("{name} since {since}: {repair}; {runbook}"));

@@ -22,7 +22,7 @@ use crate::marker::open_rotation;
 use crate::operator::Operator;
 use crate::session::{Operation, Snapshot, new_version};
 use crate::sweep::context::Sweep;
-use crate::sweep::listing::{Checks, is_to_be_finished};
+use crate::sweep::listing::{Checks, TRIED_FOR, is_to_be_finished};
 use crate::sweep::report::{CheckResult, Failure, Part};
 use crate::sweep::timing::{QUIET, THROTTLED_PAUSES, since};
 
@@ -160,18 +160,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         if !checks.value && !checks.overlap {
             return Ok(UNCHECKED);
         }
-        // What the listing says may be some minutes old: before anything is said against a secret, or taken away, it is described. A tag
-        // may have prolonged the overlap meanwhile, an edit may be in the making, or a rotation open, which a new version would abandon.
-        let mut snapshot = self.snapshot_of(secret.clone()).await;
-        let confirm = match &snapshot {
-            Ok(snapshot) => {
-                checks.overlap && (is_overlap_over(self.session.kind, snapshot) || is_to_be_finished(&snapshot.secret))
-            }
-            Err(_) => true,
-        };
-        if confirm {
-            snapshot = self.snapshot().await;
-        }
+        let snapshot = self.confirmed_snapshot(secret, checks.overlap).await;
         let snapshot = snapshot
             .map_err(|error| if checks.overlap { Failure::of_overlap(error) } else { Failure::of_value(error) })?;
         let mut postponed = false;
@@ -195,14 +184,26 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         let proven = self.prove(&snapshot, checks, rng).await?;
         let end = snapshot.overlap_end(self.session.kind);
         let accepted_until = end.filter(|end| *end > snapshot.secret.as_of);
-        let overlap = match end {
-            Some(end) if end > snapshot.secret.as_of => {
-                format!("the old token is accepted until {}", format_timestamp(end))
-            }
-            Some(_) => "the overlap with the old token is over".to_owned(),
-            None => "the old token is not accepted any more".to_owned(),
+        let overlap = match (accepted_until, end) {
+            (Some(end), _) => format!("the old token is accepted until {}", format_timestamp(end)),
+            (None, Some(_)) => "the overlap with the old token is over".to_owned(),
+            (None, None) => "the old token is not accepted any more".to_owned(),
         };
         Ok(CheckResult::Well { proven, overlap, accepted_until, postponed })
+    }
+
+    /// What the listing says may be some minutes old: before anything is said against a secret, or taken away, it is described. A tag
+    /// may have prolonged the overlap meanwhile, an edit may be in the making, or a rotation open, which a new version would abandon.
+    async fn confirmed_snapshot(&self, listed: &Described, overlap: bool) -> Result<Snapshot, OperateError> {
+        match self.snapshot_of(listed.clone()).await {
+            Ok(snapshot)
+                if !overlap
+                    || !(is_overlap_over(self.session.kind, &snapshot) || is_to_be_finished(&snapshot.secret)) =>
+            {
+                Ok(snapshot)
+            }
+            _ => self.snapshot().await,
+        }
     }
 }
 
@@ -323,7 +324,15 @@ fn is_overlap_over<K: SecretKind>(kind: &K, snapshot: &Snapshot) -> bool {
         Some(_) => end.is_some_and(|end| end < snapshot.secret.as_of),
         None => {
             let previous = snapshot.secret.versions.holder(&Stage::Previous);
-            previous.is_some() && end.is_none_or(|end| end < snapshot.secret.as_of)
+            previous.is_some() && end.is_none_or(|end| end < snapshot.secret.as_of) && is_of_rotation(snapshot)
         }
     }
+}
+
+/// Whether `AWSPREVIOUS` may be what the last rotation replaced. Long after it, a younger current value is a person's, and
+/// `AWSPREVIOUS` the way back.
+fn is_of_rotation(snapshot: &Snapshot) -> bool {
+    let Some(rotated) = snapshot.secret.last_rotated else { return true };
+    let age = since(&snapshot.secret, Some(rotated));
+    snapshot.created <= rotated || age.is_some_and(|age| age < snapshot.policy.overlap + TRIED_FOR)
 }

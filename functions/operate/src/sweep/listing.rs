@@ -22,7 +22,7 @@ use crate::sweep::timing::{RECENT, THROTTLED_PAUSES, since};
 use crate::tidy::is_untidy;
 
 /// For so long after its end a sweep tries to end an overlap. Then it is somebody's own way back, or an alarm has long said so.
-const TRIED_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub(super) const TRIED_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The most secrets that one sweep checks: 1.5 KB of memory each were measured.
 const MOST_CHECKED: usize = 20_000;
 
@@ -192,7 +192,10 @@ fn overlap_may_be_over(operator: &Operator, secret: &Described) -> bool {
         return false;
     };
     let began = secret.last_rotated.or(secret.last_changed);
-    since(secret, began).is_some_and(|age| age >= policy.overlap && age < policy.overlap + TRIED_FOR)
+    // An overlap whose end waits for a delivery is ended after it, and the labels of the delivery are the last change.
+    let waited = operator.stack.has_consumers(&secret.name)
+        && since(secret, secret.last_changed).is_some_and(|changed| changed < TRIED_FOR);
+    since(secret, began).is_some_and(|age| age >= policy.overlap && (age < policy.overlap + TRIED_FOR || waited))
 }
 
 /// Whether a revocation was not proven, and is not part of a compromise, which its own action has to finish.

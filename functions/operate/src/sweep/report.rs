@@ -173,7 +173,6 @@ pub(super) struct Report {
     request_id: String,
     digest: Option<Digest>,
     events: Option<Events>,
-    deliver: String,
     pub(super) secrets: u64,
     managed: u64,
     age_max: Duration,
@@ -183,7 +182,6 @@ pub(super) struct Report {
     old_token_accepted: u64,
     keys_missing_count: u64,
     due_by_hand_count: u64,
-    late_count: u64,
     answer: SweepAnswer,
 }
 
@@ -194,14 +192,12 @@ fn name(names: &mut Vec<String>, secret: &Described) {
 }
 
 impl Report {
-    /// An empty one, with Lambda's id of the request for the record, and the window of a sweep that a schedule asked for. `deliver` is
-    /// the name of the function that delivers.
-    pub(super) fn new(request_id: &str, window: Option<Window>, deliver: &str) -> Self {
+    /// An empty one, with Lambda's id of the request for the record, and the window of a sweep that a schedule asked for.
+    pub(super) fn new(request_id: &str, window: Option<Window>) -> Self {
         Self {
             request_id: request_id.to_owned(),
             digest: window.map(Digest::new),
             events: window.map(Events::of),
-            deliver: deliver.to_owned(),
             ..Self::default()
         }
     }
@@ -288,10 +284,9 @@ impl Report {
             Err(error) => return self.add_problem(&secret.name, "delivery not checked", &error),
         };
         let (since, late) = (format_timestamp(undelivered.since), undelivered.is_late());
-        let repair = command(&secret.name, &self.deliver);
+        let repair = command(&secret.name);
         if late {
             tracing::warn!(target: AUDIT, secret = secret.name, since, "not delivered");
-            self.late_count += 1;
             self.tell(|digest| digest.not_delivered(secret, &undelivered, &repair));
         }
         if self.answer.not_delivered.len() < NAMED {
@@ -354,12 +349,11 @@ impl Report {
     pub(super) fn finish(
         mut self,
         function: &str,
-        has_consumers: bool,
         next: Option<String>,
         reencryption: Option<Reencryption>,
     ) -> SweepResult {
         self.answer.complete = next.is_none() && self.answer.skipped == 0;
-        let metrics = self.metrics(function, has_consumers);
+        let metrics = self.metrics(function);
         let Self { secrets, managed, digest, events, answer, .. } = self;
         let answer = SweepAnswer { secrets, managed, continue_from: next, reencryption, ..answer };
         let events = events.map(Events::take).unwrap_or_default();
@@ -368,7 +362,7 @@ impl Report {
 
     /// The fleet's metrics, each under the function's name: one account may have several stacks, and the heartbeat of one must not
     /// stand for another's. It is left out when the sweep did not come to the end.
-    fn metrics(&self, function: &str, has_consumers: bool) -> Vec<Datum> {
+    fn metrics(&self, function: &str) -> Vec<Datum> {
         let datum =
             |name, value, unit| Datum { name, dimensions: vec![("Function", function.to_owned())], value, unit };
         let hours = |time: Duration| time.as_secs_f64() / 3_600.0;
@@ -385,9 +379,6 @@ impl Report {
             datum("KeysMissing", count(self.keys_missing_count), Unit::Count),
             datum("DueByHand", count(self.due_by_hand_count), Unit::Count),
         ];
-        if has_consumers {
-            data.push(datum("DeliveryLate", count(self.late_count), Unit::Count));
-        }
         if self.answer.complete {
             data.push(datum("SweepCompleted", 1.0, Unit::Count));
         }

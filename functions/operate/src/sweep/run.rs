@@ -27,7 +27,7 @@ impl Sweep<'_> {
     /// When the secrets cannot be listed.
     pub async fn perform<S: OperationStore>(&self, function: &str, store: &S) -> Result<SweepResult, OperateError> {
         let window = self.request.scheduled.map(|scheduled| Window::before(scheduled, self.operator.sweep_period));
-        let mut report = Report::new(self.request_id, window, &self.operator.deliver);
+        let mut report = Report::new(self.request_id, window);
         let mut rng = randomness()?;
         let reencryption = self.reencrypt(store, &mut report).await;
         let reserve = self.operator.longest_check().max(RESERVE).min(self.deadline.left() / 2);
@@ -47,6 +47,6 @@ impl Sweep<'_> {
             report.add(&secret, result);
         }
         drop(checks);
-        Ok(report.finish(function, self.operator.stack.names_consumers(), next, reencryption))
+        Ok(report.finish(function, next, reencryption))
     }
 }

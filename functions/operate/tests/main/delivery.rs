@@ -11,6 +11,7 @@ use rotation::aws::Clients;
 use rotation::deadline::Deadline;
 use rotation::event::digest;
 use rotation::notification::{Notification, State};
+use rotation::store::StoreErrorKind;
 use rotation::time::format_timestamp;
 use serde_json::{Value, json};
 
@@ -21,10 +22,8 @@ const TOKEN: &str = "stack-admin-token";
 const KEYS: &str = "stack-encryption-key";
 const NAME: &str = "shop/secret";
 const DELIVERED: &str = "ROTATION-DELIVERED";
-const REPAIR: &str = "aws lambda invoke --function-name shop-deliver --cli-binary-format raw-in-base64-out \
-                      --payload '{\"secret_id\":\"shop/secret\"}' /dev/stdout";
-const VARIABLES: [(&str, &str); 3] =
-    [("ALLOWED_FIELDS", "KEY"), ("CONSUMED_SECRETS", "secret"), ("DELIVER_FUNCTION", "shop-deliver")];
+const REPAIR: &str = "rotation deliver shop/secret";
+const VARIABLES: [(&str, &str); 2] = [("ALLOWED_FIELDS", "KEY"), ("CONSUMED_SECRETS", "secret")];
 
 async fn ask_of(operator: &Operator, store: &Store, request: Value) -> Result<Value, OperateError> {
     let request = Request::parse(request).unwrap();
@@ -131,10 +130,12 @@ async fn status_tells_the_delivery_of_a_secret_with_consumers() {
         json!({ "state": state, "since": since, "late": late, "lateFrom": late_from, "repair": REPAIR })
     };
     let begun = began(&store, 7 * HOUR);
+    let since = format_timestamp(store.now - 12 * HOUR);
+    let first = json!({ "state": "notBegun", "since": since, "late": false, "repair": REPAIR });
     for (new, old, expected) in [
         (&[DELIVERED][..], &[][..], json!({ "state": "delivered" })),
         (&[], &[DELIVERED], waits("notBegun", 12 * HOUR, true)),
-        (&[], &[], waits("notBegun", 12 * HOUR, true)),
+        (&[], &[], first),
         (&[&begun], &[DELIVERED], waits("pending", 12 * HOUR, true)),
     ] {
         token(&store, 12 * HOUR, new, old);
@@ -172,23 +173,55 @@ async fn doctor_names_a_late_delivery_and_its_repair() {
 async fn a_sweep_leaves_an_overlap_open_until_the_delivery() {
     let store = Store::new();
     token(&store, 25 * HOUR, &[], &[DELIVERED]);
-    let SweepResult { answer, metrics, message, .. } = sweep(&operator(&VARIABLES), &store).await;
+    let SweepResult { answer, message, .. } = sweep(&operator(&VARIABLES), &store).await;
     let answer = serde_json::to_value(answer).unwrap();
     assert_eq!((&answer["revoked"], &answer["overlapsExpired"]), (&json!(0), &json!(1)), "{answer:#}");
     let since = format_timestamp(store.now - 25 * HOUR);
     let expected = json!([{ "secret": NAME, "since": since, "late": true, "repair": REPAIR }]);
     assert_eq!(answer["notDelivered"], expected);
-    assert_eq!(metrics.iter().find(|datum| datum.name == "DeliveryLate").map(|datum| datum.value), Some(1.0));
     assert_eq!(message, None, "a day after it was late it is told again, and not each hour");
     assert!(store.holder(NAME, "AWSPREVIOUS").is_some());
 
     token(&store, 25 * HOUR, &[DELIVERED], &[]);
-    let SweepResult { answer, metrics, .. } = sweep(&operator(&VARIABLES), &store).await;
-    let answer = serde_json::to_value(answer).unwrap();
+    let answer = serde_json::to_value(sweep(&operator(&VARIABLES), &store).await.answer).unwrap();
     assert_eq!((&answer["revoked"], &answer["notDelivered"]), (&json!(1), &json!([])), "{answer:#}");
-    assert_eq!(metrics.iter().find(|datum| datum.name == "DeliveryLate").map(|datum| datum.value), Some(0.0));
-    let without = sweep(&operator(&[]), &store).await;
-    assert!(without.metrics.iter().all(|datum| datum.name != "DeliveryLate"), "a stack without consumers");
+}
+
+#[tokio::test]
+async fn an_overlap_is_ended_after_a_delivery_of_weeks() {
+    let store = Store::new();
+    let delivered = |created: Duration| {
+        store.secret(NAME, Some(TOKEN), |secret| {
+            let secret = secret.with_version("new", "new-token", created, &["AWSCURRENT", DELIVERED]);
+            let secret = secret.with_version("old", "old-token", 60 * DAY, &["AWSPREVIOUS"]);
+            secret.with(|told| {
+                (told.last_rotated, told.last_changed) = (Some(told.as_of - 30 * DAY), Some(told.as_of - 2 * HOUR));
+            })
+        });
+    };
+    let revoked =
+        async || serde_json::to_value(sweep(&operator(&VARIABLES), &store).await.answer).unwrap()["revoked"].clone();
+    delivered(30 * DAY);
+    assert_eq!(revoked().await, 1);
+    assert_eq!(store.stages(NAME), ["AWSCURRENT", DELIVERED]);
+    delivered(2 * DAY);
+    assert_eq!(revoked().await, 0, "a person stored the current value, and AWSPREVIOUS is the way back");
+}
+
+#[tokio::test]
+async fn a_delivered_value_under_a_lost_key_counts_for_nothing() {
+    let store = Store::new();
+    for (kind, expected) in [
+        (StoreErrorKind::Kms, "NotDelivered"),
+        (StoreErrorKind::Binary, "NotDelivered"),
+        (StoreErrorKind::Throttled, "Throttled"),
+        (StoreErrorKind::AccessDenied, "AccessDenied"),
+    ] {
+        token(&store, HOUR, &[], &[]);
+        store.change(NAME, |secret| secret.put("lost", "new-token", 9 * DAY, &[DELIVERED]));
+        store.lose("lost", kind);
+        assert_eq!(ask(&store, plain("revoke")).await.unwrap_err().name(), expected);
+    }
 }
 
 #[tokio::test]

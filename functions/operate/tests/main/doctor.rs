@@ -85,7 +85,7 @@ async fn a_kind_that_asks_nobody_is_well_without_a_target() {
     let deadline = Deadline::after(Duration::from_secs(60));
     let operation = Operation::new(Session { kind: &Alone, store: &store, stack: &stack, secret_id: NAME, deadline });
     let secret = store.describe(NAME).await.unwrap();
-    let findings = operation.doctor(&secret, "deliver", &mut randomness().unwrap()).await;
+    let findings = operation.doctor(&secret, &mut randomness().unwrap()).await;
     let findings = serde_json::to_value(findings).unwrap();
     let target = findings.as_array().unwrap().iter().find(|finding| finding["check"] == "target").unwrap();
     assert_eq!((&target["ok"], target.get("repair")), (&true.into(), None), "{findings:#}");

@@ -102,7 +102,7 @@ async fn act<T: Target + Send>(
         "rollback" => serde_json::to_value(operation.roll_back_token(secret, &mut rng).await?),
         "revoke" => serde_json::to_value(operation.revoke(secret, &mut rng).await?),
         "verify" => serde_json::to_value(operation.verify_tokens(secret, &mut rng).await?),
-        "status" => serde_json::to_value(operation.status(&secret, "deliver").await?),
+        "status" => serde_json::to_value(operation.status(&secret).await?),
         "compromise" => serde_json::to_value(operation.compromise_token(secret, Some(NAME), &mut rng).await?),
         other => panic!("{other}"),
     }

@@ -27,6 +27,8 @@ pub(crate) struct Secret {
 struct State {
     secrets: BTreeMap<String, Secret>,
     calls: Vec<&'static str>,
+    /// The version that the service does not read, and its error.
+    unreadable: Option<(VersionId, StoreErrorKind)>,
     /// The labels that the role may not move.
     refused: Vec<Stage>,
     /// What the listing still shows of secrets that have changed since.
@@ -130,6 +132,11 @@ impl Store {
         self.lock().secrets.insert(name.to_owned(), secret);
     }
 
+    /// Reads this version no more.
+    pub(crate) fn lose(&self, name: &str, kind: StoreErrorKind) {
+        self.lock().unreadable = Some((version(name), kind));
+    }
+
     /// Refuses every move of a label from now on.
     pub(crate) fn refuse(&self, stage: &str) {
         self.lock().refused.push(Stage::from(stage));
@@ -189,7 +196,11 @@ impl SecretStore for Store {
     }
 
     async fn get(&self, secret_id: &str, version: &VersionId) -> Result<Option<VersionValue>, StoreError> {
+        let lost = self.lock().unreadable.clone().filter(|(lost, _)| lost == version);
         self.call("GetSecretValue", secret_id, |secret| {
+            if let Some((_, kind)) = lost {
+                return Err(kind);
+            }
             let value = secret.values.get(version);
             Ok(value.map(|(text, created)| VersionValue { text: text.clone(), created: *created }))
         })

@@ -249,10 +249,7 @@ fn the_runbooks_commands_ask_once_and_wait() {
     // Otherwise the AWS CLI sends a request again after a minute: a compromise would be asked for several times.
     for page in ["infra/RUNBOOK-ROWS.md", "functions/operate/README.md", "functions/operate/ACTIONS.md"] {
         let page = page_of(page);
-        // The repair that an answer shows may be sent twice: all runs of deliver are the same.
-        let invocations =
-            page.lines().filter(|line| line.contains("aws lambda invoke") && !line.contains("\"repair\""));
-        let invocations: Vec<&str> = invocations.collect();
+        let invocations: Vec<&str> = page.lines().filter(|line| line.contains("aws lambda invoke")).collect();
         assert_eq!(invocations.len(), 1, "{invocations:?}");
         let asks = "AWS_MAX_ATTEMPTS=1 aws lambda invoke --cli-read-timeout 0 ";
         assert!(invocations[0].contains(asks), "{invocations:?}");

@@ -288,9 +288,6 @@ fn operate_has_all_that_the_rotation_functions_have() {
     assert_eq!(sweep["REENCRYPT_KEY_SECRET"], worker["REENCRYPT_KEY_SECRET"]);
     assert_eq!(json!(sweep["REENCRYPT_STATE_MACHINE"]), stack.outputs["ReencryptionArn"]);
     assert!(!operate.contains_key("REENCRYPT_STATE_MACHINE"), "people do not sweep");
-    // What a repair names is the function that there is.
-    let deliver = functions["DeliverFunction"]["FunctionName"].clone();
-    assert_eq!([&operate, &sweep].map(|one| json!(one["DELIVER_FUNCTION"])), [deliver.clone(), deliver]);
     // How often it says that it is started is how often it is.
     assert_eq!(sweep["SWEEP_PERIOD"], "1h");
     assert_eq!(functions["SweepFunction"]["Events"]["Hourly"]["Properties"]["Schedule"], "rate(1 hour)");
