@@ -2,14 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use aws_sdk_ecs::config::retry::RetryConfig;
+use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ecs::types::{CreatedAt, DeploymentControllerType, ServiceDeploymentBrief};
-use aws_sdk_lambda::config::retry::RetryConfig;
-use aws_sdk_lambda::config::timeout::TimeoutConfig;
-use aws_sdk_lambda::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_lambda::primitives::Blob;
-use rotation::aws::{SdkSettings, reason};
+use rotation::aws::{FunctionErrorKind, SdkSettings, reason};
+use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
+use rotation::secret::SecretText;
 
 use crate::decision::function::one_line;
 use crate::decision::service::{Deployment, DeploymentStatus};
@@ -19,9 +19,6 @@ use crate::report::Event;
 /// The most pages of deployments that are read: 100 deployments each, created since a label was attached.
 const MAX_PAGES: usize = 10;
 const PAGE: i32 = 100;
-/// How much longer than the limit of an invocation its connection is kept.
-const CONNECTION_MARGIN: Duration = Duration::from_secs(1);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest answer of a function that is read.
 const LONGEST_ANSWER: usize = 16_384;
 
@@ -29,7 +26,7 @@ const LONGEST_ANSWER: usize = 16_384;
 #[derive(Clone, Debug)]
 pub struct DeliveryClients {
     ecs: aws_sdk_ecs::Client,
-    lambda: aws_sdk_lambda::Client,
+    functions: rotation::aws::Functions,
     sns: aws_sdk_sns::Client,
 }
 
@@ -43,11 +40,10 @@ impl DeliveryClients {
     pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
         let settings = SdkSettings::from_environment(environment)?;
         let ecs = settings.config(environment, "AWS_ENDPOINT_URL_ECS")?;
-        let lambda = settings.config(environment, "AWS_ENDPOINT_URL_LAMBDA")?;
         let sns = settings.config(environment, "AWS_ENDPOINT_URL_SNS")?;
         Ok(Self {
             ecs: aws_sdk_ecs::Client::new(&ecs),
-            lambda: aws_sdk_lambda::Client::new(&lambda),
+            functions: settings.functions(environment)?,
             sns: aws_sdk_sns::Client::new(&sns),
         })
     }
@@ -122,40 +118,18 @@ impl Services for DeliveryClients {
 
 impl Functions for DeliveryClients {
     async fn invoke(&self, function: &str, payload: &str, limit: Duration) -> Result<Vec<u8>, FunctionProblem> {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(limit + CONNECTION_MARGIN)
-            .build();
-        // A function that is invoked again while it is at work would do its work twice. The next run invokes it.
-        let once =
-            aws_sdk_lambda::config::Builder::new().retry_config(RetryConfig::disabled()).timeout_config(timeouts);
-        let call = self.lambda.invoke().function_name(function).payload(Blob::new(payload)).customize();
-        let answered = tokio::time::timeout(limit, call.config_override(once).send()).await;
-        let answer = match answered {
-            Err(_) | Ok(Err(SdkError::TimeoutError(_))) => return Err(FunctionProblem::TimedOut),
-            Ok(Err(error)) if error.code() == Some("ResourceNotFoundException") => {
-                return Err(FunctionProblem::Missing);
+        let (payload, bounds) = (SecretText::new(payload.to_owned()), (limit, Deadline::after(limit)));
+        let answered = self.functions.invoke(function, &payload, bounds, LONGEST_ANSWER).await;
+        match answered.map_err(|error| error.kind) {
+            Ok(answer) => Ok(answer.expose().as_bytes().to_vec()),
+            Err(FunctionErrorKind::Missing) => Err(FunctionProblem::Missing),
+            Err(FunctionErrorKind::TimedOut) => Err(FunctionProblem::TimedOut),
+            Err(FunctionErrorKind::Threw(name)) => {
+                Err(FunctionProblem::Raised(name.unwrap_or_else(|| "an error".to_owned())))
             }
-            Ok(Err(error)) => return Err(FunctionProblem::Refused(reason(&error))),
-            Ok(Ok(answer)) => answer,
-        };
-        let payload = answer.payload().map(|payload| payload.as_ref().to_vec()).unwrap_or_default();
-        if answer.function_error().is_some() {
-            return Err(FunctionProblem::Raised(error_type(&payload)));
+            Err(kind) => Err(FunctionProblem::Refused(kind.to_string())),
         }
-        if payload.len() > LONGEST_ANSWER {
-            return Err(FunctionProblem::Refused(format!("its answer has more than {LONGEST_ANSWER} bytes")));
-        }
-        Ok(payload)
     }
-}
-
-/// The type of an error that a function raised. Its message is left out: it may hold anything.
-fn error_type(payload: &[u8]) -> String {
-    let error: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
-    let name = error["errorType"].as_str().unwrap_or("an error");
-    let is_name = name.len() <= 100 && name.chars().all(|c| c.is_ascii_alphanumeric() || "._:$ ".contains(c));
-    if is_name { name.to_owned() } else { "an error".to_owned() }
 }
 
 /// The topic of events.

@@ -191,7 +191,7 @@ rotation::named_errors! {
             problem: String,
         },
         /// The function did not answer in time.
-        #[error("function {function} did not answer within {} s: have it answer pending, and go on in the background", .limit.as_secs())]
+        #[error("function {function} did not answer within {} s or ran into its own timeout: have it answer pending, and go on in the background", .limit.as_secs())]
         FunctionTimedOut {
             /// The function.
             function: String,

@@ -54,7 +54,7 @@ pub enum FunctionProblem {
     Missing,
     /// The function raised an error of this type.
     Raised(String),
-    /// There was no answer within the limit.
+    /// There was no answer within the limit, or within the function's own timeout.
     TimedOut,
     /// The words of Lambda, or why there was no answer.
     Refused(String),

@@ -149,7 +149,7 @@ async fn function_is_invoked_once_and_its_answer_is_read() {
         ((404, "x-amzn-errortype: ResourceNotFoundException\r\n", "{}".to_owned()), FunctionProblem::Missing),
         (
             (500, "x-amzn-errortype: ServiceException\r\n", r#"{"message":"oops"}"#.to_owned()),
-            FunctionProblem::Refused("ServiceException: oops".to_owned()),
+            FunctionProblem::Refused("no answer from Lambda (ServiceException)".to_owned()),
         ),
         (
             (
@@ -163,6 +163,11 @@ async fn function_is_invoked_once_and_its_answer_is_read() {
             (200, "x-amz-function-error: Unhandled\r\n", r#"{"errorType":"<s3cret>"}"#.to_owned()),
             FunctionProblem::Raised("an error".to_owned()),
         ),
+        (
+            (200, "x-amz-function-error: Unhandled\r\n", r#"{"errorType":"Sandbox.Timedout"}"#.to_owned()),
+            FunctionProblem::TimedOut,
+        ),
+        ((200, "", "x".repeat(16_385)), FunctionProblem::Refused("the answer has 16385 bytes".to_owned())),
     ] {
         let (clients, received) = serve(vec![answer], Duration::ZERO);
         assert_eq!(clients.invoke("restart", "{}", limit).await, Err(expected));
