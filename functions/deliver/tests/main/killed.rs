@@ -153,3 +153,18 @@ async fn twenty_labels_are_never_reached_in_random_histories() {
     println!("at most {most} labels");
     assert!(most <= 7, "AWSCURRENT, AWSPREVIOUS and the labels of deliveries: {most}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn dry_run_changes_nothing_in_random_histories() {
+    const READS: [&str; 4] = ["DescribeSecret", "GetSecretValue", "DescribeServices", "ListServiceDeployments"];
+    for seed in 0..20 {
+        let (world, mut rng, mut made) = (world(seed).await, StdRng::seed_from_u64(seed), 1);
+        for _ in 0..30 {
+            step(&world, &mut rng, &mut made).await;
+            world.take_calls();
+            world.request(json!({"dry_run": true})).await;
+            let calls = world.take_calls();
+            assert!(calls.len() > 2 && calls.iter().all(|call| READS.contains(call)), "seed {seed}: {calls:?}");
+        }
+    }
+}

@@ -145,3 +145,36 @@ async fn runs_that_a_copy_causes_start_no_deployment() {
         assert_eq!(world.deployments("web"), before + 1, "after {after} s");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn copy_that_differs_keeps_no_other_secret_from_its_service() {
+    let world = World::new(&json!({"token": [{"copy": "app"}, {"ecs": "blue/web"}], "key": [{"ecs": "blue/web"}]}));
+    world.secret(TOKEN, Some("admin-token"), Some("TOKEN"), &token("t1", None));
+    world.secret("shop/key", Some("admin-token"), Some("KEY"), r#"{"KEY":"k1"}"#);
+    world.secret(APP, None, None, r#"{"TOKEN":"theirs"}"#);
+    world.service("web", &[APP, "shop/key"]);
+    for _ in 0..3 {
+        let answer = world.run().await;
+        assert_eq!(answer["failed"], 1, "{answer}");
+        tokio::time::advance(10 * MINUTE).await;
+    }
+    assert!(world.is_delivered("shop/key") && !world.is_delivered(TOKEN));
+    assert_eq!(world.deployments("web"), 1, "what differs restarts nobody again");
+    world.store(APP, "{}");
+    world.run_to_the_end().await;
+    assert!(world.is_delivered(TOKEN) && world.running("web")[0].contains("t1"));
+    assert_eq!(world.deployments("web"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn secret_in_the_middle_of_its_rotation_is_delivered() {
+    let world = delivered().await;
+    world.store(TOKEN, &token("t2", None));
+    let open =
+        |state: &mut State| state.secrets.get_mut(TOKEN).unwrap().stages.open_rotation(&version("open")).unwrap();
+    open(&mut world.lock());
+    world.run_to_the_end().await;
+    assert!(world.is_delivered(TOKEN) && world.running("web")[0].contains("t2"));
+    let pending = world.lock().secrets[TOKEN].stages.holder(&Stage::Pending).cloned();
+    assert_eq!(pending, Some(version("open")), "the rotation goes on");
+}
