@@ -311,6 +311,9 @@ fn deliver_moves_its_own_labels_and_promotes_copies_only() {
             (moves(ROTATED, "ROTATION-DELIVERED", Some("another")), REFUSED),
             (moves(ROTATED, "ROTATION-DELIVERED", None), REFUSED),
             (moves(TARGET, "AWSCURRENT", None), ALLOWED),
+            // A copy that lost against an edit leaves no label behind.
+            (moves(TARGET, "ROTATION-COPY-0a1b2c3d", None), ALLOWED),
+            (moves(ROTATED, "ROTATION-COPY-0a1b2c3d", token), REFUSED),
             (moves(TARGET, "ROTATION-DELIVERED", None), REFUSED),
             (moves(TARGET, "ROTATION-RING", None), REFUSED),
         ],
