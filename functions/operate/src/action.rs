@@ -32,11 +32,13 @@ pub enum Action {
     Put,
     /// All secrets: what the schedule asks for.
     Sweep,
+    /// All secrets: owners, dates and open problems, as JSON or as a page.
+    Report,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Status,
         Self::Verify,
         Self::Rollback,
@@ -49,6 +51,7 @@ impl Action {
         Self::Forget,
         Self::Put,
         Self::Sweep,
+        Self::Report,
     ];
 
     /// The action's name.
@@ -67,6 +70,7 @@ impl Action {
             Self::Forget => "forget",
             Self::Put => "put",
             Self::Sweep => "sweep",
+            Self::Report => "report",
         }
     }
 }

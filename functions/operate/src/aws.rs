@@ -29,7 +29,7 @@ const NEWEST_FIRST_SINCE: Duration = Duration::from_secs(1_704_067_200);
 #[derive(Clone, Debug)]
 pub struct OperationClients {
     sns: aws_sdk_sns::Client,
-    logs: aws_sdk_cloudwatchlogs::Client,
+    pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
     state_machines: aws_sdk_sfn::Client,
 }
 
@@ -292,7 +292,8 @@ fn is_whole_arn(id: &str) -> bool {
     resource(id).is_some_and(|resource| without_suffix(resource).is_some())
 }
 
-fn name(id: &str) -> &str {
+/// The name of a secret, of which `id` is the name or the ARN.
+pub(crate) fn name(id: &str) -> &str {
     resource(id).map_or(id, |resource| without_suffix(resource).unwrap_or(resource))
 }
 

@@ -109,8 +109,10 @@ impl SecretRequest<'_> {
                 operation.abort(secret.clone(), self.operator.abort_after, rng).await.map(Outcome::Abort)
             }
             Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, rng).await, None, secret).await),
-            // A sweep has no secret, and does not come here.
-            Request::Status(_) | Request::Sweep(_) => Ok(self.status(operation.status(secret).await?, secret).await),
+            // A sweep and a report have no secret, and do not come here.
+            Request::Status(_) | Request::Sweep(_) | Request::Report(_) => {
+                Ok(self.status(operation.status(secret).await?, secret).await)
+            }
         }
     }
 
@@ -149,8 +151,10 @@ impl SecretRequest<'_> {
                 let unknown = self.operator.services.check_nonces(&mut findings, secret, self.deadline).await;
                 Ok(self.diagnosis(findings, unknown, secret).await)
             }
-            // A sweep has no secret, and does not come here.
-            Request::Status(_) | Request::Sweep(_) => Ok(self.status(operation.status(secret).await?, secret).await),
+            // A sweep and a report have no secret, and do not come here.
+            Request::Status(_) | Request::Sweep(_) | Request::Report(_) => {
+                Ok(self.status(operation.status(secret).await?, secret).await)
+            }
         }
     }
 
@@ -175,8 +179,10 @@ impl SecretRequest<'_> {
                 operation.abort(secret.clone(), self.operator.abort_after, rng).await.map(Outcome::Abort)
             }
             Request::Doctor(_) => Ok(self.diagnosis(operation.doctor(secret, rng).await, None, secret).await),
-            // A sweep has no secret, and does not come here.
-            Request::Status(_) | Request::Sweep(_) => Ok(self.status(operation.status(secret).await?, secret).await),
+            // A sweep and a report have no secret, and do not come here.
+            Request::Status(_) | Request::Sweep(_) | Request::Report(_) => {
+                Ok(self.status(operation.status(secret).await?, secret).await)
+            }
         }
     }
 
@@ -199,7 +205,7 @@ impl SecretRequest<'_> {
                 findings.good("kind", detail);
                 Ok(self.diagnosis(findings, None, secret).await)
             }
-            Request::Status(_) | Request::Sweep(_) => {
+            Request::Status(_) | Request::Sweep(_) | Request::Report(_) => {
                 let stack = self.operator.stack_of(Kind::Other);
                 let status = StatusAnswer::of_other_kind(store, secret_id, secret, &stack).await?;
                 Ok(self.status(status, secret).await)

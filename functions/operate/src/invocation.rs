@@ -7,6 +7,7 @@ use crate::action::Action;
 use crate::dispatch::SecretRequest;
 use crate::error::OperateError;
 use crate::operator::Operator;
+use crate::report::Reporter;
 use crate::request::Request;
 use crate::response::{Outcome, Response};
 use crate::sweep::{Sweep, SweepResult};
@@ -58,8 +59,14 @@ async fn perform(
     operator.observations.wait_for_all();
     let (clients, deadline) = (function.clients()?, invocation.deadline);
     let store = clients.secrets_manager(deadline);
-    let Request::Sweep(asked) = request else {
-        return SecretRequest { operator, clients, request, deadline }.perform(&store).await;
+    let asked = match request {
+        Request::Sweep(asked) => asked,
+        Request::Report(asked) => {
+            let answer = Reporter::new(operator, asked, deadline).perform(&store).await?;
+            let outcome = Outcome::Report(Box::new(answer));
+            return Ok(Response { action: Action::Report, secret: None, instances: vec![], outcome });
+        }
+        _ => return SecretRequest { operator, clients, request, deadline }.perform(&store).await,
     };
     let sweep = Sweep::new(operator, asked, &invocation.request_id, deadline);
     let SweepResult { mut answer, metrics, message, events } = sweep.perform(function.name(), &store).await?;

@@ -14,6 +14,7 @@
 //! | `forget` | gives such keys up |
 //! | `put` | stores a value that a person rotates |
 //! | `sweep` | all secrets, on a schedule: ends overlaps that are over, verifies recent promotions, finds stuck and overdue ones, measures the fleet |
+//! | `report` | all secrets, for people: owners, dates, open problems, who read what, as JSON or as a page |
 //!
 //! Every request is recorded in the log under the target `audit`. The line has the action, the secret, the reason, the request id and the
 //! result, never a value. CloudTrail knows the caller under the request id.
@@ -61,6 +62,8 @@ pub mod members;
 pub mod nonces;
 mod operator;
 mod publication;
+pub mod reads;
+pub mod report;
 pub mod request;
 pub mod response;
 pub mod scope;

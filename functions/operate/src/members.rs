@@ -87,6 +87,7 @@ pub(crate) struct Members {
     reason: Option<String>,
     confirm: Option<String>,
     from: Option<String>,
+    format: Option<String>,
     censuses: Option<Value>,
     keys: Option<Value>,
     values: Option<NewValues>,
@@ -121,14 +122,14 @@ impl Members {
             reason: text(&mut members, "reason")?,
             confirm: text(&mut members, "confirm")?,
             from: text(&mut members, "from")?,
+            format: text(&mut members, "format")?,
             censuses,
             keys,
             values: NewValues::read(new, whole)?,
         };
         if let Some(unknown) = members.keys().next() {
             let unknown: String = unknown.chars().take(64).collect();
-            let problem =
-                "is not known; known are action, secret_id, reason, confirm, from, censuses, keys, members, value";
+            let problem = "is not known; known are action, secret_id, reason, confirm, from, format, censuses, keys, members, value";
             return Err(invalid(&unknown, problem));
         }
         let action = action.and_then(|action| action.parse().ok()).ok_or_else(|| {
@@ -181,9 +182,14 @@ impl Members {
         self.confirm.take()
     }
 
-    /// Where a sweep goes on.
+    /// Where a sweep or a report goes on.
     pub(crate) fn from(&mut self) -> Option<String> {
         self.from.take()
+    }
+
+    /// The form of a report.
+    pub(crate) fn format(&mut self) -> Option<String> {
+        self.format.take()
     }
 
     /// What a retirement goes by.
@@ -206,10 +212,11 @@ impl Members {
     /// # Errors
     /// [`OperateError::InvalidRequest`] says which action a member is for.
     pub(crate) fn require_nothing_else(self) -> Result<(), OperateError> {
-        let Self { secret_id, reason: _, confirm, from, censuses, keys, values } = self;
+        let Self { secret_id, reason: _, confirm, from, format, censuses, keys, values } = self;
         let left = [
-            (secret_id.is_some(), "secret_id", "a sweep looks at all secrets: leave it out"),
-            (from.is_some(), "from", "is for a sweep only"),
+            (secret_id.is_some(), "secret_id", "a sweep and a report look at all secrets: leave it out"),
+            (from.is_some(), "from", "is for sweep and report only"),
+            (format.is_some(), "format", "is for report only"),
             (confirm.is_some(), "confirm", "is for compromise, restore and forget only"),
             (keys.is_some(), "keys", "is for forget only"),
             (censuses.is_some(), "censuses", "is for retire only"),

@@ -40,8 +40,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Reads `ALLOWED_ACTIONS`, `ABORT_AFTER`, `SWEEP_TAG`, `SWEEP_PERIOD`, `NOTIFY_TOPIC_ARN`, `EVENT_TOPIC_ARN`, `LOG_GROUP`, and
-    /// all variables of the rotation functions.
+    /// Reads `ALLOWED_ACTIONS`, `ABORT_AFTER`, `SWEEP_TAG`, `SWEEP_PERIOD`, `NOTIFY_TOPIC_ARN`, `EVENT_TOPIC_ARN`, `LOG_GROUP`,
+    /// `CLOUDTRAIL_LOG_GROUP`, and all variables of the rotation functions.
     ///
     /// # Errors
     /// An unusable variable, by name.

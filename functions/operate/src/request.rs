@@ -47,6 +47,40 @@ pub enum Request {
     Put(Put),
     /// All secrets.
     Sweep(Sweep),
+    /// All secrets, for people.
+    Report(Report),
+}
+
+/// A report that is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Why, for the record.
+    pub reason: Option<String>,
+    /// Its form.
+    pub format: Format,
+    /// Where the report before this one stopped.
+    pub from: Option<String>,
+}
+
+/// The form of a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Data.
+    #[default]
+    Json,
+    /// One HTML page, as a text in the answer.
+    Html,
+}
+
+impl Report {
+    fn parse(members: &mut Members) -> Result<Self, OperateError> {
+        let format = match members.format().as_deref() {
+            None | Some("json") => Format::Json,
+            Some("html") => Format::Html,
+            Some(_) => return Err(invalid("format", "expected json or html")),
+        };
+        Ok(Self { reason: members.reason()?, format, from: members.from() })
+    }
 }
 
 /// A sweep that is asked for.
@@ -95,6 +129,7 @@ impl Request {
             Action::Forget => Self::Forget(Forget::parse(&mut members)?),
             Action::Put => Self::Put(Put::parse(&mut members)?),
             Action::Sweep => Self::Sweep(Sweep::parse(&mut members)?),
+            Action::Report => Self::Report(Report::parse(&mut members)?),
         };
         members.require_nothing_else()?;
         Ok(request)
@@ -116,10 +151,11 @@ impl Request {
             Self::Forget(_) => Action::Forget,
             Self::Put(_) => Action::Put,
             Self::Sweep(_) => Action::Sweep,
+            Self::Report(_) => Action::Report,
         }
     }
 
-    /// The secret's name or ARN; empty for a sweep.
+    /// The secret's name or ARN; empty for a sweep and a report.
     #[must_use]
     pub fn secret_id(&self) -> &str {
         self.parts().0
@@ -149,6 +185,7 @@ impl Request {
                 (secret_id, Some(reason))
             }
             Self::Sweep(sweep) => ("", sweep.reason.as_deref()),
+            Self::Report(report) => ("", report.reason.as_deref()),
         }
     }
 }

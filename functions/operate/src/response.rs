@@ -16,6 +16,7 @@ use crate::actions::rollback::RollbackAnswer;
 use crate::actions::status::StatusAnswer;
 use crate::actions::verify::VerifyAnswer;
 use crate::instances::InstanceReport;
+use crate::report::ReportAnswer;
 use crate::sweep::SweepAnswer;
 
 /// The answer to a request.
@@ -23,7 +24,7 @@ use crate::sweep::SweepAnswer;
 pub struct Response {
     /// What was asked for.
     pub(crate) action: Action,
-    /// The secret's name; a sweep has none.
+    /// The secret's name; a sweep and a report have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) secret: Option<String>,
     /// What the instances of the application answered meanwhile.
@@ -51,6 +52,7 @@ pub enum Outcome {
     Forget(ForgetAnswer),
     Put(PutAnswer),
     Sweep(Box<SweepAnswer>),
+    Report(Box<ReportAnswer>),
 }
 
 impl Outcome {
@@ -66,7 +68,7 @@ impl Outcome {
             | Self::Forget(ForgetAnswer { version, .. })
             | Self::Put(PutAnswer { version, .. }) => Some(version),
             Self::Retire(retired) => retired.version.as_ref(),
-            Self::Status(_) | Self::Abort(_) | Self::Doctor(_) | Self::Sweep(_) => None,
+            Self::Status(_) | Self::Abort(_) | Self::Doctor(_) | Self::Sweep(_) | Self::Report(_) => None,
         }
     }
 
@@ -85,7 +87,8 @@ impl Outcome {
             | Self::Doctor(_)
             | Self::Restore(_)
             | Self::Forget(_)
-            | Self::Sweep(_) => None,
+            | Self::Sweep(_)
+            | Self::Report(_) => None,
         }
     }
 }

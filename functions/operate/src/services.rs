@@ -21,11 +21,14 @@ use crate::aws::{Execution, Failure, OperationClients};
 use crate::error::OperateError;
 use crate::findings::Findings;
 use crate::kinds::function_name;
+use crate::reads::Reads;
 
 /// The longest that one of these services may take: no action waits for them for long, and none fails for them.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest that all notifications of a sweep may take.
 const EVENTS_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest that a query of a log may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Notifications that are sent at the same time.
 const AT_ONCE: usize = 8;
 /// Kept free for the answer.
@@ -74,6 +77,7 @@ pub(crate) struct Services {
     topic: Option<String>,
     events: Option<Topic>,
     log_group: String,
+    trail: Option<String>,
     reencryption: Option<Reencryption>,
 }
 
@@ -104,7 +108,7 @@ impl Reencryption {
 }
 
 impl Services {
-    /// Reads `NOTIFY_TOPIC_ARN`, `EVENT_TOPIC_ARN`, `LOG_GROUP`, in which `{function}` is the name of the rotation function, or of the worker, and, both or neither,
+    /// Reads `NOTIFY_TOPIC_ARN`, `EVENT_TOPIC_ARN`, `LOG_GROUP`, in which `{function}` is the name of the rotation function, or of the worker, `CLOUDTRAIL_LOG_GROUP`, and, both or neither,
     /// `REENCRYPT_STATE_MACHINE` and `REENCRYPT_KEY_SECRET`.
     ///
     /// # Errors
@@ -115,6 +119,7 @@ impl Services {
             topic: environment.get("NOTIFY_TOPIC_ARN").map(str::to_owned),
             events: Topic::from_environment(environment)?,
             log_group: environment.get("LOG_GROUP").unwrap_or("/aws/lambda/{function}").to_owned(),
+            trail: environment.get("CLOUDTRAIL_LOG_GROUP").map(str::to_owned),
             reencryption: Reencryption::from_environment(environment)?,
         })
     }
@@ -223,6 +228,17 @@ impl Services {
             Err(problem) => format!("{log_group}: {problem}"),
         };
         Some(format!("how many values the primary key has encrypted, of those that its nonces allow ({problem})"))
+    }
+
+    /// Who read secrets under a prefix, by the log of CloudTrail; `None` without such a log.
+    pub(crate) async fn who_read(&self, prefix: &str, until: SystemTime, deadline: Deadline) -> Option<Reads> {
+        let trail = self.trail.as_deref()?;
+        let bounded = deadline.within(QUERY_TIMEOUT, RESERVE);
+        let found = bounded.bound(self.clients.who_read(trail, prefix, until)).await.unwrap_or_else(no_answer);
+        Some(found.unwrap_or_else(|problem| {
+            tracing::warn!(target: AUDIT, trail, problem, "who read secrets is not known");
+            Reads::unknown(format!("{trail}: {problem}"))
+        }))
     }
 
     /// Whether these services can be reached, and what the rotation function logged.

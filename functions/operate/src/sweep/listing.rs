@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
+use rotation::deadline::Deadline;
 use rotation::lambda::AUDIT;
 use rotation::marked_ring;
 use rotation::store::{Described, OperationStore, Page, StoreError, StoreErrorKind};
@@ -18,7 +19,7 @@ use crate::operator::Operator;
 use crate::sweep::context::Sweep;
 use crate::sweep::delivery::may_be_undelivered;
 use crate::sweep::report::Report;
-use crate::sweep::timing::{RECENT, THROTTLED_PAUSES, since};
+use crate::sweep::timing::{RECENT, THROTTLED_PAUSES, is_left, since};
 use crate::tidy::is_untidy;
 
 /// For so long after its end a sweep tries to end an overlap. Then it is somebody's own way back, or an alarm has long said so.
@@ -86,7 +87,7 @@ impl Sweep<'_> {
         let mut next = self.request.from.clone();
         let mut listed_any = false;
         loop {
-            let page = match self.list(store, next.as_deref()).await {
+            let page = match list_page(operator, store, next.as_deref(), self.deadline).await {
                 Ok(page) => page,
                 // What was found so far is told all the same, and where to go on.
                 Err(error) if listed_any => {
@@ -109,17 +110,24 @@ impl Sweep<'_> {
             }
         }
     }
+}
 
-    /// One page of the listing; when the service throttles it, once more after a while.
-    async fn list<S: OperationStore>(&self, store: &S, from: Option<&str>) -> Result<Page, StoreError> {
-        let filter = self.operator.scope.filter(self.operator.stack.name_prefix());
-        let mut pauses = THROTTLED_PAUSES.into_iter();
-        loop {
-            match (store.list(&filter, from).await, pauses.next()) {
-                (Err(error), Some(pause))
-                    if error.kind == StoreErrorKind::Throttled && self.deadline.pause(pause).await => {}
-                (result, _) => return result,
-            }
+/// One page of the listing; when the service throttles it, once more after a while.
+///
+/// # Errors
+/// What the service refuses.
+pub(crate) async fn list_page<S: OperationStore>(
+    operator: &Operator,
+    store: &S,
+    from: Option<&str>,
+    deadline: Deadline,
+) -> Result<Page, StoreError> {
+    let filter = operator.scope.filter(operator.stack.name_prefix());
+    let mut pauses = THROTTLED_PAUSES.into_iter();
+    loop {
+        match (store.list(&filter, from).await, pauses.next()) {
+            (Err(error), Some(pause)) if error.kind == StoreErrorKind::Throttled && deadline.pause(pause).await => {}
+            (result, _) => return result,
         }
     }
 }
@@ -135,7 +143,7 @@ impl Report {
         let kind = operator.kind_of(secret)?;
         // Also where somebody has switched rotation off in the middle of it. One that was changed a moment ago may be in the
         // hands of an action that is under way.
-        let left = since(secret, secret.last_changed).is_some_and(|changed| changed >= operator.abort_after);
+        let left = is_left(secret, operator.abort_after);
         if let Some(action) = unfinished(secret).filter(|_| left) {
             self.note_unfinished(secret, action, operator.abort_after);
         }

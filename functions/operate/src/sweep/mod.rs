@@ -12,4 +12,6 @@ mod run;
 mod timing;
 
 pub use crate::sweep::context::Sweep;
+pub(crate) use crate::sweep::listing::list_page;
 pub use crate::sweep::report::{SweepAnswer, SweepResult};
+pub(crate) use crate::sweep::timing::{is_left, overdue_by, since};

@@ -18,7 +18,7 @@ use crate::error::{OperateError, Problem};
 use crate::services::Notified;
 use crate::sweep::digest::{Digest, Window};
 use crate::sweep::events::Events;
-use crate::sweep::timing::since;
+use crate::sweep::timing::{overdue_by, since};
 
 /// The most secrets that an answer names of each kind.
 const NAMED: usize = 100;
@@ -252,7 +252,7 @@ impl Report {
         self.managed += 1;
         let age = since(secret, secret.last_rotated);
         self.age_max = self.age_max.max(age.unwrap_or_default());
-        if let Some(overdue) = since(secret, secret.next_rotation).filter(|overdue| !overdue.is_zero()) {
+        if let Some(overdue) = overdue_by(secret) {
             self.overdue_max = self.overdue_max.max(overdue);
             tracing::warn!(target: AUDIT, secret = secret.name, hours = overdue.as_secs() / 3_600, "overdue");
             name(&mut self.answer.overdue, secret);

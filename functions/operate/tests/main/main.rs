@@ -12,6 +12,7 @@ mod layers;
 mod module_graph;
 mod nonces;
 mod put;
+mod report;
 mod requests;
 mod staged;
 mod store;
@@ -35,5 +36,5 @@ const DEPLOYMENT: [(&str, &str); 6] = [
     ("AWS_SECRET_ACCESS_KEY", "example"),
     ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
     ("SECRET_NAME_PREFIX", "shop/"),
-    ("ALLOWED_ACTIONS", "status,verify,rollback,revoke,abort,compromise,doctor,retire,restore,forget,put,sweep"),
+    ("ALLOWED_ACTIONS", "status,verify,rollback,revoke,abort,compromise,doctor,retire,restore,forget,put,sweep,report"),
 ];

@@ -11,10 +11,10 @@ use crate::environment;
 /// The least that the action wants.
 fn least(action: Action) -> Value {
     let mut request = json!({ "action": action });
-    if action != Action::Sweep {
+    if ![Action::Sweep, Action::Report].contains(&action) {
         request["secret_id"] = json!("shop/secret");
     }
-    if ![Action::Status, Action::Verify, Action::Doctor, Action::Sweep].contains(&action) {
+    if ![Action::Status, Action::Verify, Action::Doctor, Action::Sweep, Action::Report].contains(&action) {
         request["reason"] = json!("a test");
     }
     match action {
@@ -45,7 +45,10 @@ fn every_action_is_asked_for_by_its_name() {
     for action in Action::ALL {
         let request = Request::parse(least(action)).unwrap_or_else(|error| panic!("{action}: {error}"));
         assert_eq!(request.action(), action);
-        assert_eq!(request.secret_id(), if action == Action::Sweep { "" } else { "shop/secret" });
+        assert_eq!(
+            request.secret_id(),
+            if [Action::Sweep, Action::Report].contains(&action) { "" } else { "shop/secret" }
+        );
     }
     assert_eq!(refusal(json!({ "action": "statsu", "secret_id": "shop/secret" })).0, "action");
     assert_eq!(refusal(json!({ "secret_id": "shop/secret" })).0, "action");
@@ -71,7 +74,8 @@ fn what_changes_something_wants_a_reason() {
 #[test]
 fn a_member_of_another_action_is_refused() {
     for (member, value, takes) in [
-        ("from", json!("page 2"), vec![Action::Sweep]),
+        ("from", json!("page 2"), vec![Action::Sweep, Action::Report]),
+        ("format", json!("html"), vec![Action::Report]),
         ("confirm", json!("shop/secret"), vec![Action::Compromise, Action::Restore, Action::Forget]),
         ("keys", json!(["5e6f7081"]), vec![Action::Forget]),
         ("censuses", json!([census(), census()]), vec![Action::Retire]),
@@ -89,13 +93,14 @@ fn a_member_of_another_action_is_refused() {
         }
     }
     let with_secret = json!({ "action": "sweep", "secret_id": "shop/secret" });
-    assert_eq!(refusal(with_secret).1, "a sweep looks at all secrets: leave it out");
+    assert_eq!(refusal(with_secret).1, "a sweep and a report look at all secrets: leave it out");
 }
 
 #[test]
 fn a_member_of_another_form_is_refused_by_name() {
     for (action, member, value) in [
         (Action::Status, "secret_id", json!(7)),
+        (Action::Report, "format", json!("pdf")),
         (Action::Status, "secret_id", json!(" ")),
         (Action::Status, "secret_id", json!("s".repeat(2049))),
         (Action::Status, "secret_id", json!(null)),

@@ -16,6 +16,9 @@ use rotation::versions::{Stage, Versions};
 pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The secrets of a page of the listing.
+const PAGE: usize = 100;
+
 /// A secret.
 pub(crate) struct Secret {
     pub(crate) described: Described,
@@ -288,13 +291,16 @@ impl OperationStore for Store {
         })
     }
 
-    async fn list(&self, filter: &ListFilter, _: Option<&str>) -> Result<Page, StoreError> {
+    async fn list(&self, filter: &ListFilter, from: Option<&str>) -> Result<Page, StoreError> {
         let prefix = filter.prefix.as_deref().unwrap_or_default();
         let state = self.lock();
         let secrets = state.secrets.iter().filter(|(name, _)| name.starts_with(prefix));
         let listed = |(name, secret): (&String, &Secret)| {
             state.listed_before.get(name).cloned().unwrap_or_else(|| secret.describe())
         };
-        Ok(Page { secrets: secrets.map(listed).collect(), next: None })
+        let begin = from.map_or(0, |from| from.parse().unwrap());
+        let mut all = secrets.skip(begin);
+        let secrets = all.by_ref().take(PAGE).map(listed).collect();
+        Ok(Page { secrets, next: all.next().map(|_| (begin + PAGE).to_string()) })
     }
 }

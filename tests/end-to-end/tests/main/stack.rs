@@ -11,7 +11,7 @@ use sandbox::lambda_host::FunctionConfig;
 
 /// The actions that `operate` may be asked for.
 pub(crate) const ACTIONS: &str =
-    "status,verify,rollback,revoke,abort,compromise,doctor,retire,restore,forget,put,sweep";
+    "status,verify,rollback,revoke,abort,compromise,doctor,retire,restore,forget,put,sweep,report";
 
 /// The outputs of `template.yaml` that the operator's command reads, without `AuditLogGroup`: in the sandbox, each function has a log
 /// of its own.

@@ -338,7 +338,7 @@ fn every_action_is_documented_and_the_reverse() {
     assert!(sections.insert("sweep".to_owned()), "the sweep is on the other page");
     assert_same("sections on actions", &sections, &actions);
     // Which of them each deployment has.
-    assert!(page.text.contains("every action except `retire` and `sweep`"));
+    assert!(page.text.contains("every action except `retire`, `sweep` and `report`"));
     let functions = most();
     let functions = functions.of_type("AWS::Serverless::Function");
     let allowed = |function: &str| -> BTreeSet<String> {
@@ -347,7 +347,7 @@ fn every_action_is_documented_and_the_reverse() {
             .map(str::to_owned)
             .collect()
     };
-    let sweeps = owned(&["retire", "sweep"]);
+    let sweeps = owned(&["retire", "sweep", "report"]);
     assert_eq!(allowed("OperateFunction"), actions.difference(&sweeps).cloned().collect());
     assert_eq!(allowed("SweepFunction"), sweeps);
 }

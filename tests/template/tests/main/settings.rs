@@ -274,15 +274,23 @@ fn operate_has_all_that_the_rotation_functions_have() {
         assert_eq!(operate.get(name), Some(value), "{name}");
     }
     for (name, value) in &operate {
-        assert!(name == "ALLOWED_ACTIONS" || sweep.get(name) == Some(value), "{name}");
+        // A sweep searches no log of a failure.
+        let own = ["ALLOWED_ACTIONS", "LOG_GROUP"].contains(&name.as_str());
+        assert!(own || sweep.get(name) == Some(value), "{name}");
     }
+    assert_eq!(sweep["CLOUDTRAIL_LOG_GROUP"], "trail");
+    let without_trail = variables(least().of_type("AWS::Serverless::Function")["SweepFunction"]);
+    assert!(!without_trail.contains_key("CLOUDTRAIL_LOG_GROUP"));
     // The schedule's sweep sends messages, and nothing else does.
     let topic = |variables: &BTreeMap<String, String>| variables.contains_key("NOTIFY_TOPIC_ARN");
     assert_eq!([&token, &key, &issued, &operate, &sweep].map(topic), [false, false, false, false, true]);
     let actions = |variables: &BTreeMap<String, String>| variables["ALLOWED_ACTIONS"].clone();
     assert_eq!(actions(&operate), "status,verify,rollback,revoke,abort,compromise,doctor,restore,forget,put");
-    assert_eq!(actions(&sweep), "sweep,retire");
-    assert_eq!(variables(least().of_type("AWS::Serverless::Function")["SweepFunction"])["ALLOWED_ACTIONS"], "sweep");
+    assert_eq!(actions(&sweep), "sweep,report,retire");
+    assert_eq!(
+        variables(least().of_type("AWS::Serverless::Function")["SweepFunction"])["ALLOWED_ACTIONS"],
+        "sweep,report"
+    );
     // The rows of one keyring, and the state machine by its own name.
     let worker = variables(functions["ReencryptFunction"]);
     assert_eq!(sweep["REENCRYPT_KEY_SECRET"], worker["REENCRYPT_KEY_SECRET"]);

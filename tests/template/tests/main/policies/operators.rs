@@ -36,10 +36,16 @@ fn operators_look_at_what_the_runbook_shows_and_read_no_value() {
         );
     }
     let trail = |policies: &BTreeMap<String, Value>| {
-        let queries = speaking_of(&policies["OperatorPolicy"], "logs:StartQuery").into_iter();
-        queries
-            .flat_map(|statement| texts(&statement["Resource"]))
-            .any(|resource| resource.contains(":log-group:trail:"))
+        let queries = |policy: &str| {
+            let queries = speaking_of(&policies[policy], "logs:StartQuery").into_iter();
+            queries.flat_map(|statement| texts(&statement["Resource"])).collect::<Vec<_>>()
+        };
+        let of_operators = queries("OperatorPolicy").into_iter().any(|resource| resource.contains(":log-group:trail:"));
+        // The report asks for nothing else.
+        let of_sweep = queries("SweepRole");
+        assert!(of_sweep.iter().all(|resource| resource.ends_with(":log-group:trail:*")), "{of_sweep:?}");
+        assert_eq!(of_sweep.is_empty(), !of_operators);
+        of_operators
     };
     assert!(trail(&most) && !trail(&least));
 }
