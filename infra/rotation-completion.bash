@@ -21,7 +21,7 @@ _rotation() {
       COMPREPLY=($(compgen -f -- "$word"))
       return
       ;;
-    --stack | --functions-prefix | --name-prefix | --log-group | --profile | --region | --endpoint | --reason | --into | --timeout)
+    --stack | --functions-prefix | --name-prefix | --log-group | --profile | --region | --endpoint | --reason | --into | --timeout | --from)
       return
       ;;
   esac
@@ -29,7 +29,7 @@ _rotation() {
     rotate) options="$options --wait --timeout" ;;
     put) options="$options --env" ;;
     setup) options="$options --env --into" ;;
-    report) options="$options --html" ;;
+    report) options="$options --html --from" ;;
   esac
   case $word in
     -*) part=$options ;;

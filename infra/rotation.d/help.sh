@@ -103,8 +103,9 @@ needs attention.
   rotation sweep --json | jq .overdue
 END
     report) cat <<'END' ;;
-Usage: rotation report [--json | --html]
-Owners, dates, and what is overdue, of all secrets. --html prints a page for the review.
+Usage: rotation report [--json | --html] [--from PLACE]
+Owners, dates, and what is overdue, of all secrets. --html prints a page for the review, with who read what. Exit
+code 4: there are more than 10,000 secrets; it prints the PLACE for the next report.
 
   rotation report --html > report.html
 END

@@ -75,6 +75,25 @@ show_findings() {
   cells '.notChecked // [] | .[] | "not checked: \(clean)"'
 }
 
+# shellcheck disable=SC2016 # The variables are jq's.
+show_report() {
+  cells '
+    def day: if . == null then null else .[0:10] end;
+    ["SECRET", "KIND", "LAST ROTATED", "NEXT ROTATION", "OVERLAP", "DELIVERY", "OWNER", "CONTACT"],
+    (.secrets[] | [.secret, .kind, (([.lastRotated] + [.byHand[].done] | map(values) | max) | day),
+      (([.nextRotation] + [.byHand[].due] | map(values) | min) | day), .overlap, .delivery, .owner, .contact]) | row' | table
+  cells '
+    (.secrets[] | .secret as $secret | (
+      (.problems[] | ["\($secret): \(.detail)", .repair]),
+      (.byHand[] | select(.isDue) | ["\($secret): due by hand: \(.member // "the whole text"), last \(.done // "never recorded")",
+        "rotation put \($secret) \(.member // "")"])
+    )) | "\n\(.[0] | clean)\n     repair: \(.[1] | clean)"'
+  cells '
+    if .reads == null then empty
+    elif .reads.unknown then "\nwho read what is not known: \(.reads.unknown | clean)"
+    else "\nwho read what in the last \(.reads.days) days: \(.reads.rows | length) lines, with --json or --html" end'
+}
+
 # Every member of an answer, a line each.
 show_members() {
   cells '
@@ -92,6 +111,7 @@ show() {
     case $1 in
       status) show_status ;;
       doctor) show_findings ;;
+      report) show_report ;;
       *) show_members ;;
     esac
   fi

@@ -15,6 +15,7 @@ use crate::stack;
 use crate::support::*;
 
 mod help;
+mod report;
 mod rotate;
 mod values;
 

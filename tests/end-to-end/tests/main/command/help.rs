@@ -58,6 +58,8 @@ async fn wrong_usage_is_told_before_anything_is_asked() {
         &["put", "a", "--into", "b"],
         &["sweep", "a"],
         &["report", "--reason"],
+        &["report", "--html", "--json"],
+        &["sweep", "--from", "x"],
     ] {
         let run = person.run(arguments).await;
         assert!(run.code == 2 && run.err.contains("--help shows how"), "{arguments:?}: {run:?}");
