@@ -1,6 +1,8 @@
 //! What a report tells of all secrets, as data and as a page.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use html5ever::interface::QuirksMode;
@@ -339,4 +341,64 @@ fn prefix_does_not_break_out_of_a_query() {
     for hostile in ["\" or 1=1", "a\\", "a|b", "ä"] {
         assert!(query(hostile).contains(r#"| filter secret like """#), "{hostile}");
     }
+}
+
+/// CloudWatch Logs that answers each call to an operation with the next of its answers, and keeps what it was asked.
+fn logs(mut answers: Vec<(&'static str, Value)>) -> (String, std::thread::JoinHandle<Vec<Value>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let served = std::thread::spawn(move || {
+        let mut asked = vec![];
+        answers.reverse();
+        while let Some((operation, answer)) = answers.pop() {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            let (mut length, mut target, mut line) = (0, String::new(), String::new());
+            while stream.read_line(&mut line).unwrap() > 2 {
+                let (name, value) = line.split_once(": ").unwrap_or_default();
+                match name.to_ascii_lowercase().as_str() {
+                    "content-length" => length = value.trim().parse().unwrap(),
+                    "x-amz-target" => value.trim().clone_into(&mut target),
+                    _ => {}
+                }
+                line.clear();
+            }
+            assert_eq!(target, format!("Logs_20140328.{operation}"));
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            asked.push(serde_json::from_slice(&body).unwrap());
+            let (body, head) = (answer.to_string(), "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1");
+            let answer = format!("{head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+        }
+        asked
+    });
+    (address, served)
+}
+
+#[tokio::test]
+async fn reads_of_ninety_days_are_on_the_page() {
+    let field = |name: &str, value: &str| json!({ "field": name, "value": value });
+    let arn = "arn:aws:secretsmanager:us-east-1:000000000000:secret:shop/well-AbC123";
+    let row = json!([
+        field("who", "arn:aws:iam::000000000000:role/<i>web"),
+        field("secret", arn),
+        field("result", "read"),
+        field("times", "12"),
+        field("last", "2026-11-28T10:00:00Z"),
+    ]);
+    let (address, served) = logs(vec![
+        ("StartQuery", json!({ "queryId": "q-1" })),
+        ("GetQueryResults", json!({ "status": "Running", "results": [] })),
+        ("GetQueryResults", json!({ "status": "Complete", "results": [row] })),
+    ]);
+    let operator = operator(&[("CLOUDTRAIL_LOG_GROUP", "trail"), ("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", &address)]);
+    let store = fleet();
+    let html = page(&operator, &store).await;
+    let read = "<th scope=row>arn:aws:iam::000000000000:role/&#60;i&#62;web<td>shop/well<td>read<td>12<td>2026-11-28T10:00:00Z";
+    assert!(html.contains(read), "{html}");
+    let asked = served.join().unwrap();
+    let seconds = |name: &str| asked[0][name].as_u64().unwrap();
+    assert_eq!(seconds("endTime") - seconds("startTime"), 90 * 24 * 60 * 60);
+    assert_eq!((&asked[0]["logGroupName"], &asked[0]["queryString"]), (&json!("trail"), &json!(query("shop/"))));
+    assert_eq!(asked[2]["queryId"], "q-1");
 }
