@@ -203,6 +203,9 @@ impl Act<'_> {
                 )?;
             }
             self.deliver().await?;
+            for id in [WEB, WORKER] {
+                check(knows_next(scene, id).await? == [true, true], "every task accepts the next token")?;
+            }
             out.line(
                 "  deliver: both copies written; each service deployed once for token and key together; both delivered",
             );
@@ -267,6 +270,8 @@ impl Act<'_> {
         check(rolled_back == 1, "the deployment of shop/web is rolled back, and not repeated")?;
         let deployed = deployments(scene, WORKER, "SUCCESSFUL")?;
         check(deployed == 2 + self.deliveries, "shop/worker is deployed with the new value")?;
+        check(knows_next(scene, WORKER).await? == [true, true], "the tasks of shop/worker have the new value")?;
+        check(knows_next(scene, WEB).await? == [false, false], "the tasks of shop/web have the value before")?;
         let [failed, late] = alarms(scene)?;
         check((failed, late) == (1, 0), "one failed delivery is counted, and none is late")?;
         out.line("  alarm delivery-failed: DeliveryFailed 1; shop/worker has the value, shop/web the one before");
@@ -311,6 +316,7 @@ impl Act<'_> {
         // The event of the deployment's end invokes deliver.
         pass(scene, Duration::from_secs(600)).await?;
         check(scene.is_delivered().await?, "the value is delivered")?;
+        check(knows_next(scene, WEB).await? == [true, true], "the tasks of shop/web have the new value")?;
         // An hourly run looks at all secrets, and publishes metrics.
         pass(scene, HOUR).await?;
         check(alarms(scene)? == [0, 0], "no delivery failed and none is late")?;
@@ -384,6 +390,16 @@ async fn member(scene: &Scene, name: &str, field: &str) -> Result<String, Failur
 
 fn deployments(scene: &Scene, id: &str, status: &str) -> Result<usize, Failure> {
     Ok(scene.service(id)?.deployments.iter().filter(|one| **one == status).count())
+}
+
+/// Whether each task of a service accepts the next token, which no value before the current one holds.
+async fn knows_next(scene: &Scene, id: &str) -> Result<Vec<bool>, Failure> {
+    let token = member(scene, SECRET, &format!("{FIELD}_NEXT")).await?;
+    let mut accepted = Vec::new();
+    for task in scene.service(id)?.tasks {
+        accepted.push(end_to_end::get(&format!("http://{task}/admin/jobs"), &token).await?.is_success());
+    }
+    Ok(accepted)
 }
 
 /// What the alarms on deliveries see: the last counts of failed and of late secrets.
