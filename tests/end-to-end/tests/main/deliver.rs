@@ -1,5 +1,7 @@
 //! Deliveries with the built functions: services that read their environment when they start.
 
+mod timelines;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +24,11 @@ const SETTLED: Duration = Duration::from_secs(600);
 fn service(id: &str, program: PathBuf) -> ServiceDeclaration {
     let (cluster, service) = id.split_once('/').unwrap();
     ServiceDeclaration::new(cluster, service, program).with_secret("SECRET", &secret(SECRET))
+}
+
+/// A JSON secret with staged promotion, and no application that is asked.
+fn staged_plan() -> Plan {
+    once(no_target(Plan { tags: vec![("rotation:promotion", "staged")], ..json_plan() }))
 }
 
 /// A JSON secret with staged promotion, two services that consume it, and no application that is asked.
