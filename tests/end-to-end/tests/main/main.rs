@@ -3,6 +3,7 @@
 // In a test, what is missing is a failed test; what is measured is printed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod adoption;
 mod archive;
 mod aws_cli;
 mod boto3;

@@ -13,13 +13,20 @@ use sandbox::lambda_host::FunctionConfig;
 pub(crate) const ACTIONS: &str =
     "status,verify,rollback,revoke,abort,compromise,doctor,retire,restore,forget,put,sweep,report";
 
-/// The outputs of `template.yaml` that the operator's command reads, without `AuditLogGroup`: in the sandbox, each function has a log
-/// of its own.
-fn outputs(environment: &str) -> [(&'static str, String); 3] {
+/// What the names of stacks end with.
+const STACK_NAME: &str = "-secret-rotation";
+
+/// The outputs of `template.yaml` that the documents and the operator's command read, without `AuditLogGroup`: in the sandbox, each
+/// function has a log of its own.
+fn outputs(application: &str, environment: &str) -> [(&'static str, String); 5] {
+    let function = |name: &str| format!("{application}-{environment}-{name}");
+    let arn = |name: &str| format!("arn:aws:lambda:us-east-1:000000000000:function:{}", function(name));
     [
-        ("OperateFunction", format!("shop-{environment}-operate")),
-        ("SweepFunction", format!("shop-{environment}-sweep")),
-        ("SecretNamePrefix", format!("shop/{environment}/")),
+        ("OperateFunction", function("operate")),
+        ("SweepFunction", function("sweep")),
+        ("SecretNamePrefix", format!("{application}/{environment}/")),
+        ("AdminTokenFunctionArn", arn("admin-token")),
+        ("EncryptionKeyFunctionArn", arn("encryption-key")),
     ]
 }
 
@@ -58,11 +65,11 @@ pub(crate) async fn deploy(scene: &Scene) {
     }
 }
 
-fn described(environment: &str) -> String {
+fn described(application: &str, environment: &str) -> String {
     let member = |(key, value): &(&str, String)| {
         format!("<member><OutputKey>{key}</OutputKey><OutputValue>{value}</OutputValue></member>")
     };
-    let outputs: String = outputs(environment).iter().map(member).collect();
+    let outputs: String = outputs(application, environment).iter().map(member).collect();
     format!(
         "<DescribeStacksResponse xmlns=\"http://cloudformation.amazonaws.com/doc/2010-05-15/\"><DescribeStacksResult>\
          <Stacks><member><StackName>stack</StackName><CreationTime>2026-01-01T00:00:00Z</CreationTime>\
@@ -71,13 +78,13 @@ fn described(environment: &str) -> String {
     )
 }
 
-/// Answers DescribeStacks for the stacks of both environments, at the address that it tells
+/// Answers DescribeStacks for stacks `{application}-{environment}-secret-rotation`, at the address that it tells
 /// (`AWS_ENDPOINT_URL_CLOUDFORMATION`).
 pub(crate) async fn cloudformation() -> String {
     let answer = async |request: String| {
-        let environment =
-            if request.contains("StackName=shop-staging-secret-rotation") { "staging" } else { "production" };
-        ([("content-type", "text/xml")], described(environment))
+        let name = request.split('&').find_map(|part| part.strip_prefix("StackName=")?.strip_suffix(STACK_NAME));
+        let (application, environment) = name.and_then(|name| name.rsplit_once('-')).unwrap_or_default();
+        ([("content-type", "text/xml")], described(application, environment))
     };
     let routes = Router::new().route("/", post(answer));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
