@@ -1,5 +1,5 @@
-//! A service of two halves with one JSON secret each. Both secrets hold the key of the rows in PostgreSQL, and a script edits other
-//! members at any moment.
+//! A service of two halves with one JSON secret each. Both secrets hold the key of the rows in PostgreSQL, and a script
+//! edits other members at any moment.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -194,8 +194,8 @@ impl Adoption {
         parsed(KeyFormat::Raw, &self.team.value(KEY).await, true).1
     }
 
-    /// A rotation and its delivery while the script edits: at seeded moments, and between the read of a copy and the move to the new
-    /// one. Then both secrets hold the source's keys.
+    /// A rotation and its delivery while the script edits: at seeded moments, and between the read of a copy and the
+    /// move to the new one. Then both secrets hold the source's keys.
     async fn delivers_under_edits<T>(&self, seed: u64, rotation: impl Future<Output = T>) -> T {
         let puts = self.puts();
         let mut rng = StdRng::seed_from_u64(seed);

@@ -125,8 +125,8 @@ async fn by_hand(team: &Team, section: &mut Section) {
     assert_eq!(due().await, json!([APP_SECRET]));
 }
 
-/// Answers GetParameter with this value. The sandbox has no Parameter Store, and no stand-in could prove what AWS answers to the name
-/// of a reference: the test reads the secret itself.
+/// Answers GetParameter with this value. The sandbox has no Parameter Store, and no stand-in could prove what AWS
+/// answers to the name of a reference: the test reads the secret itself.
 async fn parameter_store(value: &'static str) -> String {
     let answer = async move |Json(request): Json<Value>| {
         assert_eq!(request["WithDecryption"], true);

@@ -42,7 +42,8 @@ impl Section {
         self.next("sh")
     }
 
-    /// The next block, which has to be parameters of `samconfig.toml`: `"NAME=VALUE",` or `'''NAME='VALUE' ''',` in a line each.
+    /// The next block, which has to be parameters of `samconfig.toml`: `"NAME=VALUE",` or `'''NAME='VALUE' ''',` in a
+    /// line each.
     pub(super) fn parameters(&mut self) -> BTreeMap<String, String> {
         let text = self.next("toml");
         let parameter = |line: &str| {

@@ -18,8 +18,8 @@ use crate::aws_cli::workspace;
 use crate::stack;
 use crate::support::eventually;
 
-/// The longest time of a run of `deliver`. It is less than the minute for which deliver waits between a label and a deployment, so
-/// that the run ends with `pending`. The clock moves, and the next run deploys.
+/// The longest time of a run of `deliver`. It is less than the minute for which deliver waits between a label and a
+/// deployment, so that the run ends with `pending`. The clock moves, and the next run deploys.
 const DELIVER_TIMEOUT: Duration = Duration::from_secs(30);
 const BETWEEN_RUNS: Duration = Duration::from_secs(120);
 /// The most runs until a value is delivered.
@@ -32,7 +32,8 @@ pub(super) struct Team {
     pub(super) sandbox: Sandbox,
     pub(super) client: Client,
     home: TempDir,
-    /// The shell functions that the page defines before its sections, and what commands have set: it holds for those that follow.
+    /// The shell functions that the page defines before its sections, and what commands have set: it holds for those
+    /// that follow.
     prelude: Mutex<String>,
     cloudformation: String,
     /// The address of Parameter Store, which the sandbox does not have.
