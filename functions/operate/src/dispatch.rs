@@ -228,9 +228,12 @@ impl SecretRequest<'_> {
         secret: &Described,
         rng: &mut StdRng,
     ) -> Result<Outcome, OperateError> {
-        let Request::Put(request) = self.request else { return Err(not_managed(secret)) };
         let unmanaged = Unmanaged { store, secret_id: self.request.secret_id(), deadline: self.deadline };
-        unmanaged.put(secret, request, rng).await.map(Outcome::Put)
+        match self.request {
+            Request::Put(request) => unmanaged.put(secret, request, rng).await.map(Outcome::Put),
+            Request::Rollback(_) => unmanaged.roll_back(secret, rng).await.map(Outcome::Rollback),
+            _ => Err(not_managed(secret)),
+        }
     }
 
     async fn diagnosis(&self, mut findings: Findings, unknown: Option<String>, secret: &Described) -> Outcome {

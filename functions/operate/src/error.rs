@@ -66,7 +66,7 @@ rotation::named_errors! {
         },
         /// There is no previous value.
         #[error(
-            "secret {name} has no previous value to go back to: nothing was replaced yet, it was revoked, or its overlap is over; rotate it with `aws secretsmanager rotate-secret`"
+            "secret {name} has no previous value to go back to: nothing was replaced yet, it was revoked, or its overlap is over; replace the current value with `rotation rotate`, or with `rotation put` where people rotate it"
         )]
         NothingToGoBackTo {
             /// The secret's name.
@@ -177,7 +177,7 @@ fn not_managed(name: &str, function: Option<&str>) -> String {
             "operate has only status, doctor and abort for secret {name}: it is rotated by {function}, and only names that end with admin-token or encryption-key say what a secret holds; ask whoever runs that function, which may rotate it well"
         ),
         None => format!(
-            "operate does nothing with secret {name}: no function rotates it; have it rotated by the function for what it holds, a token or a keyring, as infra/ADOPT.md says under \"Adopt an existing secret\""
+            "operate has only put and rollback for secret {name}: no function rotates it; have it rotated by the function for what it holds, a token or a keyring, as infra/ADOPT.md says under \"Adopt an existing secret\""
         ),
     }
 }

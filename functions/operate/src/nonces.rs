@@ -59,7 +59,7 @@ impl LoggedCensus {
             findings.good("nonces", format!("{detail}; the secret was rotated since, and the next census tells"));
         } else {
             let repair = format!(
-                "aws secretsmanager rotate-secret --secret-id {}; one more time where the ring had no staged key",
+                "aws secretsmanager rotate-secret --secret-id {} # one more time where the ring had no staged key",
                 self.secret
             );
             findings.bad("nonces", detail, repair);

@@ -282,7 +282,7 @@ impl Services {
             Ok(Some(failure)) => findings.bad(
                 "log",
                 format!("{} failed at {}: {}: {}", failure.step.as_deref().unwrap_or("a step"), format_timestamp(failure.at), failure.error_type, failure.message),
-                format!("see {} in shared/README.md; then aws secretsmanager rotate-secret --secret-id {}", failure.error_type, secret.name),
+                format!("aws secretsmanager rotate-secret --secret-id {} # once the cause is repaired: {} in shared/README.md", secret.name, failure.error_type),
             ),
         }
     }

@@ -106,7 +106,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
                     RotationError::InvalidPolicy { setting, .. } if setting.starts_with("tag ") => {
                         let tag = setting.trim_start_matches("tag ");
                         format!(
-                            "aws secretsmanager untag-resource --secret-id {name} --tag-keys {tag} (the stack's default is in force then)"
+                            "aws secretsmanager untag-resource --secret-id {name} --tag-keys {tag} # the stack's default is in force then"
                         )
                     }
                     _ => "correct the function's variable that the message names".to_owned(),
@@ -287,7 +287,7 @@ fn check_rotation(findings: &mut Findings, secret: &Described) {
         findings.good("rotation", format!("enabled, by {function}"));
     } else {
         let enable = format!(
-            "aws secretsmanager rotate-secret --secret-id {name} --rotation-lambda-arn {function} --rotation-rules AutomaticallyAfterDays=90 (rotates it at once; for the role that deploys)"
+            "aws secretsmanager rotate-secret --secret-id {name} --rotation-lambda-arn {function} --rotation-rules AutomaticallyAfterDays=90 # rotates it at once; for the role that deploys"
         );
         findings.bad("rotation", "it is switched off", enable);
     }
@@ -296,7 +296,7 @@ fn check_rotation(findings: &mut Findings, secret: &Described) {
             "schedule",
             format!("overdue since {}", format_timestamp(next)),
             format!(
-                "aws secretsmanager rotate-secret --secret-id {name}; the reason is in the rotation function's log"
+                "aws secretsmanager rotate-secret --secret-id {name} # the reason is in the rotation function's log"
             ),
         ),
         Some(next) => findings.good("schedule", format!("next rotation {}", format_timestamp(next))),
@@ -321,7 +321,7 @@ fn check_versions(findings: &mut Findings, secret: &Described) {
             "AWSPENDING",
             format!("a rotation to version {version} is open; if it does not end, no other begins"),
             format!(
-                "aws secretsmanager rotate-secret --secret-id {name} (takes it up again), or {} (gives it up)",
+                "aws secretsmanager rotate-secret --secret-id {name} # takes it up again; {} gives it up",
                 command(Action::Abort, name)
             ),
         ),

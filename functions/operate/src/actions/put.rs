@@ -52,6 +52,9 @@ pub struct PutAnswer {
     pub(crate) already: bool,
     #[serde(flatten)]
     pub(crate) proof: Proof,
+    /// The stored members. What is verified is the secret that a function rotates, never a member that people store.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) not_verified: Vec<String>,
     /// When it was stored, as the tags `rotation:done` say.
     pub(crate) done: String,
     /// Why the tags `rotation:done` were not set.
@@ -74,8 +77,9 @@ impl PutAnswer {
             if names.is_empty() { vec![None] } else { names.iter().copied().map(Some).collect() };
         let tags: Vec<_> = members.into_iter().map(|member| (done_tag(member), done.clone())).collect();
         let not_recorded = store.tag(&secret.name, &tags).await.err().map(|error| error.to_string());
-        let members = names.into_iter().map(ToString::to_string).collect();
-        Self { version, already: replaced.is_none(), replaced, members, proof, done, not_recorded }
+        let members: Vec<String> = names.into_iter().map(ToString::to_string).collect();
+        let not_verified = members.clone();
+        Self { version, already: replaced.is_none(), replaced, members, proof, not_verified, done, not_recorded }
     }
 }
 

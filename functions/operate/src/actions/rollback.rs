@@ -41,7 +41,15 @@ pub struct RollbackAnswer {
     #[serde(flatten)]
     proof: Proof,
     #[serde(flatten)]
-    summary: Summary,
+    summary: Option<Summary>,
+}
+
+impl RollbackAnswer {
+    /// Of a secret that nobody rotates. Nobody is asked about its value, and nothing is known of what it holds.
+    pub(crate) fn unproven(version: VersionId, rolled_back_from: Option<VersionId>) -> Self {
+        let proof = Proof { verified: false, by: vec![] };
+        Self { version, already: rolled_back_from.is_none(), rolled_back_from, proof, summary: None }
+    }
 }
 
 impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
@@ -193,7 +201,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             rolled_back_from: (*from != now.current_id).then(|| from.clone()),
             already,
             proof: self.proof(),
-            summary: self.session.kind.summary(&now.subject(), &now.current)?,
+            summary: Some(self.session.kind.summary(&now.subject(), &now.current)?),
         })
     }
 }

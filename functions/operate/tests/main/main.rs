@@ -3,6 +3,7 @@
 
 mod actions;
 mod aws;
+mod by_hand;
 mod delivery;
 mod doctor;
 mod errors;

@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use crate::store::{DAY, HOUR, Secret, Store};
 use crate::{DEPLOYMENT, environment, operator};
 
-const NAME: &str = "shop/providers";
+pub(crate) const NAME: &str = "shop/providers";
 const OLD: &str = "sk-old-value-of-openai";
 const NEW: &str = "sk-new-\"value\"\nof-openai";
 
-async fn ask(store: &Store, request: Value) -> Result<Value, OperateError> {
+pub(crate) async fn ask(store: &Store, request: Value) -> Result<Value, OperateError> {
     let operator = operator(&[("ALLOWED_FIELDS", "KEY")]);
     let request = Request::parse(request)?;
     let clients = Clients::from_environment(&environment(&DEPLOYMENT), || std::time::SystemTime::UNIX_EPOCH).unwrap();
@@ -25,16 +25,16 @@ async fn ask(store: &Store, request: Value) -> Result<Value, OperateError> {
     request.perform(store).await.map(|response| serde_json::to_value(response).unwrap())
 }
 
-fn members(members: Value) -> Value {
+pub(crate) fn members(members: Value) -> Value {
     json!({ "action": "put", "secret_id": NAME, "reason": "ticket 4720", "members": members })
 }
 
-fn whole(value: &str) -> Value {
+pub(crate) fn whole(value: &str) -> Value {
     json!({ "action": "put", "secret_id": NAME, "reason": "ticket 4720", "value": value })
 }
 
 /// A secret that nobody rotates.
-fn unmanaged(value: &str) -> Store {
+pub(crate) fn unmanaged(value: &str) -> Store {
     let store = Store::new();
     store.secret(NAME, None, |secret| secret.with_version("v1", value, DAY, &["AWSCURRENT"]));
     store
@@ -55,6 +55,7 @@ async fn a_member_is_replaced_and_all_other_bytes_stay() {
     assert_eq!(store.value(NAME, "AWSPREVIOUS"), before, "the way back");
     assert_eq!((&answer["replaced"], &answer["already"]), (&json!("v1"), &json!(false)), "{answer:#}");
     assert_eq!(answer["members"], json!(["OPENAI_API_KEY"]));
+    assert_eq!((&answer["verified"], &answer["notVerified"]), (&json!(false), &json!(["OPENAI_API_KEY"])));
     assert_eq!(store.stages(NAME).len(), 2, "nothing is left behind: {:?}", store.stages(NAME));
 }
 
@@ -152,7 +153,7 @@ async fn members_that_a_function_rotates_are_refused() {
         }
         assert_eq!(store.holder(NAME, "AWSCURRENT"), Some(crate::store::version("v1")));
         let answer = ask(&store, members(json!({ "OTHER": "y" }))).await.unwrap();
-        assert_eq!(answer["replaced"], "v1", "{answer:#}");
+        assert_eq!((&answer["replaced"], &answer["notVerified"]), (&json!("v1"), &json!(["OTHER"])), "{answer:#}");
         assert_eq!(store.value(NAME, "AWSCURRENT"), json!({ "KEY": "5e".repeat(32), "OTHER": "y" }).to_string());
     }
     let text = Store::new();
@@ -194,7 +195,7 @@ async fn what_a_put_left_that_died_is_taken_away() {
     assert!(store.holder(NAME, &operation("young")).is_some(), "a request may be at work");
 }
 
-fn operation(version: &str) -> String {
+pub(crate) fn operation(version: &str) -> String {
     operate::marker::Marker::Operation.on(&crate::store::version(version)).as_str().to_owned()
 }
 

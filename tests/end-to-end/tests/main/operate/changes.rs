@@ -53,7 +53,7 @@ async fn token_rollback_restores_the_old_one_and_keeps_the_new() {
     for (plan, json) in [(json_plan(), true), (text_plan(), false)] {
         let scene = with_operator(plan).await;
         let first = scene.token("AWSCURRENT").await.unwrap();
-        assert_eq!(refused(&scene, "rollback").await.error_type, "NotManaged", "it is not rotated yet");
+        assert_eq!(refused(&scene, "rollback").await.error_type, "NothingToGoBackTo", "it is not rotated yet");
         rotate(&scene).await;
         let second = scene.token("AWSCURRENT").await.unwrap();
         if json {
