@@ -1,11 +1,13 @@
 //! `cargo demo`: an admin token and an encryption key are rotated, on demand, on schedule, by a function that is killed half
-//! way, and at once after a compromise, while two instances of an application work under load; rows in PostgreSQL follow the key; then
-//! an incident; then services that read their secrets when they start. Every claim that is printed was checked; the first that does not hold ends the demo with exit status 1.
+//! way, and at once after a compromise, while two instances of an application work under load; rows in PostgreSQL follow the key; a
+//! session cookie is issued every week; then an incident; then services that read their secrets when they start. Every claim that is
+//! printed was checked; the first that does not hold ends the demo with exit status 1.
 //! A rotation is one line; `-v` shows each step of it, and each move of a staging label.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
 
 mod consumers;
 mod incident;
+mod issued;
 mod keys;
 mod rows;
 mod stage;
@@ -55,13 +57,15 @@ async fn main() -> ExitCode {
 }
 
 async fn perform(out: &Output) -> Result<(), Failure> {
-    out.line("Five acts: a token, a key, stored rows, an incident, consumers. Each has an AWS of its own and instances of an");
-    out.line("application under load. Every claim is checked; -v shows each move of a staging label.");
+    out.line("Six acts: a token, a key, stored rows, what others issue, an incident, consumers. Each has an AWS of");
+    out.line("its own, and applications are under load. Every claim is checked; -v shows each move of a staging label.");
     let (admin_token, encryption_key) = (program(FUNCTION).await?, program(KEY_FUNCTION).await?);
     let (operate, reencrypt) = (program(OPERATE).await?, program(REENCRYPT).await?);
+    let issued = program(issued::ISSUED).await?;
     tokens::perform(out, admin_token.clone()).await?;
     keys::perform(out, encryption_key.clone()).await?;
     rows::perform(out, [encryption_key.clone(), operate.clone(), reencrypt]).await?;
+    issued::perform(out, issued, operate.clone()).await?;
     incident::perform(out, admin_token.clone(), operate.clone()).await?;
     let application = program("application").await?;
     consumers::perform(out, Programs { admin_token, encryption_key, operate, application }).await?;
