@@ -58,7 +58,7 @@ async fn main() -> ExitCode {
 
 async fn perform(out: &Output) -> Result<(), Failure> {
     out.line("Six acts: a token, a key, stored rows, what others issue, an incident, consumers. Each has an AWS of");
-    out.line("its own, and applications are under load. Every claim is checked; -v shows each move of a staging label.");
+    out.line("its own; applications are under load. Every claim is checked; -v shows each move of a label.");
     let (admin_token, encryption_key) = (program(FUNCTION).await?, program(KEY_FUNCTION).await?);
     let (operate, reencrypt) = (program(OPERATE).await?, program(REENCRYPT).await?);
     let issued = program(issued::ISSUED).await?;
