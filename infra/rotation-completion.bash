@@ -27,6 +27,7 @@ _rotation() {
   esac
   case $command in
     rotate) options="$options --wait --timeout" ;;
+    deliver) options="$options --wait --timeout --dry-run" ;;
     put) options="$options --env" ;;
     setup) options="$options --env --into" ;;
     report) options="$options --html --from" ;;

@@ -43,7 +43,7 @@ Look:
   sweep              checks all secrets now
   report             owners, dates, what is overdue
 Change:
-  rotate NAME        rotates now; --wait follows the four steps
+  rotate NAME        rotates now; --wait follows the four steps, and the delivery
   rollback NAME      makes the previous value current again
   revoke NAME        ends the overlap of a token now
   abort NAME         gives up a rotation that does not end
@@ -71,7 +71,7 @@ Options:
 NAME is a secret's name or ARN. In a stack, `admin-token` stands for the stack's secret of that name.
 
 Exit codes: 0 done · 1 refused or failed · 2 wrong usage · 3 a program, the stack or a setting is missing ·
-4 done, and something needs attention · 5 not finished in time · 6 not confirmed
+4 done, and something needs attention · 5 not finished yet · 6 not confirmed
 END
 }
 
@@ -119,7 +119,8 @@ Usage: rotation put NAME [MEMBER] [--reason TEXT] < FILE
        rotation put NAME --env FILE [--reason TEXT]
 Stores a value that a person rotates: MEMBER of a JSON secret, or the whole of a text secret. The value comes from
 standard input, without the last line break; on a terminal it is typed, and not shown. --env takes all members from a
-file `NAME=value`. Members that a function rotates are refused. The value before stays for `rollback`.
+file `NAME=value`. Members that a function rotates are refused. `rollback` takes the value back where nobody rotates the
+secret; where a function rotates another member, put the old value again.
 
   rotation put shop/production/providers OPENAI_API_KEY --reason 'quarterly, ticket 4720' < new-key.txt
 END
@@ -140,14 +141,16 @@ help_change() {
   case $1 in
     rotate) cat <<'END' ;;
 Usage: rotation rotate NAME [--wait] [--timeout SECONDS] [--yes] [--json]
-Rotates now. --wait follows the four steps, and shows the error and its repair when one fails. Exit codes: 1 a step
-failed, 5 not finished after --timeout (600).
+Rotates now. --wait follows the four steps, and shows the error and its repair when one fails. Of a secret with
+consumers it follows the delivery, too. Exit codes: 1 a step failed, 4 a consumer failed, 5 not finished after --timeout
+(600).
 
   rotation rotate shop/production/admin-token --wait
 END
     rollback) cat <<'END' ;;
 Usage: rotation rollback NAME --reason TEXT [--yes] [--json]
-Makes the previous value current again, in a new version.
+Makes the previous value current again, in a new version: the one before a rotation, or before a `put` where nobody
+rotates the secret.
 
   rotation rollback shop/production/admin-token --reason 'the new token breaks the importer, ticket 4712'
 END
@@ -191,10 +194,12 @@ answers of `reencrypt` to `census`, it removes the keys at once.
   rotation retire shop/production/encryption-key
 END
     deliver) cat <<'END' ;;
-Usage: rotation deliver NAME [--yes] [--json]
-Brings the current value to its consumers now.
+Usage: rotation deliver NAME [--wait] [--timeout SECONDS] [--yes] [--json]
+       rotation deliver NAME --dry-run [--json]
+Brings the current value to its consumers now, and shows who lacks it. --wait runs again until all have it. --dry-run
+says what a run would do. Exit codes: 4 a consumer failed, and the repair is shown; 5 a consumer is pending.
 
-  rotation deliver shop/production/encryption-key
+  rotation deliver shop/production/encryption-key --wait
 END
   esac
 }

@@ -147,6 +147,17 @@ conclude() {
   return "$code"
 }
 
+# The same of a secret with consumers: a rotation is at its end when all have the value.
+conclude_with_delivery() {
+  local rotation=$answer
+  if ! $as_json; then conclude; fi
+  deliver_and_follow "$1"
+  if $as_json; then
+    printf '%s' "$answer" | jq --argjson rotation "$rotation" '$rotation + {delivery: .secrets[0]}'
+  fi
+  end_delivery
+}
+
 rotate() {
   local name
   name=$(full_name "${arguments[0]}")
@@ -154,6 +165,7 @@ rotate() {
   log_start=$(($(date +%s) - 3600))000
   if $wait; then
     rotate_and_follow "$name"
+    if [ "$state" = succeeded ] && has_consumers "$name"; then conclude_with_delivery "$name"; fi
     conclude
     exit
   fi

@@ -130,7 +130,6 @@ show() {
       is_true 'has("notRecorded") | not' && return
       tell 'the value is stored; the tag with its date was not set'
       ;;
-    deliver) is_true '[.. | objects | .status? // .state? // empty] | all(. != "failed" and . != "pending")' && return ;;
     *) return ;;
   esac
   exit 4

@@ -14,6 +14,7 @@ use crate::aws_cli::{tool, workspace};
 use crate::stack;
 use crate::support::*;
 
+mod deliver;
 mod help;
 mod report;
 mod rotate;
