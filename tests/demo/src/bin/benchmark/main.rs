@@ -1,10 +1,12 @@
-//! What a rotation costs, against a function that does nothing: `cargo run --package demo --bin benchmark`. What a sweep over many
+//! What a rotation costs, against a function that does nothing: `cargo run --package demo --bin benchmark`. The same of `deliver`:
+//! `cargo run --package demo --bin benchmark -- deliver`. What a sweep over many
 //! secrets costs: `cargo run --package demo --bin benchmark -- fleet 10000`. What re-encryption of rows costs: `… -- rows 1000000`, and how that grows: `… -- rows 1000000 5000000`.
 //!
 //! All are release builds, measured in turns in one run, so that the ratio holds where the times do not. The sandbox
 //! is spoken to without TLS; a real connection adds a handshake to the first call of each process.
 #![allow(clippy::print_stdout, reason = "it talks to a terminal")]
 
+mod deliver;
 mod fleet;
 mod rows;
 
@@ -28,10 +30,11 @@ async fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => rotations().await,
+        ["deliver"] => deliver::measure().await,
         ["fleet", secrets] => fleet::measure(secrets.parse()?).await,
         ["rows", rows] => rows::measure(rows.parse()?, rows.parse()?).await,
         ["rows", rows, most] => rows::measure(rows.parse()?, most.parse()?).await,
-        _ => Err("usage: cargo run --package demo --bin benchmark [-- fleet NUMBER | -- rows NUMBER [LARGEST]]".into()),
+        _ => Err("usage: cargo run --package demo --bin benchmark [-- deliver | -- fleet NUMBER | -- rows NUMBER [LARGEST]]".into()),
     }
 }
 
