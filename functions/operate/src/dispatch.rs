@@ -167,9 +167,10 @@ impl SecretRequest<'_> {
         match self.request {
             Request::Rollback(_) => operation.roll_back_issued(secret.clone(), rng).await.map(Outcome::Rollback),
             Request::Revoke(_) => operation.revoke_issued(secret.clone(), rng).await.map(Outcome::Revoke),
-            Request::Compromise(_) => {
-                Err(self.not_for_this_kind("rotate the secret (rotate-secret), then send revoke: both act at once"))
-            }
+            Request::Compromise(request) => operation
+                .compromise_issued(secret.clone(), request.confirm.as_deref(), rng)
+                .await
+                .map(Outcome::Compromise),
             Request::Retire(_) | Request::Restore(_) | Request::Forget(_) => {
                 Err(self.not_for_this_kind("only a keyring has keys; a credential is ended by revoke"))
             }

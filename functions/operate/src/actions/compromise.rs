@@ -2,10 +2,12 @@
 //!
 //! A token is replaced by a rotation and revoked. Staged tokens are both replaced at once, without a rotation, see
 //! [`at_once`](crate::actions::at_once). Of a keyring, the primary and the staged key are marked and replaced by fresh ones, are
-//! never promoted again, and stay readable. Where the action died half way it goes on.
+//! never promoted again, and stay readable. A credential is issued afresh. Where the action died half way it goes on.
 
 use std::time::{Duration, SystemTime};
 
+use issued_credential::IssuedCredential;
+use issued_credential::issuer::Issuer;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rotation::error::RotationError;
@@ -103,6 +105,34 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         let RevokeAnswer { version, tokens_revoked, proven_refused } =
             self.revoke_snapshot(now, &published_version(&exposed, rng), rng).await?;
         // Those of earlier incidents that had not come to their ends are replaced and revoked as well.
+        self.detach(&[Marker::Compromised], &secret).await?;
+        Ok(CompromiseAnswer { version, replaced: exposed, effect: Effect::Token { tokens_revoked, proven_refused } })
+    }
+}
+
+impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
+    /// Has another credential issued by a rotation, and revokes every credential that is not current, without waiting for the overlap.
+    ///
+    /// # Errors
+    /// [`OperateError::NotConfirmed`], [`OperateError::RotationFailed`], [`OperateError::NotFinished`], and those of
+    /// [`revoke_issued`](Self::revoke_issued): the credential is replaced, and is revoked by the same request after the delivery.
+    pub async fn compromise_issued(
+        &self,
+        secret: Described,
+        confirm: Option<&str>,
+        rng: &mut StdRng,
+    ) -> Result<CompromiseAnswer, OperateError> {
+        let snapshot = self.snapshot_to_replace(secret, confirm).await?;
+        let (exposed, version) = match self.replaced(&snapshot).await? {
+            Some(exposed) => (exposed, snapshot.current_id.clone()),
+            None => {
+                self.attach(Marker::Compromised, &snapshot.current_id).await?;
+                self.rotate_away(&snapshot, rng).await?
+            }
+        };
+        let now = self.replacement(&version, &snapshot).await?;
+        let secret = now.secret.clone();
+        let RevokeAnswer { version, tokens_revoked, proven_refused } = self.revoke_issued_snapshot(now, rng).await?;
         self.detach(&[Marker::Compromised], &secret).await?;
         Ok(CompromiseAnswer { version, replaced: exposed, effect: Effect::Token { tokens_revoked, proven_refused } })
     }

@@ -84,6 +84,15 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
     /// [`RotationError::NotDelivered`]: rotation::error::RotationError::NotDelivered
     pub async fn revoke_issued(&self, secret: Described, rng: &mut StdRng) -> Result<RevokeAnswer, OperateError> {
         let snapshot = self.snapshot_to_change(secret).await?;
+        self.revoke_issued_snapshot(snapshot, rng).await
+    }
+
+    /// The same for a secret that was read.
+    pub(crate) async fn revoke_issued_snapshot(
+        &self,
+        snapshot: Snapshot,
+        rng: &mut StdRng,
+    ) -> Result<RevokeAnswer, OperateError> {
         snapshot.require_no_open_rotation()?;
         self.verify(&snapshot, rng).await.map_err(|error| OperateError::CurrentDoesNotVerify(Box::new(error)))?;
         self.require_delivered(&snapshot).await?;

@@ -117,6 +117,25 @@ async fn credential_of_node_issuer_rotates_and_is_revoked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn leaked_credential_is_replaced_and_revoked_after_delivery() {
+    let site = Site::with("first");
+    let scene = scene("oauth_issuer.py", &site).await;
+    let request = json!({ "action": "compromise", "secret_id": SECRET, "reason": "a test", "confirm": SECRET });
+    let early = scene.operate(&request).await.unwrap().unwrap_err();
+    assert_eq!(early["errorType"], "NotDelivered", "{early}");
+    assert_eq!(current_value(&scene).await["CLIENT_SECRET"], "client-secret-2");
+    assert_eq!(alive(&site), ["first", "client-secret-2"], "the copy holds the first one");
+    scene.deliver_all().await.unwrap();
+    let answer = scene.operate(&request).await.unwrap().unwrap();
+    assert_eq!((&answer["tokensRevoked"], &answer["provenRefused"]), (&json!(1), &json!(true)), "{answer}");
+    assert_eq!(alive(&site), ["client-secret-2"], "without waiting for the overlap");
+    assert_eq!(copy(&scene).await["CLIENT_SECRET"], "client-secret-2");
+    let labels = format!("{:?}", scene.stages().await.unwrap());
+    assert!(!labels.contains("ROTATION-COMPROMISED-"), "{labels}");
+    rotate(&scene).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn function_killed_after_it_issued_leaves_no_orphan() {
     let site = Site::with("first");
     let scene = scene("oauth_issuer.py", &site).await;

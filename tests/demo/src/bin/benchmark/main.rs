@@ -34,7 +34,10 @@ async fn main() -> Result<(), Failure> {
         ["fleet", secrets] => fleet::measure(secrets.parse()?).await,
         ["rows", rows] => rows::measure(rows.parse()?, rows.parse()?).await,
         ["rows", rows, most] => rows::measure(rows.parse()?, most.parse()?).await,
-        _ => Err("usage: cargo run --package demo --bin benchmark [-- deliver | -- fleet NUMBER | -- rows NUMBER [LARGEST]]".into()),
+        _ => Err(
+            "usage: cargo run --package demo --bin benchmark [-- deliver | -- fleet NUMBER | -- rows NUMBER [LARGEST]]"
+                .into(),
+        ),
     }
 }
 
