@@ -27,7 +27,7 @@ fn versions(labels: &[(&str, &[&str])]) -> Versions {
 }
 
 #[test]
-fn a_secret_is_delivered_when_the_label_is_on_its_current_version() {
+fn a_secret_is_delivered_by_the_label_on_its_current_version() {
     let now = versions(&[("v1", &["AWSPREVIOUS"]), ("v2", &["AWSCURRENT", "ROTATION-DELIVERED"])]);
     assert_eq!(Delivery::of(&now), Delivery::Delivered);
 }

@@ -81,7 +81,7 @@ fn scope_chooses_the_secrets() {
 }
 
 #[test]
-fn metrics_count_the_fleet_and_only_a_complete_run_has_a_heartbeat() {
+fn metrics_count_the_fleet_and_a_complete_run_has_a_heartbeat() {
     let secret = |state, late| SecretReport {
         secret: "shop/key".to_owned(),
         state,

@@ -308,7 +308,19 @@ async fn commands_of_operates_actions_run() {
     }
     assert_eq!(
         answered,
-        ["status", "verify", "doctor", "rollback", "revoke", "abort", "compromise", "restore", "forget", "put"]
+        [
+            "status",
+            "verify",
+            "doctor",
+            "rollback",
+            "revoke",
+            "abort",
+            "compromise",
+            "restore",
+            "forget",
+            "put",
+            "report"
+        ]
     );
     let readme = type_all(&terminal, "functions/operate/README.md", &[]).await.concat();
     assert!(readme.contains("\"action\": \"status\""), "{readme}");

@@ -71,7 +71,8 @@ async fn status_tells_versions_policy_schedule_overlap_and_no_value() {
     assert_eq!(answer["versions"].as_array().unwrap().len(), 2);
     assert_eq!(answer["policy"]["rotation:field"], json!({ "value": "ADMIN_TOKEN", "from": "tag" }));
     assert_eq!(answer["policy"]["rotation:overlap"], json!({ "value": "24h", "from": "default" }));
-    assert!(answer["policy"].get("rotation:promotion").is_none(), "a setting of another kind");
+    assert_eq!(answer["policy"]["rotation:promotion"], json!({ "value": "immediate", "from": "default" }));
+    assert!(answer["policy"].get("rotation:key-format").is_none(), "a setting of another kind");
     let left = answer["overlapSecondsLeft"].as_u64().unwrap();
     assert!((86_000..=86_400).contains(&left), "{left}");
     assert_eq!(answer["rotation"]["open"], Value::Null);

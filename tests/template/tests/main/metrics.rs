@@ -247,7 +247,7 @@ fn the_runbook_shows_the_lines_that_it_speaks_of() {
 #[test]
 fn the_runbooks_commands_ask_once_and_wait() {
     // Otherwise the AWS CLI sends a request again after a minute: a compromise would be asked for several times.
-    for page in ["infra/RUNBOOK-ROWS.md", "functions/operate/README.md", "functions/operate/ACTIONS.md"] {
+    for page in ["infra/RUNBOOK-ROWS.md", "functions/operate/README.md"] {
         let page = page_of(page);
         let invocations: Vec<&str> = page.lines().filter(|line| line.contains("aws lambda invoke")).collect();
         assert_eq!(invocations.len(), 1, "{invocations:?}");
