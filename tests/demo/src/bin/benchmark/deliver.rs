@@ -32,7 +32,7 @@ pub(crate) async fn measure() -> Result<(), Failure> {
     let row = |what: &str, one: f64, other: f64| println!("| {what} | {one:.1} | {other:.1} | {:.1} |", other / one);
     row("binary, MB", megabytes(size(&nothing)?), megabytes(size(&executable)?));
     row("deflated (zip), MB", megabytes(deflated(&nothing)?), megabytes(deflated(&executable)?));
-    let mut of_start = |what, figure: fn(&Start) -> f64| row(what, median(&baseline, figure), median(&starts, figure));
+    let of_start = |what, figure: fn(&Start) -> f64| row(what, median(&baseline, figure), median(&starts, figure));
     of_start("initialisation, ms", |start| start.init);
     of_start("first invocation, ms (one secret with one copy)", |start| start.invocation);
     of_start("processor time up to its answer, ms", |start| start.cpu);
