@@ -123,7 +123,8 @@ show() {
     doctor) is_true '.healthy' && return ;;
     sweep)
       is_true '.complete and .failed == 0 and .overlapsExpired == 0
-        and ([.overdue, .stuck, .unfinished, .keysMissing, .problems] | all(length == 0))' && return
+        and ([.overdue, .stuck, .unfinished, .keysMissing, .problems, .dueByHand,
+          [.notDelivered[]? | select(.late)]] | all(length == 0))' && return
       tell 'something needs attention: infra/RUNBOOK.md'
       ;;
     put)

@@ -109,7 +109,9 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         current: Option<&Document>,
         rng: &mut StdRng,
     ) -> Result<Issuing, RotationError> {
-        if let (Some(value), Some(created)) = (current, subject.current_created) {
+        // A compromise begins although a consumer may still use the credential before the one that leaked.
+        let may_revoke = subject.delivered || !self.stack.has_consumers(&seen.secret.name);
+        if let (Some(value), Some(created), true) = (current, subject.current_created, may_revoke) {
             let in_use = InUse { value, created, until: Until::Overlap };
             if let Err(error) = self.revoke_unused(seen, subject, in_use).await {
                 not_revoked(seen, &error);

@@ -29,12 +29,12 @@ pub struct Settings {
     pub consumers: Consumers,
     /// How long a deployment may be in progress (`DELIVERY_LIMIT`, 5 minutes to 7 days).
     pub delivery_limit: Duration,
-    /// The SNS topic of events (`NOTIFY_TOPIC_ARN`), if there is one.
+    /// The SNS topic of events (`EVENT_TOPIC_ARN`), if there is one.
     pub topic: Option<String>,
 }
 
 impl Settings {
-    /// Reads `CONSUMERS`, `CONSUMED_SECRETS`, `SECRET_NAME_PREFIX`, `DELIVERY_LIMIT` and `NOTIFY_TOPIC_ARN`.
+    /// Reads `CONSUMERS`, `CONSUMED_SECRETS`, `SECRET_NAME_PREFIX`, `DELIVERY_LIMIT` and `EVENT_TOPIC_ARN`.
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] names the variable, and the entry of `CONSUMERS`.
@@ -46,7 +46,7 @@ impl Settings {
         Ok(Self {
             consumers: Consumers::from_environment(environment)?,
             delivery_limit,
-            topic: environment.get("NOTIFY_TOPIC_ARN").map(str::to_owned),
+            topic: environment.get("EVENT_TOPIC_ARN").map(str::to_owned),
         })
     }
 }

@@ -38,7 +38,11 @@ const operations = {
     const { ok } = await call("POST", `${PROVIDER_URL}/token`, { body: {}, authorization, expected: [401] });
     return { status: ok ? "ok" : "refused" };
   },
-  revoke: ({ members }) => remove([members.CLIENT_SECRET_ID].filter(Boolean)),
+  async revoke({ members }) {
+    // "gone" would leave the credential alive without a trace.
+    if (!members.CLIENT_SECRET_ID) throw new Error("CLIENT_SECRET_ID is missing");
+    return remove([members.CLIENT_SECRET_ID]);
+  },
   async discard({ version_id, keep }) {
     const kept = keep.map((members) => members.CLIENT_SECRET_ID);
     const { body } = await call("GET", SECRETS);

@@ -105,7 +105,7 @@ pub(crate) async fn register(
     // It asks no application.
     environment.retain(|name, _| !name.starts_with("TARGET_"));
     environment.insert("CONSUMERS".to_owned(), consumers.consumers.to_string());
-    environment.insert("NOTIFY_TOPIC_ARN".to_owned(), EVENT_TOPIC.to_owned());
+    environment.insert("EVENT_TOPIC_ARN".to_owned(), EVENT_TOPIC.to_owned());
     environment.extend(consumers.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     let (name, timeout) = (DELIVER.to_owned(), consumers.timeout);
     sandbox.host().register(FunctionConfig { name, executable, environment, timeout, memory_mb: 128 })?;

@@ -118,7 +118,7 @@ fn consumed_secrets_are_the_same_as_in_consumers() {
 fn the_limit_of_a_delivery_has_bounds() {
     let with_limit = |limit: &str| {
         let consumers = [("CONSUMERS", r#"{"key":[{"copy":"app"}]}"#), ("CONSUMED_SECRETS", "key")];
-        read(&[&consumers[..], &[("DELIVERY_LIMIT", limit), ("NOTIFY_TOPIC_ARN", "arn:aws:sns:a:b:c")]].concat())
+        read(&[&consumers[..], &[("DELIVERY_LIMIT", limit), ("EVENT_TOPIC_ARN", "arn:aws:sns:a:b:c")]].concat())
     };
     let deliverer = with_limit("6h").unwrap();
     assert_eq!(deliverer.settings().delivery_limit, Duration::from_secs(6 * 3_600));

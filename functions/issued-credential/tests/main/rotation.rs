@@ -109,6 +109,20 @@ async fn a_credential_is_revoked_after_its_overlap_and_not_before() {
     assert_eq!((store.labels(0), store.labels(1)), (vec![], vec![]), "the marks are gone");
 }
 
+/// What has leaked is replaced although a consumer may still use the credential before it.
+#[tokio::test(start_paused = true)]
+async fn a_compromise_revokes_nothing_that_a_consumer_may_use() {
+    let (store, provider) = secret();
+    store.rotate(1, &provider).await.unwrap();
+    store.wait(25 * HOUR);
+    store.state().consumed = true;
+    let leaked = Stage::Other("ROTATION-COMPROMISED-01234567".to_owned());
+    store.state().stages.move_stage(&leaked, None, Some(&version(1)), |_| true).unwrap();
+    store.rotate(2, &provider).await.unwrap();
+    assert_eq!(provider.alive(), ["first", "made-1-c4naryVALUE", "made-2-c4naryVALUE"]);
+    assert_eq!(provider.asked("revoke"), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_revocation_that_has_to_wait_keeps_its_mark() {
     let (store, provider) = secret();

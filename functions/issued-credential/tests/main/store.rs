@@ -33,6 +33,8 @@ pub(crate) struct State {
     pub(crate) stages: Stages,
     values: BTreeMap<VersionId, (Option<String>, u64)>,
     pub(crate) tags: BTreeMap<String, String>,
+    /// Whether the secret has consumers.
+    pub(crate) consumed: bool,
     seconds: u64,
     last_rotated: Option<u64>,
 }
@@ -95,7 +97,9 @@ impl Store {
 
     pub(crate) async fn step<I: Issuer>(&self, number: u32, step: Step, issuer: I) -> Result<Outcome, RotationError> {
         let kind = IssuedCredential::new(issuer);
-        let variables = [("ALLOWED_FIELDS", "KEY,KEY_ID,OTHER,CLIENT_SECRET,CLIENT_SECRET_ID,SESSION_COOKIE")];
+        let consumed = if self.state().consumed { NAME } else { "" };
+        let allowed = "KEY,KEY_ID,OTHER,CLIENT_SECRET,CLIENT_SECRET_ID,SESSION_COOKIE";
+        let variables = [("ALLOWED_FIELDS", allowed), ("CONSUMED_SECRETS", consumed)];
         let stack = StackPolicy::from_environment(&variables.into_iter().collect::<Environment>(), settings(&kind))?;
         let event = RotationEvent { step, secret_id: NAME.to_owned(), version: version(number), rotation_token: None };
         let rotator = Rotator { kind: &kind, store: self, stack: &stack };

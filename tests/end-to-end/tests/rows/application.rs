@@ -29,7 +29,9 @@ async fn scene(format: KeyFormat, change: impl FnOnce(&mut Plan)) -> Scene {
     let mut plan = Plan { database: Some(connections.application()), ..Plan::key_json(&value, format) };
     plan.environment.push(("KEY_ARCHIVE_SECRET", ARCHIVE.to_owned()));
     change(&mut plan);
-    let scene = Scene::start(plan).await.unwrap().with_operator(&[]).await.unwrap();
+    // The instances are busy with rows.
+    plan.environment.push(("TARGET_TIMEOUT", "8s".to_owned()));
+    let scene = Scene::start(plan).await.unwrap().with_operator(&[("TARGET_TIMEOUT", "8s")]).await.unwrap();
     scene.client.create_secret().name(ARCHIVE).send().await.unwrap();
     let executable = end_to_end::program(end_to_end::connections::REENCRYPT).await.unwrap();
     connections.register(&scene, executable, format, &[("REENCRYPT_BATCH_ROWS", "20")]).await.unwrap();

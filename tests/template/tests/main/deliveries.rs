@@ -139,7 +139,7 @@ fn events_go_to_a_topic_that_only_roles_publish_to() {
     let topic = format!("arn:aws:sns:us-east-1:000000000000:{}", text(&topics["EventTopic"]["TopicName"]));
     let functions = most.of_type("AWS::Serverless::Function");
     let [deliver, sweep] = ["DeliverFunction", "SweepFunction"].map(|function| variables(functions[function]));
-    assert_eq!((&deliver["NOTIFY_TOPIC_ARN"], &sweep["EVENT_TOPIC_ARN"]), (&topic, &topic));
+    assert_eq!((&deliver["EVENT_TOPIC_ARN"], &sweep["EVENT_TOPIC_ARN"]), (&topic, &topic));
     assert_eq!(most.outputs["EventTopic"], topic);
     let policy = &most.of_type("AWS::SNS::TopicPolicy")["EventTopicPolicy"]["PolicyDocument"]["Statement"];
     assert!(items(policy).into_iter().all(|statement| statement["Effect"] == "Deny"), "{policy}");
