@@ -1,7 +1,7 @@
 //! `compromise`: what is current has leaked, and is replaced at once.
 //!
 //! A token is replaced by a rotation and revoked. Staged tokens are both replaced at once, without a rotation, see
-//! [`at_once`](crate::actions::at_once). Of a keyring, the primary and the staged key are marked and replaced by fresh ones, are
+//! the module `at_once`. Of a keyring, the primary and the staged key are marked and replaced by fresh ones, are
 //! never promoted again, and stay readable. A credential is issued afresh. Where the action died half way it goes on.
 
 use std::time::{Duration, SystemTime};
