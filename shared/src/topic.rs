@@ -27,13 +27,7 @@ impl Topic {
         let Some(arn) = environment.get(VARIABLE).map(str::to_owned) else { return Ok(None) };
         let settings = SdkSettings::from_environment(environment)?;
         let client = Client::new(&settings.config(environment, "AWS_ENDPOINT_URL_SNS")?);
-        Ok(Some(Self::new(client, arn)))
-    }
-
-    /// The topic with this ARN. It sends nothing.
-    #[must_use]
-    pub fn new(client: Client, arn: String) -> Self {
-        Self { client, arn }
+        Ok(Some(Self { client, arn }))
     }
 
     /// Sends a notification, with its facts as message attributes. A call that is tried again may arrive twice. Bound

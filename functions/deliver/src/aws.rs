@@ -10,6 +10,7 @@ use rotation::deadline::Deadline;
 use rotation::environment::Environment;
 use rotation::error::RotationError;
 use rotation::secret::SecretText;
+use rotation::topic::Topic;
 
 use crate::decision::function::one_line;
 use crate::decision::service::{Deployment, DeploymentStatus};
@@ -27,31 +28,25 @@ const LONGEST_ANSWER: usize = 16_384;
 pub struct DeliveryClients {
     ecs: aws_sdk_ecs::Client,
     functions: rotation::aws::Functions,
-    sns: aws_sdk_sns::Client,
+    /// Without a topic, events go nowhere.
+    events: Option<Topic>,
 }
 
 impl DeliveryClients {
-    /// Makes the clients from the variables that [`rotation::aws::Clients::from_environment`] reads, with the overrides
-    /// `AWS_ENDPOINT_URL_ECS`, `AWS_ENDPOINT_URL_LAMBDA`, `AWS_ENDPOINT_URL_SNS` and `AWS_ENDPOINT_URL`. It sends
-    /// nothing.
+    /// Makes the clients from the variables that [`rotation::aws::Clients::from_environment`] and
+    /// [`Topic::from_environment`] read, with the overrides `AWS_ENDPOINT_URL_ECS`, `AWS_ENDPOINT_URL_LAMBDA` and
+    /// `AWS_ENDPOINT_URL`. It sends nothing.
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] and [`RotationError::InsecureUrl`] name the variable.
     pub fn from_environment(environment: &Environment) -> Result<Self, RotationError> {
         let settings = SdkSettings::from_environment(environment)?;
         let ecs = settings.config(environment, "AWS_ENDPOINT_URL_ECS")?;
-        let sns = settings.config(environment, "AWS_ENDPOINT_URL_SNS")?;
         Ok(Self {
             ecs: aws_sdk_ecs::Client::new(&ecs),
             functions: settings.functions(environment)?,
-            sns: aws_sdk_sns::Client::new(&sns),
+            events: Topic::from_environment(environment)?,
         })
-    }
-
-    /// The receivers of events on a topic. Without a topic, events go nowhere.
-    #[must_use]
-    pub fn topic<'a>(&'a self, topic: Option<&'a str>) -> Topic<'a> {
-        Topic { sns: &self.sns, topic }
     }
 }
 
@@ -132,16 +127,11 @@ impl Functions for DeliveryClients {
     }
 }
 
-/// The topic of events.
-#[derive(Clone, Copy, Debug)]
-pub struct Topic<'a> {
-    sns: &'a aws_sdk_sns::Client,
-    topic: Option<&'a str>,
-}
-
-impl Notifications for Topic<'_> {
+impl Notifications for DeliveryClients {
     async fn notify(&self, event: &Event) -> Result<(), String> {
-        let Some(topic) = self.topic else { return Ok(()) };
-        rotation::topic::Topic::new(self.sns.clone(), topic.to_owned()).send(&event.into()).await
+        match &self.events {
+            Some(topic) => topic.send(&event.into()).await,
+            None => Ok(()),
+        }
     }
 }

@@ -21,7 +21,7 @@ pub struct Deliverer {
 }
 
 impl Deliverer {
-    /// Reads `CONSUMERS`, `CONSUMED_SECRETS`, `DELIVERY_LIMIT`, `EVENT_TOPIC_ARN` and the variables of
+    /// Reads `CONSUMERS`, `CONSUMED_SECRETS`, `DELIVERY_LIMIT` and the variables of
     /// [`StackPolicy::from_environment`] and [`DeliveryClients::from_environment`].
     ///
     /// # Errors

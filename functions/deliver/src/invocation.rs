@@ -43,8 +43,7 @@ async fn perform(
     let request = request.as_ref().map_err(Clone::clone)?;
     let deliverer = deliverer.as_ref().map_err(Clone::clone)?;
     let (store, clients) = (function.clients()?.secrets_manager(invocation.deadline), &deliverer.clients);
-    let topic = clients.topic(deliverer.settings.topic.as_deref());
-    let ports = Ports { store: &store, services: clients, functions: clients, notifications: &topic };
+    let ports = Ports { store: &store, services: clients, functions: clients, notifications: clients };
     let run = Run::new(deliverer, ports, &invocation.request_id, invocation.deadline);
     let answer = run.perform(request).await?;
     function.publish(answer.metrics(function.name(), request.scope == Scope::All), invocation.end).await;

@@ -29,12 +29,10 @@ pub struct Settings {
     pub consumers: Consumers,
     /// How long a deployment may be in progress (`DELIVERY_LIMIT`, 5 minutes to 7 days).
     pub delivery_limit: Duration,
-    /// The SNS topic of events (`EVENT_TOPIC_ARN`), if there is one.
-    pub topic: Option<String>,
 }
 
 impl Settings {
-    /// Reads `CONSUMERS`, `CONSUMED_SECRETS`, `SECRET_NAME_PREFIX`, `DELIVERY_LIMIT` and `EVENT_TOPIC_ARN`.
+    /// Reads `CONSUMERS`, `CONSUMED_SECRETS`, `SECRET_NAME_PREFIX` and `DELIVERY_LIMIT`.
     ///
     /// # Errors
     /// [`RotationError::InvalidConfiguration`] names the variable, and the entry of `CONSUMERS`.
@@ -43,10 +41,6 @@ impl Settings {
         if !DELIVERY_LIMITS.contains(&delivery_limit) {
             return Err(invalid(DELIVERY_LIMIT, "expected a duration from 5m to 7d"));
         }
-        Ok(Self {
-            consumers: Consumers::from_environment(environment)?,
-            delivery_limit,
-            topic: environment.get("EVENT_TOPIC_ARN").map(str::to_owned),
-        })
+        Ok(Self { consumers: Consumers::from_environment(environment)?, delivery_limit })
     }
 }

@@ -17,8 +17,13 @@ type Answer = (u16, &'static str, String);
 /// A request: its first line, the header `X-Amz-Target`, and its body.
 type Request = (String, String, Vec<u8>);
 
-/// Answers one request after the other, each on a connection of its own. The last answer stays.
+/// Clients without a topic of events, see [`serve_with`].
 fn serve(answers: Vec<Answer>, delay: Duration) -> (DeliveryClients, Receiver<Request>) {
+    serve_with(answers, delay, "")
+}
+
+/// Answers one request after the other, each on a connection of its own. The last answer stays.
+fn serve_with(answers: Vec<Answer>, delay: Duration, topic: &str) -> (DeliveryClients, Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let (sender, received) = channel();
@@ -58,6 +63,7 @@ fn serve(answers: Vec<Answer>, delay: Duration) -> (DeliveryClients, Receiver<Re
         ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
         ("AWS_SECRET_ACCESS_KEY", "example"),
         ("AWS_ENDPOINT_URL", endpoint.as_str()),
+        ("EVENT_TOPIC_ARN", topic),
     ];
     (DeliveryClients::from_environment(&variables.into_iter().collect()).unwrap(), received)
 }
@@ -186,7 +192,6 @@ async fn function_that_is_too_slow_has_timed_out() {
 #[tokio::test]
 async fn event_goes_to_the_topic_if_there_is_one() {
     let answer = "<PublishResponse><PublishResult><MessageId>1</MessageId></PublishResult></PublishResponse>";
-    let (clients, received) = serve(vec![(200, "", answer.to_owned())], Duration::ZERO);
     let event = Event {
         id: "v1-Delivered".to_owned(),
         state: EventState::Delivered,
@@ -196,10 +201,15 @@ async fn event_goes_to_the_topic_if_there_is_one() {
         consumers: vec![],
         at: std::time::SystemTime::UNIX_EPOCH,
     };
-    clients.topic(None).notify(&event).await.unwrap();
+    let answers = || vec![(200, "", answer.to_owned())];
+    let (clients, received) = serve(answers(), Duration::ZERO);
+    clients.notify(&event).await.unwrap();
     assert_eq!(received.try_iter().count(), 0);
-    clients.topic(Some("arn:aws:sns:us-east-1:000000000000:events")).notify(&event).await.unwrap();
+    let topic = "arn:aws:sns:us-east-1:000000000000:events";
+    let (clients, received) = serve_with(answers(), Duration::ZERO, topic);
+    clients.notify(&event).await.unwrap();
     let body = String::from_utf8(received.recv().unwrap().2).unwrap();
+    assert!(body.contains(&format!("TopicArn={}", topic.replace(':', "%3A"))), "{body}");
     assert!(
         body.contains("Action=Publish") && body.contains("MessageAttributes") && body.contains("Secret%20delivered"),
         "{body}"
