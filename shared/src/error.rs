@@ -215,7 +215,7 @@ crate::named_errors! {
             member: String,
         } => InCreate,
         /// A consumer of the secret does not have the current value yet.
-        #[error("secret {name} is not delivered to all its consumers since {}, and one that uses an older value would be locked out: no rotation has begun because of this request unless it was compromise, and nothing was revoked; `rotation deliver {name}` says what is missing, then do this again", format_timestamp(*.since))]
+        #[error("secret {name} is not delivered to all its consumers since {}: nothing was revoked, so that no consumer is locked out, and only a compromise has replaced the value; `rotation deliver {name}` says what is missing, then do this again", format_timestamp(*.since))]
         NotDelivered {
             /// The secret's name.
             name: String,

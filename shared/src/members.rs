@@ -1,7 +1,10 @@
 //! Sets and compares members of a JSON object, byte by byte: for values that a person stores, in objects that nothing
 //! rotates.
 
+use std::fmt;
 use std::ops::Range;
+
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::document::{FieldName, Member, members, not_an_object, other_than_text, quoted};
 use crate::error::RotationError;
@@ -44,6 +47,71 @@ fn sorted(text: &SecretText) -> Option<Vec<(String, &str)>> {
     let mut sorted: Vec<_> = members(text)?.iter().map(named).collect::<Option<_>>()?;
     sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
     Some(sorted)
+}
+
+/// The texts that a value holds: the strings of a JSON value at any depth, without the names of members. Any other text
+/// is one itself.
+#[must_use]
+pub fn texts(value: &SecretText) -> Vec<SecretText> {
+    let mut found = vec![];
+    let mut json = serde_json::Deserializer::from_str(value.expose());
+    let read = Texts(&mut found).deserialize(&mut json).and_then(|()| json.end());
+    if read.is_err() || found.is_empty() { vec![value.clone()] } else { found }
+}
+
+struct Texts<'a>(&'a mut Vec<SecretText>);
+
+impl<'de> DeserializeSeed<'de> for Texts<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Texts<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+        self.0.push(SecretText::new(text.to_owned()));
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        while elements.next_element_seed(Texts(self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while members.next_key::<IgnoredAny>()?.is_some() {
+            members.next_value_seed(Texts(self.0))?;
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
 }
 
 /// The member of this name, which may be replaced by a text.

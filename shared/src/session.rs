@@ -124,13 +124,7 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
     /// # Errors
     /// [`RotationError::ScheduledForDeletion`], [`RotationError::ReplicaRegion`], [`RotationError::NameNotAllowed`].
     pub fn require_usable(&self, secret: &Described) -> Result<(), RotationError> {
-        let name = || secret.name.clone();
-        if secret.deleted {
-            return Err(RotationError::ScheduledForDeletion { name: name() });
-        }
-        if let Some(primary_region) = secret.replica_of.clone() {
-            return Err(RotationError::ReplicaRegion { name: name(), primary_region });
-        }
+        secret.require_usable()?;
         self.stack.check_name(&secret.name)
     }
 

@@ -43,6 +43,29 @@ pub struct Described {
 }
 
 impl Described {
+    /// Refuses a secret that nobody may change: it is scheduled for deletion, or a replica.
+    ///
+    /// # Errors
+    /// [`RotationError::ScheduledForDeletion`], [`RotationError::ReplicaRegion`].
+    pub fn require_usable(&self) -> Result<(), RotationError> {
+        let name = || self.name.clone();
+        if self.deleted {
+            return Err(RotationError::ScheduledForDeletion { name: name() });
+        }
+        match self.replica_of.clone() {
+            Some(primary_region) => Err(RotationError::ReplicaRegion { name: name(), primary_region }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the rotation function is the one for `kind`: its name is the kind's name, or ends with a hyphen and the
+    /// kind's name. The template names functions after the stack and the kind.
+    #[must_use]
+    pub fn is_rotated_by(&self, kind: &str) -> bool {
+        let stack = self.rotation_function.as_deref().and_then(|arn| function_name(arn).strip_suffix(kind));
+        stack.is_some_and(|stack| stack.is_empty() || stack.ends_with('-'))
+    }
+
     /// Checks that there is room for `more` staging labels, and for `AWSPREVIOUS`, which the next move of `AWSCURRENT`
     /// adds.
     ///
@@ -56,6 +79,13 @@ impl Described {
         }
         Err(RotationError::TooFewStages { name: self.name.clone(), used, needed })
     }
+}
+
+/// The name of a Lambda function in its ARN or name, which a version or an alias may follow.
+#[must_use]
+pub fn function_name(function: &str) -> &str {
+    let name = function.split_once(":function:").map_or(function, |(_, name)| name);
+    name.split(':').next().unwrap_or(name)
 }
 
 /// The value of one version.

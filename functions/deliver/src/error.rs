@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use lambda_runtime::Diagnostic;
 use rotation::error::RotationError;
-use rotation::store::StoreError;
+use rotation::store::{StoreError, function_name};
 use rotation::time::format_timestamp;
 
 rotation::named_errors! {
@@ -267,11 +267,10 @@ impl DeliverError {
     pub fn repair(&self) -> Option<String> {
         let manager = |command: &str, target: &str| Some(format!("aws secretsmanager {command} --secret-id {target}"));
         match self {
-            Self::CopyTargetRotating { target, .. } | Self::CopyTargetUnusable { target, .. } => {
-                manager("describe-secret", target)
-            }
-            Self::CopyDiffers { target, .. } => manager("get-secret-value", target)
-                .map(|command| format!("{command} --query SecretString --output text")),
+            // No repair prints a value.
+            Self::CopyTargetRotating { target, .. }
+            | Self::CopyTargetUnusable { target, .. }
+            | Self::CopyDiffers { target, .. } => manager("describe-secret", target),
             Self::CopyTargetMissing { target } => {
                 Some(format!("aws secretsmanager create-secret --name {target} --secret-string '{{}}'"))
             }
@@ -298,10 +297,4 @@ impl DeliverError {
             _ => None,
         }
     }
-}
-
-/// The name in a function's ARN or name, without an alias.
-pub(crate) fn function_name(function: &str) -> &str {
-    let name = function.split_once(":function:").map_or(function, |(_, name)| name);
-    name.split(':').next().unwrap_or(name)
 }

@@ -19,7 +19,7 @@ use rotation::store::{Described, SecretStore};
 use rotation::target::http::HttpTarget;
 use rotation::token::TOKEN_SETTINGS;
 
-use crate::error::{DeliverError, function_name};
+use crate::error::DeliverError;
 
 /// The kinds of secrets. No kind asks an application or an issuer here.
 #[derive(Debug)]
@@ -72,11 +72,11 @@ impl<'a> SourceKind<'a> {
     /// # Errors
     /// [`DeliverError::SourceUnknown`].
     pub(crate) fn of(kinds: &'a Kinds, secret: &Described) -> Result<Self, DeliverError> {
-        match secret.rotation_function.as_deref().map(function_name) {
-            Some(name) if name.ends_with("admin-token") => Ok(Self::Token(&kinds.token)),
-            Some(name) if name.ends_with("encryption-key") => Ok(Self::Keyring(&kinds.keys)),
-            Some(name) if name.ends_with("issued-credential") => Ok(Self::Issued(&kinds.issued)),
-            None if !secret.rotation_enabled => Ok(Self::ByHand),
+        match secret {
+            _ if secret.is_rotated_by("admin-token") => Ok(Self::Token(&kinds.token)),
+            _ if secret.is_rotated_by("encryption-key") => Ok(Self::Keyring(&kinds.keys)),
+            _ if secret.is_rotated_by("issued-credential") => Ok(Self::Issued(&kinds.issued)),
+            Described { rotation_function: None, rotation_enabled: false, .. } => Ok(Self::ByHand),
             _ => Err(DeliverError::SourceUnknown { name: secret.name.clone() }),
         }
     }

@@ -44,14 +44,10 @@ impl Kind {
     /// `None` when nobody rotates the secret.
     #[must_use]
     pub fn of(secret: &Described) -> Option<Self> {
-        let Some(function) = secret.rotation_function.as_deref().map(function_name) else {
-            return secret.rotation_enabled.then_some(Self::Other);
-        };
-        // The template names functions after the stack and the kind.
-        let is_named = |kind: &Self| {
-            function.strip_suffix(kind.name()).is_some_and(|stack| stack.is_empty() || stack.ends_with('-'))
-        };
-        Some(Self::KNOWN.into_iter().find(is_named).unwrap_or(Self::Other))
+        if secret.rotation_function.is_none() && !secret.rotation_enabled {
+            return None;
+        }
+        Some(Self::KNOWN.into_iter().find(|kind| secret.is_rotated_by(kind.name())).unwrap_or(Self::Other))
     }
 
     /// Its name, by which the name of its function ends.
@@ -75,12 +71,6 @@ impl Kind {
             Self::Other => &[],
         }
     }
-}
-
-/// The name in a function's ARN, which a version or an alias may follow.
-pub(crate) fn function_name(arn: &str) -> &str {
-    let name = arn.split_once(":function:").map_or(arn, |(_, name)| name);
-    name.split(':').next().unwrap_or(name)
 }
 
 /// What there is to say of a current value; never the value.

@@ -11,7 +11,7 @@ use rotation::error::RotationError;
 use rotation::event::{VersionId, digest};
 use rotation::lambda::AUDIT;
 use rotation::notification::Notification;
-use rotation::store::Described;
+use rotation::store::{Described, function_name};
 use rotation::time::format_timestamp;
 use rotation::topic::Topic;
 use serde::Serialize;
@@ -20,7 +20,6 @@ use serde_json::json;
 use crate::aws::{Execution, Failure, OperationClients};
 use crate::error::OperateError;
 use crate::findings::Findings;
-use crate::kinds::function_name;
 use crate::reads::Reads;
 
 /// The longest that one of these services may take: no action waits for them for long, and none fails for them.

@@ -145,13 +145,7 @@ impl<S: OperationStore> Unmanaged<'_, S> {
 }
 
 fn require_usable(secret: &Described) -> Result<(), OperateError> {
-    let name = || secret.name.clone();
-    if secret.deleted {
-        return Err(RotationError::ScheduledForDeletion { name: name() }.into());
-    }
-    if let Some(primary_region) = secret.replica_of.clone() {
-        return Err(RotationError::ReplicaRegion { name: name(), primary_region }.into());
-    }
+    secret.require_usable()?;
     if secret.versions.all().any(|(_, stage)| stage.as_str() == archive::STAGE) {
         return Err(invalid("secret_id", "the secret is the archive of keys: only rotations write it"));
     }

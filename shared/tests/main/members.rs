@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rotation::document::FieldName;
 use rotation::error::RotationError;
-use rotation::members::{is_same_value, with_members};
+use rotation::members::{is_same_value, texts, with_members};
 use rotation::secret::SecretText;
 use serde_json::{Map, Value, json};
 
@@ -83,5 +83,21 @@ fn order_and_spacing_of_members_do_not_count() {
         ("{}", "text"),
     ] {
         assert!(!same(one, other), "{one} {other}");
+    }
+}
+
+#[test]
+fn every_text_of_a_value_is_found_and_no_name_of_a_member() {
+    for (value, expected) in [
+        ("plain", &["plain"][..]),
+        ("", &[""]),
+        ("12345", &["12345"]),
+        ("{ broken", &["{ broken"]),
+        (r#""quoted""#, &["quoted"]),
+        (r#"{"A":"a","B":{"C":["c\/d",1,null,true,2.5],"D":"\u0064"}}"#, &["a", "c/d", "d"]),
+        (r#"{"A":"a"} and more"#, &[r#"{"A":"a"} and more"#]),
+    ] {
+        let found = texts(&SecretText::new(value.to_owned()));
+        assert_eq!(found.iter().map(SecretText::expose).collect::<Vec<_>>(), expected, "{value}");
     }
 }

@@ -9,6 +9,7 @@ use rotation::error::RotationError;
 use rotation::event::VersionId;
 use rotation::lambda::AUDIT;
 use rotation::marked_ring::MarkedRing;
+use rotation::members::texts;
 use rotation::moves::{if_readable, move_if_there, read_version};
 use rotation::policy::RotationPolicy;
 use rotation::store::{Described, SecretStore, StoreErrorKind};
@@ -67,7 +68,8 @@ impl Source<'_> {
     pub(super) fn is_told_by(&self, text: &str) -> bool {
         let members = self.kind.members(&self.policy, &self.value);
         let held = members.iter().filter_map(|member| self.value.member(member).ok().flatten());
-        let whole = self.value.field().is_none().then(|| self.value.text().clone());
+        // Of a value without a rotated member every text counts.
+        let whole = if self.value.field().is_none() { texts(self.value.text()) } else { vec![] };
         let is_told = |part: &str| part.len() >= SHORTEST_SECRET && text.contains(part);
         // The keys of a ring stand in a list.
         held.chain(whole).any(|held| held.expose().split(',').any(|part| is_told(part.trim())))
@@ -106,7 +108,8 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
     ) -> Result<ReadSource<'s>, DeliverError> {
         let secret = self.ports.store.describe(name).await?;
         self.clock.set(secret.as_of);
-        self.require_usable(&secret)?;
+        secret.require_usable()?;
+        self.deliverer.stack.check_name(&secret.name)?;
         let kind = SourceKind::of(&self.deliverer.kinds, &secret)?;
         let policy = self.deliverer.stack.for_kind(kind.settings()).for_secret(&secret.tags, secret.as_of)?;
         let Some(labels) = Labels::of(&secret.versions) else { return Ok(ReadSource::NoValue) };
@@ -141,17 +144,6 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
         let same = self.needs_nothing(&mut source).await?;
         source.plan = source.labels.plan(same);
         Ok(ReadSource::Value(Box::new(source)))
-    }
-
-    fn require_usable(&self, secret: &Described) -> Result<(), RotationError> {
-        let name = || secret.name.clone();
-        if secret.deleted {
-            return Err(RotationError::ScheduledForDeletion { name: name() });
-        }
-        if let Some(primary_region) = secret.replica_of.clone() {
-            return Err(RotationError::ReplicaRegion { name: name(), primary_region });
-        }
-        self.deliverer.stack.check_name(&secret.name)
     }
 
     /// Whether consumers that hold one of the versions that decide need nothing more.

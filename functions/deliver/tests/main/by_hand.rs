@@ -39,6 +39,20 @@ async fn stored_value_reaches_services_and_functions() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reason_that_holds_a_stored_value_is_not_told() {
+    let value = r#"{"OPENAI_API_KEY":"sk-c4nary-0123456789","nested":{"list":["c4nary-in-a-list"]}}"#;
+    for part in ["sk-c4nary-0123456789", "c4nary-in-a-list"] {
+        let world = World::new(&json!({"providers": [{"function": "careless"}]}));
+        world.secret(PROVIDERS, None, None, value);
+        let reason = format!("OPENAI_API_KEY {part} was refused");
+        world.function("careless", &[&json!({"status": "failed", "reason": reason}).to_string()]);
+        let answer = world.run().await;
+        assert_eq!(answer["failed"], 1, "{answer}");
+        assert!(!answer.to_string().contains(part), "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn equal_members_in_another_form_restart_nobody() {
     let world = delivered_world(r#"{"A":"one","n":{"b":[1, 2]}}"#).await;
     world.store(PROVIDERS, "{\n  \"n\" : {\"b\":[1, 2]},\n  \"\\u0041\": \"one\"\n}");

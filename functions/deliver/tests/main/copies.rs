@@ -1,5 +1,7 @@
 //! Copies of tokens: what is written, what is never written, and who wins when others write too.
 
+use std::collections::BTreeMap;
+
 use rotation::secret::SecretText;
 use rotation::store::StoreErrorKind;
 use rotation::testing::PrivatePut;
@@ -220,13 +222,22 @@ async fn text_is_not_copied() {
 
 #[tokio::test(start_paused = true)]
 async fn source_that_cannot_be_delivered_is_told_and_others_are() {
-    let world =
-        World::new(&json!({"token": [{"copy": "app"}], "other": [{"copy": "app"}], "third": [{"copy": "app"}]}));
+    let consumed = ["token", "other", "third", "fourth"].map(|name| (name.to_owned(), json!([{"copy": "app"}])));
+    let world = World::new(&json!(serde_json::Map::from_iter(consumed)));
     world.secret(TOKEN, Some("admin-token"), Some("TOKEN"), &token("t1", None));
     world.secret("shop/other", Some("theirs"), None, "value");
+    // A function is named after its stack, a hyphen, and the kind.
+    world.secret("shop/fourth", Some("theiradmin-token"), Some("TOKEN"), &token("t1", None));
     world.secret(APP, None, None, "{}");
     let answer = world.run().await;
-    let errors: Vec<_> = answer["secrets"].as_array().unwrap().iter().map(|one| one["error"].as_str()).collect();
-    assert_eq!(errors, [Some("SourceUnknown"), Some("SecretNotFound"), None]);
+    let errors = answer["secrets"].as_array().unwrap().iter();
+    let errors: BTreeMap<_, _> = errors.map(|one| (one["secret"].as_str().unwrap(), one["error"].as_str())).collect();
+    let told = [
+        ("shop/fourth", Some("SourceUnknown")),
+        ("shop/other", Some("SourceUnknown")),
+        ("shop/third", Some("SecretNotFound")),
+        (TOKEN, None),
+    ];
+    assert_eq!(errors, BTreeMap::from(told));
     assert_eq!(answer["delivered"], 1);
 }
