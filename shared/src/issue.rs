@@ -181,8 +181,8 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
     }
 
     /// Revokes the credentials that nobody uses any more: those of attempts whose answer was lost, and those of versions
-    /// that were replaced, when their use is over. The caller knows that the current value is delivered. How many labels
-    /// are gone. One read for each label, and up to two calls for each credential.
+    /// that were replaced, when their use is over. The caller knows that the current value is delivered. One read for each
+    /// label, and up to two calls for each credential.
     ///
     /// # Errors
     /// The first failure. All others were tried.
@@ -191,87 +191,98 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         seen: &Snapshot,
         subject: &Subject<'_>,
         in_use: InUse<'_>,
-    ) -> Result<usize, RotationError> {
-        let (mut gone, mut failed) = (0, None);
+    ) -> Result<Unused, RotationError> {
+        let (mut unused, mut failed) = (Unused::default(), None);
         for (holder, stage) in seen.secret.versions.all() {
             let done = match stage.attempt() {
                 Some(attempt) => self.discard_orphans(seen, subject, in_use, (holder, stage, &attempt)).await,
                 None if *stage == Stage::issued(holder) => self.revoke_replaced(seen, subject, in_use, holder).await,
-                None => Ok(false),
+                None => Ok(None),
             };
             match done {
-                Ok(done) => gone += usize::from(done),
+                Ok(Some(Revocation::Gone)) => unused.gone += 1,
+                Ok(Some(Revocation::Later)) => unused.later += 1,
+                Ok(None) => {}
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        failed.map_or(Ok(gone), Err)
+        failed.map_or(Ok(unused), Err)
     }
 
-    /// Discards what an attempt made that nobody holds. Whether its label is gone.
+    /// Discards what an attempt made that nobody holds. Its label goes with it. `None` if it is not due.
     async fn discard_orphans(
         &self,
         seen: &Snapshot,
         subject: &Subject<'_>,
         in_use: InUse<'_>,
         (holder, stage, attempt): (&VersionId, &Stage, &Attempt),
-    ) -> Result<bool, RotationError> {
+    ) -> Result<Option<Revocation>, RotationError> {
         let versions = &seen.secret.versions;
         let is_open = versions.holder(&Stage::Pending) == Some(&attempt.of);
         if subject.now < attempt.began + LONGEST_ATTEMPT {
-            return Ok(false);
+            return Ok(None);
         }
         let value = self.store.get(self.secret_id, &attempt.of).await?;
         if is_open && value.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         // A version without a label is nobody's: its rotation was abandoned before it got its mark.
         let held = value.filter(|_| versions.contains(&attempt.of));
         let held = held.map(|value| self.parse(seen, &value)).transpose()?;
         let keep: Vec<_> = held.iter().chain([in_use.value]).collect();
         if self.kind.discard(subject, &attempt.of, &keep, self.deadline).await? == Revocation::Later {
-            return Ok(false);
+            return Ok(Some(Revocation::Later));
         }
         self.take_off(stage.clone(), holder).await?;
-        Ok(true)
+        Ok(Some(Revocation::Gone))
     }
 
-    /// Revokes the credential of a version that is not used any more. Whether its label is gone.
+    /// Revokes the credential of a version that is not used any more. Its label goes with it. `None` if it is not due.
     async fn revoke_replaced(
         &self,
         seen: &Snapshot,
         subject: &Subject<'_>,
         in_use: InUse<'_>,
         version: &VersionId,
-    ) -> Result<bool, RotationError> {
+    ) -> Result<Option<Revocation>, RotationError> {
         let versions = &seen.secret.versions;
         let is_used = [Stage::Current, Stage::Pending].iter().any(|stage| versions.holder(stage) == Some(version));
         if is_used {
-            return Ok(false);
+            return Ok(None);
         }
-        let Some(value) = self.store.get(self.secret_id, version).await? else { return Ok(false) };
+        let Some(value) = self.store.get(self.secret_id, version).await? else { return Ok(None) };
         if !is_over(subject, in_use, &value) {
-            return Ok(false);
+            return Ok(None);
         }
         let value = self.parse(seen, &value)?;
         // An edit of another member makes a version with the same credential.
         if self.same(subject, &value, in_use.value)? {
-            return Ok(false);
+            return Ok(None);
         }
         // A rollback to a revoked credential would be an outage.
         if versions.holder(&Stage::Previous) == Some(version) {
             self.take_off(Stage::Previous, version).await?;
         }
         if self.kind.revoke(subject, &value, self.deadline).await? == Revocation::Later {
-            return Ok(false);
+            return Ok(Some(Revocation::Later));
         }
         self.take_off(Stage::issued(version), version).await?;
-        Ok(true)
+        Ok(Some(Revocation::Gone))
     }
 
     /// Whether two values hold the same credential.
     fn same(&self, subject: &Subject<'_>, one: &Document, other: &Document) -> Result<bool, RotationError> {
         self.kind.needs_no_delivery(subject.policy, one, other, subject.now)
     }
+}
+
+/// What became of the credentials whose use is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unused {
+    /// Those that do not work any more. Their labels are gone.
+    pub gone: usize,
+    /// Those that have to be asked for again. Their labels stay.
+    pub later: usize,
 }
 
 /// Whether the use of a version is over that is neither current nor pending.

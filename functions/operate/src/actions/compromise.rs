@@ -92,15 +92,7 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         if self.session.kind.replaces_at_once(&snapshot.policy) {
             return self.compromise_staged(snapshot, replaced, rng).await;
         }
-        let (exposed, version) = match replaced {
-            Some(exposed) => (exposed, snapshot.current_id.clone()),
-            None => {
-                self.rehearse(&snapshot, rng)?;
-                self.attach(Marker::Compromised, &snapshot.current_id).await?;
-                self.rotate_away(&snapshot, rng).await?
-            }
-        };
-        let now = self.replacement(&version, &snapshot).await?;
+        let (exposed, now) = self.replace_by_rotation(&snapshot, replaced, rng).await?;
         let secret = now.secret.clone();
         let RevokeAnswer { version, tokens_revoked, proven_refused } =
             self.revoke_snapshot(now, &published_version(&exposed, rng), rng).await?;
@@ -123,17 +115,14 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
         rng: &mut StdRng,
     ) -> Result<CompromiseAnswer, OperateError> {
         let snapshot = self.snapshot_to_replace(secret, confirm).await?;
-        let (exposed, version) = match self.replaced(&snapshot).await? {
-            Some(exposed) => (exposed, snapshot.current_id.clone()),
-            None => {
-                self.attach(Marker::Compromised, &snapshot.current_id).await?;
-                self.rotate_away(&snapshot, rng).await?
-            }
-        };
-        let now = self.replacement(&version, &snapshot).await?;
+        let replaced = self.replaced(&snapshot).await?;
+        let (exposed, now) = self.replace_by_rotation(&snapshot, replaced, rng).await?;
         let secret = now.secret.clone();
         let RevokeAnswer { version, tokens_revoked, proven_refused } = self.revoke_issued_snapshot(now, rng).await?;
-        self.detach(&[Marker::Compromised], &secret).await?;
+        // Until the issuer says that it is gone, the same request asks again.
+        if proven_refused {
+            self.detach(&[Marker::Compromised], &secret).await?;
+        }
         Ok(CompromiseAnswer { version, replaced: exposed, effect: Effect::Token { tokens_revoked, proven_refused } })
     }
 }
@@ -226,6 +215,25 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             snapshot.secret.require_stages(4)?;
         }
         Ok(snapshot)
+    }
+
+    /// The version that has leaked, and the secret once a rotation has replaced it. `replaced` is the version that the
+    /// current one has replaced already.
+    async fn replace_by_rotation(
+        &self,
+        snapshot: &Snapshot,
+        replaced: Option<VersionId>,
+        rng: &mut StdRng,
+    ) -> Result<(VersionId, Snapshot), OperateError> {
+        let (exposed, version) = match replaced {
+            Some(exposed) => (exposed, snapshot.current_id.clone()),
+            None => {
+                self.rehearse(snapshot, rng)?;
+                self.attach(Marker::Compromised, &snapshot.current_id).await?;
+                self.rotate_away(snapshot, rng).await?
+            }
+        };
+        Ok((exposed, self.replacement(&version, snapshot).await?))
     }
 
     /// Where no rotation can follow, nothing is marked, and the refusal says what to change first.

@@ -97,8 +97,9 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
         self.verify(&snapshot, rng).await.map_err(|error| OperateError::CurrentDoesNotVerify(Box::new(error)))?;
         self.require_delivered(&snapshot).await?;
         let in_use = InUse { value: &snapshot.current, created: snapshot.created, until: Until::Now };
-        let revoked = self.session.revoke_unused(&snapshot, &snapshot.subject(), in_use).await?;
-        Ok(RevokeAnswer { version: snapshot.current_id, tokens_revoked: revoked, proven_refused: true })
+        let unused = self.session.revoke_unused(&snapshot, &snapshot.subject(), in_use).await?;
+        let proven_refused = unused.later == 0;
+        Ok(RevokeAnswer { version: snapshot.current_id, tokens_revoked: unused.gone, proven_refused })
     }
 }
 

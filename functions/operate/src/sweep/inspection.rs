@@ -250,7 +250,7 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
             let until = Until::OverlapSince(changed);
             let in_use = InUse { value: &snapshot.current, created: snapshot.created, until };
             let revoked = self.session.revoke_unused(&snapshot, &snapshot.subject(), in_use).await;
-            if revoked.map_err(Failure::of_overlap)? > 0 {
+            if revoked.map_err(Failure::of_overlap)?.gone > 0 {
                 return Ok(CheckResult::Revoked(None));
             }
         }

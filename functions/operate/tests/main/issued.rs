@@ -29,6 +29,8 @@ const FUNCTION: &str = "stack-issued-credential";
 struct Issuer {
     alive: Arc<Mutex<BTreeSet<String>>>,
     discarded: Arc<Mutex<Vec<Value>>>,
+    /// Whether it revokes nothing now.
+    waits: Arc<Mutex<bool>>,
 }
 
 async fn answer(State(issuer): State<Issuer>, payload: String) -> Json<Value> {
@@ -38,6 +40,7 @@ async fn answer(State(issuer): State<Issuer>, payload: String) -> Json<Value> {
     let status = match request["operation"].as_str().unwrap() {
         "verify" if alive.contains(key) => "ok",
         "verify" => "refused",
+        "revoke" if *issuer.waits.lock().unwrap() => "later",
         "revoke" => {
             alive.remove(key);
             "gone"
@@ -127,6 +130,20 @@ async fn revoke_ends_the_overlap_of_a_credential_at_once() {
     assert_eq!((&answer["tokensRevoked"], issuer.alive()), (&json!(1), vec!["key-2".to_owned()]));
     assert_eq!(store.stages(NAME), ["AWSCURRENT".to_owned(), issued("new")]);
     assert_eq!(ask(&operator, &store, "rollback").await.unwrap_err().name(), "NothingToGoBackTo");
+}
+
+#[tokio::test]
+async fn a_revocation_that_has_to_wait_is_not_called_proven() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(2 * HOUR);
+    *issuer.waits.lock().unwrap() = true;
+    let answer = ask(&operator, &store, "revoke").await.unwrap();
+    assert_eq!((&answer["tokensRevoked"], &answer["provenRefused"]), (&json!(0), &json!(false)), "{answer}");
+    assert_eq!(store.holder(NAME, &issued("old")), Some(version("old")), "it is asked for again");
+    *issuer.waits.lock().unwrap() = false;
+    let answer = ask(&operator, &store, "revoke").await.unwrap();
+    assert_eq!((&answer["tokensRevoked"], &answer["provenRefused"]), (&json!(1), &json!(true)), "{answer}");
+    assert_eq!(issuer.alive(), ["key-2"]);
 }
 
 #[tokio::test]
