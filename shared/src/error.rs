@@ -332,7 +332,7 @@ crate::named_errors! {
             problem: &'static str,
         },
         /// The JSON secret lacks the member.
-        #[error("the JSON value has no member {field}: add it, or correct the tag rotation:field")]
+        #[error("the JSON value has no member {field}: add it, or correct the tag rotation:field (of an issued credential rotation:fields)")]
         FieldMissing {
             /// The member.
             field: String,

@@ -19,6 +19,8 @@
 //!   that version can be revoked at any time.
 //! - A version without a value is undecided. What was made for it is discarded only when its rotation is over, and when
 //!   every attempt is older than the longest invocation ([`LONGEST_ATTEMPT`]).
+//! - A version whose rotation was given up before the secret had a value was never current. Its credential is revoked by
+//!   the next rotation, before that one asks for another: a provider may have room for two only.
 //! - The first attempt takes its own label off. A later attempt leaves its label, because an earlier attempt may still
 //!   be at work; the next rotation or sweep takes it off.
 //! - A rotation revokes only versions older than the current one, when the overlap has passed since the current version
@@ -30,18 +32,20 @@ use std::time::{Duration, SystemTime};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
+use crate::deadline::Deadline;
 use crate::document::Document;
 use crate::error::RotationError;
 use crate::kind::{Revocation, SecretKind, Subject};
-use crate::session::{Session, Snapshot};
-use crate::store::{SecretStore, VersionValue};
+use crate::session::{ROLLBACK_RESERVE, Session, Snapshot};
+use crate::store::{SecretStore, StoreErrorKind, VersionValue};
 use crate::versions::{Attempt, Stage, VersionId};
 
 /// An attempt that began so long ago is over: Lambda ends every invocation after 15 minutes.
 pub const LONGEST_ATTEMPT: Duration = Duration::from_secs(16 * 60);
 
 /// A version that is younger than the current one was given up or rolled back. So long after the last change of the
-/// secret nobody uses it, if there is no longer overlap.
+/// secret nobody uses it, if there is no longer overlap. A version of a secret without a value was given up, and is not
+/// used so long after it was created.
 const LONGEST_USE: Duration = Duration::from_secs(60 * 60);
 
 /// The most labels that an attempt and a promotion add.
@@ -65,13 +69,11 @@ pub(crate) struct Issued<'a> {
     pub(crate) current: Option<&'a Document>,
 }
 
-/// The current value, for the choice of what may be revoked.
+/// What is in use, for the choice of what may be revoked.
 #[derive(Clone, Copy, Debug)]
 pub struct InUse<'a> {
-    /// The value.
-    pub value: &'a Document,
-    /// When its version was created.
-    pub created: SystemTime,
+    /// The current value, and when its version was created; `None` if the secret has no value yet.
+    pub current: Option<(&'a Document, SystemTime)>,
     /// When the use of another version is over.
     pub until: Until,
 }
@@ -102,6 +104,9 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
 
     /// Revokes what earlier rotations have left, as far as it may be revoked, and records an attempt. One call, and
     /// those of [`revoke_unused`](Self::revoke_unused).
+    ///
+    /// # Errors
+    /// [`RotationError::TimeTooShort`]: nothing is recorded, and the issuer is not asked. The service refuses a call.
     pub(crate) async fn begin_issuing(
         &self,
         seen: &Snapshot,
@@ -110,13 +115,16 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         rng: &mut StdRng,
     ) -> Result<Issuing, RotationError> {
         // A compromise begins although a consumer may still use the credential before the one that leaked.
-        let may_revoke = subject.delivered || !self.stack.has_consumers(&seen.secret.name);
-        if let (Some(value), Some(created), true) = (current, subject.current_created, may_revoke) {
-            let in_use = InUse { value, created, until: Until::Overlap };
-            if let Err(error) = self.revoke_unused(seen, subject, in_use).await {
+        let may_revoke = subject.delivered || !self.stack.has_consumers(&seen.secret.name) || current.is_none();
+        if may_revoke {
+            let in_use = InUse { current: current.zip(subject.current_created), until: Until::Overlap };
+            let Self { kind, store, stack, secret_id, .. } = *self;
+            let revoking = Session { kind, store, stack, secret_id, deadline: self.deadline_to_revoke() };
+            if let Err(error) = revoking.revoke_unused(seen, subject, in_use).await {
                 not_revoked(seen, &error);
             }
         }
+        self.require_time()?;
         let (own, versions) = (seen.admitted.version(), &seen.secret.versions);
         let attempt = Attempt { began: seen.secret.as_of, of: own.clone() };
         let stage = Stage::issuing(&attempt, rng.random());
@@ -130,6 +138,13 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
             self.take_off(stage.clone(), former).await?;
         }
         Ok(Issuing { stage, holder, is_first })
+    }
+
+    /// Half of the time that an attempt does not need: an issuer that answers no revocation must not keep the rotation
+    /// from its end.
+    fn deadline_to_revoke(&self) -> Deadline {
+        let spare = self.deadline.left().saturating_sub(self.kind.settle_time() + ROLLBACK_RESERVE);
+        Deadline::after(spare / 2)
     }
 
     /// Removes the record of an attempt that is known to have made nothing. At most one call.
@@ -194,6 +209,10 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
     ) -> Result<Unused, RotationError> {
         let (mut unused, mut failed) = (Unused::default(), None);
         for (holder, stage) in seen.secret.versions.all() {
+            if self.deadline.left().is_zero() {
+                failed = failed.or(self.require_time().err());
+                break;
+            }
             let done = match stage.attempt() {
                 Some(attempt) => self.discard_orphans(seen, subject, in_use, (holder, stage, &attempt)).await,
                 None if *stage == Stage::issued(holder) => self.revoke_replaced(seen, subject, in_use, holder).await,
@@ -226,10 +245,10 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         if is_open && value.is_none() {
             return Ok(None);
         }
-        // A version without a label is nobody's: its rotation was abandoned before it got its mark.
-        let held = value.filter(|_| versions.contains(&attempt.of));
-        let held = held.map(|value| self.parse(seen, &value)).transpose()?;
-        let keep: Vec<_> = held.iter().chain([in_use.value]).collect();
+        // A version without another label is nobody's: its rotation was abandoned before it got its mark.
+        let is_kept = versions.stages(&attempt.of).any(|stage| stage.attempt().is_none());
+        let held = value.filter(|_| is_kept).map(|value| self.parse(seen, &value)).transpose()?;
+        let keep: Vec<_> = held.iter().chain(in_use.current.map(|(value, _)| value)).collect();
         if self.kind.discard(subject, &attempt.of, &keep, self.deadline).await? == Revocation::Later {
             return Ok(Some(Revocation::Later));
         }
@@ -256,12 +275,18 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         }
         let value = self.parse(seen, &value)?;
         // An edit of another member makes a version with the same credential.
-        if self.same(subject, &value, in_use.value)? {
+        if let Some((current, _)) = in_use.current
+            && self.same(subject, &value, current)?
+        {
             return Ok(None);
         }
-        // A rollback to a revoked credential would be an outage.
+        // A rollback to a revoked credential would be an outage. If the label is gone, a rollback was faster: it has made
+        // this credential current again.
         if versions.holder(&Stage::Previous) == Some(version) {
-            self.take_off(Stage::Previous, version).await?;
+            match self.store.move_stage(self.secret_id, Stage::Previous, Some(version), None).await {
+                Err(error) if error.kind == StoreErrorKind::Conflict => return Ok(None),
+                moved => moved?,
+            }
         }
         if self.kind.revoke(subject, &value, self.deadline).await? == Revocation::Later {
             return Ok(Some(Revocation::Later));
@@ -288,10 +313,11 @@ pub struct Unused {
 /// Whether the use of a version is over that is neither current nor pending.
 fn is_over(subject: &Subject<'_>, in_use: InUse<'_>, version: &VersionValue) -> bool {
     let overlap = subject.policy.overlap;
-    let promoted = subject.last_rotated.map_or(in_use.created, |rotated| rotated.max(in_use.created));
+    let Some((_, created)) = in_use.current else { return subject.now >= version.created + LONGEST_USE };
+    let promoted = subject.last_rotated.map_or(created, |rotated| rotated.max(created));
     match in_use.until {
         Until::Now => true,
-        _ if version.created < in_use.created => subject.now >= promoted + overlap,
+        _ if version.created < created => subject.now >= promoted + overlap,
         Until::OverlapSince(changed) => subject.now >= changed + overlap.max(LONGEST_USE),
         Until::Overlap => false,
     }

@@ -12,6 +12,7 @@
 //!   `AWSCURRENT` is attached anywhere. An empty JSON object counts as no value if the secret never had another value.
 //!   In place of another value it is `ValueLost`.
 //! - The first value is not verified. No application can know it, so a verification would fail every first deployment.
+//!   A credential is verified: its provider has made it.
 //! - Secrets Manager may give the temporary version of a test of the configuration the current value. Only the current
 //!   value tells such a copy from a new value, and one more call reads it. testSecret reads it if the test checks more:
 //!   a target, an archive, or a policy that does not fit.
@@ -197,7 +198,12 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
             Put::Stored => first,
             Put::Exists => self.stored().await?,
         };
-        self.session.archive(&self.seen.subject(), &first).await?;
+        let subject = self.seen.subject();
+        if self.kind().is_issued() {
+            let values = Values { old: None, new: &first };
+            self.kind().test(&subject, values, Phase::BeforePromotion, self.session.deadline, rng).await?;
+        }
+        self.session.archive(&subject, &first).await?;
         self.promote(self.seen.admitted.current()).await?;
         Ok(Outcome::Initialised)
     }

@@ -196,6 +196,13 @@ impl Versions {
         self.all().all(|(version, stage)| versions.contains(&version) && is_new(stage))
     }
 
+    /// The versions besides `versions` that carry only labels of issuing.
+    #[must_use]
+    pub fn only_issued(&self, versions: &[&VersionId]) -> Vec<&VersionId> {
+        let others = self.0.iter().filter(|(version, _)| !versions.contains(version));
+        others.filter(|(_, stages)| stages.iter().all(Stage::is_of_issuing)).map(|(version, _)| version).collect()
+    }
+
     /// The same with `stage` on the version `holder` alone, or on none.
     #[must_use]
     pub fn with(mut self, stage: Stage, holder: Option<&VersionId>) -> Self {

@@ -349,7 +349,13 @@ impl<I: Issuer> SecretKind for IssuedCredential<I> {
             return Err(IssuerError::CredentialRefused { function, which }.into());
         }
         match phase {
-            Phase::Configuration => self.require_proof(subject.name, &members, deadline).await,
+            Phase::Configuration => {
+                let missing = subject.policy.fields.iter().find(|name| members.get(name).is_none());
+                if let Some(field) = missing {
+                    return Err(RotationError::FieldMissing { field: field.to_string() });
+                }
+                self.require_proof(subject.name, &members, deadline).await
+            }
             Phase::BeforePromotion | Phase::AfterPromotion => Ok(()),
         }
     }

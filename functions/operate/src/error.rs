@@ -56,7 +56,7 @@ rotation::named_errors! {
         },
         /// A rotation is not complete.
         #[error(
-            "a rotation of secret {name} to version {version} is open: wait for its end, or give it up with the action abort"
+            "a rotation or rollback of secret {name} to version {version} is open: wait for its end, or give the rotation up with `rotation abort`; `rotation rollback` ends a rollback that died"
         )]
         RotationOpen {
             /// The secret's name.

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 pub(crate) enum Reply {
     /// It does what is asked, and its answer is lost.
     Lost,
+    /// It does nothing, and its time runs out.
+    Hangs,
     /// It does nothing.
     Fails(FunctionErrorKind),
     /// It does nothing, and answers this.
@@ -101,13 +103,20 @@ impl Issuer for &Provider {
         Duration::from_secs(5)
     }
 
-    async fn invoke(&self, payload: &SecretText, _: Deadline) -> Result<SecretText, FunctionErrorKind> {
-        let mut state = self.state();
+    async fn invoke(&self, payload: &SecretText, deadline: Deadline) -> Result<SecretText, FunctionErrorKind> {
         let request = crate::json(payload.expose());
-        state.requests.push(request.clone());
         let operation = request["operation"].as_str().unwrap();
-        let reply = state.replies.get_mut(operation).and_then(VecDeque::pop_front);
+        let reply = self.state().replies.get_mut(operation).and_then(VecDeque::pop_front);
+        self.state().requests.push(request.clone());
+        if deadline.left().is_zero() {
+            return Err(FunctionErrorKind::TimedOut);
+        }
+        if let Some(Reply::Hangs) = reply {
+            deadline.within(self.timeout(), Duration::ZERO).bound(std::future::pending::<()>()).await;
+        }
+        let mut state = self.state();
         let answer = match reply {
+            Some(Reply::Hangs) => return Err(FunctionErrorKind::TimedOut),
             Some(Reply::Fails(kind)) => return Err(kind),
             Some(Reply::Says(text)) => text,
             Some(Reply::Lost) => {

@@ -153,7 +153,7 @@ async fn a_credential_that_does_not_work_is_given_up_and_marked() {
     let (store, provider) = secret();
     store.open(1);
     store.step(1, Step::CreateSecret, &provider).await.unwrap();
-    provider.reply("verify", Reply::Says(r#"{"version":1,"status":"refused"}"#.to_owned()));
+    provider.reply("verify", refused());
     assert_eq!(store.step(1, Step::TestSecret, &provider).await.unwrap_err().name(), "CredentialRefused");
     assert!(!store.is_at(1, &Stage::Pending));
     assert_eq!(store.labels(1), [Stage::issued(&version(1)).as_str()]);
@@ -167,7 +167,6 @@ async fn a_credential_that_does_not_work_is_given_up_and_marked() {
 #[tokio::test(start_paused = true)]
 async fn a_credential_that_dies_when_it_is_current_is_put_back() {
     let (store, provider) = secret();
-    let refused = || Reply::Says(r#"{"version":1,"status":"refused"}"#.to_owned());
     let ok = || Reply::Says(r#"{"version":1,"status":"ok"}"#.to_owned());
     for reply in [refused(), ok(), ok(), refused()] {
         provider.reply("verify", reply);
@@ -201,6 +200,103 @@ async fn an_empty_secret_gets_its_first_credential() {
     assert_eq!(json(&store.current()), json!({ "KEY": "made-2-c4naryVALUE", "KEY_ID": "id-2" }));
     assert_eq!(provider.alive(), ["made-2-c4naryVALUE"]);
     assert_eq!(provider.state().requests[0]["members"], json!({}));
+}
+
+fn refused() -> Reply {
+    Reply::Says(r#"{"version":1,"status":"refused"}"#.to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_credential_is_current_only_if_it_works() {
+    let (store, provider) = (Store::with("{}"), Provider::default());
+    provider.reply("verify", refused());
+    assert_eq!(store.rotate(1, &provider).await.unwrap_err().name(), "CredentialRefused");
+    assert!(!store.is_at(1, &Stage::Pending));
+    assert_eq!(store.current(), "{}");
+    assert_eq!(store.labels(1), [Stage::issued(&version(1)).as_str()], "it is revoked later");
+    store.rotate(2, &provider).await.unwrap();
+    assert_eq!(json(&store.current())["KEY"], "made-2-c4naryVALUE");
+}
+
+/// A provider may have room for two credentials only.
+#[tokio::test(start_paused = true)]
+async fn what_was_made_for_no_value_goes_before_another_is_made() {
+    for stored in [true, false] {
+        let (store, provider) = (Store::with("{}"), Provider::default());
+        if stored {
+            provider.reply("verify", refused());
+        } else {
+            provider.reply("create", Reply::Lost);
+        }
+        store.rotate(1, &provider).await.unwrap_err();
+        store.abort(1);
+        store.wait(2 * HOUR);
+        store.rotate(2, &provider).await.unwrap();
+        assert_eq!(provider.alive(), ["made-2-c4naryVALUE"], "stored: {stored}");
+        let operations: Vec<_> = provider.state().requests.iter().map(|one| one["operation"].clone()).collect();
+        let made = operations.iter().rposition(|one| one == "create").unwrap();
+        let ended = operations.iter().position(|one| one == if stored { "revoke" } else { "discard" }).unwrap();
+        assert!(ended < made, "{operations:?}");
+        assert_eq!((store.labels(0), store.labels(1)), (vec![], vec![]), "stored: {stored}");
+    }
+}
+
+/// The attempt died between the storing and the mark, in a secret that has no version yet.
+#[tokio::test(start_paused = true)]
+async fn a_value_without_a_mark_is_no_reason_to_keep_it() {
+    let (store, provider) = (Store::without_value(), Provider::default());
+    provider.reply("create", Reply::Lost);
+    store.rotate(1, &provider).await.unwrap_err();
+    store.put_unmarked(1, r#"{"KEY":"made-1-c4naryVALUE","KEY_ID":"id-1"}"#);
+    store.abort(1);
+    store.wait(2 * HOUR);
+    store.rotate(2, &provider).await.unwrap();
+    assert_eq!(provider.alive(), ["made-2-c4naryVALUE"]);
+    assert_eq!(store.labels(1), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_was_emptied_twice_is_still_lost() {
+    let (store, provider) = secret();
+    store.rotate(1, &provider).await.unwrap();
+    store.wait(HOUR);
+    store.edit(2, "{}");
+    store.edit(3, "{}");
+    assert_eq!(store.rotate(4, &provider).await.unwrap_err().name(), "ValueLost");
+    assert_eq!(provider.asked("create"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hanging_revocations_leave_time_for_the_rotation() {
+    let (store, provider) = secret();
+    for number in 1..=4 {
+        store.rotate(number, &provider).await.unwrap();
+    }
+    store.wait(25 * HOUR);
+    // Four credentials are to be revoked, and each question takes five seconds.
+    (0..4).for_each(|_| provider.reply("revoke", Reply::Hangs));
+    store.state().time_left = Duration::from_secs(24);
+    store.rotate(5, &provider).await.unwrap();
+    assert_eq!(json(&store.current())["KEY"], "made-5-c4naryVALUE");
+    assert!((1..4).contains(&provider.asked("revoke")), "{}", provider.asked("revoke"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_enough_time_nothing_is_issued_or_recorded() {
+    let (store, provider) = secret();
+    store.open(1);
+    store.state().time_left = Duration::from_secs(20);
+    assert_eq!(store.step(1, Step::CreateSecret, &provider).await.unwrap_err().name(), "TimeTooShort");
+    assert_eq!((provider.asked("create"), store.labels(0)), (0, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_no_value_has_fails_the_configuration() {
+    let (store, provider) = secret();
+    store.state().tags.insert("rotation:fields".to_owned(), "KEY OTHER".to_owned());
+    store.open(1);
+    let error = store.step(1, Step::TestSecret, &provider).await.unwrap_err();
+    assert!(error.name() == "FieldMissing" && error.to_string().contains("OTHER"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,13 +28,14 @@ pub(crate) fn version(number: u32) -> VersionId {
     VersionId::new(format!("version-{number:024}"))
 }
 
-#[derive(Default)]
 pub(crate) struct State {
     pub(crate) stages: Stages,
     values: BTreeMap<VersionId, (Option<String>, u64)>,
     pub(crate) tags: BTreeMap<String, String>,
     /// Whether the secret has consumers.
     pub(crate) consumed: bool,
+    /// The time that is left of each invocation.
+    pub(crate) time_left: Duration,
     seconds: u64,
     last_rotated: Option<u64>,
 }
@@ -48,10 +49,22 @@ fn time(seconds: u64) -> SystemTime {
 impl Store {
     /// With `value` as the first version, and the two members that are rotated.
     pub(crate) fn with(value: &str) -> Self {
-        let store = Self(Mutex::default());
-        store.state().tags.insert("rotation:fields".to_owned(), "KEY KEY_ID".to_owned());
+        let store = Self::without_value();
         store.edit(0, value);
         store
+    }
+
+    /// Without a version, and with the two members that are rotated.
+    pub(crate) fn without_value() -> Self {
+        Self(Mutex::new(State {
+            stages: Stages::default(),
+            values: BTreeMap::new(),
+            tags: BTreeMap::from([("rotation:fields".to_owned(), "KEY KEY_ID".to_owned())]),
+            consumed: false,
+            time_left: Duration::from_secs(60),
+            seconds: 0,
+            last_rotated: None,
+        }))
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -95,6 +108,19 @@ impl Store {
         state.values.entry(version(number)).or_insert((None, seconds));
     }
 
+    /// A value is stored for an opened version, and the step dies.
+    pub(crate) fn put_unmarked(&self, number: u32, value: &str) {
+        self.put(&version(number), value, Some(&[Stage::Pending]));
+    }
+
+    /// The rotation is given up.
+    pub(crate) fn abort(&self, number: u32) {
+        let mut state = self.state();
+        if state.stages.is_at(&version(number), &Stage::Pending) {
+            state.stages.move_stage(&Stage::Pending, Some(&version(number)), None, |_| true).unwrap();
+        }
+    }
+
     pub(crate) async fn step<I: Issuer>(&self, number: u32, step: Step, issuer: I) -> Result<Outcome, RotationError> {
         let kind = IssuedCredential::new(issuer);
         let consumed = if self.state().consumed { NAME } else { "" };
@@ -105,7 +131,8 @@ impl Store {
         let rotator = Rotator { kind: &kind, store: self, stack: &stack };
         let mut rng = StdRng::seed_from_u64(u64::from(number));
         self.state().seconds += 1;
-        Ok(rotator.perform(&event, Deadline::after(Duration::from_secs(60)), &mut rng).await?.outcome)
+        let deadline = Deadline::after(self.state().time_left);
+        Ok(rotator.perform(&event, deadline, &mut rng).await?.outcome)
     }
 
     /// A whole rotation: RotateSecret and the four steps, until one fails.

@@ -116,9 +116,21 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
     ) -> Result<CompromiseAnswer, OperateError> {
         let snapshot = self.snapshot_to_replace(secret, confirm).await?;
         let replaced = self.replaced(&snapshot).await?;
+        let mut earlier = 0;
+        if replaced.is_none() {
+            // A provider may have room for two, and within an overlap there are two.
+            match self.revoke_issued_snapshot(&snapshot, rng).await {
+                Ok(revoked) => earlier = revoked.tokens_revoked,
+                Err(error) => {
+                    let secret = snapshot.secret.name.as_str();
+                    tracing::warn!(secret, %error, "older credentials are revoked after the rotation, not before it");
+                }
+            }
+        }
         let (exposed, now) = self.replace_by_rotation(&snapshot, replaced, rng).await?;
         let secret = now.secret.clone();
-        let RevokeAnswer { version, tokens_revoked, proven_refused } = self.revoke_issued_snapshot(now, rng).await?;
+        let RevokeAnswer { version, tokens_revoked, proven_refused } = self.revoke_issued_snapshot(&now, rng).await?;
+        let tokens_revoked = tokens_revoked + earlier;
         // Until the issuer says that it is gone, the same request asks again.
         if proven_refused {
             self.detach(&[Marker::Compromised], &secret).await?;
@@ -262,7 +274,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         let recent = age(snapshot.created) < same || self.session.kind.replaces_at_once(&snapshot.policy);
         let alive = age(snapshot.secret.last_changed.unwrap_or(snapshot.created)) < DEFAULT_ABORT_AFTER;
         let ours = replaces(&snapshot.current_id, &leaked.version);
-        let replaced = ours && recent && (is_published(&snapshot.current_id) || has_succeeded(snapshot) || alive);
+        let replaced = ours && recent && (is_published(&snapshot.current_id) || snapshot.has_succeeded() || alive);
         Ok(replaced && !self.session.kind.same_in_use(&snapshot.policy, &leaked.value, &snapshot.current)?)
     }
 
@@ -358,7 +370,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             }
             if secret.versions.holder(&Stage::Current) == Some(version) {
                 let now = self.snapshot_of(secret).await?;
-                if has_succeeded(&now) {
+                if now.has_succeeded() {
                     return Ok(now);
                 }
             }
@@ -367,11 +379,6 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             }
         }
     }
-}
-
-/// Whether the service has seen the rotation to the current version succeed.
-fn has_succeeded(snapshot: &Snapshot) -> bool {
-    snapshot.secret.last_rotated.is_some_and(|rotated| rotated >= snapshot.created)
 }
 
 /// By this the id of a version begins that replaces a compromised one.

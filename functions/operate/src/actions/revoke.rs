@@ -27,9 +27,10 @@ use rotation::versions::Stage;
 use serde::Serialize;
 
 use crate::action::Action;
+use crate::actions::abort::DEFAULT_ABORT_AFTER;
 use crate::error::OperateError;
 use crate::kinds::TokenKind;
-use crate::marker::Marker;
+use crate::marker::{Marker, is_half_rolled_back};
 use crate::members::{Change, Members};
 use crate::session::{Operation, READ_PAUSES, Snapshot, new_version};
 
@@ -84,23 +85,36 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
     /// [`RotationError::NotDelivered`]: rotation::error::RotationError::NotDelivered
     pub async fn revoke_issued(&self, secret: Described, rng: &mut StdRng) -> Result<RevokeAnswer, OperateError> {
         let snapshot = self.snapshot_to_change(secret).await?;
-        self.revoke_issued_snapshot(snapshot, rng).await
+        self.revoke_issued_snapshot(&snapshot, rng).await
     }
 
     /// The same for a secret that was read.
     pub(crate) async fn revoke_issued_snapshot(
         &self,
-        snapshot: Snapshot,
+        snapshot: &Snapshot,
         rng: &mut StdRng,
     ) -> Result<RevokeAnswer, OperateError> {
         snapshot.require_no_open_rotation()?;
-        self.verify(&snapshot, rng).await.map_err(|error| OperateError::CurrentDoesNotVerify(Box::new(error)))?;
-        self.require_delivered(&snapshot).await?;
-        let in_use = InUse { value: &snapshot.current, created: snapshot.created, until: Until::Now };
-        let unused = self.session.revoke_unused(&snapshot, &snapshot.subject(), in_use).await?;
+        if may_be_put_back(snapshot) {
+            let (name, version) = (snapshot.secret.name.clone(), snapshot.current_id.clone());
+            return Err(OperateError::RotationOpen { name, version });
+        }
+        self.verify(snapshot, rng).await.map_err(|error| OperateError::CurrentDoesNotVerify(Box::new(error)))?;
+        self.require_delivered(snapshot).await?;
+        let in_use = InUse { current: Some((&snapshot.current, snapshot.created)), until: Until::Now };
+        let unused = self.session.revoke_unused(snapshot, &snapshot.subject(), in_use).await?;
         let proven_refused = unused.later == 0;
-        Ok(RevokeAnswer { version: snapshot.current_id, tokens_revoked: unused.gone, proven_refused })
+        Ok(RevokeAnswer { version: snapshot.current_id.clone(), tokens_revoked: unused.gone, proven_refused })
     }
+}
+
+/// Whether what made the current version current may still put back the version before, whose credential has to live till
+/// then: a rollback that has not come to its end, or a rotation that the service has not seen succeed. An old one is dead.
+fn may_be_put_back(snapshot: &Snapshot) -> bool {
+    let secret = &snapshot.secret;
+    let is_young = secret.last_changed.is_none_or(|changed| secret.as_of < changed + DEFAULT_ABORT_AFTER);
+    let is_rotated_to = secret.versions.holder(&Stage::Pending) == Some(&snapshot.current_id);
+    is_half_rolled_back(secret) || is_rotated_to && is_young && !snapshot.has_succeeded()
 }
 
 impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {

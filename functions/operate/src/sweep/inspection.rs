@@ -248,7 +248,7 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
         let waits = self.has_to_wait(&snapshot).await.map_err(Failure::of_overlap)?;
         if let (true, false, Some(changed)) = (checks.overlap, waits, changed) {
             let until = Until::OverlapSince(changed);
-            let in_use = InUse { value: &snapshot.current, created: snapshot.created, until };
+            let in_use = InUse { current: Some((&snapshot.current, snapshot.created)), until };
             let revoked = self.session.revoke_unused(&snapshot, &snapshot.subject(), in_use).await;
             if revoked.map_err(Failure::of_overlap)?.gone > 0 {
                 return Ok(CheckResult::Revoked(None));

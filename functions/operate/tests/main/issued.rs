@@ -9,6 +9,7 @@ use axum::{Json, Router};
 use operate::Operator;
 use operate::dispatch::SecretRequest;
 use operate::error::OperateError;
+use operate::marker::Marker;
 use operate::request::Request;
 use operate::sweep::Sweep;
 use rotation::aws::Clients;
@@ -24,6 +25,8 @@ use crate::{DEPLOYMENT, environment, operator};
 const NAME: &str = "shop/provider";
 const FUNCTION: &str = "stack-issued-credential";
 
+type Happening = Box<dyn FnOnce() + Send>;
+
 /// A Lambda with one function, the issuer, and the keys that are alive at its provider.
 #[derive(Clone, Default)]
 struct Issuer {
@@ -31,11 +34,16 @@ struct Issuer {
     discarded: Arc<Mutex<Vec<Value>>>,
     /// Whether it revokes nothing now.
     waits: Arc<Mutex<bool>>,
+    /// What happens while it verifies next.
+    meanwhile: Arc<Mutex<Option<Happening>>>,
 }
 
 async fn answer(State(issuer): State<Issuer>, payload: String) -> Json<Value> {
     let request: Value = serde_json::from_str(&payload).unwrap();
     let key = request["members"]["KEY"].as_str().unwrap_or_default();
+    if let (Some("verify"), Some(happens)) = (request["operation"].as_str(), issuer.meanwhile.lock().unwrap().take()) {
+        happens();
+    }
     let mut alive = issuer.alive.lock().unwrap();
     let status = match request["operation"].as_str().unwrap() {
         "verify" if alive.contains(key) => "ok",
@@ -99,7 +107,10 @@ fn secret(ago: Duration) -> Store {
 }
 
 async fn ask(operator: &Operator, store: &Store, action: &str) -> Result<Value, OperateError> {
-    let request = json!({ "action": action, "secret_id": NAME, "reason": "a test" });
+    let mut request = json!({ "action": action, "secret_id": NAME, "reason": "a test" });
+    if action == "compromise" {
+        request["confirm"] = json!(NAME);
+    }
     let request = Request::parse(request).unwrap();
     let clients = Clients::from_environment(&environment(&DEPLOYMENT), || std::time::SystemTime::UNIX_EPOCH).unwrap();
     let deadline = Deadline::after(Duration::from_secs(60));
@@ -144,6 +155,62 @@ async fn a_revocation_that_has_to_wait_is_not_called_proven() {
     let answer = ask(&operator, &store, "revoke").await.unwrap();
     assert_eq!((&answer["tokensRevoked"], &answer["provenRefused"]), (&json!(1), &json!(true)), "{answer}");
     assert_eq!(issuer.alive(), ["key-2"]);
+}
+
+#[tokio::test]
+async fn a_credential_that_a_rollback_brought_back_is_not_revoked() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = Arc::new(secret(2 * HOUR));
+    let rolled_back = Arc::clone(&store);
+    *issuer.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        rolled_back.change(NAME, |secret| {
+            secret.put("back", &value(1, 9), Duration::ZERO, &[]);
+            secret.attach("AWSPREVIOUS", &version("new"));
+            secret.attach("AWSCURRENT", &version("back"));
+        });
+    }));
+    let answer = ask(&operator, &store, "revoke").await.unwrap();
+    assert_eq!((&answer["tokensRevoked"], issuer.alive().len()), (&json!(0), 2), "{answer}");
+}
+
+#[tokio::test]
+async fn revoke_waits_for_what_may_still_be_put_back() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    // The service has not seen the rotation succeed.
+    let store = secret(HOUR);
+    store.change(NAME, |secret| {
+        secret.attach("AWSPENDING", &version("new"));
+        secret.described.last_rotated = Some(secret.described.as_of - DAY);
+        secret.described.last_changed = Some(secret.described.as_of);
+    });
+    assert_eq!(ask(&operator, &store, "revoke").await.unwrap_err().name(), "RotationOpen");
+    store.change(NAME, |secret| secret.described.last_rotated = Some(secret.described.as_of - HOUR));
+    assert_eq!(ask(&operator, &store, "revoke").await.unwrap()["tokensRevoked"], 1);
+    // A rollback has not come to its end.
+    let (issuer_of_rollback, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(HOUR);
+    store.change(NAME, |secret| {
+        for marker in [Marker::Operation, Marker::RolledBack] {
+            secret.attach(marker.on(&version("new")).as_str(), &version("new"));
+        }
+    });
+    assert_eq!(ask(&operator, &store, "revoke").await.unwrap_err().name(), "RotationOpen");
+    assert_eq!((issuer.alive().len(), issuer_of_rollback.alive().len()), (1, 2));
+}
+
+/// A provider may have room for two credentials only, and within an overlap there are two.
+#[tokio::test]
+async fn a_compromise_makes_room_for_the_new_credential_first() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(HOUR);
+    let error = ask(&operator, &store, "compromise").await.unwrap_err();
+    assert_eq!(error.name(), "AccessDenied", "RotateSecret is refused here: {error}");
+    assert_eq!(issuer.alive(), ["key-2"]);
+    // One that does not work is no reason to revoke one that does.
+    let (issuer, operator) = Issuer::start(&["key-1"]).await;
+    let store = secret(HOUR);
+    ask(&operator, &store, "compromise").await.unwrap_err();
+    assert_eq!(issuer.alive(), ["key-1"]);
 }
 
 #[tokio::test]
