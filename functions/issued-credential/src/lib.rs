@@ -314,8 +314,8 @@ impl<I: Issuer> SecretKind for IssuedCredential<I> {
         (!overlap.is_zero()).then(|| began + overlap)
     }
 
-    /// Proves once in a rotation that the issuer's answers mean something. Nothing is brought anywhere: a credential
-    /// works as soon as it is issued.
+    /// Proves once in a rotation that the issuer's answers mean something, and tells if the credential in use does not work
+    /// any more. Nothing is brought anywhere: a credential works as soon as it is issued.
     async fn set(
         &self,
         subject: &Subject<'_>,
@@ -327,7 +327,14 @@ impl<I: Issuer> SecretKind for IssuedCredential<I> {
             return Ok(());
         }
         let members = Members::of(values.new, &subject.policy.fields)?;
-        self.require_proof(subject.name, &members, deadline).await
+        self.require_proof(subject.name, &members, deadline).await?;
+        let Some(old) = values.old else { return Ok(()) };
+        let old = Members::of(old, &subject.policy.fields)?;
+        if let Ok(false) = self.works(subject.name, &old, deadline).await {
+            let error = IssuerError::CurrentRefused { function: self.issuer.name().to_owned() };
+            tracing::warn!(secret = subject.name, error_type = error.name(), %error, "consumers fail");
+        }
+        Ok(())
     }
 
     async fn test(

@@ -96,6 +96,15 @@ crate::named_errors! {
             /// `pending`, `new` or `current`.
             which: &'static str,
         } => Always,
+        /// The credential in use does not work while a new one is brought in. It stops no rotation: only the new credential
+        /// ends the outage. It is told in the log.
+        #[error(
+            "the issuer {function} says that the credential in use does not work any more: consumers fail until they have the new one, and the rotation goes on; if the provider kills a credential when it makes another one, it is not for this function: use the action put of operate"
+        )]
+        CurrentRefused {
+            /// The function.
+            function: String,
+        },
         /// The credential ends before anybody could use it.
         #[error("the issuer {function} made a credential for version {version} that has expired already: nothing was stored; correct expires, or the provider's lifetime")]
         CredentialExpired {

@@ -325,6 +325,7 @@ fn golden() -> Vec<(&'static str, RotationError, &'static str)> {
             E::Issuer(I::CredentialRefused { function: issuer(), which: "pending" }),
             "says that the pending credential does not work",
         ),
+        ("CurrentRefused", E::Issuer(I::CurrentRefused { function: issuer() }), "use the action put of operate"),
         (
             "CredentialExpired",
             E::Issuer(I::CredentialExpired { function: issuer(), version: version() }),

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 pub(crate) enum Reply {
     /// It does what is asked, and its answer is lost.
     Lost,
+    /// It does what is asked, and all other credentials die.
+    Replaces,
     /// It does nothing, and its time runs out.
     Hangs,
     /// It does nothing.
@@ -122,6 +124,10 @@ impl Issuer for &Provider {
             Some(Reply::Lost) => {
                 state.perform(&request);
                 return Err(FunctionErrorKind::TimedOut);
+            }
+            Some(Reply::Replaces) => {
+                state.alive.clear();
+                state.perform(&request).to_string()
             }
             Some(Reply::Adds(text)) => {
                 let made = state.perform(&request);

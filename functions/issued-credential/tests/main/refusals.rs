@@ -1,5 +1,8 @@
 //! Bad issuers: each has a name, `AWSCURRENT` stays, nothing is orphaned, and no error shows a value.
 
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
 use rotation::aws::FunctionErrorKind as Kind;
 use rotation::event::Step;
 use rotation::versions::Stage;
@@ -87,6 +90,40 @@ async fn the_next_rotation_succeeds_after_a_bad_answer() {
         }
         store.go_on(next, &provider).await.unwrap();
         assert_eq!(provider.alive().len(), 2);
+    }
+}
+
+/// What is logged, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Only the new credential ends the outage, so that the rotation goes on.
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_kills_the_old_credential_is_told() {
+    for kills in [true, false] {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let (store, provider) = (Store::with(FIRST), Provider::with("first"));
+        if kills {
+            provider.reply("create", Reply::Replaces);
+        }
+        store.rotate(1, &provider).await.unwrap();
+        let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(logged.contains("CurrentRefused"), kills, "{logged}");
+        assert!(!logged.contains(CANARY) && !logged.contains("first"), "{logged}");
+        assert!(provider.alive().contains(&"made-1-c4naryVALUE".to_owned()), "{:?}", provider.alive());
     }
 }
 
