@@ -234,7 +234,7 @@ crate::named_errors! {
         } => UnlessTested,
         /// The secret has too few free staging labels for this rotation.
         #[error(
-            "secret {name} uses {used} of its 20 staging labels, and {needed} more are needed: nothing was written. A sweep takes away those that actions left behind that died; what else nobody needs, see DescribeSecret, comes off with `aws secretsmanager update-secret-version-stage --secret-id {name} --version-stage LABEL --remove-from-version-id VERSION`"
+            "secret {name} uses {used} of its 20 staging labels, and {needed} more are needed: nothing was written. A sweep takes away those that actions left behind that died; what else nobody needs, see DescribeSecret, comes off with `aws secretsmanager update-secret-version-stage --secret-id {name} --version-stage LABEL --remove-from-version-id VERSION`. Never take ROTATION-ISSUED or ROTATION-ISSUING off: a credential would stay alive that nobody remembers; `rotation revoke {name}` ends them"
         )]
         TooFewStages {
             /// The secret's name.
@@ -309,7 +309,7 @@ crate::named_errors! {
             version: VersionId,
         },
         /// The invocation has too little time left to promote, verify and put the old value back.
-        #[error("{} s are left and promoting needs {} s, so that a bad value can be put back: raise the function's timeout, or lower TARGET_TIMEOUT", .left.as_secs(), .needed.as_secs_f64().ceil())]
+        #[error("{} s are left and promoting needs {} s, so that a bad value can be put back: raise the function's timeout, or lower TARGET_TIMEOUT (of an issued credential ISSUER_TIMEOUT)", .left.as_secs(), .needed.as_secs_f64().ceil())]
         TimeTooShort {
             /// What is left.
             left: Duration,

@@ -35,7 +35,7 @@ use rand::rngs::StdRng;
 use crate::deadline::Deadline;
 use crate::document::Document;
 use crate::error::RotationError;
-use crate::kind::{Revocation, SecretKind, Subject};
+use crate::kind::{Phase, Revocation, SecretKind, Subject, Values};
 use crate::session::{ROLLBACK_RESERVE, Session, Snapshot};
 use crate::store::{SecretStore, StoreErrorKind, VersionValue};
 use crate::versions::{Attempt, Stage, VersionId};
@@ -120,7 +120,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
             let in_use = InUse { current: current.zip(subject.current_created), until: Until::Overlap };
             let Self { kind, store, stack, secret_id, .. } = *self;
             let revoking = Session { kind, store, stack, secret_id, deadline: self.deadline_to_revoke() };
-            if let Err(error) = revoking.revoke_unused(seen, subject, in_use).await {
+            if let Err(error) = revoking.revoke_unused(seen, subject, in_use, rng).await {
                 not_revoked(seen, &error);
             }
         }
@@ -196,34 +196,45 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
     }
 
     /// Revokes the credentials that nobody uses any more: those of attempts whose answer was lost, and those of versions
-    /// that were replaced, when their use is over. The caller knows that the current value is delivered. One read for each
-    /// label, and up to two calls for each credential.
+    /// that were replaced, when their use is over. The caller knows that the current value is delivered. If an action has
+    /// made the current version and has not come to its end, nothing is revoked: it may put the version before back.
+    ///
+    /// One read for each label, up to two calls for each credential, and three if `AWSPREVIOUS` is there.
     ///
     /// # Errors
-    /// The first failure. All others were tried.
+    /// The first failure. All others were tried. If the credential in use does not work, no other one is revoked.
     pub async fn revoke_unused(
         &self,
         seen: &Snapshot,
         subject: &Subject<'_>,
         in_use: InUse<'_>,
+        rng: &mut StdRng,
     ) -> Result<Unused, RotationError> {
-        let (mut unused, mut failed) = (Unused::default(), None);
-        for (holder, stage) in seen.secret.versions.all() {
-            if self.deadline.left().is_zero() {
-                failed = failed.or(self.require_time().err());
-                break;
-            }
-            let done = match stage.attempt() {
-                Some(attempt) => self.discard_orphans(seen, subject, in_use, (holder, stage, &attempt)).await,
-                None if *stage == Stage::issued(holder) => self.revoke_replaced(seen, subject, in_use, holder).await,
+        let versions = &seen.secret.versions;
+        let current = versions.holder(&Stage::Current);
+        if current.is_some_and(|current| versions.stages(current).any(Stage::is_of_operation)) {
+            return Ok(Unused::default());
+        }
+        let (mut unused, mut failed, mut due) = (Unused::default(), None, vec![]);
+        for (holder, stage) in versions.all() {
+            let found = match stage.attempt() {
+                Some(attempt) => {
+                    let discarded = self.discard_orphans(seen, subject, in_use, (holder, stage, &attempt)).await;
+                    unused.later += usize::from(discarded == Ok(Some(Revocation::Later)));
+                    discarded.map(|_| None)
+                }
+                None if *stage == Stage::issued(holder) => self.find_replaced(seen, subject, in_use, holder).await,
                 None => Ok(None),
             };
-            match done {
-                Ok(Some(Revocation::Gone)) => unused.gone += 1,
-                Ok(Some(Revocation::Later)) => unused.later += 1,
-                Ok(None) => {}
+            match found {
+                Ok(found) => due.extend(found),
                 Err(error) => failed = failed.or(Some(error)),
             }
+        }
+        if !due.is_empty() {
+            let revoked = self.revoke_replaced(seen, subject, in_use, due, rng).await?;
+            unused.gone += revoked.gone;
+            unused.later += revoked.later;
         }
         failed.map_or(Ok(unused), Err)
     }
@@ -239,7 +250,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         let versions = &seen.secret.versions;
         let is_open = versions.holder(&Stage::Pending) == Some(&attempt.of);
         if subject.now < attempt.began + LONGEST_ATTEMPT {
-            return Ok(None);
+            return Ok((in_use.until == Until::Now).then_some(Revocation::Later));
         }
         let value = self.store.get(self.secret_id, &attempt.of).await?;
         if is_open && value.is_none() {
@@ -249,24 +260,22 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         let is_kept = versions.stages(&attempt.of).any(|stage| stage.attempt().is_none());
         let held = value.filter(|_| is_kept).map(|value| self.parse(seen, &value)).transpose()?;
         let keep: Vec<_> = held.iter().chain(in_use.current.map(|(value, _)| value)).collect();
-        if self.kind.discard(subject, &attempt.of, &keep, self.deadline).await? == Revocation::Later {
-            return Ok(Some(Revocation::Later));
+        let discarded = self.kind.discard(subject, &attempt.of, &keep, self.deadline).await?;
+        if discarded == Revocation::Gone {
+            self.take_off(stage.clone(), holder).await?;
         }
-        self.take_off(stage.clone(), holder).await?;
-        Ok(Some(Revocation::Gone))
+        Ok(Some(discarded))
     }
 
-    /// Revokes the credential of a version that is not used any more. Its label goes with it. `None` if it is not due.
-    async fn revoke_replaced(
+    /// A version with its credential, if its use is over. At most one call.
+    async fn find_replaced(
         &self,
         seen: &Snapshot,
         subject: &Subject<'_>,
         in_use: InUse<'_>,
         version: &VersionId,
-    ) -> Result<Option<Revocation>, RotationError> {
-        let versions = &seen.secret.versions;
-        let is_used = [Stage::Current, Stage::Pending].iter().any(|stage| versions.holder(stage) == Some(version));
-        if is_used {
+    ) -> Result<Option<(VersionId, Document)>, RotationError> {
+        if is_current_or_pending(seen, version) {
             return Ok(None);
         }
         let Some(value) = self.store.get(self.secret_id, version).await? else { return Ok(None) };
@@ -275,24 +284,88 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         }
         let value = self.parse(seen, &value)?;
         // An edit of another member makes a version with the same credential.
-        if let Some((current, _)) = in_use.current
-            && self.same(subject, &value, current)?
-        {
-            return Ok(None);
+        let is_of_current = in_use.current.map_or(Ok(false), |(current, _)| self.same(subject, &value, current))?;
+        Ok((!is_of_current).then(|| (version.clone(), value)))
+    }
+
+    /// Revokes the credentials of versions whose use is over. Their labels go with them.
+    async fn revoke_replaced(
+        &self,
+        seen: &Snapshot,
+        subject: &Subject<'_>,
+        in_use: InUse<'_>,
+        due: Vec<(VersionId, Document)>,
+        rng: &mut StdRng,
+    ) -> Result<Unused, RotationError> {
+        if let (Some((new, _)), true) = (in_use.current, in_use.until != Until::Now) {
+            // If it does not work, an older one may be all that consumers have. An operator's request has asked already.
+            let values = Values { old: None, new };
+            self.kind.test(subject, values, Phase::AfterPromotion, self.deadline, rng).await?;
         }
-        // A rollback to a revoked credential would be an outage. If the label is gone, a rollback was faster: it has made
-        // this credential current again.
-        if versions.holder(&Stage::Previous) == Some(version) {
-            match self.store.move_stage(self.secret_id, Stage::Previous, Some(version), None).await {
-                Err(error) if error.kind == StoreErrorKind::Conflict => return Ok(None),
-                moved => moved?,
+        let back = self.close_way_back(seen, subject, in_use).await?;
+        let (mut later, mut failed, mut gone) = (0, None, Vec::<Document>::new());
+        for (version, value) in due {
+            if self.deadline.left().is_zero() {
+                failed = failed.or(self.require_time().err());
+                break;
+            }
+            let is_gone = gone.iter().any(|other| self.same(subject, &value, other) == Ok(true));
+            let revoked = async {
+                if back.as_ref().is_some_and(|back| self.same(subject, &value, back) != Ok(false)) {
+                    return Ok(Revocation::Later);
+                }
+                let is_gone = gone.iter().any(|other| self.same(subject, &value, other) == Ok(true));
+                let revoked =
+                    if is_gone { Revocation::Gone } else { self.kind.revoke(subject, &value, self.deadline).await? };
+                if revoked == Revocation::Gone {
+                    self.take_off(Stage::issued(&version), &version).await?;
+                }
+                Ok(revoked)
+            };
+            match revoked.await {
+                Ok(Revocation::Gone) if is_gone => {}
+                Ok(Revocation::Gone) => gone.push(value),
+                Ok(Revocation::Later) => later += 1,
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        if self.kind.revoke(subject, &value, self.deadline).await? == Revocation::Later {
-            return Ok(Some(Revocation::Later));
+        failed.map_or(Ok(Unused { gone: gone.len(), later }), Err)
+    }
+
+    /// Makes sure that no rollback goes back to a credential that is revoked next, and answers the one to which a rollback
+    /// may still go: that one is not revoked.
+    ///
+    /// A rollback makes the value of `AWSPREVIOUS` current in a version of its own. So the label goes first. If it is not
+    /// there any more, or if the secret has changed after that, a rollback was faster. A rollback looks the other way round:
+    /// it stores its version, and then requires that `AWSPREVIOUS` is where it was.
+    async fn close_way_back(
+        &self,
+        seen: &Snapshot,
+        subject: &Subject<'_>,
+        in_use: InUse<'_>,
+    ) -> Result<Option<Document>, RotationError> {
+        let versions = &seen.secret.versions;
+        let Some(previous) = versions.holder(&Stage::Previous) else { return Ok(None) };
+        if is_current_or_pending(seen, previous) {
+            return Ok(None);
         }
-        self.take_off(Stage::issued(version), version).await?;
-        Ok(Some(Revocation::Gone))
+        let Some(value) = self.store.get(self.secret_id, previous).await? else { return Ok(None) };
+        let over = is_over(subject, in_use, &value);
+        // What cannot be parsed is no way back either.
+        let Ok(back) = self.parse(seen, &value) else { return Ok(None) };
+        let marked = versions.holder(&Stage::issued(previous)).is_some();
+        let is_of_current = in_use.current.map_or(Ok(false), |(current, _)| self.same(subject, &back, current))?;
+        if is_of_current || !marked || !over {
+            return Ok(Some(back));
+        }
+        match self.store.move_stage(self.secret_id, Stage::Previous, Some(previous), None).await {
+            Err(error) if error.kind == StoreErrorKind::Conflict => return Ok(Some(back)),
+            moved => moved?,
+        }
+        let now = self.describe().await?.versions;
+        let is_same_current = now.holder(&Stage::Current) == versions.holder(&Stage::Current);
+        let begins = now.all().any(|(version, stage)| stage.is_of_operation() && !versions.contains(version));
+        Ok((begins || !is_same_current).then_some(back))
     }
 
     /// Whether two values hold the same credential.
@@ -301,12 +374,16 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
     }
 }
 
+fn is_current_or_pending(seen: &Snapshot, version: &VersionId) -> bool {
+    [Stage::Current, Stage::Pending].iter().any(|stage| seen.secret.versions.holder(stage) == Some(version))
+}
+
 /// What became of the credentials whose use is over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unused {
-    /// Those that do not work any more. Their labels are gone.
+    /// How many credentials of versions were revoked. Their labels are gone.
     pub gone: usize,
-    /// Those that have to be asked for again. Their labels stay.
+    /// How many labels stay, because the issuer or an action needs more time.
     pub later: usize,
 }
 

@@ -198,14 +198,21 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
             Put::Stored => first,
             Put::Exists => self.stored().await?,
         };
-        let subject = self.seen.subject();
-        if self.kind().is_issued() {
-            let values = Values { old: None, new: &first };
-            self.kind().test(&subject, values, Phase::BeforePromotion, self.session.deadline, rng).await?;
-        }
-        self.session.archive(&subject, &first).await?;
+        self.test_first(&first, Phase::BeforePromotion, rng).await?;
+        self.session.archive(&self.seen.subject(), &first).await?;
         self.promote(self.seen.admitted.current()).await?;
         Ok(Outcome::Initialised)
+    }
+
+    /// Proves a first value, if it is a credential.
+    async fn test_first(&self, first: &Document, phase: Phase, rng: &mut StdRng) -> Result<(), RotationError> {
+        if !self.kind().is_issued() {
+            return Ok(());
+        }
+        let (subject, values, deadline) =
+            (self.seen.subject(), Values { old: None, new: first }, self.session.deadline);
+        self.kind().set(&subject, values, phase, deadline).await?;
+        self.kind().test(&subject, values, phase, deadline, rng).await
     }
 
     /// Makes the value that follows `current`, or the first one, and stores it. [`Put::Exists`] means that the version
@@ -332,6 +339,7 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
         let pending = self.session.read(self.version()).await?;
         let Some((current_id, current)) = self.session.read_current(&self.seen).await? else {
             let first = self.session.parse(&self.seen, &pending)?;
+            self.test_first(&first, Phase::BeforePromotion, rng).await?;
             self.session.archive(&self.seen.subject(), &first).await?;
             self.promote(self.seen.admitted.current()).await?;
             self.mark_ring(&first, None).await?;
@@ -394,7 +402,8 @@ impl<'a, K: SecretKind, S: SecretStore> Rotation<'a, K, S> {
             |value: &Option<VersionValue>| value.as_ref().is_some_and(|value| is_empty_object(&value.text));
         let Some((previous, previous_id)) = previous.filter(|(value, _)| !replaced_nothing(value)) else {
             // The first version of a secret may be current as soon as it is stored (Secrets Manager API reference,
-            // PutSecretValue). The step that stored the version may have died since. The first value is not verified.
+            // PutSecretValue). The step that stored the version may have died since.
+            self.test_first(&new, Phase::AfterPromotion, rng).await?;
             self.session.archive(&self.seen.subject(), &new).await?;
             self.mark_ring(&new, None).await?;
             return Ok(Outcome::FirstValue);

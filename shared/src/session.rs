@@ -31,7 +31,7 @@ use crate::moves::{MoveOutcome, move_current, move_if_there, read_version};
 use crate::policy::{RotationPolicy, StackPolicy};
 use crate::secret::SecretText;
 use crate::store::{Described, SecretStore, StoreError, StoreErrorKind, VersionValue};
-use crate::versions::{Stage, VersionId, Versions};
+use crate::versions::{Stage, VersionId};
 
 /// The time that a promotion leaves free to put the old version back. It covers a call that is answered at its third
 /// attempt, two more calls, and a refresh.
@@ -198,38 +198,10 @@ impl<'a, K: SecretKind, S: SecretStore> Session<'a, K, S> {
         if seen.policy.field.is_none() || !is_empty_object(&current.text) {
             return Ok(Some((id, current)));
         }
-        if self.never_had_value(&seen.secret.versions, (id, current.created), seen.admitted.version()).await? {
+        if seen.secret.versions.only_ever(&[id, seen.admitted.version()]) {
             return Ok(None);
         }
         Err(self.value_lost(seen, id).await)
-    }
-
-    /// Whether the empty object of the version `current`, which was created at the given time, is the first value of the
-    /// secret. `own` is the version of a rotation, or `current`.
-    ///
-    /// The first credential of a rotation that was given up keeps a label until it is revoked. Such a version is younger
-    /// than the empty object. A value that was replaced is older. One call for each such version.
-    ///
-    /// # Errors
-    /// The service refuses a call.
-    pub async fn never_had_value(
-        &self,
-        versions: &Versions,
-        (current, created): (&VersionId, SystemTime),
-        own: &VersionId,
-    ) -> Result<bool, StoreError> {
-        let own = [current, own];
-        let given_up = versions.only_issued(&own);
-        if !versions.only_ever(&given_up.iter().copied().chain(own).collect::<Vec<_>>()) {
-            return Ok(false);
-        }
-        for version in given_up {
-            let value = self.find(version).await?;
-            if value.is_none_or(|value| value.created <= created) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// The error for an empty object that replaced a value. It names the missing members that this kind writes.

@@ -101,6 +101,8 @@ impl Stage {
     }
 }
 
+/// How the label begins that an action of an operator has on its version until it has come to its end.
+pub const OPERATION: &str = "ROTATION-OPERATION";
 /// The prefix of the labels of versions whose credential was issued, and is not revoked yet.
 const ISSUED: &str = "ROTATION-ISSUED-";
 /// The prefix of the labels that record an attempt to issue a credential.
@@ -137,6 +139,12 @@ impl Stage {
         let began = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
         let of = parts.nth(1)?;
         Some(Attempt { began, of: VersionId::new(of.to_owned()) })
+    }
+
+    /// Whether the label says that an action of an operator has made the version, and has not come to its end.
+    #[must_use]
+    pub fn is_of_operation(&self) -> bool {
+        self.as_str().strip_prefix(OPERATION).is_some_and(|rest| rest.starts_with('-'))
     }
 
     /// Whether the label is one of [`issued`](Self::issued) or [`issuing`](Self::issuing).
@@ -187,20 +195,13 @@ impl Versions {
         self.0.iter().flat_map(|(version, stages)| stages.iter().map(move |stage| (version, stage)))
     }
 
-    /// Whether no other version carries a label, and none of `versions` carries a label besides `AWSCURRENT`,
-    /// `AWSPENDING`, and those of a delivery and of issuing. Then no other version was ever current.
+    /// Whether none but `versions` was ever current: no other version carries a label that is not of issuing, and none of
+    /// `versions` carries a label besides `AWSCURRENT`, `AWSPENDING`, and those of a delivery and of issuing. Every
+    /// replacement of a value leaves `AWSPREVIOUS` on a version.
     #[must_use]
     pub fn only_ever(&self, versions: &[&VersionId]) -> bool {
-        let is_of_others = |stage: &Stage| stage.is_of_delivery() || stage.is_of_issuing();
-        let is_new = |stage: &Stage| matches!(stage, Stage::Current | Stage::Pending) || is_of_others(stage);
-        self.all().all(|(version, stage)| versions.contains(&version) && is_new(stage))
-    }
-
-    /// The versions besides `versions` that carry only labels of issuing.
-    #[must_use]
-    pub fn only_issued(&self, versions: &[&VersionId]) -> Vec<&VersionId> {
-        let others = self.0.iter().filter(|(version, _)| !versions.contains(version));
-        others.filter(|(_, stages)| stages.iter().all(Stage::is_of_issuing)).map(|(version, _)| version).collect()
+        let is_new = |stage: &Stage| matches!(stage, Stage::Current | Stage::Pending) || stage.is_of_delivery();
+        self.all().all(|(version, stage)| stage.is_of_issuing() || versions.contains(&version) && is_new(stage))
     }
 
     /// The same with `stage` on the version `holder` alone, or on none.

@@ -257,6 +257,11 @@ impl<I: Issuer> SecretKind for IssuedCredential<I> {
         deadline: Deadline,
     ) -> Result<Revocation, RotationError> {
         let members = Members::of(value, &subject.policy.fields)?;
+        if members == Members::default() {
+            // The tag named other members when this was made. Its label stays: nothing else remembers the credential.
+            let field = subject.policy.fields.first().map(FieldName::to_string).unwrap_or_default();
+            return Err(RotationError::FieldMissing { field });
+        }
         self.revoke_members(subject.name, &members, deadline).await
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rotation::delivery::COMPROMISED;
 use rotation::event::{VersionId, digest};
 use rotation::store::Described;
-use rotation::versions::{Stage, Versions};
+use rotation::versions::{OPERATION, Stage, Versions};
 
 use crate::action::Action;
 
@@ -38,7 +38,7 @@ impl Marker {
     /// How the label begins.
     fn name(self) -> &'static str {
         match self {
-            Self::Operation => "ROTATION-OPERATION",
+            Self::Operation => OPERATION,
             Self::RolledBack => "ROTATION-ROLLBACK",
             Self::Revoked => "ROTATION-REVOKED",
             Self::PreviousRevoked => "ROTATION-PREVIOUS-REVOKED",

@@ -146,6 +146,12 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             Put::Stored => {}
             Put::Exists => return Err(snapshot.changed()),
         }
+        let previous = snapshot.secret.versions.holder(&Stage::Previous);
+        if self.session.kind.is_issued() && self.session.describe().await?.versions.holder(&Stage::Previous) != previous
+        {
+            // A revocation was faster. It takes AWSPREVIOUS off, and then looks for a version that is stored.
+            return Err(snapshot.changed());
+        }
         if self.takes_keys_out(snapshot, value)? {
             // Before: the current ring has all keys of the marked one, however this ends.
             self.session.marked_ring(&snapshot.secret).move_to(version).await?;
@@ -283,7 +289,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     }
 
     /// Takes a marker off the current version, which carries it or not.
-    async fn take_off_if_there(&self, now: &Snapshot, marker: Marker) -> Result<(), StoreError> {
+    pub(crate) async fn take_off_if_there(&self, now: &Snapshot, marker: Marker) -> Result<(), StoreError> {
         let (version, stage) = (&now.current_id, marker.on(&now.current_id));
         if now.secret.versions.holder(&stage) == Some(version) {
             self.session.take_off(stage, version).await

@@ -133,6 +133,16 @@ impl Snapshot {
     }
 }
 
+/// What an empty object means: that there is no value yet, or that there was one.
+fn empty(secret: &Described, current: &VersionId) -> RotationError {
+    let pending = secret.versions.holder(&Stage::Pending);
+    if secret.versions.only_ever(&[current, pending.unwrap_or(current)]) {
+        return RotationError::EmptyValue;
+    }
+    let previous = rotation::marked_ring::last_value(&secret.versions).cloned();
+    RotationError::ValueLost { name: secret.name.clone(), current: current.clone(), lost: vec![], previous }
+}
+
 impl<'a, K, S> Operation<'a, K, S> {
     /// A request about the secret of the session.
     #[must_use]
@@ -195,25 +205,10 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         let value = self.find(id).await?;
         let value = value.ok_or_else(|| RotationError::ValueMissing { version: id.clone() })?;
         if described.policy.field.is_some() && is_empty_object(&value.text) {
-            return Err(self.empty(&described.secret, id, value.created).await?.into());
+            return Err(empty(&described.secret, id).into());
         }
         let current = self.session.parse(&described, &value)?;
         Ok(Snapshot::new(described, current, value.created))
-    }
-
-    /// What an empty object means: that there is no value yet, or that there was one.
-    async fn empty(
-        &self,
-        secret: &Described,
-        current: &VersionId,
-        created: SystemTime,
-    ) -> Result<RotationError, StoreError> {
-        let pending = secret.versions.holder(&Stage::Pending).unwrap_or(current);
-        if self.session.never_had_value(&secret.versions, (current, created), pending).await? {
-            return Ok(RotationError::EmptyValue);
-        }
-        let previous = rotation::marked_ring::last_value(&secret.versions).cloned();
-        Ok(RotationError::ValueLost { name: secret.name.clone(), current: current.clone(), lost: vec![], previous })
     }
 
     /// A secret whose keyring was replaced by an empty object, as if the last complete ring were its current value. `None` when no ring is

@@ -9,13 +9,13 @@ use rotation::versions::Stage;
 
 use crate::error::OperateError;
 use crate::kinds::OperatedKind;
-use crate::marker::{Marker, is_dead, put_back_times};
+use crate::marker::{Marker, is_dead, is_half_rolled_back, put_back_times};
 use crate::session::{Operation, Snapshot};
 
-/// The versions that actions stored and that are not current.
+/// The versions that actions stored and did not come to an end with. A rollback that made the current one is ended by the next request.
 fn begun(secret: &Described) -> impl Iterator<Item = &VersionId> {
-    let current = secret.versions.holder(&Stage::Current);
-    Marker::Operation.holders(&secret.versions).filter(move |version| Some(*version) != current)
+    let rolled_back = secret.versions.holder(&Stage::Current).filter(|_| is_half_rolled_back(secret));
+    Marker::Operation.holders(&secret.versions).filter(move |version| Some(*version) != rolled_back)
 }
 
 /// Every time at which a keyring was put back but the last, which says all.

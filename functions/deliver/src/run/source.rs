@@ -118,9 +118,7 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
         let value = value.ok_or_else(|| RotationError::ValueMissing { version: current.clone() })?;
         let pending = secret.versions.holder(&Stage::Pending).unwrap_or(&current);
         let may_be_empty = policy.field.is_some() || matches!(kind, SourceKind::ByHand);
-        let mut never_filled = secret.versions.only_issued(&[]);
-        never_filled.extend([&current, pending]);
-        if may_be_empty && is_empty_object(&value.text) && secret.versions.only_ever(&never_filled) {
+        if may_be_empty && is_empty_object(&value.text) && secret.versions.only_ever(&[&current, pending]) {
             return Ok(ReadSource::NoValue);
         }
         let created = value.created;

@@ -213,7 +213,7 @@ fn refused() -> Reply {
 #[tokio::test(start_paused = true)]
 async fn a_first_credential_is_current_only_if_it_works() {
     let (store, provider) = (Store::with("{}"), Provider::default());
-    provider.reply("verify", refused());
+    (0..2).for_each(|_| provider.reply("verify", refused()));
     assert_eq!(store.rotate(1, &provider).await.unwrap_err().name(), "CredentialRefused");
     assert!(!store.is_at(1, &Stage::Pending));
     assert_eq!(store.current(), "{}");
@@ -222,13 +222,54 @@ async fn a_first_credential_is_current_only_if_it_works() {
     assert_eq!(json(&store.current())["KEY"], "made-2-c4naryVALUE");
 }
 
+/// Secrets Manager may make the first version current as soon as it is stored.
+#[tokio::test(start_paused = true)]
+async fn a_first_credential_that_is_current_at_once_is_proven_too() {
+    let (store, provider) = (Store::without_value(), Provider::default());
+    store.open(1);
+    store.put_unmarked(1, r#"{"KEY":"dead","KEY_ID":"id-1"}"#);
+    store.state().stages.move_stage(&Stage::Current, None, Some(&version(1)), |_| true).unwrap();
+    assert_eq!(store.go_on(1, &provider).await.unwrap_err().name(), "CredentialRefused");
+    let (store, provider) = (Store::with("{}"), Provider::default());
+    provider.reply("verify", Reply::Says(r#"{"version":1,"status":"ok"}"#.to_owned()));
+    assert_eq!(store.rotate(1, &provider).await.unwrap_err().name(), "IssuerAcceptsAny");
+}
+
+/// A changed tag is no reason to forget what was made under the former one.
+#[tokio::test(start_paused = true)]
+async fn a_version_without_the_members_keeps_its_mark() {
+    let (store, provider) = secret();
+    store.rotate(1, &provider).await.unwrap();
+    store.wait(25 * HOUR);
+    store.state().tags.insert("rotation:fields".to_owned(), "OTHER".to_owned());
+    store.edit(2, r#"{"OTHER":"o"}"#);
+    provider.reply("create", Reply::Says(r#"{"version":1,"members":{"OTHER":"made"}}"#.to_owned()));
+    store.open(3);
+    store.step(3, Step::CreateSecret, &provider).await.unwrap();
+    assert_eq!((store.labels(0), provider.asked("revoke")), (vec![Stage::issued(&version(0)).as_str().to_owned()], 0));
+}
+
+/// It may be all that consumers have.
+#[tokio::test(start_paused = true)]
+async fn an_older_credential_lives_while_the_current_one_is_dead() {
+    let (store, provider) = secret();
+    store.rotate(1, &provider).await.unwrap();
+    store.wait(25 * HOUR);
+    provider.state().alive.remove("made-1-c4naryVALUE");
+    store.rotate(2, &provider).await.unwrap();
+    assert_eq!(provider.alive(), ["first", "made-2-c4naryVALUE"]);
+    store.wait(25 * HOUR);
+    store.rotate(3, &provider).await.unwrap();
+    assert_eq!(provider.alive(), ["made-2-c4naryVALUE", "made-3-c4naryVALUE"]);
+}
+
 /// A provider may have room for two credentials only.
 #[tokio::test(start_paused = true)]
 async fn what_was_made_for_no_value_goes_before_another_is_made() {
     for stored in [true, false] {
         let (store, provider) = (Store::with("{}"), Provider::default());
         if stored {
-            provider.reply("verify", refused());
+            (0..2).for_each(|_| provider.reply("verify", refused()));
         } else {
             provider.reply("create", Reply::Lost);
         }

@@ -12,6 +12,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use rotation::error::RotationError;
 use rotation::event::{VersionId, digest};
+use rotation::issue::Unused;
 use rotation::kind::{Phase, Values};
 use rotation::store::{Described, OperationStore, StoreErrorKind};
 use rotation::versions::Stage;
@@ -35,6 +36,8 @@ const SAME_INCIDENT_OF_CONSUMERS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest that an answer waits for a rotation: whoever asked has to hear that it does not come to its end.
 const LONGEST_WAIT: Duration = Duration::from_secs(150);
+/// The longest that older credentials keep a leaked one from being replaced.
+const LONGEST_ROOM: Duration = Duration::from_secs(60);
 /// Waits between two reads of a rotation that runs.
 const PAUSE: Duration = Duration::from_secs(1);
 /// For so long a rotation that was just started may not be listed yet, because reads are eventually consistent.
@@ -116,26 +119,36 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
     ) -> Result<CompromiseAnswer, OperateError> {
         let snapshot = self.snapshot_to_replace(secret, confirm).await?;
         let replaced = self.replaced(&snapshot).await?;
-        let mut earlier = 0;
-        if replaced.is_none() {
-            // A provider may have room for two, and within an overlap there are two.
-            match self.revoke_issued_snapshot(&snapshot, rng).await {
-                Ok(revoked) => earlier = revoked.tokens_revoked,
-                Err(error) => {
-                    let secret = snapshot.secret.name.as_str();
-                    tracing::warn!(secret, %error, "older credentials are revoked after the rotation, not before it");
-                }
-            }
-        }
+        let earlier = if replaced.is_none() { self.make_room(&snapshot, rng).await? } else { Unused::default() };
         let (exposed, now) = self.replace_by_rotation(&snapshot, replaced, rng).await?;
-        let secret = now.secret.clone();
-        let RevokeAnswer { version, tokens_revoked, proven_refused } = self.revoke_issued_snapshot(&now, rng).await?;
-        let tokens_revoked = tokens_revoked + earlier;
+        let unused = self.revoke_issued_snapshot(&now, rng).await?;
         // Until the issuer says that it is gone, the same request asks again.
-        if proven_refused {
-            self.detach(&[Marker::Compromised], &secret).await?;
+        if unused.later == 0 {
+            self.detach(&[Marker::Compromised], &now.secret).await?;
         }
+        let tokens_revoked = earlier.gone + unused.gone;
+        let proven_refused = unused.later == 0 && tokens_revoked > 0;
+        let version = now.current_id;
         Ok(CompromiseAnswer { version, replaced: exposed, effect: Effect::Token { tokens_revoked, proven_refused } })
+    }
+}
+
+impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
+    /// Revokes what is older than a leaked credential, as far as that is possible in a short time. A provider may have room for two, and
+    /// within an overlap there are two.
+    async fn make_room(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Result<Unused, OperateError> {
+        // First: whoever dies then is asked again.
+        self.attach(Marker::Compromised, &snapshot.current_id).await?;
+        let deadline = self.session.deadline.within(LONGEST_ROOM, Duration::ZERO);
+        let revoked = deadline.bound(self.revoke_issued_snapshot(snapshot, rng)).await;
+        let problem = match revoked {
+            Some(Ok(unused)) => return Ok(unused),
+            Some(Err(error)) => error.to_string(),
+            None => "the issuer takes too long".to_owned(),
+        };
+        let secret = snapshot.secret.name.as_str();
+        tracing::warn!(secret, problem, "older credentials are revoked after the rotation, and not before it");
+        Ok(Unused::default())
     }
 }
 
@@ -223,8 +236,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             return Err(RotationError::RotationNotEnabled { name: name() }.into());
         }
         if Marker::Compromised.holders(&snapshot.secret.versions).next().is_none() {
-            // Those that say what has to die, and AWSPENDING.
-            snapshot.secret.require_stages(4)?;
+            // Those that say what has to die, AWSPENDING, and those of an attempt to issue.
+            snapshot.secret.require_stages(if self.session.kind.is_issued() { 5 } else { 4 })?;
         }
         Ok(snapshot)
     }

@@ -20,7 +20,7 @@ use issued_credential::IssuedCredential;
 use issued_credential::issuer::Issuer;
 use rand::rngs::StdRng;
 use rotation::event::VersionId;
-use rotation::issue::{InUse, Until};
+use rotation::issue::{InUse, Until, Unused};
 use rotation::secret::SecretText;
 use rotation::store::{Described, OperationStore};
 use rotation::versions::Stage;
@@ -30,7 +30,7 @@ use crate::action::Action;
 use crate::actions::abort::DEFAULT_ABORT_AFTER;
 use crate::error::OperateError;
 use crate::kinds::TokenKind;
-use crate::marker::{Marker, is_half_rolled_back};
+use crate::marker::Marker;
 use crate::members::{Change, Members};
 use crate::session::{Operation, READ_PAUSES, Snapshot, new_version};
 
@@ -85,7 +85,9 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
     /// [`RotationError::NotDelivered`]: rotation::error::RotationError::NotDelivered
     pub async fn revoke_issued(&self, secret: Described, rng: &mut StdRng) -> Result<RevokeAnswer, OperateError> {
         let snapshot = self.snapshot_to_change(secret).await?;
-        self.revoke_issued_snapshot(&snapshot, rng).await
+        let unused = self.revoke_issued_snapshot(&snapshot, rng).await?;
+        let proven_refused = unused.later == 0 && unused.gone > 0;
+        Ok(RevokeAnswer { version: snapshot.current_id, tokens_revoked: unused.gone, proven_refused })
     }
 
     /// The same for a secret that was read.
@@ -93,7 +95,7 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
         &self,
         snapshot: &Snapshot,
         rng: &mut StdRng,
-    ) -> Result<RevokeAnswer, OperateError> {
+    ) -> Result<Unused, OperateError> {
         snapshot.require_no_open_rotation()?;
         if may_be_put_back(snapshot) {
             let (name, version) = (snapshot.secret.name.clone(), snapshot.current_id.clone());
@@ -102,19 +104,19 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
         self.verify(snapshot, rng).await.map_err(|error| OperateError::CurrentDoesNotVerify(Box::new(error)))?;
         self.require_delivered(snapshot).await?;
         let in_use = InUse { current: Some((&snapshot.current, snapshot.created)), until: Until::Now };
-        let unused = self.session.revoke_unused(snapshot, &snapshot.subject(), in_use).await?;
-        let proven_refused = unused.later == 0;
-        Ok(RevokeAnswer { version: snapshot.current_id.clone(), tokens_revoked: unused.gone, proven_refused })
+        Ok(self.session.revoke_unused(snapshot, &snapshot.subject(), in_use, rng).await?)
     }
 }
 
 /// Whether what made the current version current may still put back the version before, whose credential has to live till
-/// then: a rollback that has not come to its end, or a rotation that the service has not seen succeed. An old one is dead.
+/// then: an action that has not come to its end, or a rotation that the service has not seen succeed. An old one is dead,
+/// but for a rollback, which the next request ends.
 fn may_be_put_back(snapshot: &Snapshot) -> bool {
     let secret = &snapshot.secret;
     let is_young = secret.last_changed.is_none_or(|changed| secret.as_of < changed + DEFAULT_ABORT_AFTER);
     let is_rotated_to = secret.versions.holder(&Stage::Pending) == Some(&snapshot.current_id);
-    is_half_rolled_back(secret) || is_rotated_to && is_young && !snapshot.has_succeeded()
+    let is_operated_to = secret.versions.stages(&snapshot.current_id).any(Stage::is_of_operation);
+    is_operated_to || is_rotated_to && is_young && !snapshot.has_succeeded()
 }
 
 impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {

@@ -190,6 +190,7 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             }
             _ => {
                 self.settle(snapshot, None, self.session.deadline, rng).await?;
+                self.take_off_if_there(snapshot, Marker::Operation).await?;
                 self.rolled_back(snapshot, &snapshot.current_id, true)
             }
         }

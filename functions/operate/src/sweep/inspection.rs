@@ -246,15 +246,18 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
         let end = snapshot.overlap_end(self.session.kind).filter(|end| *end > snapshot.secret.as_of);
         let changed = snapshot.secret.last_changed;
         let waits = self.has_to_wait(&snapshot).await.map_err(Failure::of_overlap)?;
+        let mut later = false;
         if let (true, false, Some(changed)) = (checks.overlap, waits, changed) {
             let until = Until::OverlapSince(changed);
             let in_use = InUse { current: Some((&snapshot.current, snapshot.created)), until };
-            let revoked = self.session.revoke_unused(&snapshot, &snapshot.subject(), in_use).await;
-            if revoked.map_err(Failure::of_overlap)?.gone > 0 {
+            let unused = self.session.revoke_unused(&snapshot, &snapshot.subject(), in_use, rng).await;
+            let unused = unused.map_err(Failure::of_overlap)?;
+            if unused.gone > 0 {
                 return Ok(CheckResult::Revoked(None));
             }
+            later = unused.later > 0;
         }
-        let postponed = checks.overlap && waits && end.is_none();
+        let postponed = later || checks.overlap && waits && end.is_none();
         let accepted_until = end.filter(|_| snapshot.secret.versions.holder(&Stage::Previous).is_some());
         let proven = self.prove(&snapshot, checks, rng).await?;
         let next = snapshot.secret.next_rotation;

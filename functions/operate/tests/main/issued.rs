@@ -161,6 +161,8 @@ async fn a_revocation_that_has_to_wait_is_not_called_proven() {
 async fn a_credential_that_a_rollback_brought_back_is_not_revoked() {
     let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
     let store = Arc::new(secret(2 * HOUR));
+    // Before an edit of another member, an older version had the same credential.
+    store.change(NAME, |secret| secret.put("before", &value(1, 7), 3 * DAY, &[&issued("before")]));
     let rolled_back = Arc::clone(&store);
     *issuer.meanwhile.lock().unwrap() = Some(Box::new(move || {
         rolled_back.change(NAME, |secret| {
@@ -170,7 +172,72 @@ async fn a_credential_that_a_rollback_brought_back_is_not_revoked() {
         });
     }));
     let answer = ask(&operator, &store, "revoke").await.unwrap();
-    assert_eq!((&answer["tokensRevoked"], issuer.alive().len()), (&json!(0), 2), "{answer}");
+    assert_eq!((&answer["tokensRevoked"], &answer["provenRefused"]), (&json!(0), &json!(false)), "{answer}");
+    assert_eq!(issuer.alive().len(), 2);
+}
+
+#[tokio::test]
+async fn two_versions_of_one_credential_are_revoked_once() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(2 * HOUR);
+    store.change(NAME, |secret| secret.put("before", &value(1, 7), 3 * DAY, &[&issued("before")]));
+    let answer = ask(&operator, &store, "revoke").await.unwrap();
+    assert_eq!((&answer["tokensRevoked"], &answer["provenRefused"]), (&json!(1), &json!(true)), "{answer}");
+    assert_eq!(store.stages(NAME), ["AWSCURRENT".to_owned(), issued("new")]);
+    let answer = ask(&operator, &store, "revoke").await.unwrap();
+    assert_eq!((&answer["tokensRevoked"], &answer["provenRefused"]), (&json!(0), &json!(false)), "nothing was left");
+    assert_eq!(issuer.alive(), ["key-2"]);
+}
+
+/// A young attempt may still be at work.
+#[tokio::test]
+async fn revoke_does_not_call_proven_what_an_attempt_may_have_made() {
+    let (_, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(2 * HOUR);
+    let attempt = Attempt { began: store.now - HOUR / 60, of: VersionId::new("v".repeat(32)) };
+    let attempt = Stage::issuing(&attempt, 7);
+    store.change(NAME, |secret| secret.attach(attempt.as_str(), &version("new")));
+    let answer = ask(&operator, &store, "revoke").await.unwrap();
+    assert_eq!((&answer["tokensRevoked"], &answer["provenRefused"]), (&json!(1), &json!(false)), "{answer}");
+}
+
+fn half_rolled_back(store: &Store) {
+    store.change(NAME, |secret| {
+        for marker in [Marker::Operation, Marker::RolledBack] {
+            secret.attach(marker.on(&version("new")).as_str(), &version("new"));
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_sweep_revokes_nothing_while_a_rollback_may_be_put_back() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(25 * HOUR);
+    half_rolled_back(&store);
+    sweep(&operator, &store).await;
+    assert_eq!(issuer.alive(), ["key-1", "key-2"]);
+    // The next request ends it.
+    assert_eq!(ask(&operator, &store, "rollback").await.unwrap()["already"], true);
+    sweep(&operator, &store).await;
+    assert_eq!(issuer.alive(), ["key-2"]);
+}
+
+#[tokio::test]
+async fn a_sweep_revokes_nothing_while_the_current_one_is_dead() {
+    let (issuer, operator) = Issuer::start(&["key-1"]).await;
+    let store = secret(25 * HOUR);
+    let answer = sweep(&operator, &store).await;
+    assert_eq!(issuer.alive(), ["key-1"]);
+    assert_eq!(answer["overlapsExpired"], 1, "{answer:#}");
+}
+
+#[tokio::test]
+async fn a_sweep_tells_a_revocation_that_has_to_wait() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    *issuer.waits.lock().unwrap() = true;
+    let store = secret(25 * HOUR);
+    let answer = sweep(&operator, &store).await;
+    assert_eq!(answer["overlapsExpired"], 1, "{answer:#}");
 }
 
 #[tokio::test]
@@ -189,11 +256,7 @@ async fn revoke_waits_for_what_may_still_be_put_back() {
     // A rollback has not come to its end.
     let (issuer_of_rollback, operator) = Issuer::start(&["key-1", "key-2"]).await;
     let store = secret(HOUR);
-    store.change(NAME, |secret| {
-        for marker in [Marker::Operation, Marker::RolledBack] {
-            secret.attach(marker.on(&version("new")).as_str(), &version("new"));
-        }
-    });
+    half_rolled_back(&store);
     assert_eq!(ask(&operator, &store, "revoke").await.unwrap_err().name(), "RotationOpen");
     assert_eq!((issuer.alive().len(), issuer_of_rollback.alive().len()), (1, 2));
 }
