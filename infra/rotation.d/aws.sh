@@ -34,7 +34,7 @@ aws_cli() {
   if [ -n "$profile" ]; then options+=(--profile "$profile"); fi
   if [ -n "$region" ]; then options+=(--region "$region"); fi
   if [ -n "$endpoint" ]; then options+=(--endpoint-url "$endpoint"); fi
-  AWS_PAGER='' TZ=UTC command aws "${options[@]}" "$@"
+  AWS_PAGER='' AWS_CLI_AUTO_PROMPT=off TZ=UTC command aws "${options[@]}" "$@"
 }
 
 # What the AWS CLI complained of, with what to do about it.
@@ -51,7 +51,7 @@ Set AWS_REGION." ;;
     *AccessDenied*) complaint="$complaint
 Your role needs the stack's OperatorPolicyArn." ;;
   esac
-  fail "${1:-1}" "${complaint:-the AWS CLI failed and did not say why}"
+  fail_of_aws "${1:-}" "${complaint:-the AWS CLI failed and did not say why}"
 }
 
 # A call whose answer is in captured_out. It ends the command when AWS refuses.
@@ -60,28 +60,54 @@ aws_json() {
 }
 
 invoke_function() {
-  printf '%s' "$request" | AWS_MAX_ATTEMPTS=1 aws_cli lambda invoke --cli-read-timeout 0 --function-name "$1" \
+  printf '%s' "$request" | AWS_MAX_ATTEMPTS=1 aws_cli lambda invoke --cli-read-timeout 910 --function-name "$1" \
     --payload fileb:///dev/stdin /dev/fd/3 3>&1 >/dev/null
 }
 
 # Invokes a function; the answer is in $answer. Without AWS_MAX_ATTEMPTS=1 the CLI would send a request again that is
-# under way.
+# under way. No function runs longer than 900 seconds; a connection that died would be waited for without end.
 invoke() {
   request=$2
   capture invoke_function "$1" || complain
   answer=$captured_out
   request=''
+  # jq 1.6 finds everything true of an empty text.
+  [ -n "$answer" ] || fail_of_aws '' "$1 gave no answer"
 }
 
-# The same, and ends the command when the function answers with an error.
+# Whether the answer is an error. That of a function that ran into its timeout may have no type.
+is_error() {
+  ! is_true 'type == "object" and (has("errorType") or has("errorMessage") | not)' 2>/dev/null
+}
+
+# The error, for people.
+error_told() {
+  printf '%s' "$answer" | jq -r '"\(.errorType // "no answer"): \(.errorMessage // "" | tostring | gsub("[[:cntrl:]]"; "?"))"' 2>/dev/null ||
+    printf 'no answer that can be read'
+}
+
+# Invokes a function, and ends the command when it answers with an error.
 ask_function() {
-  local status
   invoke "$1" "$2"
-  printf '%s' "$answer" | jq -e 'type == "object" and (has("errorType") | not)' >/dev/null 2>&1
-  status=$?
-  if [ "$status" -eq 0 ]; then return; fi
+  refuse_error
+}
+
+# Ends the command when the answer is an error.
+refuse_error() {
+  is_error || return 0
   if $as_json; then printf '%s\n' "$answer"; fi
-  fail 1 "$(printf '%s' "$answer" | jq -r '"\(.errorType): \(.errorMessage)"' 2>/dev/null || printf '%s gave no answer' "$1")"
+  fail_of_aws '' "$(error_told)"
+}
+
+# Ends the command. What goes on has not failed.
+fail_of_aws() {
+  local code=${1:-1} told=$2
+  if [ -n "$goes_on" ]; then
+    code=5
+    told="$told
+$goes_on"
+  fi
+  fail "$code" "$told"
 }
 
 # A request about one secret. Those that cannot be undone repeat its name.

@@ -8,7 +8,7 @@ read_file() {
   if [ "$1" = - ]; then
     if IFS= read -r -d '' rest; then fail 2 'the file has a NUL byte'; fi
   else
-    [ -r "$1" ] || fail 2 "$1 cannot be read"
+    if [ ! -r "$1" ] || [ -d "$1" ]; then fail 2 "$1 cannot be read"; fi
     if IFS= read -r -d '' rest <"$1"; then fail 2 "$1 has a NUL byte"; fi
   fi
   require_utf8 "$rest" "$1"
@@ -89,14 +89,15 @@ read_plain() {
   quoted=$trimmed
   case $quoted in
     '-----BEGIN '*)
-      while case $quoted in *'-----END '*-----) false ;; *) true ;; esac do
+      while case $quoted in *'-----END '*-----*) false ;; *) true ;; esac do
         [ -n "$rest" ] || fail 2 "$env_file, line $number: the PEM block has no end"
         next_line
         trim "$line"
         quoted=$quoted$'\n'$trimmed
       done
-      return
       ;;
+  esac
+  case $quoted in
     '#'*) quoted='' ;;
     *[[:space:]]'#'*) quoted=${quoted%%[[:space:]]#*} ;;
   esac
@@ -142,6 +143,7 @@ read_dotenv() {
     esac
     take_variable "$variable" "$number" "${text#*=}"
   done
+  [ ${#env_names[@]} -gt 0 ] || fail 2 "$env_file has no variables"
 }
 
 take_variable() {
@@ -169,10 +171,23 @@ take_variable() {
   quoted=''
 }
 
-# Says what is not stored, and why.
+# Says what is not stored, and why: also with --json, because the answer does not say it.
 tell_dotenv() {
   local i
   for ((i = 0; i < ${#env_names[@]}; i++)); do
-    [ -z "${env_skipped[i]}" ] || tell "$env_file, line ${env_lines[i]}: ${env_names[i]} is skipped: ${env_skipped[i]}"
+    [ -z "${env_skipped[i]}" ] ||
+      printf 'rotation: %s, line %s: %s is skipped: %s\n' "$env_file" "${env_lines[i]}" "${env_names[i]}" "${env_skipped[i]}" >&2
   done
+}
+
+# Whether a variable is left for somebody to fill in. One that occurs again is not.
+env_lacks() {
+  local i
+  for ((i = 0; i < ${#env_names[@]}; i++)); do
+    case ${env_skipped[i]} in
+      '' | *' has it again') ;;
+      *) return 0 ;;
+    esac
+  done
+  return 1
 }

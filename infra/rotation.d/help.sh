@@ -143,7 +143,7 @@ help_change() {
 Usage: rotation rotate NAME [--wait] [--timeout SECONDS] [--yes] [--json]
 Rotates now. --wait follows the four steps, and shows the error and its repair when one fails. Of a secret with
 consumers it follows the delivery, too. Exit codes: 1 a step failed, 4 a consumer failed, 5 not finished after --timeout
-(600).
+(600), or not to be followed.
 
   rotation rotate shop/production/admin-token --wait
 END
@@ -196,8 +196,9 @@ END
     deliver) cat <<'END' ;;
 Usage: rotation deliver NAME [--wait] [--timeout SECONDS] [--yes] [--json]
        rotation deliver NAME --dry-run [--json]
-Brings the current value to its consumers now, and shows who lacks it. --wait runs again until all have it. --dry-run
-says what a run would do. Exit codes: 4 a consumer failed, and the repair is shown; 5 a consumer is pending.
+Brings the current value to its consumers now, and shows who lacks it. --wait runs again until nothing is
+pending. --dry-run says what a run would do. Exit codes: 4 a consumer failed, and the repair is shown; 5 a consumer is
+pending.
 
   rotation deliver shop/production/encryption-key --wait
 END

@@ -43,14 +43,28 @@ refuse_history() {
   fi
 }
 
+# A line from the terminal, in $value. A terminal passes on no more than 4095 bytes of a line. What follows the first line
+# of a pasted text would be typed into the shell, so it is read and refused.
+read_typed() {
+  local LC_ALL=C line several=false
+  IFS= read -rs value
+  if IFS= read -rs -t 1 -n 1 line; then
+    several=true
+    while IFS= read -rs -t 1 -n 1000 line; do :; done
+  fi
+  printf '\n' >&2
+  if $several || [ ${#value} -ge 4095 ]; then
+    fail 2 'the value has several lines, or is longer than a terminal passes on: use < FILE'
+  fi
+}
+
 # The value from standard input, in $value, without its last line break.
 read_value() {
   local newline=$'\n'
   value=''
   if [ -t 0 ]; then
     printf 'Value (it is not shown): ' >&2
-    IFS= read -rs value
-    printf '\n' >&2
+    read_typed
   elif IFS= read -r -d '' value; then
     fail 2 'the value has a NUL byte: encode it in base64'
   fi
@@ -85,18 +99,20 @@ members_of_file() {
 }
 
 put() {
-  local name member=${arguments[1]:-}
+  local name member=${arguments[1]:-} skips=false
   name=$(full_name "${arguments[0]}")
   if [ -n "$env_file" ]; then
     [ -z "$member" ] || usage 'put takes a MEMBER, or --env FILE'
     read_dotenv "$env_file"
     tell_dotenv
+    if env_lacks; then skips=true; fi
     members_of_file || fail 2 "$env_file has nothing to put"
   else
     read_value
     json_string "$value"
     value=''
     if [ -n "$member" ]; then
+      require_utf8 "$member" 'MEMBER'
       members=$json
       json_string "$member"
       members="\"members\":{$json:$members}"
@@ -110,13 +126,7 @@ put() {
   ask_reason
   send_put "$name" "$members"
   members=''
-  check_answer put
+  refuse_error
   show put
-}
-
-# Ends the command when the answer is an error.
-check_answer() {
-  if is_true 'type == "object" and (has("errorType") | not)'; then return; fi
-  if $as_json; then printf '%s\n' "$answer"; fi
-  fail 1 "$(printf '%s' "$answer" | jq -r '"\(.errorType): \(.errorMessage)"' 2>/dev/null || printf '%s was not answered' "$1")"
+  if $skips; then exit 4; fi
 }

@@ -12,7 +12,15 @@ begin_rotation() {
   version=$(printf '%s' "$description" | jq -r '[.VersionIdsToStages // {} | to_entries[]
     | select(.value | index("AWSPENDING") and (index("AWSCURRENT") | not)).key][0] // ""')
   known=0
-  if [ -n "$version" ] && read_steps; then known=$(printf '%s' "$steps" | jq length); fi
+  failed_before=''
+  if [ -n "$version" ]; then
+    if read_steps; then
+      known=$(printf '%s' "$steps" | jq length)
+    else
+      read_failure "$name"
+      failed_before=$(printf '%s' "$answer" | jq -r '.lastFailure.at? // ""')
+    fi
+  fi
   if capture aws_cli secretsmanager rotate-secret --secret-id "$name"; then
     version=$(printf '%s' "$captured_out" | jq -r .VersionId)
     known=0
@@ -34,11 +42,11 @@ read_steps() {
       | {step, ok: (.message == "step done"), errorType: .error_type, error, durationMs: .duration_ms, previousAcceptedUntil: .previous_accepted_until}]')
 }
 
-# The same from the answer of operate, which tells of a failure only.
+# The same from the answer of operate, which tells of a failure only. One of an earlier attempt does not count.
 read_failure() {
   invoke "$operate" "$(request_of status "$1")"
-  steps=$(printf '%s' "$answer" | jq -c --arg version "$version" '
-    [.lastFailure? | objects | select(.version == $version) | {step, ok: false, errorType: .error, error: .message}]')
+  steps=$(printf '%s' "$answer" | jq -c --arg version "$version" --arg before "$failed_before" '
+    [.lastFailure? | objects | select(.version == $version and .at != $before) | {step, ok: false, errorType: .error, error: .message}]')
 }
 
 is_current() {
@@ -110,7 +118,9 @@ rotate_and_follow() {
   began=$SECONDS
   begin_rotation "$name"
   if ! $as_json; then printf '%s: rotation to version %s\n' "$name" "$version"; fi
+  goes_on="The rotation goes on: rotation status $name shows its end"
   follow "$name"
+  goes_on=''
   if [ "$state" = failed ]; then findings=$(repairs "$name"); fi
   [ -n "$findings" ] || findings='[]'
   answer=$(printf '%s' "$steps" | jq -c --arg secret "$name" --arg version "$version" --arg state "$state" \
@@ -165,7 +175,12 @@ rotate() {
   log_start=$(($(date +%s) - 3600))000
   if $wait; then
     rotate_and_follow "$name"
-    if [ "$state" = succeeded ] && has_consumers "$name"; then conclude_with_delivery "$name"; fi
+    if [ "$state" != succeeded ]; then
+      conclude
+      exit
+    fi
+    goes_on="The rotation has succeeded; rotation status $name shows its delivery"
+    if has_consumers "$name"; then conclude_with_delivery "$name"; fi
     conclude
     exit
   fi

@@ -19,6 +19,7 @@ find_secrets() {
     *) complain ;;
   esac
   describe_each "$(output AdminTokenSecret)" "$(output EncryptionKeySecret)" "$(output IssuedCredentialSecret)"
+  [ "$secrets" != '[]' ] || fail 3 'your role may not list secrets, and no stack names them: name the secrets, or --stack'
 }
 
 describe_each() {
@@ -52,17 +53,13 @@ note_left() {
   note "$1" "$2"
 }
 
-problem_of_answer() {
-  printf '%s' "$answer" | jq -r '"\(.errorType // "no answer"): \(.errorMessage // "" | gsub("[[:cntrl:]]"; "?"))"'
-}
-
 # The first rotation of secrets that have no value yet.
 fill_empty() {
   local name
   for name in $(managed_secrets); do
     invoke "$operate" "$(request_of status "$name")"
-    if is_true 'has("errorType")'; then
-      note_left "$name" "$(problem_of_answer)"
+    if is_error; then
+      note_left "$name" "$(error_told)"
     elif is_true '.problem.error == "EmptyValue"'; then
       rotate_and_follow "$name"
       if $as_json; then is_true '.state == "succeeded"' || left=4; else conclude || left=4; fi
@@ -104,8 +101,8 @@ import_into() {
     send_put "$name" "$members"
     members=''
     result="stored in $name"
-    if is_true 'has("errorType")'; then
-      result=$(problem_of_answer)
+    if is_error; then
+      result=$(error_told)
       left=4
     fi
   fi
@@ -122,6 +119,10 @@ import_each() {
     if [ -n "${env_skipped[i]}" ]; then
       note_skipped "$i"
     elif ! capture aws_cli secretsmanager describe-secret --secret-id "$name"; then
+      case $captured_err in
+        *ResourceNotFound*) ;;
+        *) complain ;;
+      esac
       note_left "${env_names[i]}" "there is no secret for it: aws secretsmanager create-secret --name $name --secret-string '{}'"
     elif printf '%s' "$captured_out" | jq -e .RotationEnabled >/dev/null; then
       note "${env_names[i]}" "skipped: a function rotates $name"
@@ -129,8 +130,8 @@ import_each() {
       json_string "${env_values[i]}"
       send_put "$name" "\"value\":$json"
       json=''
-      if is_true 'has("errorType")'; then
-        note_left "${env_names[i]}" "$(problem_of_answer)"
+      if is_error; then
+        note_left "${env_names[i]}" "$(error_told)"
       else
         note "${env_names[i]}" "stored in $name"
       fi
@@ -142,8 +143,8 @@ verify_all() {
   local name
   for name in $(managed_secrets); do
     invoke "$operate" "$(request_of verify "$name")"
-    if is_true 'has("errorType")'; then
-      note_left "$name" "$(problem_of_answer)"
+    if is_error; then
+      note_left "$name" "$(error_told)"
     elif is_true .verified; then
       note "$name" "verified by $(printf '%s' "$answer" | jq -r '.by | join(", ")')"
     else
@@ -179,8 +180,9 @@ setup() {
   find_secrets
   if $as_json; then
     answer=$(printf '%s' "$secrets" | jq -c "$secret_rows {secrets: (map(rows) | sort_by(.secret))}")
-    printf '%s\n' ${results[@]+"${results[@]}"} | jq -s --argjson fleet "$answer" --argjson left "$left" \
-      '{action: "setup", complete: ($left == 0), results: ., secrets: $fleet.secrets}'
+    # By the pipe: an argument takes no more than 128 KB.
+    printf '%s\n' "$answer" ${results[@]+"${results[@]}"} | jq -s --argjson left "$left" \
+      '{action: "setup", complete: ($left == 0), results: .[1:], secrets: .[0].secrets}'
   else
     show_fleet "$secrets"
   fi

@@ -12,14 +12,22 @@ has_terminal() {
   { : </dev/tty; } 2>/dev/null
 }
 
-# Lines of cells, separated by tabs, as columns.
+# Lines of cells, separated by tabs, as columns. mawk formats no text of more than 8 KB with sprintf, and would end.
 table() {
   awk -F '\t' '
-    { for (i = 1; i <= NF; i++) { cell[NR, i] = $i; if (length($i) > width[i]) width[i] = length($i) } cells[NR] = NF }
+    {
+      for (i = 1; i <= NF; i++) {
+        cell[NR, i] = $i
+        if (i < NF && length($i) > width[i]) width[i] = length($i)
+        while (length(blanks) < width[i] + 2) blanks = blanks "                "
+      }
+      cells[NR] = NF
+    }
     END {
       for (row = 1; row <= NR; row++) {
         line = ""
-        for (i = 1; i <= cells[row]; i++) line = line sprintf("%-" (i < cells[row] ? width[i] + 2 : 1) "s", cell[row, i])
+        for (i = 1; i < cells[row]; i++) line = line cell[row, i] substr(blanks, 1, width[i] + 2 - length(cell[row, i]))
+        line = line cell[row, cells[row]]
         print line
       }
     }'

@@ -86,8 +86,30 @@ async fn nothing_is_changed_without_confirmation() {
     assert_eq!(person.value(SECRET).await, before);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn only_yes_means_yes() {
+    let mut person = Person::new().await.with_token().await;
+    let before = person.value(SECRET).await;
+    for word in ["no", "false", "off", "n", ""] {
+        person.names.push(("ROTATION_YES", word));
+        let run = person.run(&["rotate", SECRET]).await;
+        assert_eq!(run.code, 6, "{word}: {run:?}");
+    }
+    let run = person.run(&["rotate", SECRET, "--yes=false"]).await;
+    assert!(run.code == 2 && run.err.contains("--yes takes no value"), "{run:?}");
+    assert_eq!(person.value(SECRET).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_option_is_about_no_stack_of_a_variable() {
+    let mut person = Person::new().await.with_token().await;
+    person.names = vec![("ROTATION_FUNCTIONS_PREFIX", "shop-staging-"), ("ROTATION_NAME_PREFIX", "shop/staging/")];
+    let run = person.run(&["status", "admin-token", "--stack", "shop-production-secret-rotation", "--json"]).await;
+    assert!(run.code == 0 && run.json()["secret"] == SECRET, "{run:?}");
+}
+
 /// What a person types on a terminal.
-async fn types(person: &Person, arguments: &[&str], typed: &str) -> Run {
+pub(super) async fn types(person: &Person, arguments: &[&str], typed: &str) -> Run {
     let mut python = person.command(tool("python3"));
     python.arg(workspace().join("tests/end-to-end/tests/main/command/terminal.py")).arg(typed);
     python.arg(workspace().join("infra/rotation")).args(arguments);
@@ -104,7 +126,7 @@ async fn a_person_types_the_name_and_the_reason() {
     let right = types(&person, &["rotate", SECRET, "--wait"], &format!("{SECRET}\n")).await;
     assert_eq!(right.code, 0, "{right:?}");
     assert!(right.out.contains("finishSecret done"), "{right:?}");
-    let back = types(&person, &["rollback", "admin-token"], &format!("{SECRET}\nthe importer breaks\n")).await;
+    let back = types(&person, &["rollback", "admin-token"], &format!("{SECRET}\n\tthe importer breaks\n")).await;
     assert!(back.code == 0 && back.out.contains("rolledBackFrom"), "{back:?}");
     let log = person.scene.sandbox.host().logs("shop-production-operate").join("\n");
     assert!(log.contains("the importer breaks"), "{log}");

@@ -24,12 +24,12 @@ async fn a_file_is_read_as_dotenv_reads_it() {
     let file = format!(
         "\u{feff}# a comment\r\n\r\nPLAIN=value # comment\nexport EXPORTED = spaced\nHASH=a#b\nSINGLE='it #is \\n $HOME'\n\
          DOUBLE=\"a \\\"b\\\" \\n \\\\ \\$ \\x\" # comment\nBACK=`x \"y\" 'z'`\n  INDENTED=1=2==\nLINES=\"first  \n  second\"\n\
-         PEM_PLAIN={PEM}\nPEM_QUOTED=\"{}\"\nTWICE=one\nEMPTY=\nEMPTY_TOO=\"\"\nHOLDER=<fill in>\nOTHER=ChangeMe\n\
+         PEM_PLAIN={PEM}\nPEM_LINE=-----BEGIN KEY-----\\nMC4\\n-----END KEY-----\\n # comment\nPEM_QUOTED=\"{}\"\nTWICE=one\nEMPTY=\nEMPTY_TOO=\"\"\nHOLDER=<fill in>\nOTHER=ChangeMe\n\
          TWICE=two\nURL=postgres://u:p@h/db?x=1&y=2\nDOTS.and-dashes=*glob* $(id) `id`\nLAST=ä…",
         PEM.replace('\n', "\\n")
     );
     let run = put_file(&person, &file).await;
-    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(run.code, 4, "variables are left: {run:?}");
     let expected = [
         ("PLAIN", "value"),
         ("EXPORTED", "spaced"),
@@ -40,6 +40,7 @@ async fn a_file_is_read_as_dotenv_reads_it() {
         ("INDENTED", "1=2=="),
         ("LINES", "first  \n  second"),
         ("PEM_PLAIN", PEM),
+        ("PEM_LINE", "-----BEGIN KEY-----\\nMC4\\n-----END KEY-----\\n"),
         ("PEM_QUOTED", PEM),
         ("TWICE", "two"),
         ("URL", "postgres://u:p@h/db?x=1&y=2"),
@@ -70,6 +71,29 @@ async fn a_broken_file_is_refused_by_its_line_and_shows_nothing() {
         assert!(!run.err.contains("hunter2") && !run.out.contains("hunter2"), "{run:?}");
     }
     assert_eq!(stored(&person).await, BTreeMap::new());
+}
+
+/// A terminal passes on a line at a time, and what follows would be typed into the shell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pasted_value_of_several_lines_is_refused() {
+    let person = Person::new().await;
+    person.unmanaged(PROVIDERS, "{}").await;
+    let put = ["put", PROVIDERS, "KEY", "--yes", "--reason", "import"];
+    let run = help::types(&person, &put, &format!("{PEM}\n")).await;
+    assert!(run.code == 2 && run.out.contains("use < FILE") && !run.out.contains("MC4C"), "{run:?}");
+    assert_eq!(stored(&person).await, BTreeMap::new());
+    let run = help::types(&person, &put, "one line\n").await;
+    assert_eq!((run.code, stored(&person).await["KEY"].as_str()), (0, "one line"), "{run:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_variables_is_refused() {
+    let person = Person::new().await;
+    for argument in [".", "empty"] {
+        std::fs::write(person.home.path().join("empty"), "# nothing\n").unwrap();
+        let run = person.run(&["setup", "--env", argument, "--yes"]).await;
+        assert_eq!(run.code, 2, "{argument}: {run:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
