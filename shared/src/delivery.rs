@@ -1,10 +1,11 @@
-//! Whether the current value has reached every consumer of a secret, by two staging labels.
+//! Whether the current value has reached every consumer of a secret, by staging labels.
 //!
 //! The function `deliver` writes the labels. Everything else only reads them:
 //!
 //! - `ROTATION-DELIVERING-<unix>` is on the version that is being delivered. A deployment that was created after that
 //!   time reads the version.
 //! - `ROTATION-DELIVERED` is on the version that every consumer has. It counts only while nothing is being delivered.
+//! - `ROTATION-DELIVERED-TO-<digits>` tells `deliver` which consumers those were. Nobody else reads it.
 //!
 //! A delivery that begins attaches the first label, and takes nothing away. A delivery that ends moves the second label
 //! and then removes the first one. So a crash at any moment leaves "not delivered", and the next run of `deliver`
@@ -22,7 +23,7 @@ use crate::kind::SecretKind;
 use crate::moves::{if_readable, read_version};
 use crate::policy::RotationPolicy;
 use crate::store::{Described, SecretStore};
-use crate::versions::{DELIVERED, DELIVERING, Stage, VersionId, Versions};
+use crate::versions::{DELIVERED, DELIVERED_TO, DELIVERING, Stage, VersionId, Versions, digest};
 
 /// The beginning of the label of a version whose value has leaked. The action `compromise` attaches it.
 pub const COMPROMISED: &str = "ROTATION-COMPROMISED";
@@ -38,6 +39,16 @@ pub fn delivered_stage() -> Stage {
 pub fn delivering_stage(began: SystemTime) -> Stage {
     let seconds = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Stage::Other(format!("{DELIVERING}{seconds}"))
+}
+
+/// The label of these consumers.
+pub fn delivered_to_stage<T: AsRef<str>>(consumers: impl IntoIterator<Item = T>) -> Stage {
+    Stage::Other(format!("{DELIVERED_TO}{}", &digest(consumers)[..8]))
+}
+
+/// The labels of consumers, and their versions. There is more than one only after a crash.
+pub fn delivered_to(versions: &Versions) -> impl Iterator<Item = (&VersionId, &Stage)> {
+    versions.all().filter(|(_, stage)| stage.as_str().starts_with(DELIVERED_TO))
 }
 
 /// A delivery that has begun and not ended.

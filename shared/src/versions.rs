@@ -91,13 +91,16 @@ impl Stage {
 pub(crate) const DELIVERED: &str = "ROTATION-DELIVERED";
 /// The beginning of the label of a delivery that has begun. The Unix time follows.
 pub(crate) const DELIVERING: &str = "ROTATION-DELIVERING-";
+/// The beginning of the label of the consumers that have the delivered version. Eight digits of a digest follow.
+pub(crate) const DELIVERED_TO: &str = "ROTATION-DELIVERED-TO-";
 
 impl Stage {
     /// Whether the label tells of a delivery, see [`crate::delivery`]. Such a label is only on versions that are or
     /// were current.
     #[must_use]
     pub fn is_of_delivery(&self) -> bool {
-        self.as_str() == DELIVERED || self.as_str().starts_with(DELIVERING)
+        let begins = |label| self.as_str().starts_with(label);
+        self.as_str() == DELIVERED || begins(DELIVERING) || begins(DELIVERED_TO)
     }
 }
 

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rotation::delivery::{Delivery, Undelivered, delivered_stage, delivering, delivering_stage, is_compromised};
+use rotation::delivery::{
+    Delivery, Undelivered, delivered_stage, delivered_to, delivered_to_stage, delivering, delivering_stage,
+    is_compromised,
+};
 use rotation::error::RotationError;
 use rotation::policy::{RotationPolicy, StackPolicy, consumed_secrets};
 use rotation::token::TOKEN_SETTINGS;
@@ -75,9 +78,13 @@ fn a_label_reads_back_as_it_was_written() {
     let versions = versions(&[("v1", &["AWSCURRENT", BEGAN])]);
     let found: Vec<_> = delivering(&versions).collect();
     assert_eq!((found[0].version.as_str(), found[0].stage.as_str(), found[0].began), ("v1", BEGAN, began));
-    for stage in [delivering_stage(began), delivered_stage()] {
+    for stage in [delivering_stage(began), delivered_stage(), delivered_to_stage(["ecs shop/api"])] {
         assert!(stage.is_of_delivery() && !stage.is_restored_after_any());
     }
+    let to = delivered_to_stage(["ecs shop/api", "function restart"]);
+    assert_ne!(to, delivered_to_stage(["ecs shop/api"]));
+    let told = self::versions(&[("v1", &["AWSCURRENT", "ROTATION-DELIVERED", to.as_str()])]);
+    assert_eq!(delivered_to(&told).collect::<Vec<_>>(), [(&version("v1"), &to)]);
     for stage in [Stage::Current, Stage::Previous, Stage::from("ROTATION-DELIVER"), Stage::from("ROTATION-RING")] {
         assert!(!stage.is_of_delivery(), "{}", stage.as_str());
     }

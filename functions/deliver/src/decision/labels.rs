@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use rotation::delivery::{delivered_stage, delivering};
+use rotation::delivery::{delivered_stage, delivered_to, delivering};
 use rotation::event::VersionId;
 use rotation::versions::{Stage, Versions};
 
@@ -26,6 +26,10 @@ pub struct Labels {
     pub delivered: Option<VersionId>,
     /// The deliveries that have begun, the newest first. There is more than one only after a crash.
     pub delivering: Vec<Mark>,
+    /// The label of the consumers that the settings name.
+    pub consumers: Stage,
+    /// The labels of the consumers that had the delivered version. There is more than one only after a crash.
+    pub reached: Vec<(VersionId, Stage)>,
     /// The version that was current before.
     previous: Option<VersionId>,
 }
@@ -52,9 +56,10 @@ pub enum Plan {
 }
 
 impl Labels {
-    /// Reads the labels. `None` if no version is current.
+    /// Reads the labels. `consumers` is the label of the consumers that the settings name. `None` if no version is
+    /// current.
     #[must_use]
-    pub fn of(versions: &Versions) -> Option<Self> {
+    pub fn of(versions: &Versions, consumers: Stage) -> Option<Self> {
         let current = versions.holder(&Stage::Current)?.clone();
         let mark = |mark: rotation::delivery::Delivering<'_>| Mark {
             version: mark.version.clone(),
@@ -66,9 +71,17 @@ impl Labels {
         Some(Self {
             delivered: versions.holder(&delivered_stage()).cloned(),
             previous: versions.holder(&Stage::Previous).filter(|previous| **previous != current).cloned(),
+            reached: delivered_to(versions).map(|(version, stage)| (version.clone(), stage.clone())).collect(),
             delivering,
+            consumers,
             current,
         })
+    }
+
+    /// The version with the label of the consumers that the settings name. `None` if the last delivery was to others.
+    #[must_use]
+    pub fn reached_all(&self) -> Option<&VersionId> {
+        self.reached.iter().find(|(_, stage)| *stage == self.consumers).map(|(version, _)| version)
     }
 
     /// The version whose value decides, if the labels do not decide alone.
@@ -93,6 +106,8 @@ impl Labels {
         match (self.delivering.first(), &self.delivered) {
             (Some(mark), _) if mark.version == self.current => Plan::Continue { began: mark.began },
             (Some(mark), _) if same => Plan::Follow(mark.clone()),
+            // A consumer that was added proves that it has the value, before a rotation relies on it.
+            (None, _) if self.reached_all().is_none() => Plan::Begin,
             (None, Some(delivered)) if *delivered == self.current => Plan::Delivered,
             (None, Some(delivered)) if same => Plan::DeliveredByValue { from: delivered.clone() },
             _ => Plan::Begin,

@@ -1,9 +1,9 @@
 //! A secret with consumers: how it is read, and how the labels of its delivery are written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rotation::delivery::{Undelivered, delivered_stage, delivering_stage};
+use rotation::delivery::{Undelivered, delivered_stage, delivered_to_stage, delivering_stage};
 use rotation::document::{Document, is_empty_object};
 use rotation::error::RotationError;
 use rotation::event::VersionId;
@@ -112,7 +112,8 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
         self.deliverer.stack.check_name(&secret.name)?;
         let kind = SourceKind::of(&self.deliverer.kinds, &secret)?;
         let policy = self.deliverer.stack.for_kind(kind.settings()).for_secret(&secret.tags, secret.as_of)?;
-        let Some(labels) = Labels::of(&secret.versions) else { return Ok(ReadSource::NoValue) };
+        let consumers_stage = delivered_to_stage(restarted(consumers));
+        let Some(labels) = Labels::of(&secret.versions, consumers_stage) else { return Ok(ReadSource::NoValue) };
         let current = labels.current.clone();
         let value = read_version(self.ports.store, name, &current, self.deadline).await?;
         let value = value.ok_or_else(|| RotationError::ValueMissing { version: current.clone() })?;
@@ -196,7 +197,7 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
             Plan::Begin => self.begin(source).await,
             Plan::Continue { began } => {
                 source.began = Some(began);
-                self.take_off_all_but_first(source).await;
+                self.take_off_what_is_over(source).await;
                 Ok(())
             }
             Plan::Follow(mark) => {
@@ -210,21 +211,23 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
                 if let Some(first) = source.labels.delivering.first_mut() {
                     *first = Mark { version: current, ..mark };
                 }
-                self.take_off_all_but_first(source).await;
+                self.take_off_what_is_over(source).await;
                 Ok(())
             }
         }
     }
 
-    /// Attaches `ROTATION-DELIVERING-<now>` to the current version, and takes every other such label off. One call, and
-    /// one for each other label.
+    /// Attaches `ROTATION-DELIVERING-<now>` to the current version, and takes off what it replaces. One call, and one
+    /// for each label that goes.
     pub(super) async fn begin(&self, source: &mut Source<'_>) -> Result<(), DeliverError> {
         let stage = delivering_stage(self.clock.time());
         let began = whole_seconds(self.clock.time());
         let current = source.labels.current.clone();
         if !self.dry_run {
             if source.labels.delivering.iter().all(|mark| mark.stage != stage) {
-                source.secret.require_stages(1)?;
+                let of_end =
+                    usize::from(source.labels.delivered.is_none()) + usize::from(source.labels.reached_all().is_none());
+                source.secret.require_stages(1 + of_end)?;
             }
             let moved = self.ports.store.move_stage(source.name, stage.clone(), None, Some(&current)).await;
             moved.map_err(|error| conflict(source, error))?;
@@ -237,16 +240,25 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
         (source.began, source.is_ours) = (Some(began), true);
         source.labels.delivering.retain(|mark| mark.stage != stage);
         source.labels.delivering.insert(0, Mark { version: current, stage, began });
-        self.take_off_all_but_first(source).await;
+        self.take_off_what_is_over(source).await;
         Ok(())
     }
 
-    /// Takes every label of a delivery off but the newest. What cannot be taken off now, the next run takes.
-    async fn take_off_all_but_first(&self, source: &mut Source<'_>) {
+    /// Takes off every label of a delivery that has begun but the newest, and `ROTATION-DELIVERED` if the current
+    /// version is delivered to other consumers: this delivery counts from its own beginning, as the first one does.
+    /// What cannot be taken off now, the next run takes.
+    async fn take_off_what_is_over(&self, source: &mut Source<'_>) {
+        let labels = &mut source.labels;
+        let mut over = labels.delivering.split_off(1.min(labels.delivering.len()));
+        if labels.reached_all().is_none() && labels.delivered.as_ref() == Some(&labels.current) {
+            let (version, stage, began) = (labels.current.clone(), delivered_stage(), UNIX_EPOCH);
+            over.push(Mark { version, stage, began });
+            labels.delivered = None;
+        }
         if self.dry_run {
             return;
         }
-        for mark in source.labels.delivering.split_off(1.min(source.labels.delivering.len())) {
+        for mark in over {
             let taken = move_if_there(self.ports.store, source.name, mark.stage, Some(&mark.version), None).await;
             if let Err(error) = taken {
                 tracing::warn!(target: AUDIT, secret = source.name, %error, "a label was not taken off");
@@ -260,12 +272,13 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
         let now = self.ports.store.describe(source.name).await?;
         self.clock.set(now.as_of);
         let is_current = now.versions.holder(&Stage::Current) == Some(&source.labels.current);
-        let newest = Labels::of(&now.versions).and_then(|labels| labels.delivering.into_iter().next());
+        let labels = Labels::of(&now.versions, source.labels.consumers.clone());
+        let newest = labels.and_then(|labels| labels.delivering.into_iter().next());
         Ok(is_current && newest.as_ref() == source.labels.delivering.first())
     }
 
     /// Ends the delivery of a secret whose consumers all have its value. Returns whether this run ended it. At most
-    /// two calls.
+    /// three calls, and one for each label that is left of other consumers.
     ///
     /// # Errors
     /// Another run was faster, or the service refuses a call. The next run ends it.
@@ -281,6 +294,7 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
             moved.map_err(|error| conflict(source, error))?;
             source.labels.delivered = Some(current.clone());
         }
+        self.tell_consumers(source).await?;
         for mark in std::mem::take(&mut source.labels.delivering) {
             move_if_there(store, source.name, mark.stage, Some(&mark.version), None).await?;
         }
@@ -291,6 +305,27 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
         }
         Ok(ended)
     }
+
+    /// Moves the label of the consumers to the current version, and takes off those of other consumers.
+    async fn tell_consumers(&self, source: &mut Source<'_>) -> Result<(), DeliverError> {
+        let (store, labels) = (self.ports.store, &source.labels);
+        let (current, stage) = (labels.current.clone(), labels.consumers.clone());
+        if labels.reached_all() != Some(&current) {
+            let moved = store.move_stage(source.name, stage.clone(), labels.reached_all(), Some(&current)).await;
+            moved.map_err(|error| conflict(source, error))?;
+        }
+        for (version, other) in labels.reached.iter().filter(|(_, other)| *other != stage) {
+            move_if_there(store, source.name, other.clone(), Some(version), None).await?;
+        }
+        source.labels.reached = vec![(current, stage)];
+        Ok(())
+    }
+}
+
+/// The services and functions, in alphabetical order. A copy is compared in every run, so it needs no label.
+fn restarted(consumers: &[Consumer]) -> BTreeSet<String> {
+    let is_copy = |consumer: &&Consumer| matches!(consumer, Consumer::Copy { .. });
+    consumers.iter().filter(|consumer| !is_copy(consumer)).map(ToString::to_string).collect()
 }
 
 /// The error of a label that another run has moved at the same moment.

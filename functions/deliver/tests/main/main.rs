@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first thing that is not as promised")]
 
 mod by_hand;
+mod changed_consumers;
 mod consumers;
 mod copies;
 mod fakes;

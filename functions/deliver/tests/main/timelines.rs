@@ -284,7 +284,7 @@ async fn calls_to_aws_are_counted() {
     println!("rotation, first run: {} {first:?}", first.len());
     println!("rotation, last run: {} {last:?}", last.len());
     // A secret with one copy and one service.
-    assert_eq!((idle.len(), first.len(), last.len()), (4, 16, 8));
+    assert_eq!((idle.len(), first.len(), last.len()), (4, 16, 9));
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,8 @@ use tokio::time::Instant;
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The beginning of the label of the consumers that have the delivered version.
+const TO: &str = "ROTATION-DELIVERED-TO-";
 
 tokio::task_local! {
     /// How many calls a run makes before it dies, and who is told of its death.
@@ -279,10 +281,20 @@ impl World {
         self.lock().value(name)
     }
 
+    /// The labels that say whether the value is delivered.
     pub(crate) fn labels(&self, name: &str) -> Vec<String> {
         let state = self.lock();
         let stages = state.secrets[name].stages.all().map(|(stage, _)| stage.as_str().to_owned());
-        stages.filter(|stage| stage.starts_with("ROTATION-DELIVER")).collect()
+        let counts = |stage: &str| stage.starts_with("ROTATION-DELIVER") && !stage.starts_with(TO);
+        stages.filter(|stage| counts(stage)).collect()
+    }
+
+    /// The labels of consumers, each with its version.
+    pub(crate) fn labels_of_consumers(&self, name: &str) -> Vec<(String, VersionId)> {
+        let state = self.lock();
+        let stages = state.secrets[name].stages.all();
+        let stages = stages.filter(|(stage, _)| stage.as_str().starts_with(TO));
+        stages.map(|(stage, version)| (stage.as_str().to_owned(), version.clone())).collect()
     }
 
     pub(crate) fn deployments(&self, service: &str) -> usize {
