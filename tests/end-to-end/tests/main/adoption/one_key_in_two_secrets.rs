@@ -245,6 +245,7 @@ impl Adoption {
         self.team.deploys(&section.parameters()).await;
         same(&self.team.types(&section.commands()).await, 3);
         self.team.deploys(&section.parameters()).await;
+        self.team.uses_none_of(&["autorepost/staging/admin-token"]).await;
         let before = self.puts();
         let answers = self.team.types(&section.commands()).await;
         assert!(answers.contains("a deployment would be started"), "{answers}");

@@ -92,7 +92,7 @@ impl Team {
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{commands}\n{printed}\n{}", String::from_utf8_lossy(&output.stderr));
         assert!(!printed.contains("\"errorType\""), "{commands}\n{printed}");
-        let set = commands.lines().filter(|line| line.starts_with("STACK=") || line.starts_with("export "));
+        let set = commands.lines().filter(|line| line.starts_with("export "));
         self.prelude.lock().unwrap().extend(set.flat_map(|line| [line, "\n"]));
         printed
     }
@@ -176,6 +176,14 @@ impl Team {
     pub(super) async fn rotated(&self, name: &str) {
         let outcome = self.sandbox.wait_for_rotation(name, ROTATION_TIMEOUT).await.unwrap();
         assert!(!matches!(outcome, RotationOutcome::Failed { .. }), "{name}: {outcome:?}");
+    }
+
+    /// The stack's own secrets that the application does not use are off: their rotations would fail one day.
+    pub(super) async fn uses_none_of(&self, secrets: &[&str]) {
+        for secret in secrets {
+            let described = self.client.describe_secret().secret_id(*secret).send().await.unwrap();
+            assert!(!described.rotation_enabled.unwrap_or_default(), "{secret} rotates, and nobody uses it");
+        }
     }
 
     pub(super) async fn advances(&self, by: Duration) {
