@@ -90,12 +90,12 @@ pub struct Functions {
 impl Functions {
     /// Makes the client; it sends nothing.
     pub(super) fn new(config: &SdkConfig) -> Self {
-        let mut limits = TimeoutConfig::builder();
-        limits.set_connect_timeout(config.timeout_config().and_then(TimeoutConfig::connect_timeout));
-        // The caller's limit bounds the call; the attempts of other clients are too short for a function.
+        // The caller's limit bounds the call; the attempts of other clients are too short for a function. What is not
+        // disabled here keeps the value of `config`.
+        let limits = TimeoutConfig::builder().disable_operation_attempt_timeout().build();
         let config = aws_sdk_lambda::config::Builder::from(config)
             .retry_config(RetryConfig::disabled())
-            .timeout_config(limits.build())
+            .timeout_config(limits)
             .build();
         Self { client: aws_sdk_lambda::Client::from_conf(config) }
     }

@@ -57,10 +57,14 @@ impl Lambda {
 }
 
 async fn invoke(lambda: Lambda) -> Result<SecretText, FunctionError> {
+    invoke_within(lambda, Duration::from_millis(1500)).await
+}
+
+async fn invoke_within(lambda: Lambda, limit: Duration) -> Result<SecretText, FunctionError> {
     let invocations = Arc::clone(&lambda.invocations);
     let functions = lambda.start().await;
     let deadline = Deadline::after(Duration::from_secs(20));
-    let time = (Duration::from_millis(1500), deadline);
+    let time = (limit, deadline);
     let answer = functions.invoke("issuer:live", &secret(r#"{"version":1}"#), time, 50).await;
     assert_eq!(invocations.load(Ordering::SeqCst), 1, "an invocation is never repeated");
     answer
@@ -109,6 +113,13 @@ async fn each_failure_of_a_function_has_its_class() {
         assert_eq!(!error.kind.had_no_effect(), ran, "{kind:?}");
         assert_not_in(&format!("{error:?} {}", error.kind));
     }
+}
+
+#[tokio::test]
+async fn function_may_take_longer_than_a_call_of_aws() {
+    // An attempt of every other client ends after three seconds.
+    let slow = Lambda { pause: Duration::from_millis(3500), ..Lambda::answering(200, NONE, "{}") };
+    assert_eq!(invoke_within(slow, Duration::from_secs(15)).await.unwrap().expose(), "{}");
 }
 
 #[tokio::test]
