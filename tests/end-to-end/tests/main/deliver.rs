@@ -1,5 +1,6 @@
 //! Deliveries with the built functions: services that read their environment when they start.
 
+mod differs;
 mod page;
 mod timelines;
 
