@@ -2,6 +2,7 @@
 //! instances accept.
 
 pub mod http;
+pub mod refusal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -260,70 +261,6 @@ pub async fn prove(
             Asked::Refused => return Ok(()),
             Asked::NoAnswer => refusing.pause(refused.clone()).await?,
         }
-    }
-}
-
-/// This number of refusals in a row counts for all instances, if no instance ids tell the instances apart.
-const REFUSALS_IN_A_ROW: usize = 5;
-
-/// Proves that every instance refuses `token`. No number of refusals outvotes an instance that accepts the token. That
-/// instance must refuse the token itself. If instances have no ids, five answers in a row must be refusals.
-///
-/// # Errors
-/// [`RotationError::TargetAcceptsRevoked`] if an instance still accepts the token at the end of the time, and those of
-/// [`refresh`].
-pub async fn prove_refused(
-    target: &impl Target,
-    secret_name: &str,
-    token: &SecretText,
-    deadline: Deadline,
-) -> Result<(), RotationError> {
-    let expected = target.settings().expected_instances();
-    let told_apart = target.settings().instances.is_some();
-    let mut round = Round::new(target, Operation::Verify, secret_name, deadline);
-    let (mut refusing, mut accepting) = (BTreeSet::new(), BTreeSet::new());
-    let mut in_a_row = 0;
-    loop {
-        let asked = round.ask(token).await?;
-        let instance = round.last_instance.take();
-        match asked {
-            Asked::Accepted => {
-                in_a_row = 0;
-                refusing.remove(&instance);
-                accepting.insert(instance);
-            }
-            Asked::Refused => {
-                in_a_row += 1;
-                if instance.is_some() || in_a_row >= REFUSALS_IN_A_ROW {
-                    accepting.remove(&instance);
-                }
-                refusing.insert(instance);
-            }
-            Asked::NoAnswer => {}
-        }
-        let enough = if told_apart {
-            accepting.is_empty() && refusing.len() >= expected
-        } else {
-            in_a_row >= REFUSALS_IN_A_ROW && accepting.is_empty()
-        };
-        if enough {
-            return Ok(());
-        }
-        round.turn += 1;
-        // Every instance gets its turn without a pause.
-        let at_once = asked == Asked::Refused && (!told_apart || !round.turn.is_multiple_of(expected));
-        let pause = if at_once { Duration::ZERO } else { round.longer_pause() };
-        if !round.is_in_vain() && round.deadline.pause(pause).await {
-            continue;
-        }
-        let (operation, seen) = (round.operation.name(), refusing.len());
-        return Err(match asked {
-            _ if !accepting.is_empty() => RotationError::TargetAcceptsRevoked,
-            Asked::NoAnswer if seen == 0 => {
-                RotationError::TargetUnavailable { operation, problem: round.last_problem.clone() }
-            }
-            _ => RotationError::InstanceMissing { operation, seen, expected },
-        });
     }
 }
 

@@ -16,7 +16,8 @@ use rotation::kind::{Phase, SecretKind, Subject};
 use rotation::policy::{RotationPolicy, Settings};
 use rotation::secret::SecretText;
 use rotation::store::Described;
-use rotation::target::{Target, prove_refused};
+use rotation::target::Target;
+use rotation::target::refusal::{is_refused, prove_refused};
 use rotation::time::format_timestamp;
 use rotation::token::TOKEN_SETTINGS;
 use serde::Serialize;
@@ -225,6 +226,17 @@ pub trait TokenKind: OperatedKind {
         token: &SecretText,
         deadline: Deadline,
     ) -> impl Future<Output = Result<(), RotationError>> + Send;
+
+    /// Whether the application refuses `token` already. `false` without an application: nothing is known then.
+    ///
+    /// # Errors
+    /// Those of [`is_refused`].
+    fn is_refused(
+        &self,
+        name: &str,
+        token: &SecretText,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<bool, RotationError>> + Send;
 }
 
 /// A keyring: what is encrypted with an old key has to stay readable, until no row needs the key.
@@ -331,6 +343,13 @@ impl<T: Target + Send> TokenKind for AdminToken<T> {
         match self.target() {
             Some(target) => prove_refused(target, name, token, deadline).await,
             None => Ok(()),
+        }
+    }
+
+    async fn is_refused(&self, name: &str, token: &SecretText, deadline: Deadline) -> Result<bool, RotationError> {
+        match self.target() {
+            Some(target) => is_refused(target, name, token, deadline).await,
+            None => Ok(false),
         }
     }
 }

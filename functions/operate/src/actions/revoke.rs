@@ -134,13 +134,34 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
     /// The same for a secret that was read. `version` is the one that a JSON value without its previous token gets.
     pub(crate) async fn revoke_snapshot(
         &self,
+        snapshot: Snapshot,
+        version: &VersionId,
+        rng: &mut StdRng,
+    ) -> Result<RevokeAnswer, OperateError> {
+        self.require_revocable(&snapshot, rng).await?;
+        self.revoke_verified(snapshot, version, rng).await
+    }
+
+    /// Requires that a token may be taken away: no rotation is open, every consumer has the current value, and that one verifies.
+    ///
+    /// # Errors
+    /// Those of [`revoke`](Self::revoke).
+    pub(crate) async fn require_revocable(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Result<(), OperateError> {
+        snapshot.require_no_open_rotation()?;
+        self.require_delivered(snapshot).await?;
+        self.verify(snapshot, rng).await.map_err(|error| OperateError::CurrentDoesNotVerify(Box::new(error)))
+    }
+
+    /// Takes the previous token away, and proves it dead.
+    ///
+    /// # Errors
+    /// Those of [`revoke`](Self::revoke).
+    pub(crate) async fn revoke_verified(
+        &self,
         mut snapshot: Snapshot,
         version: &VersionId,
         rng: &mut StdRng,
     ) -> Result<RevokeAnswer, OperateError> {
-        snapshot.require_no_open_rotation()?;
-        self.require_delivered(&snapshot).await?;
-        self.verify(&snapshot, rng).await.map_err(|error| OperateError::CurrentDoesNotVerify(Box::new(error)))?;
         let mut dead = self.dead_by_markers(&snapshot).await?;
         dead.add(self.of_compromised(&snapshot).await?);
         let held = self.session.kind.previous_token(&snapshot.current)?;
@@ -184,22 +205,38 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         last: Option<VersionId>,
         version: &VersionId,
     ) -> Result<Snapshot, OperateError> {
+        if let Some(now) = self.take_out_of_value(&snapshot, version).await? {
+            return Ok(now);
+        }
+        if let Some(last) = last {
+            self.session.take_off(Stage::Previous, &last).await?;
+        }
+        Ok(snapshot)
+    }
+
+    /// Takes the previous token out of a JSON value, which gets the new version `version` for that; `None` when the value holds none.
+    pub(crate) async fn take_out_of_value(
+        &self,
+        snapshot: &Snapshot,
+        version: &VersionId,
+    ) -> Result<Option<Snapshot>, OperateError> {
         let without = self.session.kind.without_previous(&snapshot.current)?;
         if without.text() == snapshot.current.text() {
-            if let Some(last) = last {
-                self.session.take_off(Stage::Previous, &last).await?;
-            }
-            return Ok(snapshot);
+            return Ok(None);
         }
-        let now = self.publish_and_detach(&snapshot, &without, version).await?;
+        let now = self.publish_and_detach(snapshot, &without, version).await?;
         // AWSPREVIOUS has come to the version with the old token. When a rotation was faster, it belongs to that.
         self.session.take_off(Stage::Previous, &snapshot.current_id).await?;
-        Ok(now)
+        Ok(Some(now))
     }
 
     /// The secret once `version` is current and `AWSPREVIOUS` holds none of these tokens. A rotation that began meanwhile may have put back
     /// what was taken away.
-    async fn snapshot_without(&self, version: &VersionId, dead: &[SecretText]) -> Result<Snapshot, OperateError> {
+    pub(crate) async fn snapshot_without(
+        &self,
+        version: &VersionId,
+        dead: &[SecretText],
+    ) -> Result<Snapshot, OperateError> {
         let mut pauses = READ_PAUSES.into_iter();
         loop {
             let after = self.value_snapshot().await?;

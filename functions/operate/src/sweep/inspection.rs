@@ -15,16 +15,15 @@ use rotation::target::Target as _;
 use rotation::time::format_timestamp;
 use rotation::versions::Stage;
 
-use crate::actions::compromise::replaced_at_once;
 use crate::error::OperateError;
 use crate::kinds::{KeyringKind, Kind, OperatedKind, TokenKind};
-use crate::marker::open_rotation;
 use crate::operator::Operator;
-use crate::session::{Operation, Snapshot, new_version};
+use crate::session::{Operation, Snapshot};
 use crate::sweep::context::Sweep;
-use crate::sweep::listing::{Checks, TRIED_FOR, is_to_be_finished};
+use crate::sweep::listing::Checks;
+use crate::sweep::overlap::OverlapEnd;
 use crate::sweep::report::{CheckResult, Failure, Part};
-use crate::sweep::timing::{QUIET, THROTTLED_PAUSES, since};
+use crate::sweep::timing::{THROTTLED_PAUSES, since};
 
 /// A revocation refreshes, proves, refreshes and proves once more, and proves that a token is dead.
 const SETTLES: u32 = 3;
@@ -160,27 +159,19 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         if !checks.value && !checks.overlap {
             return Ok(UNCHECKED);
         }
-        let snapshot = self.confirmed_snapshot(secret, checks.overlap).await;
-        let snapshot = snapshot
-            .map_err(|error| if checks.overlap { Failure::of_overlap(error) } else { Failure::of_value(error) })?;
-        let mut postponed = false;
-        if checks.overlap {
-            if self.session.kind.replaces_at_once(&snapshot.policy) && replaced_at_once(&snapshot.secret).is_some() {
-                let finished = self.finish_compromise(snapshot, rng).await.map_err(Failure::of_overlap)?;
-                let overlap = "fresh tokens are current, and servers that were started before refuse them".to_owned();
-                let waits = CheckResult::Well { proven: None, overlap, accepted_until: None, postponed: true };
-                return Ok(if finished { CheckResult::Revoked(None) } else { waits });
+        let (snapshot, postponed) = if checks.overlap {
+            match self.end_overlap(secret, rng).await.map_err(Failure::of_overlap)? {
+                OverlapEnd::Ended(version) => return Ok(CheckResult::Revoked(version)),
+                OverlapEnd::ReplacementWaits => {
+                    let overlap =
+                        "fresh tokens are current, and servers that were started before refuse them".to_owned();
+                    return Ok(CheckResult::Well { proven: None, overlap, accepted_until: None, postponed: true });
+                }
+                OverlapEnd::Stays { snapshot, postponed } => (*snapshot, postponed),
             }
-            let over = is_overlap_over(self.session.kind, &snapshot);
-            postponed = over && self.has_to_wait(&snapshot).await.map_err(Failure::of_overlap)?;
-            if over && !postponed {
-                let revoked = self.revoke_snapshot(snapshot, &new_version(rng), rng).await;
-                return Ok(CheckResult::Revoked(Some(revoked.map_err(Failure::of_overlap)?.version)));
-            }
-            if !over && self.finish_revocation(&snapshot, rng).await.map_err(Failure::of_overlap)? {
-                return Ok(CheckResult::Revoked(None));
-            }
-        }
+        } else {
+            (self.listed_snapshot(secret).await.map_err(Failure::of_value)?, false)
+        };
         let proven = self.prove(&snapshot, checks, rng).await?;
         let end = snapshot.overlap_end(self.session.kind);
         let accepted_until = end.filter(|end| *end > snapshot.secret.as_of);
@@ -190,20 +181,6 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
             (None, None) => "the old token is not accepted any more".to_owned(),
         };
         Ok(CheckResult::Well { proven, overlap, accepted_until, postponed })
-    }
-
-    /// What the listing says may be some minutes old: before anything is said against a secret, or taken away, it is described. A tag
-    /// may have prolonged the overlap meanwhile, an edit may be in the making, or a rotation open, which a new version would abandon.
-    async fn confirmed_snapshot(&self, listed: &Described, overlap: bool) -> Result<Snapshot, OperateError> {
-        match self.snapshot_of(listed.clone()).await {
-            Ok(snapshot)
-                if !overlap
-                    || !(is_overlap_over(self.session.kind, &snapshot) || is_to_be_finished(&snapshot.secret)) =>
-            {
-                Ok(snapshot)
-            }
-            _ => self.snapshot().await,
-        }
     }
 }
 
@@ -221,11 +198,7 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         if !checks.value {
             return Ok(UNCHECKED);
         }
-        let snapshot = match self.snapshot_of(secret.clone()).await {
-            Ok(snapshot) => snapshot,
-            // What the listing says may be some minutes old.
-            Err(_) => self.snapshot().await.map_err(Failure::of_value)?,
-        };
+        let snapshot = self.listed_snapshot(secret).await.map_err(Failure::of_value)?;
         let proven = self.prove(&snapshot, checks, rng).await?;
         let overlap = "what the old keys encrypted stays readable".to_owned();
         Ok(CheckResult::Well { proven, overlap, accepted_until: None, postponed: false })
@@ -273,6 +246,15 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
 }
 
 impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
+    /// Reads a secret as it was listed. What the listing says may be some minutes old: before anything is said against a secret, it is
+    /// described.
+    async fn listed_snapshot(&self, listed: &Described) -> Result<Snapshot, OperateError> {
+        match self.snapshot_of(listed.clone()).await {
+            Ok(snapshot) => Ok(snapshot),
+            Err(_) => self.snapshot().await,
+        }
+    }
+
     /// Takes away the staging labels of actions that died, and refuses a current ring that lacks keys. A complete ring is marked when
     /// nobody is at work with the secret. Before that, a rotation may still be put back, and a retirement moves the mark before it makes
     /// its ring current.
@@ -293,13 +275,6 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         Ok(())
     }
 
-    /// Whether the end of an overlap has to wait: for quiet, for the end of a rotation, or for a delivery.
-    async fn has_to_wait(&self, snapshot: &Snapshot) -> Result<bool, RotationError> {
-        let quiet = since(&snapshot.secret, snapshot.secret.last_changed).is_some_and(|changed| changed >= QUIET);
-        let waits = !quiet || open_rotation(&snapshot.secret).is_some();
-        Ok(waits || self.undelivered(snapshot).await?.is_some())
-    }
-
     /// Proves what was promoted not long ago; what fails is read and proven once more. Whether anything was proven; nothing when that is
     /// not to be checked.
     async fn prove(&self, snapshot: &Snapshot, checks: Checks, rng: &mut StdRng) -> Result<Option<bool>, Failure> {
@@ -317,25 +292,4 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         }
         Ok(Some(self.proof().verified))
     }
-}
-
-/// Whether the overlap has ended, by the value itself.
-fn is_overlap_over<K: SecretKind>(kind: &K, snapshot: &Snapshot) -> bool {
-    let end = snapshot.overlap_end(kind);
-    match snapshot.current.field() {
-        // A JSON value says itself whether there is one; AWSPREVIOUS may be a person's own way back.
-        Some(_) => end.is_some_and(|end| end < snapshot.secret.as_of),
-        None => {
-            let previous = snapshot.secret.versions.holder(&Stage::Previous);
-            previous.is_some() && end.is_none_or(|end| end < snapshot.secret.as_of) && is_of_rotation(snapshot)
-        }
-    }
-}
-
-/// Whether `AWSPREVIOUS` may be what the last rotation replaced. Long after it, a younger current value is a person's, and
-/// `AWSPREVIOUS` the way back.
-fn is_of_rotation(snapshot: &Snapshot) -> bool {
-    let Some(rotated) = snapshot.secret.last_rotated else { return true };
-    let age = since(&snapshot.secret, Some(rotated));
-    snapshot.created <= rotated || age.is_some_and(|age| age < snapshot.policy.overlap + TRIED_FOR)
 }

@@ -12,6 +12,7 @@ mod layers;
 #[path = "../../../../shared/tests/main/module_graph.rs"]
 mod module_graph;
 mod nonces;
+mod overlap;
 mod put;
 mod report;
 mod requests;
