@@ -262,8 +262,9 @@ fn invariant_no_promotion_after_a_rollback(promises: &Promises, version: &Versio
 
 fn remember<M: Model>(world: &mut Inner<M>, actor: &Actor, before: &State, after: &State) -> Checked {
     let (from, to) = (before.holder(&Stage::Current), after.holder(&Stage::Current));
-    let by_operation = matches!(actor, Actor::Operation { .. });
-    if by_operation && before.holder(&Stage::Previous).is_some() && after.holder(&Stage::Previous).is_none() {
+    // The end of an overlap takes away only what nobody has to accept any more.
+    let revokes = matches!(actor, Actor::Operation { operation, .. } if *operation != Operation::EndOverlap);
+    if revokes && before.holder(&Stage::Previous).is_some() && after.holder(&Stage::Previous).is_none() {
         M::previous_taken_away(world);
     }
     let Some(to) = to.filter(|to| from != Some(to)) else { return Ok(()) };

@@ -10,9 +10,11 @@ use operate::action::Action;
 use operate::error::OperateError;
 use operate::kinds::{KeyringKind, TokenKind};
 use operate::marker::Marker;
+use operate::sweep::OverlapEnd;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotation::deadline::Deadline;
+use rotation::error::RotationError;
 use rotation::kind::SecretKind;
 use rotation::policy::StackPolicy;
 use rotation::session::Session;
@@ -61,6 +63,7 @@ impl<M: Model> Operator<M> {
             Operation::Abort => on.abort(secret, ABORT_AFTER, &mut rng).await.map(drop),
             Operation::Rollback => on.roll_back_token(secret, &mut rng).await.map(drop),
             Operation::Revoke => on.revoke(secret, &mut rng).await.map(drop),
+            Operation::EndOverlap => require_no_wait(on.end_overlap(&secret, &mut rng).await?),
             Operation::Compromise => on.compromise_token(secret, Some(SECRET), &mut rng).await.map(drop),
             Operation::Restore => Err(not_for_tokens(Action::Restore)),
             Operation::Retire => Err(not_for_tokens(Action::Retire)),
@@ -76,7 +79,7 @@ impl<M: Model> Operator<M> {
         match operation {
             Operation::Abort => on.abort(secret, ABORT_AFTER, &mut rng).await.map(drop),
             Operation::Rollback => on.roll_back_keyring(secret, &mut rng).await.map(drop),
-            Operation::Revoke => Err(OperateError::NotForThisKind {
+            Operation::Revoke | Operation::EndOverlap => Err(OperateError::NotForThisKind {
                 action: Action::Revoke,
                 instead: "what is encrypted with an old key has to stay readable",
             }),
@@ -88,6 +91,13 @@ impl<M: Model> Operator<M> {
             },
         }
     }
+}
+
+/// What a sweep postpones, later sweeps do: it is asked for again.
+fn require_no_wait(end: OverlapEnd) -> Result<(), OperateError> {
+    let OverlapEnd::Stays { snapshot, postponed: true } = end else { return Ok(()) };
+    snapshot.require_no_open_rotation()?;
+    Err(RotationError::OnHold { name: SECRET.to_owned(), until: snapshot.secret.as_of }.into())
 }
 
 const SECRET: &str = "shop/secret";
@@ -264,7 +274,8 @@ pub(crate) fn judge<M: Model>(world: &mut Inner<M>, intent: &Intent, alone: bool
         }
         Operation::Revoke => forgets(&[Marker::Revoked, Marker::PreviousRevoked])?,
         Operation::Compromise => forgets(&[Marker::Revoked, Marker::PreviousRevoked, Marker::Compromised])?,
-        Operation::Retire | Operation::Restore => {}
+        // An overlap that is open stays open, and with it what was begun.
+        Operation::EndOverlap | Operation::Retire | Operation::Restore => {}
     }
     M::judge_operation(world, intent.operation)
 }

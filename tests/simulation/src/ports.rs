@@ -263,6 +263,9 @@ impl<M: Model> SecretStore for Store<M> {
             let rolls_back = stage == Stage::Current && from.is_some() && from == self.caller.version.as_ref();
             let from = match world.scenario.sabotage {
                 Sabotage::MoveIgnoresOrigin => state.holder(&stage).cloned(),
+                Sabotage::RemovesAnyPrevious if stage == Stage::Previous && to.is_none() => {
+                    state.holder(&stage).cloned()
+                }
                 Sabotage::KeepsPending if stage == Stage::Pending => return Ok(()),
                 Sabotage::OnlyPretendsToRollBack if rolls_back => return Ok(()),
                 Sabotage::ForgetsRevoked if to.is_some_and(|to| is_of_revocation(&stage, to)) => return Ok(()),

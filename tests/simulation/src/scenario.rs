@@ -102,6 +102,10 @@ pub enum Sabotage {
     SucceedsEarly,
     /// Of a token that some instance refuses the kind believes that all do.
     RefusalsOutvote,
+    /// Of every token the kind believes that the application refuses it already, without asking.
+    BelievesRefused,
+    /// An operation takes `AWSPREVIOUS` off whatever version has it.
+    RemovesAnyPrevious,
     /// A worker writes a row whatever has become of it since it was read: no compare-and-swap.
     RewrapsWhateverIsThere,
     /// A worker goes on with the ring of its beginning for hours.

@@ -70,6 +70,8 @@ pub enum Operation {
     Rollback,
     /// The overlap ends now.
     Revoke,
+    /// A sweep ends the overlap, if it is over.
+    EndOverlap,
     /// What is current is known to others, and is replaced at once.
     Compromise,
     /// Keys that no row needs any more leave the ring.
@@ -80,7 +82,7 @@ pub enum Operation {
 
 impl Operation {
     /// All but [`Retire`](Self::Retire), which goes by rows, and [`Restore`](Self::Restore), which wants keys that are missing.
-    pub const ALL: [Self; 4] = [Self::Abort, Self::Rollback, Self::Revoke, Self::Compromise];
+    pub const ALL: [Self; 5] = [Self::Abort, Self::Rollback, Self::Revoke, Self::EndOverlap, Self::Compromise];
 }
 
 impl fmt::Display for Operation {
@@ -89,6 +91,7 @@ impl fmt::Display for Operation {
             Self::Abort => "abort",
             Self::Rollback => "rollback",
             Self::Revoke => "revoke",
+            Self::EndOverlap => "sweep",
             Self::Compromise => "compromise",
             Self::Retire => "retire",
             Self::Restore => "restore",

@@ -232,6 +232,13 @@ impl<M: Model, K: TokenKind> TokenKind for Tested<M, K> {
             result => result,
         }
     }
+
+    async fn is_refused(&self, name: &str, token: &SecretText, deadline: Deadline) -> Result<bool, RotationError> {
+        if self.sabotage == Sabotage::BelievesRefused {
+            return Ok(true);
+        }
+        self.kind.is_refused(name, token, deadline).await
+    }
 }
 
 impl<M: Model, K: KeyringKind> KeyringKind for Tested<M, K> {

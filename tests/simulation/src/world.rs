@@ -352,6 +352,12 @@ impl<M: Model> Inner<M> {
         }
     }
 
+    /// How long ago the secret was changed.
+    pub(crate) fn quiet(&self) -> Duration {
+        let changed = self.history.last().map(|(changed, _)| *changed);
+        changed.and_then(|changed| self.now().duration_since(changed).ok()).unwrap_or_default()
+    }
+
     /// When a rotation last succeeded, as DescribeSecret says it.
     pub(crate) fn last_rotated(&self, seen: &State) -> Option<SystemTime> {
         let current = seen.holder(&Stage::Current).and_then(|current| seen.versions.get(current));

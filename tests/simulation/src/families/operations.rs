@@ -1,5 +1,7 @@
 //! The families of schedules for what operators ask for.
 
+use std::time::Duration;
+
 use super::{Explored, Explorer, Found, dies, edited, fails, reloaded, telling};
 use crate::model::Model;
 use crate::operations::ABORT_AFTER;
@@ -28,6 +30,8 @@ pub enum OperationFamily {
     BesideRotation,
     /// A whole rotation happens at a gate.
     RotationMeanwhile,
+    /// The operation stands at a gate while a rotation begins, and goes on at a gate of the rotation.
+    BeforeRotation,
     /// The operation stands at a gate while each other one runs up to a gate, or to its end.
     BesideOther,
     /// The instances load the secret at a gate because their caches are old.
@@ -40,7 +44,7 @@ pub enum OperationFamily {
 
 impl OperationFamily {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Death,
         Self::LostAnswer,
         Self::Twice,
@@ -49,6 +53,7 @@ impl OperationFamily {
         Self::EditAndDeath,
         Self::BesideRotation,
         Self::RotationMeanwhile,
+        Self::BeforeRotation,
         Self::BesideOther,
         Self::Reload,
         Self::OneStaleRead,
@@ -56,7 +61,11 @@ impl OperationFamily {
     ];
 }
 
-/// The operation, after what makes it mean something: there is a previous value, and what is to be aborted is stuck.
+/// An overlap is over, and the secret was not changed for a while.
+const OVERLAP_IS_OVER: Duration = Duration::from_secs(26 * 60 * 60);
+
+/// The operation, after what makes it mean something: there is a previous value, what is to be aborted is stuck, and an overlap that a
+/// sweep ends is over.
 #[must_use]
 pub fn script_of(operation: Operation) -> Script {
     let script = Script::new([]).doing(Work::Operation(operation));
@@ -64,6 +73,7 @@ pub fn script_of(operation: Operation) -> Script {
         Operation::Abort => {
             script.after(&[Work::Rotation, Work::StuckRotation(9)]).before(2, Action::Wait(ABORT_AFTER * 2))
         }
+        Operation::EndOverlap => script.after(&[Work::Rotation]).before(1, Action::Wait(OVERLAP_IS_OVER)),
         _ => script.after(&[Work::Rotation]),
     }
 }
@@ -117,6 +127,7 @@ impl<M: Model> Explorer<'_, M> {
                 let points = turning_points(&self.run([])?.gates);
                 self.beside(&points, operation, &[Until::StepEnds, Until::RotationEnds], |_| vec![])
             }
+            OperationFamily::BeforeRotation => self.before_rotation(),
             OperationFamily::RotationMeanwhile => self.each(&points, |number, _| vec![vec![(number, Action::Rotate)]]),
             OperationFamily::BesideOther => {
                 let mut others = M::OPERATIONS.iter().copied().filter(|other| *other != operation);
@@ -134,6 +145,20 @@ impl<M: Model> Explorer<'_, M> {
                 Ok(())
             }
         }
+    }
+
+    /// What goes on is at the gates of the rotation, which are counted from the one where the operation stands.
+    fn before_rotation(&mut self) -> Result<(), Box<Found>> {
+        self.script.works.push(Work::Rotation);
+        let gates = self.run([])?.gates;
+        let own = gates.iter().take_while(|gate| gate.task.step().is_none()).count();
+        let of_rotation = gates.len() - own;
+        for number in (0..own).step_by(2) {
+            for gate in self.some((0..of_rotation).step_by(2)) {
+                self.run([(number, Action::Lose(Until::Gate(number + 1 + gate)))])?;
+            }
+        }
+        Ok(())
     }
 
     fn stale_reads(&mut self, calls: &[Gate], points: &[(usize, Gate)]) -> Result<(), Box<Found>> {

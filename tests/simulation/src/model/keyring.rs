@@ -358,7 +358,7 @@ impl Model for Keyring {
             Operation::Compromise if is.keys().count() > was.keys().count() => return is.holds_all_of(&was),
             Operation::Compromise => is.primary().id() == was.primary().id(),
             Operation::Restore => return is.holds_all_of(&was),
-            Operation::Abort | Operation::Revoke | Operation::Retire => false,
+            Operation::Abort | Operation::Revoke | Operation::EndOverlap | Operation::Retire => false,
         };
         made && staged && is.keys().count() == was.keys().count() && is.holds_all_of(&was)
     }

@@ -292,7 +292,7 @@ impl Model for Staged {
         let (swapped, same) = (of(new, "") == of(old, "_PREVIOUS"), |suffix| of(new, suffix) == of(old, suffix));
         match operation {
             Operation::Rollback => swapped && of(new, "_PREVIOUS") == of(old, "") && same("_NEXT"),
-            Operation::Revoke => same("") && same("_NEXT") && of(new, "_PREVIOUS").is_none(),
+            Operation::Revoke | Operation::EndOverlap => same("") && same("_NEXT") && of(new, "_PREVIOUS").is_none(),
             Operation::Compromise => {
                 let exposed = self.exposed_with(&Arc::from(old));
                 exposed.is_disjoint(&self.exposed_with(&Arc::from(new))) && of(new, "_NEXT").is_some()

@@ -13,7 +13,7 @@ use rotation::versions::Stage;
 use super::{Model, Port, Refusal, Shape, member, object, told};
 use crate::invariants::{Change, Checked, Moved, require};
 use crate::operations::{Name, Operating, Operator};
-use crate::scenario::{Defect, Scenario};
+use crate::scenario::{Defect, Scenario, Staleness};
 use crate::schedule::{Edit, Operation};
 use crate::state::State;
 use crate::world::Inner;
@@ -88,13 +88,44 @@ impl Token {
         }
     }
 
-    /// A token of any version but the one in use, which an instance accepts, or would after starting now.
-    fn accepted_wrongly(self, world: &Inner<Self>, in_use: &Name) -> Option<Name> {
+    /// When an overlap with `AWSPREVIOUS` ends for an application that goes by the age of the current version. One that does not accepts
+    /// the token as long as the stage is there.
+    fn end_of_text(self, state: &State) -> Option<SystemTime> {
+        let current = state.versions.get(state.holder(&Stage::Current)?)?;
+        (self.application == Application::Told).then_some(current.created + OVERLAP)
+    }
+
+    /// Whether the secret still has an overlap that was over a while ago.
+    fn is_still_over(self, world: &Inner<Self>) -> bool {
+        let (state, ago) = (world.state(), world.now() - Duration::from_secs(2));
+        let current = state.holder(&Stage::Current).and_then(|current| state.versions.get(current));
+        let Some(current) = current else { return false };
+        match self.shape {
+            Shape::Json => {
+                previous_member(current.value.as_ref()).is_some_and(|(_, until)| until.is_some_and(|until| until < ago))
+            }
+            Shape::Text => {
+                let previous = state.holder(&Stage::Previous);
+                let began = world.last_rotated(&state).map_or(current.created, |rotated| rotated.max(current.created));
+                // Long after a rotation it is a person's own way back.
+                let tried = world.last_rotated(&state).is_some_and(|rotated| world.now() < rotated + 7 * OVERLAP);
+                previous.is_some() && previous != state.holder(&Stage::Current) && began + OVERLAP < ago && tried
+            }
+        }
+    }
+
+    /// Whether an instance accepts the token, or would after starting now.
+    fn is_accepted(self, world: &Inner<Self>, token: &Name) -> bool {
         let (now, state) = (world.now(), world.state());
         let fresh = self.loaded(&state).filter(|_| self.application != Application::None);
-        let accepted = |token: &Name| world.instances.iter().chain(&fresh).any(|held| self.accepts(held, token, now));
+        world.instances.iter().chain(&fresh).any(|held| self.accepts(held, token, now))
+    }
+
+    /// A token of any version but the one in use, which is accepted.
+    fn accepted_wrongly(self, world: &Inner<Self>, in_use: &Name) -> Option<Name> {
+        let state = world.state();
         let mut tokens = state.versions.values().filter_map(|version| self.token(version.value.as_ref()?));
-        tokens.find(|token| token != in_use && accepted(token))
+        tokens.find(|token| token != in_use && self.is_accepted(world, token))
     }
 }
 
@@ -186,7 +217,7 @@ impl Model for Token {
         if self.application != Application::CurrentOnly {
             tokens.extend(token(Stage::Pending).map(|token| (token, None)));
             tokens.extend(match self.shape {
-                Shape::Text => token(Stage::Previous).map(|token| (token, None)),
+                Shape::Text => token(Stage::Previous).map(|token| (token, self.end_of_text(state))),
                 Shape::Json => previous_member(state.value_at(&Stage::Current)),
             });
         }
@@ -234,7 +265,7 @@ impl Model for Token {
         match (self.shape, operation) {
             (Shape::Text, Operation::Rollback) => new != old,
             (Shape::Json, Operation::Rollback) => self.is_made_from(new, old),
-            (Shape::Json, Operation::Revoke | Operation::Compromise) => {
+            (Shape::Json, Operation::Revoke | Operation::EndOverlap | Operation::Compromise) => {
                 same(FIELD) && member(new, &format!("{FIELD}_PREVIOUS")).is_none()
             }
             _ => false,
@@ -264,12 +295,23 @@ impl Model for Token {
         let (model, state) = (world.scenario.model, world.state());
         let Some(current) = state.value_at(&Stage::Current) else { return Ok(()) };
         let Some(in_use) = model.token(current) else { return Err("no token is in use".to_owned()) };
-        if operation != Operation::Abort {
+        // A sweep that finds nothing to end does not ask.
+        if !matches!(operation, Operation::Abort | Operation::EndOverlap) {
             let accepted = accepted_everywhere(world, &in_use);
             require(accepted, || format!("a {operation} succeeded, and an instance refuses the current token"))?;
         }
         match operation {
             Operation::Abort | Operation::Retire | Operation::Restore => Ok(()),
+            Operation::EndOverlap => {
+                let stale = world.scenario.staleness != Staleness::None;
+                require(stale || !model.is_still_over(world), || "a sweep left an overlap that is over".to_owned())?;
+                // What is remembered is half of the overlap.
+                let end = |until: SystemTime| until + OVERLAP / 2 + Duration::from_secs(60);
+                let ended = world.memory.previous.as_ref();
+                let ended = ended.filter(|(_, until)| end(*until) < world.now()).map(|(token, _)| token);
+                let dead = ended.is_none_or(|token| *token == in_use || !model.is_accepted(world, token));
+                require(dead, || "a sweep ended an overlap, and an old token is accepted".to_owned())
+            }
             // Unless it was revoked since.
             Operation::Rollback => require(world.memory.previous.is_none() || model.back(&state).is_some(), || {
                 "a rollback succeeded, and the token that it replaced cannot be read".to_owned()
@@ -285,9 +327,11 @@ impl Model for Token {
         let (model, state) = (world.scenario.model, world.state());
         let in_use = state.value_at(&Stage::Current).and_then(|current| model.token(current));
         let Some(in_use) = in_use else { return Refusal::Wrong };
-        let revokes = matches!(operation, Operation::Revoke | Operation::Compromise);
+        let revokes = matches!(operation, Operation::Revoke | Operation::EndOverlap | Operation::Compromise);
         let holds = match error {
             "TargetAcceptsRevoked" => revokes && model.accepted_wrongly(world, &in_use).is_some(),
+            // An hour without a change comes first.
+            "OnHold" => operation == Operation::EndOverlap && world.quiet() <= Duration::from_secs(60 * 60),
             _ => false,
         };
         if holds { Refusal::ForNow } else { Refusal::Wrong }
@@ -314,6 +358,7 @@ impl Model for Token {
                 memory.previous = Some((old.clone(), change.now + OVERLAP / 2));
                 memory.displaced = Some(old);
             }
+            Moved::Operated(Operation::EndOverlap) => {}
             Moved::Operated(_) => memory.previous = None,
             Moved::ByHand if Some(old) != new => *memory = Memory::default(),
             Moved::ByHand => {}

@@ -72,6 +72,27 @@ fn tokens() -> ToExplore<Token> {
     );
     add(&mut work, Token::scenario(Shape::Json, None).leaving_rotations(), &[BesideOther]);
     add(&mut work, Token::scenario(Shape::Text, CurrentOnly), &[Twice]);
+    work.extend(ends_of_overlaps());
+    work
+}
+
+/// Of an application that ends overlaps by itself, and of one that has to be told; beside rotations that end well, and that are put back.
+fn ends_of_overlaps() -> ToExplore<Token> {
+    use Application::{CurrentOnly, Reloading, Told};
+    let of = |scenario: Scenario<Token>, families: &'static [OperationFamily]| {
+        families.iter().map(move |family| (scenario, Operation::EndOverlap, *family))
+    };
+    let mut work = vec![];
+    for shape in [Shape::Text, Shape::Json] {
+        for application in [Told, Reloading, CurrentOnly] {
+            let scenario = Token::scenario(shape, application);
+            work.extend(of(scenario, &[Twice, TwiceAndDeath, EditAndDeath, BeforeRotation]));
+        }
+        for defect in [Defect::Frozen, Defect::DropsPromoted, Defect::AcceptsRevoked] {
+            work.extend(of(Token::scenario(shape, Told).with_defect(defect), &[BeforeRotation, RotationMeanwhile]));
+        }
+        work.extend(of(Token::scenario(shape, Told), &[BesideOther, OneStaleRead]));
+    }
     work
 }
 
@@ -246,6 +267,24 @@ fn caught_a_revocation_that_is_forgotten_before_its_proof() {
         let scenario = Token::scenario(shape, Application::Told).with_defect(Defect::AcceptsRevoked);
         let broken = scenario.sabotaged(Sabotage::ForgetsRevoked);
         finds_of(scenario, broken, (Operation::Revoke, Death), "an old token is accepted");
+    }
+}
+
+#[test]
+fn caught_an_overlap_that_is_ended_without_proof() {
+    for shape in [Shape::Text, Shape::Json] {
+        let scenario = Token::scenario(shape, Application::Told).with_defect(Defect::AcceptsRevoked);
+        let broken = scenario.sabotaged(Sabotage::BelievesRefused);
+        finds_of(scenario, broken, (Operation::EndOverlap, Death), "an old token is accepted");
+    }
+}
+
+#[test]
+fn caught_an_end_of_an_overlap_that_ends_another_one() {
+    for family in [BeforeRotation, RotationMeanwhile] {
+        let scenario = Token::scenario(Shape::Text, Application::Told);
+        let broken = scenario.sabotaged(Sabotage::RemovesAnyPrevious);
+        finds_of(scenario, broken, (Operation::EndOverlap, family), "refuse the previous token");
     }
 }
 
