@@ -291,7 +291,10 @@ pub(crate) fn refusal<M: Model>(world: &Inner<M>, intent: &Intent, error: &str, 
         }
         (Operation::Rollback, "NothingToGoBackTo") => honest(intent.back.is_none(), Refusal::ForGood),
         (Operation::Rollback, "Compromised") => honest(may_not_come_back(model, &state, intent), Refusal::ForGood),
-        (Operation::Compromise, "NotFinished") if matches!(world.scenario.service, RotationService::FirstDies(_)) => {
+        // Who takes a rotation up that died long ago finds its overlap too short.
+        (Operation::Compromise, "NotFinished" | "RotationFailed")
+            if matches!(world.scenario.service, RotationService::FirstDies(_)) =>
+        {
             Refusal::ForNow
         }
         (_, "RefreshRefused" | "TargetRefused" | "DidNotVerify" | "CurrentDoesNotVerify") if untold => {

@@ -72,7 +72,6 @@ fn tokens() -> ToExplore<Token> {
     );
     add(&mut work, Token::scenario(Shape::Json, None).leaving_rotations(), &[BesideOther]);
     add(&mut work, Token::scenario(Shape::Text, CurrentOnly), &[Twice]);
-    work.extend(ends_of_overlaps());
     work
 }
 
@@ -124,6 +123,11 @@ fn keys() -> ToExplore<Keyring> {
 #[test]
 fn what_operators_ask_for_keeps_every_promise_of_tokens() {
     at_least(30_000, explore_operations(tokens()));
+}
+
+#[test]
+fn sweep_keeps_every_promise_beside_whatever_else_happens() {
+    at_least(4_000, explore_operations(ends_of_overlaps()));
 }
 
 #[test]
