@@ -46,6 +46,7 @@ enum Reply {
 use Reply::{Anonymous, At, Broken, Reports, Silence, Slow};
 
 mod instances;
+mod refusal;
 
 /// An application that answers by a rule.
 struct Fake<F> {

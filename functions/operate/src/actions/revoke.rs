@@ -2,7 +2,7 @@
 //!
 //! Before an action takes a token away, it marks the version that holds the token ([`Marker::Revoked`], [`Marker::PreviousRevoked`],
 //! [`Marker::Compromised`]). The marker goes when the application has refused every such token. So a failed proof or a process that died is
-//! not forgotten by the next try.
+//! not forgotten by the next try. The sweep needs no marker for an overlap that the application has ended by itself (`sweep/overlap.rs`).
 //!
 //! # Why it is so
 //!

@@ -125,7 +125,8 @@ impl Sweep<'_> {
     }
 }
 
-/// Whether the application, or one of its instances, did not answer, which says nothing of this secret.
+/// Whether the application, or one of its instances, did not answer, which says nothing of this secret. No check gives that reason inside
+/// another error: only what puts a value back does, and no check does so. The other errors with a reason are of reads.
 fn is_silence(error: &OperateError) -> bool {
     let reason = match error {
         OperateError::Rotation(reason) => reason,

@@ -39,6 +39,8 @@ struct Application<'a> {
     /// What it accepts once it was told to load the secret.
     loads: Vec<&'static str>,
     meanwhile: Mutex<Option<Meanwhile>>,
+    /// Whether it does not answer who asks with the old token.
+    falls_silent: bool,
     refreshed: AtomicUsize,
     settings: TargetSettings,
 }
@@ -51,6 +53,7 @@ impl<'a> Application<'a> {
             accepts: Mutex::new(accepts.to_vec()),
             loads: loads.to_vec(),
             meanwhile: Mutex::default(),
+            falls_silent: false,
             refreshed: AtomicUsize::new(0),
             settings: TargetSettings { can_refresh: true, instances, timeout: Duration::from_secs(1) },
         }
@@ -69,12 +72,17 @@ impl<'a> Application<'a> {
     async fn end(self) -> (Result<OverlapEnd, OperateError>, usize) {
         let store = self.store;
         let kind = AdminToken::new(Some(self));
-        let stack = StackPolicy::from_environment(&crate::environment(&[("ALLOWED_FIELDS", "KEY")]), TOKEN_SETTINGS);
-        let (stack, deadline) = (&stack.unwrap(), Deadline::after(Duration::from_secs(60)));
-        let operation = Operation::new(Session { kind: &kind, store, stack, secret_id: NAME, deadline });
-        let ended = operation.end_overlap(&store.described(NAME), &mut randomness().unwrap()).await;
+        let ended = end(store, &kind).await;
         (ended, kind.target().unwrap().refreshed.load(Ordering::SeqCst))
     }
+}
+
+/// The same for whatever application, or none.
+async fn end(store: &Store, kind: &AdminToken<Application<'_>>) -> Result<OverlapEnd, OperateError> {
+    let stack = StackPolicy::from_environment(&crate::environment(&[("ALLOWED_FIELDS", "KEY")]), TOKEN_SETTINGS);
+    let (stack, deadline) = (&stack.unwrap(), Deadline::after(Duration::from_secs(60)));
+    let operation = Operation::new(Session { kind, store, stack, secret_id: NAME, deadline });
+    operation.end_overlap(&store.described(NAME), &mut randomness().unwrap()).await
 }
 
 impl Target for Application<'_> {
@@ -83,6 +91,9 @@ impl Target for Application<'_> {
             && let Some(meanwhile) = self.meanwhile.lock().unwrap().take()
         {
             meanwhile(self.store);
+        }
+        if token.expose() == "old-token" && self.falls_silent {
+            return Err("no answer".to_owned());
         }
         let mut accepts = self.accepts.lock().unwrap();
         let accepted = accepts.iter().any(|known| *known == token.expose());
@@ -170,6 +181,10 @@ async fn accepted_token_is_marked_until_it_is_refused() {
     // The marker, the removal, another look, and the marker again.
     assert_eq!(store.take_calls(), [&READ[..], &[MOVE, MOVE, "DescribeSecret", MOVE]].concat());
     assert_eq!((store.stages(NAME).len(), refreshed), (2, 1));
+    let store_of_json = json(false);
+    let (answer, refreshed) = Application::new(&store_of_json, &both, &["new-token"]).end().await;
+    assert!(ended(&answer), "{answer:?}");
+    assert_eq!((store_of_json.take_calls().len(), store_of_json.stages(NAME).len(), refreshed), (10, 1, 1));
     // One that does not listen.
     let store = text();
     let (answer, _) = Application::new(&store, &both, &both).end().await;
@@ -181,6 +196,27 @@ async fn accepted_token_is_marked_until_it_is_refused() {
     let (answer, _) = Application::sound(&store).end().await;
     assert!(matches!(answer, Ok(OverlapEnd::Ended(None))), "{answer:?}");
     assert_eq!(store.stages(NAME), ["AWSCURRENT", "AWSPENDING"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_application_a_secret_is_looked_at_once_more() {
+    let alone = AdminToken::new(None);
+    let store = text();
+    assert!(ended(&end(&store, &alone).await));
+    assert_eq!(store.take_calls(), [&READ[..], &[MOVE, "DescribeSecret"]].concat());
+    let store = json(false);
+    assert!(ended(&end(&store, &alone).await));
+    assert_eq!((store.take_calls().len(), store.stages(NAME)), (10, vec!["AWSCURRENT".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_taken_away_when_the_proof_gets_no_answer() {
+    for store in [text(), json(false)] {
+        let (answer, _) = Application { falls_silent: true, ..Application::sound(&store) }.end().await;
+        assert_eq!(answer.unwrap_err().name(), "TargetUnavailable");
+        assert_eq!(store.take_calls(), READ);
+        assert_eq!(store.stages(NAME), ["AWSCURRENT", "AWSPENDING", "AWSPREVIOUS"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -127,7 +127,7 @@ fn what_operators_ask_for_keeps_every_promise_of_tokens() {
 
 #[test]
 fn sweep_keeps_every_promise_beside_whatever_else_happens() {
-    at_least(4_000, explore_operations(ends_of_overlaps()));
+    at_least(10_000, explore_operations(ends_of_overlaps()));
 }
 
 #[test]
