@@ -73,7 +73,10 @@ pub fn script_of(operation: Operation) -> Script {
         Operation::Abort => {
             script.after(&[Work::Rotation, Work::StuckRotation(9)]).before(2, Action::Wait(ABORT_AFTER * 2))
         }
-        Operation::EndOverlap => script.after(&[Work::Rotation]).before(1, Action::Wait(OVERLAP_IS_OVER)),
+        Operation::EndOverlap => {
+            // Whoever has to hold the value has it by then.
+            script.after(&[Work::Rotation]).before(1, Action::Reload).before(1, Action::Wait(OVERLAP_IS_OVER))
+        }
         _ => script.after(&[Work::Rotation]),
     }
 }

@@ -305,6 +305,7 @@ impl Model for Staged {
         let undelivered = !Self::is_delivered(world) || world.memory.compromised;
         let honest = match (operation, error) {
             (Operation::Revoke, "NotDelivered") | (Operation::Compromise, "NotFinished") => undelivered,
+            (Operation::EndOverlap, "OnHold") => undelivered || world.quiet() <= Duration::from_secs(60 * 60),
             _ => false,
         };
         if honest { Refusal::ForNow } else { Refusal::Wrong }

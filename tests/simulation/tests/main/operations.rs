@@ -313,9 +313,12 @@ fn caught_a_compromise_that_does_not_wait_for_success() {
 
 #[test]
 fn caught_a_value_that_is_published_without_compare_and_swap() {
-    let scenario = Token::scenario(Shape::Json, Application::None);
-    let broken = scenario.sabotaged(Sabotage::MoveIgnoresOrigin);
-    for operation in [Operation::Rollback, Operation::Revoke] {
+    use Application::{None, Told};
+    for (application, operation) in
+        [(None, Operation::Rollback), (None, Operation::Revoke), (Told, Operation::EndOverlap)]
+    {
+        let scenario = Token::scenario(Shape::Json, application);
+        let broken = scenario.sabotaged(Sabotage::MoveIgnoresOrigin);
         finds_of(scenario, broken, (operation, Edit), "does not have the other members of person");
     }
 }

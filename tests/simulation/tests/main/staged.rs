@@ -40,6 +40,17 @@ fn operations_refuse_no_client_but_a_compromise() {
 }
 
 #[test]
+fn end_of_an_overlap_refuses_no_client() {
+    use OperationFamily::{BeforeRotation, Death, Edit, LostAnswer, Reload, RotationMeanwhile, Twice};
+    let scenarios = [Proof::Delivery, Proof::Servers].map(Staged::scenario);
+    let work = scenarios.into_iter().flat_map(|scenario| {
+        [Death, LostAnswer, Reload, Twice, Edit, BeforeRotation, RotationMeanwhile]
+            .map(|family| (scenario, Operation::EndOverlap, family))
+    });
+    at_least(1_000, explore_operations(work.collect()));
+}
+
+#[test]
 fn rotation_waits_for_delivery_and_then_goes_on() {
     let simulator = Simulator::new().unwrap();
     let scenario = Staged::scenario(Proof::Delivery);
