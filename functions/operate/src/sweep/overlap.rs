@@ -6,12 +6,14 @@
 //!
 //! # Why that is safe
 //!
-//! - The refusal does not depend on `AWSPREVIOUS`. A rotation that began meanwhile and fails gives `AWSPREVIOUS` back to the old version,
-//!   but makes that version no younger. The application goes on refusing the token, and the next sweep takes the label off again.
+//! - The refusal does not depend on `AWSPREVIOUS`. A rotation that began meanwhile and fails gives that label back to the old version. But
+//!   the version that is current again is no younger than before, so the application goes on refusing the token. The next sweep takes the
+//!   label off again. It asks again, too: an application may have refused the token for another reason than the date.
 //! - The removal names the version that was read. When a rotation was faster, `AWSPREVIOUS` is on the version that it replaced, and stays
 //!   there: the service refuses the removal. Then the secret is described once more, and the sweep tells that somebody changed it.
 //! - A JSON value loses its member by a move that names the version before, as it does by `revoke`.
-//! - A process that dies before the removal has changed nothing. One that dies after it leaves nothing to prove.
+//! - A process that dies before the removal has changed nothing. One that dies later leaves nothing to prove. Of a JSON value it may leave
+//!   labels: that of the new version, which the next sweep or action removes, and `AWSPREVIOUS`, on a version whose old token is dead.
 //!
 //! An application that still accepts the token is told first to load the secret without it. Until it refuses the token, a marker keeps a
 //! later try from forgetting it: that is the way of `revoke`. The same holds where an earlier try has left a marker, and where there is
