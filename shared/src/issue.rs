@@ -26,6 +26,8 @@
 //! - A rotation revokes only versions older than the current one, when the overlap has passed since the current version
 //!   was made. Nothing tells a rotation when a younger version was rolled back, so a sweep revokes such a version.
 //! - A failed revocation never stops a rotation: its label stays, and the next run repeats it.
+//! - A rollback to a revoked credential would be an outage. So `AWSPREVIOUS` leaves a credential before its revocation, and
+//!   a rollback moves the same label to its own version before it moves `AWSCURRENT`. Only one of the two moves succeeds.
 
 use std::time::{Duration, SystemTime};
 
@@ -197,7 +199,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
 
     /// Revokes the credentials that nobody uses any more: those of attempts whose answer was lost, and those of versions
     /// that were replaced, when their use is over. The caller knows that the current value is delivered. If an action has
-    /// made the current version and has not come to its end, nothing is revoked: it may put the version before back.
+    /// just made the current version and has not come to its end, nothing is revoked: it may put the version before back.
     ///
     /// One read for each label, up to two calls for each credential, and three if `AWSPREVIOUS` is there.
     ///
@@ -211,8 +213,9 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         rng: &mut StdRng,
     ) -> Result<Unused, RotationError> {
         let versions = &seen.secret.versions;
-        let current = versions.holder(&Stage::Current);
-        if current.is_some_and(|current| versions.stages(current).any(Stage::is_of_operation)) {
+        let is_young = seen.secret.last_changed.is_none_or(|changed| subject.now < changed + LONGEST_USE);
+        let is_operated_to = |current| versions.stages(current).any(Stage::is_of_operation);
+        if is_young && versions.holder(&Stage::Current).is_some_and(is_operated_to) {
             return Ok(Unused::default());
         }
         let (mut unused, mut failed, mut due) = (Unused::default(), None, vec![]);
@@ -302,7 +305,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
             let values = Values { old: None, new };
             self.kind.test(subject, values, Phase::AfterPromotion, self.deadline, rng).await?;
         }
-        let back = self.close_way_back(seen, subject, in_use).await?;
+        let back = self.close_way_back(seen, subject, &due).await?;
         let (mut later, mut failed, mut gone) = (0, None, Vec::<Document>::new());
         for (version, value) in due {
             if self.deadline.left().is_zero() {
@@ -332,40 +335,33 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         failed.map_or(Ok(Unused { gone: gone.len(), later }), Err)
     }
 
-    /// Makes sure that no rollback goes back to a credential that is revoked next, and answers the one to which a rollback
-    /// may still go: that one is not revoked.
-    ///
-    /// A rollback makes the value of `AWSPREVIOUS` current in a version of its own. So the label goes first. If it is not
-    /// there any more, or if the secret has changed after that, a rollback was faster. A rollback looks the other way round:
-    /// it stores its version, and then requires that `AWSPREVIOUS` is where it was.
+    /// Takes `AWSPREVIOUS` off if a rollback would bring one of these credentials back, and answers the one to which a
+    /// rollback may still go: that one is not revoked. The label has moved since it was read, or it is on a version that a
+    /// rollback has stored and not made current yet.
     async fn close_way_back(
         &self,
         seen: &Snapshot,
         subject: &Subject<'_>,
-        in_use: InUse<'_>,
+        due: &[(VersionId, Document)],
     ) -> Result<Option<Document>, RotationError> {
-        let versions = &seen.secret.versions;
-        let Some(previous) = versions.holder(&Stage::Previous) else { return Ok(None) };
+        let Some(previous) = seen.secret.versions.holder(&Stage::Previous) else { return Ok(None) };
         if is_current_or_pending(seen, previous) {
             return Ok(None);
         }
         let Some(value) = self.store.get(self.secret_id, previous).await? else { return Ok(None) };
-        let over = is_over(subject, in_use, &value);
-        // What cannot be parsed is no way back either.
+        // No rollback goes to a value that nobody can take apart.
         let Ok(back) = self.parse(seen, &value) else { return Ok(None) };
-        let marked = versions.holder(&Stage::issued(previous)).is_some();
-        let is_of_current = in_use.current.map_or(Ok(false), |(current, _)| self.same(subject, &back, current))?;
-        if is_of_current || !marked || !over {
+        if !due.iter().any(|(_, value)| self.same(subject, value, &back) == Ok(true)) {
+            return Ok(None);
+        }
+        let is_due = due.iter().any(|(version, _)| version == previous);
+        if !is_due && subject.now < value.created + LONGEST_ATTEMPT {
             return Ok(Some(back));
         }
         match self.store.move_stage(self.secret_id, Stage::Previous, Some(previous), None).await {
-            Err(error) if error.kind == StoreErrorKind::Conflict => return Ok(Some(back)),
-            moved => moved?,
+            Err(error) if error.kind == StoreErrorKind::Conflict => Ok(Some(back)),
+            moved => Ok(moved.map(|()| None)?),
         }
-        let now = self.describe().await?.versions;
-        let is_same_current = now.holder(&Stage::Current) == versions.holder(&Stage::Current);
-        let begins = now.all().any(|(version, stage)| stage.is_of_operation() && !versions.contains(version));
-        Ok((begins || !is_same_current).then_some(back))
     }
 
     /// Whether two values hold the same credential.

@@ -80,8 +80,8 @@ rotation::named_errors! {
             /// A version or a key.
             what: String,
         },
-        /// What the action made current did not verify.
-        #[error("the value that was made current did not verify: {reason}; {outcome}")]
+        /// What the action made current, or was about to, did not verify.
+        #[error("the value to make current did not verify: {reason}; {outcome}")]
         DidNotVerify {
             /// Why not.
             reason: Box<RotationError>,

@@ -10,7 +10,7 @@ use rotation::kind::{Phase, Values};
 use rotation::marked_ring;
 use rotation::moves::{MoveOutcome, may_have_moved, move_current};
 use rotation::session::Session;
-use rotation::store::{OperationStore, Put, StoreError};
+use rotation::store::{OperationStore, Put, StoreError, StoreErrorKind};
 use rotation::versions::Stage;
 
 use crate::error::OperateError;
@@ -65,7 +65,8 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         let marks = marked.stages_to_come(self.session.kind, &snapshot.policy, value)?;
         snapshot.secret.require_stages(stages.len() + marks)?;
         let takes_keys_out = self.takes_keys_out(snapshot, value)?;
-        if let Err(error) = self.make_current(snapshot, value, &stages, version).await {
+        let takes_previous = self.session.kind.is_issued() && markers.contains(&Marker::RolledBack);
+        if let Err(error) = self.make_current(snapshot, (version, value), &stages, takes_previous).await {
             if self.was_never_current(snapshot, value, version, &error).await {
                 self.give_up(snapshot, version, &stages).await;
             }
@@ -133,24 +134,19 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         Ok(now)
     }
 
-    /// Stores `value` under stages of its own, and moves `AWSCURRENT` there.
+    /// Stores `value` under stages of its own, and moves `AWSCURRENT` there. `AWSPREVIOUS` is moved there before, if asked for: a
+    /// credential that is to come back may be revoked by others, who take that label off first.
     async fn make_current(
         &self,
         snapshot: &Snapshot,
-        value: &Document,
+        (version, value): (&VersionId, &Document),
         stages: &[Stage],
-        version: &VersionId,
+        takes_previous: bool,
     ) -> Result<(), RotationError> {
         let Session { store, secret_id, .. } = self.session;
         match store.put_private(secret_id, version, value.text(), stages).await? {
             Put::Stored => {}
             Put::Exists => return Err(snapshot.changed()),
-        }
-        let previous = snapshot.secret.versions.holder(&Stage::Previous);
-        if self.session.kind.is_issued() && self.session.describe().await?.versions.holder(&Stage::Previous) != previous
-        {
-            // A revocation was faster. It takes AWSPREVIOUS off, and then looks for a version that is stored.
-            return Err(snapshot.changed());
         }
         if self.takes_keys_out(snapshot, value)? {
             // Before: the current ring has all keys of the marked one, however this ends.
@@ -160,6 +156,13 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
             // The rotation to this version has ended. On a version that is not current any more, `AWSPENDING` would stand for an open
             // rotation, which Secrets Manager would take up again.
             self.session.take_off(Stage::Pending, &snapshot.current_id).await?;
+        }
+        if let Some(previous) = snapshot.secret.versions.holder(&Stage::Previous).filter(|_| takes_previous) {
+            let moved = store.move_stage(secret_id, Stage::Previous, Some(previous), Some(version)).await;
+            if let Err(error) = moved {
+                self.give_up(snapshot, version, stages).await;
+                return Err(if error.kind == StoreErrorKind::Conflict { snapshot.changed() } else { error.into() });
+            }
         }
         self.session.make_current(snapshot, Some(&snapshot.current_id), version).await
     }

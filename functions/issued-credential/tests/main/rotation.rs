@@ -249,6 +249,18 @@ async fn a_version_without_the_members_keeps_its_mark() {
     assert_eq!((store.labels(0), provider.asked("revoke")), (vec![Stage::issued(&version(0)).as_str().to_owned()], 0));
 }
 
+/// A rollback that does not verify puts the version before back.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_revoked_while_an_action_may_put_it_back() {
+    let (store, provider) = secret();
+    store.rotate(1, &provider).await.unwrap();
+    store.wait(25 * HOUR);
+    let begun = Stage::Other("ROTATION-OPERATION-01234567".to_owned());
+    store.state().stages.move_stage(&begun, None, Some(&version(1)), |_| true).unwrap();
+    store.rotate(2, &provider).await.unwrap();
+    assert_eq!(provider.asked("revoke"), 0);
+}
+
 /// It may be all that consumers have.
 #[tokio::test(start_paused = true)]
 async fn an_older_credential_lives_while_the_current_one_is_dead() {

@@ -140,7 +140,8 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
         // First: whoever dies then is asked again.
         self.attach(Marker::Compromised, &snapshot.current_id).await?;
         let deadline = self.session.deadline.within(LONGEST_ROOM, Duration::ZERO);
-        let revoked = deadline.bound(self.revoke_issued_snapshot(snapshot, rng)).await;
+        // A rotation that found no room may be open.
+        let revoked = deadline.bound(self.revoke_others(snapshot, rng)).await;
         let problem = match revoked {
             Some(Ok(unused)) => return Ok(unused),
             Some(Err(error)) => error.to_string(),

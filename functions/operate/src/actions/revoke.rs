@@ -97,6 +97,11 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
         rng: &mut StdRng,
     ) -> Result<Unused, OperateError> {
         snapshot.require_no_open_rotation()?;
+        self.revoke_others(snapshot, rng).await
+    }
+
+    /// The same beside an open rotation: what is pending is not revoked.
+    pub(crate) async fn revoke_others(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Result<Unused, OperateError> {
         if may_be_put_back(snapshot) {
             let (name, version) = (snapshot.secret.name.clone(), snapshot.current_id.clone());
             return Err(OperateError::RotationOpen { name, version });
@@ -109,14 +114,13 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
 }
 
 /// Whether what made the current version current may still put back the version before, whose credential has to live till
-/// then: an action that has not come to its end, or a rotation that the service has not seen succeed. An old one is dead,
-/// but for a rollback, which the next request ends.
+/// then: an action that has not come to its end, or a rotation that the service has not seen succeed. An old one is dead.
 fn may_be_put_back(snapshot: &Snapshot) -> bool {
     let secret = &snapshot.secret;
     let is_young = secret.last_changed.is_none_or(|changed| secret.as_of < changed + DEFAULT_ABORT_AFTER);
     let is_rotated_to = secret.versions.holder(&Stage::Pending) == Some(&snapshot.current_id);
     let is_operated_to = secret.versions.stages(&snapshot.current_id).any(Stage::is_of_operation);
-    is_operated_to || is_rotated_to && is_young && !snapshot.has_succeeded()
+    is_young && (is_operated_to || is_rotated_to && !snapshot.has_succeeded())
 }
 
 impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {

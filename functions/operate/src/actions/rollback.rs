@@ -5,6 +5,7 @@ use issued_credential::issuer::Issuer;
 use rand::rngs::StdRng;
 use rotation::document::Document;
 use rotation::event::VersionId;
+use rotation::kind::{Phase, SecretKind as _, Values};
 use rotation::store::{Described, OperationStore};
 use serde::Serialize;
 
@@ -94,8 +95,8 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
 }
 
 impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
-    /// Makes the previous credential current again, unless it is revoked. The one that is replaced is revoked after its overlap. Edits of
-    /// other members stay.
+    /// Makes the previous credential current again, if its issuer says that it works. The one that is replaced is revoked after its overlap.
+    /// Edits of other members stay.
     ///
     /// # Errors
     /// [`OperateError::RotationOpen`], [`OperateError::NothingToGoBackTo`], [`OperateError::Compromised`],
@@ -106,6 +107,14 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
             return Ok(already);
         }
         let back = self.value_before(&snapshot).await?;
+        // It may have ended, or be revoked by somebody else.
+        let values = Values { old: Some(&snapshot.current), new: &back };
+        let subject = snapshot.subject();
+        let tested = self.session.kind.test(&subject, values, Phase::AfterPromotion, self.session.deadline, rng).await;
+        tested.map_err(|reason| OperateError::DidNotVerify {
+            reason: Box::new(reason),
+            outcome: format!("nothing was changed, and version {} is AWSCURRENT", snapshot.current_id),
+        })?;
         // A credential that a person made has no label yet, and would never be revoked.
         self.session.mark_issued(&snapshot, &snapshot.current_id).await?;
         self.publish_value_before(&snapshot, &back, rng).await

@@ -206,20 +206,18 @@ fn half_rolled_back(store: &Store) {
         for marker in [Marker::Operation, Marker::RolledBack] {
             secret.attach(marker.on(&version("new")).as_str(), &version("new"));
         }
+        secret.described.last_changed = Some(secret.described.as_of);
     });
 }
 
 #[tokio::test]
-async fn a_sweep_revokes_nothing_while_a_rollback_may_be_put_back() {
-    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
-    let store = secret(25 * HOUR);
+async fn a_rollback_that_died_is_ended_by_the_next_request() {
+    let (_, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(HOUR);
     half_rolled_back(&store);
-    sweep(&operator, &store).await;
-    assert_eq!(issuer.alive(), ["key-1", "key-2"]);
-    // The next request ends it.
+    store.change(NAME, |secret| secret.put("old", &value(2, 8), DAY, &[]));
     assert_eq!(ask(&operator, &store, "rollback").await.unwrap()["already"], true);
-    sweep(&operator, &store).await;
-    assert_eq!(issuer.alive(), ["key-2"]);
+    assert_eq!(store.holder(NAME, Marker::Operation.on(&version("new")).as_str()), None);
 }
 
 #[tokio::test]
@@ -238,6 +236,39 @@ async fn a_sweep_tells_a_revocation_that_has_to_wait() {
     let store = secret(25 * HOUR);
     let answer = sweep(&operator, &store).await;
     assert_eq!(answer["overlapsExpired"], 1, "{answer:#}");
+}
+
+#[tokio::test]
+async fn no_way_leads_back_to_a_revoked_credential() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(2 * HOUR);
+    // Somebody edited another member, and the rotation replaced that version.
+    store.change(NAME, |secret| secret.put("edited", &value(1, 9), DAY, &[]));
+    store.change(NAME, |secret| secret.attach("AWSPREVIOUS", &version("edited")));
+    assert_eq!(ask(&operator, &store, "revoke").await.unwrap()["provenRefused"], true);
+    assert_eq!((issuer.alive(), store.holder(NAME, "AWSPREVIOUS")), (vec!["key-2".to_owned()], None));
+}
+
+#[tokio::test]
+async fn revoke_spares_what_a_rollback_is_about_to_bring_back() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(2 * HOUR);
+    store.change(NAME, |secret| secret.put("back", &value(1, 9), Duration::ZERO, &[]));
+    store.change(NAME, |secret| secret.attach("AWSPREVIOUS", &version("back")));
+    assert_eq!(ask(&operator, &store, "revoke").await.unwrap()["provenRefused"], false);
+    assert_eq!((issuer.alive().len(), store.holder(NAME, "AWSPREVIOUS")), (2, Some(version("back"))));
+}
+
+#[tokio::test]
+async fn a_rollback_yields_to_a_faster_revocation() {
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = Arc::new(secret(2 * HOUR));
+    let (revoked, labels) = (Arc::clone(&store), store.stages(NAME));
+    *issuer.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        revoked.change(NAME, |secret| secret.attach("AWSPREVIOUS", &version("elsewhere")));
+    }));
+    assert_eq!(ask(&operator, &store, "rollback").await.unwrap_err().name(), "CurrentChanged");
+    assert_eq!((store.value(NAME, "AWSCURRENT"), store.stages(NAME)), (value(2, 9), labels));
 }
 
 #[tokio::test]
@@ -269,6 +300,12 @@ async fn a_compromise_makes_room_for_the_new_credential_first() {
     let error = ask(&operator, &store, "compromise").await.unwrap_err();
     assert_eq!(error.name(), "AccessDenied", "RotateSecret is refused here: {error}");
     assert_eq!(issuer.alive(), ["key-2"]);
+    // Also when a rotation is open that found no room.
+    let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
+    let store = secret(HOUR);
+    store.change(NAME, |secret| secret.attach("AWSPENDING", &version("no-value")));
+    ask(&operator, &store, "compromise").await.unwrap_err();
+    assert_eq!(issuer.alive(), ["key-2"]);
     // One that does not work is no reason to revoke one that does.
     let (issuer, operator) = Issuer::start(&["key-1"]).await;
     let store = secret(HOUR);
@@ -287,11 +324,13 @@ async fn a_rollback_brings_the_credential_back_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_rollback_to_a_dead_credential_is_undone() {
+async fn no_rollback_makes_a_dead_credential_current() {
     let (_, operator) = Issuer::start(&["key-2"]).await;
     let store = secret(2 * HOUR);
+    store.take_calls();
     assert_eq!(ask(&operator, &store, "rollback").await.unwrap_err().name(), "DidNotVerify");
-    assert_eq!(store.value(NAME, "AWSCURRENT"), value(2, 9));
+    let calls = store.take_calls();
+    assert!(calls.iter().all(|call| matches!(*call, "DescribeSecret" | "GetSecretValue")), "{calls:?}");
 }
 
 #[tokio::test]
