@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use crate::deadline::Deadline;
 use crate::delivery::delivered_stage;
 use crate::document::Document;
-use crate::error::{Restored, RotationError};
+use crate::error::{IssuerError, Restored, RotationError};
 use crate::kind::{Phase, SecretKind, Subject, Values};
 use crate::marked_ring;
 use crate::moves::{MoveOutcome, may_have_moved, move_current, move_if_there};
@@ -140,6 +140,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         let restored = match (replaced, values.old) {
             (None, _) => Restored::NothingToRestore,
             (Some(_), Some(old)) if !self.kind.may_be_put_back(&subject, old, values.new) => Restored::MustStay,
+            (Some(_), Some(old)) if !self.still_works(&subject, old, &reason, rng).await => Restored::NothingToRestore,
             (Some(replaced), _) => self.put_back(seen, values.new, replaced).await,
         };
         if let (Restored::Yes(_), Some(old)) = (&restored, values.old) {
@@ -147,6 +148,29 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         }
         let version = seen.admitted.version().clone();
         Err(RotationError::VerificationFailed { version, reason: Box::new(reason), restored })
+    }
+
+    /// Whether a replaced value works as before; `reason` says why the new one failed. A credential may have ended, or an
+    /// operator has revoked it since a retry saw the promotion succeed. If its issuer does not answer, the version stays
+    /// that was proven before its promotion, unless its credential was refused since.
+    async fn still_works(
+        &self,
+        subject: &Subject<'_>,
+        old: &Document,
+        reason: &RotationError,
+        rng: &mut StdRng,
+    ) -> bool {
+        if !self.kind.is_issued() {
+            return true;
+        }
+        let is_refusal =
+            |error: &RotationError| matches!(error, RotationError::Issuer(IssuerError::CredentialRefused { .. }));
+        let deadline = self.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE / 2);
+        let values = Values { old: None, new: old };
+        match self.kind.test(subject, values, Phase::AfterPromotion, deadline, rng).await {
+            Ok(()) => true,
+            Err(error) => is_refusal(reason) && !is_refusal(&error),
+        }
     }
 
     /// Puts `AWSCURRENT` back in one call, then removes `AWSPENDING` and `AWSPREVIOUS` from the failed version. Without

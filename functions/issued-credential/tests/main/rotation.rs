@@ -181,6 +181,25 @@ async fn a_credential_that_dies_when_it_is_current_is_put_back() {
     assert_eq!(store.labels(1), [Stage::issued(&version(1)).as_str()], "its credential is revoked later");
 }
 
+/// An operator may revoke it when a retry of the rotation has succeeded, while the first try still waits for an answer.
+#[tokio::test(start_paused = true)]
+async fn no_rotation_goes_back_to_a_dead_credential() {
+    for last in [refused(), Reply::Lost] {
+        let (store, provider) = secret();
+        let ok = || Reply::Says(r#"{"version":1,"status":"ok"}"#.to_owned());
+        for reply in [refused(), ok(), ok(), ok(), last.clone(), last] {
+            provider.reply("verify", reply);
+        }
+        provider.state().alive.clear();
+        store.open(1);
+        for step in [Step::CreateSecret, Step::SetSecret, Step::TestSecret] {
+            store.step(1, step, &provider).await.unwrap();
+        }
+        assert_eq!(store.step(1, Step::FinishSecret, &provider).await.unwrap_err().name(), "RollbackFailed");
+        assert!(store.is_at(1, &Stage::Current));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_lost_answer_of_verify_undoes_no_promotion() {
     let (store, provider) = secret();

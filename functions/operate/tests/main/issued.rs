@@ -290,6 +290,9 @@ async fn revoke_waits_for_what_may_still_be_put_back() {
     half_rolled_back(&store);
     assert_eq!(ask(&operator, &store, "revoke").await.unwrap_err().name(), "RotationOpen");
     assert_eq!((issuer.alive().len(), issuer_of_rollback.alive().len()), (1, 2));
+    // One that died long ago puts nothing back.
+    store.change(NAME, |secret| secret.described.last_changed = Some(secret.described.as_of - HOUR));
+    assert_eq!(ask(&operator, &store, "revoke").await.unwrap()["provenRefused"], true);
 }
 
 /// A provider may have room for two credentials only, and within an overlap there are two.
