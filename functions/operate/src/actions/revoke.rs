@@ -118,7 +118,8 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
 fn may_be_put_back(snapshot: &Snapshot) -> bool {
     let secret = &snapshot.secret;
     let is_young = secret.last_changed.is_none_or(|changed| secret.as_of < changed + DEFAULT_ABORT_AFTER);
-    let is_rotated_to = secret.versions.holder(&Stage::Pending) == Some(&snapshot.current_id);
+    // `AWSPENDING` may have been taken off while the rotation went on.
+    let is_rotated_to = secret.versions.holder(&Stage::issued(&snapshot.current_id)) == Some(&snapshot.current_id);
     let is_operated_to = secret.versions.stages(&snapshot.current_id).any(Stage::is_of_operation);
     is_young && (is_operated_to || is_rotated_to && !snapshot.has_succeeded())
 }

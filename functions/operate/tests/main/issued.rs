@@ -277,7 +277,6 @@ async fn revoke_waits_for_what_may_still_be_put_back() {
     // The service has not seen the rotation succeed.
     let store = secret(HOUR);
     store.change(NAME, |secret| {
-        secret.attach("AWSPENDING", &version("new"));
         secret.described.last_rotated = Some(secret.described.as_of - DAY);
         secret.described.last_changed = Some(secret.described.as_of);
     });
