@@ -216,7 +216,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         let is_young = seen.secret.last_changed.is_none_or(|changed| subject.now < changed + LONGEST_USE);
         let is_operated_to = |current| versions.stages(current).any(Stage::is_of_operation);
         if is_young && versions.holder(&Stage::Current).is_some_and(is_operated_to) {
-            return Ok(Unused::default());
+            return Ok(Unused { gone: 0, later: 1 });
         }
         let (mut unused, mut failed, mut due) = (Unused::default(), None, vec![]);
         for (holder, stage) in versions.all() {
@@ -253,7 +253,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         let versions = &seen.secret.versions;
         let is_open = versions.holder(&Stage::Pending) == Some(&attempt.of);
         if subject.now < attempt.began + LONGEST_ATTEMPT {
-            return Ok((in_use.until == Until::Now).then_some(Revocation::Later));
+            return Ok(None);
         }
         let value = self.store.get(self.secret_id, &attempt.of).await?;
         if is_open && value.is_none() {

@@ -54,6 +54,11 @@ impl Promises {
     pub(crate) fn was_rolled_back(&self, version: &VersionId) -> bool {
         self.rolled_back.contains_key(version)
     }
+
+    /// What the version of a rotation or an operation has replaced as current.
+    pub(crate) fn replaced_by(&self, version: &VersionId) -> Option<&VersionId> {
+        self.replaced.get(version)
+    }
 }
 
 /// `Err` names the promise that does not hold.
@@ -217,8 +222,11 @@ fn invariant_an_operation_touches_what_it_is_for(
     if let Some((from, to)) = moved(Stage::Previous) {
         let by_itself = current.is_some_and(|(replaced, _)| to == replaced);
         let restored = puts_back && from.is_some_and(|from| promises.replaced.contains_key(from));
+        // Before `AWSCURRENT`: nobody may revoke then what comes back.
+        let is_own = |id| after.versions.get(id).is_some_and(|version| version.author == Author::Operation);
+        let brought = operation == Operation::Rollback && to.is_some_and(is_own);
         let taken_off = !puts_back && to.is_none();
-        require(by_itself || restored || taken_off, || {
+        require(by_itself || restored || brought || taken_off, || {
             format!("AWSPREVIOUS was moved from {from:?} to {to:?} by {operation}")
         })?;
     }

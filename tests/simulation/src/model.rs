@@ -17,6 +17,7 @@ use issued_credential::issuer::Issuer;
 use operate::error::OperateError;
 use rand::Rng as _;
 use rand::rngs::StdRng;
+use rotation::aws::FunctionErrorKind;
 use rotation::census::Census;
 use rotation::document::Document;
 use rotation::error::RotationError;
@@ -28,7 +29,7 @@ use serde_json::Value;
 use crate::invariants::{Change, Checked};
 use crate::operations::{Name, Operating, Operator};
 use crate::scenario::Scenario;
-use crate::schedule::{Action, Edit, Operation};
+use crate::schedule::{Action, Edit, Operation, Task};
 use crate::state::State;
 use crate::world::Inner;
 
@@ -117,8 +118,8 @@ pub trait Model: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 's
     }
 
     /// What the provider does that this request asks for: the answer of its issuer, and a promise that does not hold.
-    fn issue(_: &mut Inner<Self>, _request: &Value, _admitted_at: usize) -> (String, Checked) {
-        (String::new(), Err("nobody issues secrets of this kind".to_owned()))
+    fn issue(_: &mut Inner<Self>, _request: &Value, _by: (Task, usize)) -> (Issued, Checked) {
+        (Err(FunctionErrorKind::Missing), Err("nobody issues secrets of this kind".to_owned()))
     }
 
     /// The keys that an instance reports.
@@ -304,6 +305,9 @@ pub trait Model: Copy + PartialEq + fmt::Debug + fmt::Display + Send + Sync + 's
         kind.check_succession(subject, old, new, created)
     }
 }
+
+/// What an issuer answers.
+pub type Issued = Result<String, FunctionErrorKind>;
 
 /// What to think of a refusal that nothing disturbed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use issued_credential::IssuedCredential;
+use issued_credential::issuer::Issuer;
 use operate::action::Action;
 use operate::error::OperateError;
 use operate::kinds::{KeyringKind, TokenKind};
@@ -20,6 +22,7 @@ use rotation::policy::StackPolicy;
 use rotation::session::Session;
 use rotation::store::{Described, SecretStore as _};
 use rotation::versions::Stage;
+use serde_json::Value;
 
 use crate::invariants::{Checked, Moved, require};
 use crate::model::{Model, Refusal};
@@ -54,7 +57,7 @@ impl<M: Model> Operator<M> {
 
     pub(crate) async fn perform_on_token<K: TokenKind>(self, kind: K) -> Result<(), OperateError> {
         let Self { caller, operation } = self;
-        let stand = Stand::new(caller, kind)?;
+        let stand = Stand::tested(caller, kind)?;
         let (on, mut rng) = (stand.operation(), stand.rng());
         let secret = stand.describe().await?;
         let not_for_tokens =
@@ -73,7 +76,7 @@ impl<M: Model> Operator<M> {
     pub(crate) async fn perform_on_keyring<K: KeyringKind>(self, kind: K) -> Result<(), OperateError> {
         let Self { caller, operation } = self;
         let censuses = M::censuses(&caller.world.lock());
-        let stand = Stand::new(caller, kind)?;
+        let stand = Stand::tested(caller, kind)?;
         let (on, mut rng) = (stand.operation(), stand.rng());
         let secret = stand.describe().await?;
         match operation {
@@ -100,26 +103,61 @@ fn require_no_wait(end: OverlapEnd) -> Result<(), OperateError> {
     Err(RotationError::OnHold { name: SECRET.to_owned(), until: snapshot.secret.as_of }.into())
 }
 
+impl<M: Model> Operator<M> {
+    /// Without [`Tested`]: the operations are those of this type alone.
+    pub(crate) async fn perform_on_issued<I: Issuer>(self, kind: IssuedCredential<I>) -> Result<(), OperateError> {
+        let Self { caller, operation } = self;
+        let stand = Stand::new(caller, kind)?;
+        let (on, mut rng) = (stand.operation(), stand.rng());
+        let secret = stand.describe().await?;
+        let not_for_credentials =
+            |action| OperateError::NotForThisKind { action, instead: "a credential is issued afresh" };
+        match operation {
+            Operation::Abort => on.abort(secret, ABORT_AFTER, &mut rng).await.map(drop),
+            Operation::Rollback => on.roll_back_issued(secret, &mut rng).await.map(drop),
+            Operation::Revoke => proven(serde_json::to_value(on.revoke_issued(secret, &mut rng).await?)),
+            Operation::Compromise => {
+                proven(serde_json::to_value(on.compromise_issued(secret, Some(SECRET), &mut rng).await?))
+            }
+            // A sweep ends no overlap of a credential by itself: it revokes as the next rotation does.
+            Operation::EndOverlap => Ok(()),
+            Operation::Restore => Err(not_for_credentials(Action::Restore)),
+            Operation::Retire => Err(not_for_credentials(Action::Retire)),
+        }
+    }
+}
+
+/// Who is told that a credential may still work sends the request again, as after a refusal.
+fn proven(answer: serde_json::Result<Value>) -> Result<(), OperateError> {
+    let proven = answer.is_ok_and(|answer| answer["provenRefused"] == true);
+    if proven { Ok(()) } else { Err(RotationError::TargetAcceptsRevoked.into()) }
+}
+
 const SECRET: &str = "shop/secret";
 
 /// What an operation stands on.
 struct Stand<M: Model, K> {
-    kind: Tested<M, K>,
+    kind: K,
     stack: StackPolicy,
     store: Store<M>,
     deadline: Deadline,
 }
 
+impl<M: Model, K: SecretKind> Stand<M, Tested<M, K>> {
+    fn tested(caller: Arc<Caller<M>>, kind: K) -> Result<Self, OperateError> {
+        let scenario = caller.world.lock().scenario;
+        Self::new(caller, Tested { kind, model: scenario.model, sabotage: scenario.sabotage })
+    }
+}
+
 impl<M: Model, K: SecretKind> Stand<M, K> {
     fn new(caller: Arc<Caller<M>>, kind: K) -> Result<Self, OperateError> {
-        let scenario = caller.world.lock().scenario;
-        let kind = Tested { kind, model: scenario.model, sabotage: scenario.sabotage };
-        let stack = scenario.stack(&kind)?;
+        let stack = caller.world.lock().scenario.stack(&kind)?;
         let deadline = Deadline::after(TIMEOUT);
         Ok(Self { kind, stack, store: Store { caller, deadline }, deadline })
     }
 
-    fn operation(&self) -> operate::session::Operation<'_, Tested<M, K>, Store<M>> {
+    fn operation(&self) -> operate::session::Operation<'_, K, Store<M>> {
         let Self { kind, stack, store, deadline } = self;
         operate::session::Operation::new(Session { kind, store, stack, secret_id: SECRET, deadline: *deadline })
     }
@@ -231,6 +269,10 @@ pub(crate) fn invariant_a_compromise_waits<M: Model>(world: &Inner<M>, before: &
     let model = world.scenario.model;
     let tokens = |state: &State| state.value_at(&Stage::Current).map(|value| model.tokens(value)).unwrap_or_default();
     let takes_out = !tokens(before).is_subset(&tokens(after));
+    if tokens(before).is_empty() {
+        // What others issue is judged when they revoke it.
+        return Ok(());
+    }
     let current = before.holder(&Stage::Current).and_then(|current| before.versions.get(current));
     let made = current.filter(|current| current.author == Author::Rotation).map(|current| current.created);
     let succeeded = made.is_none_or(|made| world.rotated.iter().any(|rotated| *rotated >= made));
@@ -286,8 +328,8 @@ pub(crate) fn refusal<M: Model>(world: &Inner<M>, intent: &Intent, error: &str, 
     let (model, state) = (world.scenario.model, world.state());
     let honest = |holds: bool, refusal| if holds { refusal } else { Refusal::Wrong };
     match (intent.operation, error) {
-        (_, "RotationOpen") | (Operation::Abort, "TooYoungToAbort") => {
-            honest(state.incomplete_rotation().is_some(), Refusal::ForNow)
+        (_, "RotationOpen") | (Operation::Abort, "TooYoungToAbort") if state.incomplete_rotation().is_some() => {
+            Refusal::ForNow
         }
         (Operation::Rollback, "NothingToGoBackTo") => honest(intent.back.is_none(), Refusal::ForGood),
         (Operation::Rollback, "Compromised") => honest(may_not_come_back(model, &state, intent), Refusal::ForGood),
@@ -297,8 +339,10 @@ pub(crate) fn refusal<M: Model>(world: &Inner<M>, intent: &Intent, error: &str, 
         {
             Refusal::ForNow
         }
-        (_, "RefreshRefused" | "TargetRefused" | "DidNotVerify" | "CurrentDoesNotVerify") if untold => {
-            honest(!intent.known, Refusal::ForNow)
+        (_, "RefreshRefused" | "TargetRefused" | "DidNotVerify" | "CurrentDoesNotVerify")
+            if untold && !intent.known =>
+        {
+            Refusal::ForNow
         }
         _ => M::operation_refusal(world, intent.operation, error),
     }

@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::model::{ARCHIVE_SECRET, CREDENTIAL, CREDENTIAL_SECRET, Model};
 use crate::operations::{self, Intent};
 use crate::scenario::Sabotage;
-use crate::schedule::{Call, Gate, Side, Task};
+use crate::schedule::{self, Call, Gate, Side, Task};
 use crate::state::{State, Version};
 use crate::world::{Actor, Inner, Tags, World};
 
@@ -261,7 +261,13 @@ impl<M: Model> SecretStore for Store<M> {
             }
             let mut state = world.changed();
             let rolls_back = stage == Stage::Current && from.is_some() && from == self.caller.version.as_ref();
+            let is_there = state.holder(&stage) == from;
+            let is_rollback = self.caller.task == Task::Operation(schedule::Operation::Rollback);
             let from = match world.scenario.sabotage {
+                Sabotage::LeavesPrevious if stage == Stage::Previous && is_rollback => return Ok(()),
+                Sabotage::TakesPreviousBlindly if stage == Stage::Previous && to.is_none() && !is_there => {
+                    return Ok(());
+                }
                 Sabotage::MoveIgnoresOrigin => state.holder(&stage).cloned(),
                 Sabotage::RemovesAnyPrevious if stage == Stage::Previous && to.is_none() => {
                     state.holder(&stage).cloned()
@@ -295,7 +301,10 @@ fn listed(seen: &State, sabotage: Sabotage) -> Versions {
         return all;
     }
     let mut known = BTreeMap::<VersionId, BTreeSet<Stage>>::new();
-    for (version, stage) in all.all().filter(|(version, stage)| **stage != Marker::RolledBack.on(version)) {
+    let is_forgotten = |version: &VersionId, stage: &Stage| {
+        [Marker::RolledBack, Marker::Operation].iter().any(|marker| *stage == marker.on(version))
+    };
+    for (version, stage) in all.all().filter(|(version, stage)| !is_forgotten(version, stage)) {
         known.entry(version.clone()).or_default().insert(stage.clone());
     }
     known.into_iter().collect()
@@ -412,15 +421,15 @@ impl<M: Model> Issuer for SimulatedTarget<M> {
         }
         let answer = {
             let mut world = self.caller.world.lock();
-            let (answer, held) = M::issue(&mut world, &request, self.caller.admitted_at);
-            self.caller.note(&mut world, call, &answer);
+            let (answer, held) = M::issue(&mut world, &request, (self.caller.task, self.caller.admitted_at));
+            self.caller.note(&mut world, call, answer.as_deref().unwrap_or("refused"));
             world.found(held);
             world.check_clients();
             answer
         };
         match self.caller.gate(call, Side::After).await {
             Some(_) => Err(FunctionErrorKind::TimedOut),
-            None => Ok(SecretText::new(answer)),
+            None => answer.map(SecretText::new),
         }
     }
 }

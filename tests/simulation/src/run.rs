@@ -288,10 +288,16 @@ impl<M: Model> Service<'_, M> {
         Err("no later rotation succeeds".to_owned())
     }
 
-    /// The last rotation was refused because keys are missing: an operator puts them back.
+    /// The last rotation was refused because keys are missing: an operator puts them back. Or because the provider has no room for
+    /// another credential: an operator makes room.
     async fn restore_what_is_missed(&mut self) -> Result<(), String> {
         if self.refusals.contains_key("KeysMissing") {
             self.finish(Operation::Restore).await?;
+        }
+        if self.refusals.contains_key("IssuerFailed") {
+            for operation in [Operation::Abort, Operation::Revoke] {
+                self.finish(operation).await?;
+            }
         }
         Ok(())
     }

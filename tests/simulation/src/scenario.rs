@@ -96,7 +96,7 @@ pub enum Sabotage {
     OnlyPretendsToRollBack,
     /// The mark on the version with a revoked token is not kept: what a revocation would forget that drops it before the proof.
     ForgetsRevoked,
-    /// The mark on the version that a rollback made is not kept.
+    /// The marks on the version that a rollback made are not seen.
     ForgetsRollback,
     /// The service says that a rotation has succeeded as soon as its version is current.
     SucceedsEarly,
@@ -136,6 +136,14 @@ pub enum Sabotage {
     ForgetsIssued,
     /// The record of an attempt to issue is not kept.
     ForgetsAttempt,
+    /// An issuer says that it has discarded what nobody holds, and does not.
+    KeepsOrphans,
+    /// Whoever takes `AWSPREVIOUS` away does not notice that it was moved meanwhile.
+    TakesPreviousBlindly,
+    /// A rollback leaves `AWSPREVIOUS` where it is until `AWSCURRENT` moves.
+    LeavesPrevious,
+    /// An issuer says that every credential works that a version holds.
+    SaysAllWorks,
     /// Two values with the same credential count as different ones.
     ComparesVersions,
     /// Every version seems to be two days older than it is.

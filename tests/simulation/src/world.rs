@@ -2,6 +2,7 @@
 //! intervenes. Every effect goes through [`World::commit`], which checks the promises.
 
 mod caches;
+mod history;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -313,16 +314,6 @@ impl<M: Model> Inner<M> {
     /// Somebody waits until that time, unless it has come.
     pub(crate) fn wait_until(&mut self, time: SystemTime) {
         self.skew += time.duration_since(self.now()).unwrap_or_default();
-    }
-
-    /// How often the secret was written to so far.
-    pub(crate) fn writes(&self) -> usize {
-        self.history.len()
-    }
-
-    /// The secret after so many writes.
-    pub(crate) fn state_after(&self, writes: usize) -> &State {
-        &self.history[writes.clamp(1, self.history.len()) - 1].1
     }
 
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {

@@ -123,11 +123,11 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
         let (exposed, now) = self.replace_by_rotation(&snapshot, replaced, rng).await?;
         let unused = self.revoke_issued_snapshot(&now, rng).await?;
         // Until the issuer says that it is gone, the same request asks again.
-        if unused.later == 0 {
+        let proven_refused = unused.later == 0;
+        if proven_refused {
             self.detach(&[Marker::Compromised], &now.secret).await?;
         }
         let tokens_revoked = earlier.gone + unused.gone;
-        let proven_refused = unused.later == 0 && tokens_revoked > 0;
         let version = now.current_id;
         Ok(CompromiseAnswer { version, replaced: exposed, effect: Effect::Token { tokens_revoked, proven_refused } })
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use operate::actions::abort::DEFAULT_ABORT_AFTER;
 use operate::error::OperateError;
+use rotation::issue::LONGEST_ATTEMPT;
 use rotation::versions::Stage;
 
 use super::invocation::{Answered, Attended};
@@ -73,15 +74,27 @@ impl<M: Model> Service<'_, M> {
                 Refusal::ForNow => {}
             }
             match error {
+                // It has made a credential that nobody holds, and has no room for another one.
+                OperateError::NotFinished { .. } if self.refusals.contains_key("IssuerFailed") => {
+                    Box::pin(self.finish(Operation::Abort)).await?;
+                    self.pass(LONGEST_ATTEMPT).await;
+                }
                 OperateError::NotFinished { .. } => {
                     self.pass(DEFAULT_ABORT_AFTER).await;
                     self.world.reload();
                 }
                 OperateError::TooYoungToAbort { .. } => self.pass(ABORT_AFTER).await,
+                OperateError::RotationOpen { .. } if self.world.lock().state().incomplete_rotation().is_none() => {
+                    self.pass(DEFAULT_ABORT_AFTER).await;
+                }
                 OperateError::RotationOpen { .. } => {
                     let version = self.world.rotate_secret();
                     if self.rotate_alone(&version).await? != Rotated::Done {
                         self.be_patient().await?;
+                    }
+                    // It has no room at the provider.
+                    if self.refusals.contains_key("IssuerFailed") {
+                        Box::pin(self.finish(Operation::Abort)).await?;
                     }
                 }
                 _ => self.be_patient().await?,

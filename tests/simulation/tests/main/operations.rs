@@ -17,14 +17,15 @@ use simulation::schedule::{self, Action, Adversary, Call, Gate, Operation, Scrip
 use crate::support::{at_least, explore_operations, finds_of, long_random_histories_operated};
 
 /// The answers of reads are so old: as long as the protocol waits for them, longer than its first pauses, and longer than all.
-const LAGS: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(700), Duration::from_millis(1500)];
+pub(crate) const LAGS: [Duration; 3] =
+    [Duration::from_millis(250), Duration::from_millis(700), Duration::from_millis(1500)];
 
 /// Those in which one thing happens, at one gate.
 const SMALL: [OperationFamily; 5] = [Death, LostAnswer, Edit, RotationMeanwhile, Reload];
 
-type ToExplore<M> = Vec<(Scenario<M>, Operation, OperationFamily)>;
+pub(crate) type ToExplore<M> = Vec<(Scenario<M>, Operation, OperationFamily)>;
 
-fn add<M: Model>(work: &mut ToExplore<M>, scenario: Scenario<M>, families: &[OperationFamily]) {
+pub(crate) fn add<M: Model>(work: &mut ToExplore<M>, scenario: Scenario<M>, families: &[OperationFamily]) {
     for operation in M::OPERATIONS {
         for family in families {
             // What is stuck for minutes is known to every read; and only one of them asks for a rotation.
@@ -151,12 +152,12 @@ fn operations_keep_every_promise_of_keys_in_long_histories() {
 }
 
 /// A run that ended with every promise kept.
-fn kept<M: Model>(scenario: Scenario<M>, script: &Script) -> Ended {
+pub(crate) fn kept<M: Model>(scenario: Scenario<M>, script: &Script) -> Ended {
     run_script(&Simulator::new().unwrap(), &scenario, script).unwrap_or_else(|found| panic!("{found}"))
 }
 
 /// The gate before the `which`th call of this kind by the operation itself.
-fn gate_of<M: Model>(scenario: Scenario<M>, script: &Script, call: Call, which: usize) -> usize {
+pub(crate) fn gate_of<M: Model>(scenario: Scenario<M>, script: &Script, call: Call, which: usize) -> usize {
     let gates = kept(scenario, script).gates;
     let mut of_call = gates.iter().enumerate().filter(|(_, gate)| gate.call == call && gate.side == Side::Before);
     of_call.nth(which).unwrap().0
