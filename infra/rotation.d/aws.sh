@@ -115,7 +115,7 @@ request_of() {
   jq -nc --arg action "$1" --arg secret_id "$2" --arg reason "$reason" '
     {$action, $secret_id}
     + (if $reason == "" then {} else {$reason} end)
-    + (if $action | IN("compromise", "restore", "forget") then {confirm: $secret_id} else {} end)'
+    + (if ["compromise", "restore", "forget"] | index($action) then {confirm: $secret_id} else {} end)'
 }
 
 describe() {

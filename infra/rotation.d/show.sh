@@ -159,14 +159,14 @@ tell() {
 secret_rows='
   def clean: tostring | gsub("[[:cntrl:]]"; "?");
   def time: if . == null then null elif type == "number" then floor | todate else .[0:19] + "Z" end;
-  def tag($names): [.Tags // [] | .[] | select(.Key | ascii_downcase | IN($names[])).Value][0];
+  def tag($name): [.Tags // [] | .[] | select((.Key | ascii_downcase) == $name).Value][0];
   def rows: {
     secret: .Name,
     lastRotated: ([(.LastRotatedDate | time), (.Tags // [] | .[] | select(.Key | startswith("rotation:done")).Value)]
       | map(select(. != null)) | max),
     nextRotation: (if .RotationEnabled then (.NextRotationDate | time) // "on demand"
       elif .Name | endswith("/key-archive") then "archive of keys" else "by hand" end),
-    owner: (tag(["owner"]) // tag(["contact"]))
+    owner: (tag("owner") // tag("contact"))
   };'
 
 # The table of all secrets.
