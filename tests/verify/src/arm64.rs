@@ -11,7 +11,7 @@ use std::process::Command;
 
 use verify::cargo::BUILT_PROGRAMS;
 use verify::progress::run;
-use verify::tools::{POSTGRES, TESTS};
+use verify::tools::{OPERATOR, POSTGRES, TESTS};
 
 use crate::release::FUNCTIONS;
 use crate::tiers::step;
@@ -37,8 +37,9 @@ const PROCESSOR: [&str; 3] = ["qemu-user-static", "libc6-arm64-cross", "libgcc-s
 /// Builds the functions for aarch64. The demo then runs them: rotations, operations, rewraps and censuses.
 pub(crate) fn verify() -> Result<(), String> {
     let workshop = Workshop::open()?;
-    TESTS.install(step)?;
-    POSTGRES.install(step)?;
+    for environment in [TESTS, OPERATOR, POSTGRES] {
+        environment.install(step)?;
+    }
     let toolchain = toolchain(&workshop)?;
     let processor = unpacked(&workshop, "processor", &PROCESSOR)?;
     let mut cargo = workshop.cargo("lambda build --locked --arm64 --skip-target-check");

@@ -16,6 +16,9 @@ use std::env;
 use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 
+use verify::progress::run;
+use verify::tools::{OPERATOR, POSTGRES};
+
 use crate::workshop::Workshop;
 
 const HELP: &str = "\
@@ -56,14 +59,16 @@ fn demo(arguments: &[&str]) -> Result<(), String> {
     let workshop = Workshop::open()?;
     if !workshop.program("demo").is_file() {
         println!(
-            "The first time this builds the functions and an AWS to run them on, and brings PostgreSQL into target/: \
-             about three minutes on two processors. Then the demo takes about 40 seconds."
+            "The first time this builds the functions and an AWS to run them on, and brings PostgreSQL and the AWS CLI \
+             into target/: about three minutes on two processors. Then the demo takes about 50 seconds."
         );
     }
-    verify::tools::POSTGRES.install(|what, command| {
-        println!("{what} …");
-        verify::progress::run(what, command)
-    })?;
+    for environment in [POSTGRES, OPERATOR] {
+        environment.install(|what, command| {
+            println!("{what} …");
+            run(what, command)
+        })?;
+    }
     start(&workshop, "demo", arguments)
 }
 

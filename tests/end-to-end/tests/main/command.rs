@@ -228,7 +228,22 @@ async fn variables_go_into_secrets_of_their_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_action_is_asked_for_and_answered() {
-    let person = Person::new().await.with_token().await;
+    asks_for_every_action(&Person::new().await.with_token().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_action_is_answered_with_jaq_as_jq() {
+    let programs = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(tool("jaq"), programs.path().join("jq")).unwrap();
+    let person = Person::new().await.with_token().await.with_programs(programs.path());
+    asks_for_every_action(&person).await;
+    for table in [&["status"][..], &["status", SECRET], &["doctor", SECRET], &["report"]] {
+        let run = person.run(table).await;
+        assert!(run.out.contains(SECRET) && run.err.is_empty(), "{run:?}");
+    }
+}
+
+async fn asks_for_every_action(person: &Person) {
     let why = ["--yes", "--json", "--reason", "a \"test\" of it"];
     for (arguments, code) in [
         (&["rotate", "admin-token", "--wait"][..], 0),
