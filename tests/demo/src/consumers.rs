@@ -16,13 +16,12 @@ use end_to_end::{
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rotation::aws::SdkSettings;
-use rotation::environment::Environment;
 use rotation::keyring::KeyMaterial;
 use sandbox::{RotationOutcome, ServiceDeclaration, secret};
 use serde_json::{Value, json};
 
 use crate::keys::{aws_tag, succeeded};
+use crate::shell::{Shell, repair};
 use crate::stage::{Output, Viewer};
 use crate::{DAY, HOUR, check};
 
@@ -125,7 +124,7 @@ struct Loads {
 }
 
 impl Loads {
-    /// Prints how all clients have fared since the last time.
+    /// Checks how all clients have fared since the last time.
     async fn served(&mut self, out: &Output) -> Result<(), Failure> {
         tokio::time::sleep(2 * CLIENT_CACHE).await;
         let sent = self.ended + served(&self.fresh.report())? + served(&self.stale.report())?;
@@ -134,7 +133,7 @@ impl Loads {
             return Err(format!("a record: {failure}").into());
         }
         check(sent > self.told && records.read > 0, "requests were sent meanwhile")?;
-        out.line(&format!(
+        out.detail(&format!(
             "  {} requests with the current and an earlier token: 0 refused; {} records written so far, 0 unreadable",
             sent - self.told,
             records.written
@@ -289,30 +288,22 @@ impl Act<'_> {
         let [failed, late] = alarms(scene)?;
         check((failed, late) == (1, 1), "one delivery failed and is late")?;
         out.line(&format!("  alarms delivery-failed and delivery-late: DeliveryFailed {failed}, DeliveryLate {late}"));
-        let status = operate(scene, "status").await?;
-        check(status["delivery"]["late"] == true, "status tells that the delivery is late")?;
-        let [state, since] = ["state", "since"].map(|name| text(&status["delivery"][name]));
-        out.line(&format!("  operate status: the delivery is {state} since {since}, and late"));
-        let finding = finding(scene).await?;
-        check(finding["ok"] == false, "the doctor finds the delivery")?;
-        out.line(&format!("  operate doctor: delivery: {}", text(&finding["detail"])));
-        let look = text(&finding["repair"]);
-        out.line(&format!("    repair: {look}"));
-        let answer = pasted(scene, look).await?;
-        let consumers = answer["secrets"][0]["consumers"].as_array().into_iter().flatten();
-        let failed: Vec<&Value> = consumers.filter(|consumer| consumer["state"] != "delivered").collect();
-        let [web] = failed[..] else { return Err(format!("one consumer is not delivered: {answer}").into()) };
-        check(web["error"] == "DeploymentFailed", "deliver names the deployment that failed")?;
-        out.line(&format!("  deliver: {}: {}: {}", text(&web["consumer"]), text(&web["error"]), text(&web["reason"])));
-        out.line(&format!("    repair: {}", text(&web["repair"])));
-        self.repair(text(&web["repair"]), load, began).await
+        let shell = Shell::open(scene, out)?;
+        let found = shell.types(&format!("rotation doctor {SECRET}"), 4).await?;
+        let look = repair(&found, "BAD  delivery")?;
+        shell.show(found.lines().skip_while(|line| !line.starts_with("BAD  delivery")).take(2));
+        let looked = shell.types(look, 4).await?;
+        check(looked.contains("DeploymentFailed"), "deliver names the deployment that failed")?;
+        shell.show(looked.lines().filter(|line| line.contains(WEB)));
+        let deploy = repair(&looked, "repair of ecs shop/web")?;
+        out.line("  somebody repairs the image of shop/web: new tasks start again");
+        scene.sandbox.ecs().fail_new_tasks(WEB, false)?;
+        shell.types(deploy, 0).await?;
+        self.healed(load, began).await
     }
 
-    async fn repair(&mut self, command: &str, load: &mut Loads, began: Instant) -> Result<(), Failure> {
+    async fn healed(&mut self, load: &mut Loads, began: Instant) -> Result<(), Failure> {
         let Self { out, scene, .. } = *self;
-        out.title("The tasks start again; the command that deliver printed is run");
-        scene.sandbox.ecs().fail_new_tasks(WEB, false)?;
-        pasted(scene, command).await?;
         // The event of the deployment's end invokes deliver.
         pass(scene, Duration::from_secs(600)).await?;
         check(scene.is_delivered().await?, "the value is delivered")?;
@@ -418,47 +409,13 @@ async fn run_deliver(scene: &Scene, request: &Value) -> Result<Value, Failure> {
     scene.deliver(request).await?.map_err(|error| format!("deliver: {error}").into())
 }
 
-async fn operate(scene: &Scene, action: &str) -> Result<Value, Failure> {
-    let request = json!({ "action": action, "secret_id": SECRET });
-    scene.operate(&request).await?.map_err(|error| format!("{action}: {error}").into())
-}
-
 /// What the doctor says of the delivery.
 async fn finding(scene: &Scene) -> Result<Value, Failure> {
-    let doctor = operate(scene, "doctor").await?;
+    let request = json!({ "action": "doctor", "secret_id": SECRET });
+    let doctor = scene.operate(&request).await?.map_err(|error| format!("doctor: {error}"))?;
     let mut findings = doctor["findings"].as_array().into_iter().flatten();
     Ok(findings
         .find(|finding| finding["check"] == "delivery")
         .ok_or("the doctor says nothing of the delivery")?
         .clone())
-}
-
-/// Does what a printed command does. The demo installs neither the AWS CLI nor jq. The answer of a function.
-async fn pasted(scene: &Scene, command: &str) -> Result<Value, Failure> {
-    if let Some(name) = command.strip_prefix("rotation deliver ") {
-        return run_deliver(scene, &json!({ "secret_id": name })).await;
-    }
-    let words: Vec<&str> = command.split(' ').collect();
-    let ["aws", "ecs", "update-service", "--cluster", cluster, "--service", service, "--force-new-deployment"] =
-        words[..]
-    else {
-        return Err(format!("an unexpected repair: {command}").into());
-    };
-    let endpoint = scene.sandbox.endpoint();
-    let variables = [
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_ACCESS_KEY_ID", "person"),
-        ("AWS_SECRET_ACCESS_KEY", "person"),
-        ("AWS_ENDPOINT_URL", &endpoint),
-    ];
-    let environment: Environment =
-        variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
-    let config = SdkSettings::from_environment(&environment)?.config(&environment, "AWS_ENDPOINT_URL_ECS")?;
-    let request = aws_sdk_ecs::Client::new(&config).update_service().cluster(cluster).service(service);
-    request.force_new_deployment(true).send().await?;
-    Ok(Value::Null)
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }

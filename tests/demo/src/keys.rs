@@ -160,7 +160,7 @@ impl Act<'_> {
         if let Some(failure) = report.first_failure.or(everywhere.first_failure) {
             return Err(failure.into());
         }
-        self.out.line(&format!("  {} records written so far, every one readable by both instances", report.written));
+        self.out.detail(&format!("  {} records written so far, every one readable by both instances", report.written));
         Ok(())
     }
 }

@@ -1,15 +1,18 @@
-//! `cargo demo`: an admin token and an encryption key are rotated, on demand, on schedule, by a function that is killed half
-//! way, and at once after a compromise, while two instances of an application work under load; rows in PostgreSQL follow the key; a
-//! session cookie is issued every week; then an incident; then services that read their secrets when they start. Every claim that is
-//! printed was checked; the first that does not hold ends the demo with exit status 1.
+//! `cargo demo`: an admin token and an encryption key are rotated, on demand, on schedule, by a function that is killed
+//! half way, and at once after a compromise, while two instances of an application work under load; rows in PostgreSQL
+//! follow the key; a session cookie is issued every week; then an incident, and a drill with the operator's command;
+//! then services that read their secrets when they start. Every claim that is printed was checked; the first that does
+//! not hold ends the demo with exit status 1.
 //! A rotation is one line; `-v` shows each step of it, and each move of a staging label.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
 
 mod consumers;
+mod drill;
 mod incident;
 mod issued;
 mod keys;
 mod rows;
+mod shell;
 mod stage;
 mod tokens;
 
@@ -57,8 +60,10 @@ async fn main() -> ExitCode {
 }
 
 async fn perform(out: &Output) -> Result<(), Failure> {
-    out.line("Six acts: a token, a key, stored rows, what others issue, an incident, consumers. Each has an AWS of");
-    out.line("its own; applications are under load. Every claim is checked; -v shows each move of a label.");
+    out.line(
+        "Seven acts: a token, a key, stored rows, what others issue, an incident, a drill, consumers. Each has an",
+    );
+    out.line("AWS of its own; applications are under load. Every claim is checked; -v shows each move of a label.");
     let (admin_token, encryption_key) = (program(FUNCTION).await?, program(KEY_FUNCTION).await?);
     let (operate, reencrypt) = (program(OPERATE).await?, program(REENCRYPT).await?);
     let issued = program(issued::ISSUED).await?;
@@ -67,21 +72,20 @@ async fn perform(out: &Output) -> Result<(), Failure> {
     rows::perform(out, [encryption_key.clone(), operate.clone(), reencrypt]).await?;
     issued::perform(out, issued, operate.clone()).await?;
     incident::perform(out, admin_token.clone(), operate.clone()).await?;
+    drill::perform(out, admin_token.clone(), operate.clone()).await?;
     let application = program("application").await?;
     consumers::perform(out, Programs { admin_token, encryption_key, operate, application }).await?;
     out.line(NEXT);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if !std::env::split_paths(&path).any(|folder| folder.join("aws").is_file()) {
-        out.line("(no aws here? `cargo verify` installs one: export PATH=\"$PWD/target/tools/bin:$PATH\")");
-    }
     Ok(())
 }
 
 const NEXT: &str = "
-Next, with the AWS CLI: `cargo sandbox` in one terminal; paste the exports that it prints into another, and try
+Next: `cargo sandbox` in one terminal. Paste the exports that it prints into another, and try
+  export PATH=\"$PWD/infra:$PWD/target/operator-tools/bin:$PATH\"
   aws secretsmanager create-secret --name shop/staging/admin-token --secret-string \"$(openssl rand -hex 32)\"
   aws secretsmanager rotate-secret --secret-id shop/staging/admin-token \\
-      --rotation-lambda-arn arn:aws:lambda:us-east-1:000000000000:function:admin-token --rotation-rules AutomaticallyAfterDays=90";
+      --rotation-lambda-arn arn:aws:lambda:us-east-1:000000000000:function:admin-token --rotation-rules AutomaticallyAfterDays=90
+  rotation status";
 
 fn check(holds: bool, claim: &str) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(format!("this does not hold: {claim}").into()) }

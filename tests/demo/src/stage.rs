@@ -35,6 +35,13 @@ impl Output {
         }
     }
 
+    /// A line that `-v` shows in its full text.
+    pub(crate) fn brief(&self, line: &str) {
+        if !self.verbose {
+            self.line(line);
+        }
+    }
+
     pub(crate) fn title(&self, title: &str) {
         self.line(&format!("\n{title}"));
     }
@@ -113,7 +120,8 @@ impl Viewer {
                 self.steps.push(format!("{step}{again} {:.0} ms{failed}", duration.as_secs_f64() * 1e3));
                 return;
             }
-            EventKind::RotationSucceeded | EventKind::TestRotationSucceeded => "succeeded",
+            EventKind::RotationSucceeded => "succeeded",
+            EventKind::TestRotationSucceeded => return self.steps.clear(),
             EventKind::RotationFailed { .. } | EventKind::TestRotationFailed { .. } => "FAILED",
             EventKind::RotationAbandoned => "ABANDONED",
             _ => return,

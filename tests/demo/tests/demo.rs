@@ -21,6 +21,9 @@ fn the_demo_proves_every_claim_and_fits_three_screens() {
     ] {
         assert!(text.contains(act), "{act}");
     }
+    // The drill, and the deployment that was rolled back.
+    assert_eq!(text.matches("healed by three commands").count(), 2, "healed");
+    assert_eq!(text.lines().filter(|line| line.starts_with("  $ ")).count(), 6, "commands");
     // The README shows an act of it, whatever the ids and times were.
     let shape = |line: &str| {
         let word = |word: &str| if word.contains(|one: char| one.is_ascii_digit()) { "#" } else { word }.to_owned();
