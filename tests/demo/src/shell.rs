@@ -21,7 +21,8 @@ impl Shell {
     pub(crate) fn open(scene: &Scene, out: &Output) -> Result<Self, Failure> {
         let programs = OPERATOR.programs()?;
         if !programs.join("aws").is_file() {
-            let missing = format!("`cargo demo` and `cargo verify` install the AWS CLI into {}", OPERATOR.folder);
+            let folder = OPERATOR.folder;
+            let missing = format!("the AWS CLI is missing: `cargo demo` and `cargo verify` install it into {folder}");
             return Err(missing.into());
         }
         let inherited = std::env::var_os("PATH").unwrap_or_default();
