@@ -1,7 +1,8 @@
 //! `cargo demo`, `cargo sandbox` and `cargo verify`: installs the tools, builds everything once, and runs it.
 //!
-//! The program needs Rust with rustfmt and clippy, a C compiler, and Python 3. It has no dependency, so that it starts
-//! at once on a fresh machine and can say what will happen.
+//! The program needs Rust with rustfmt and clippy, a C compiler, and Python 3. `cargo verify` needs Node
+//! with npm, too. The program has no dependency, so that it starts at once on a fresh machine and can say what will
+//! happen.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
 #![allow(clippy::disallowed_methods, reason = "it is a program of its own, not a rotation function")]
 

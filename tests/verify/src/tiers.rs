@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::{Instant, SystemTime};
 
+use verify::browser;
 use verify::progress::run;
 use verify::tools::{ENVIRONMENTS, TESTS};
 
@@ -33,6 +34,9 @@ pub(crate) fn everything() -> Result<(), String> {
     for environment in ENVIRONMENTS {
         environment.install(step)?;
     }
+    if browser::IS_PUBLISHED {
+        browser::install(step)?;
+    }
     step("formatting", workshop.cargo("fmt --all --check"))?;
     step("spelling", spelling(&workshop))?;
     scripts(&workshop)?;
@@ -57,8 +61,9 @@ pub(crate) fn everything() -> Result<(), String> {
     println!("\n== each dependency is compiled once");
     once::check(&workshop, began)?;
     println!();
-    if !advisories {
-        println!("1 check not made: known vulnerabilities");
+    let unmade = [(advisories, "known vulnerabilities"), (browser::IS_PUBLISHED, "the report's page in a browser")];
+    for (_, check) in unmade.iter().filter(|(made, _)| !made) {
+        println!("1 check not made: {check}");
     }
     println!("{} passed, 0 failed", tests.passed);
     Ok(())

@@ -3,6 +3,9 @@
 
 mod actions;
 mod aws;
+// Chromium is published for this processor only.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod browser;
 mod by_hand;
 mod delivery;
 mod doctor;

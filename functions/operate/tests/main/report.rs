@@ -30,7 +30,7 @@ async fn data(operator: &Operator, store: &Store) -> Value {
     serde_json::to_value(report(operator, store, Format::Json, None).await).unwrap()
 }
 
-async fn page(operator: &Operator, store: &Store) -> String {
+pub(crate) async fn page(operator: &Operator, store: &Store) -> String {
     match report(operator, store, Format::Html, None).await {
         ReportAnswer::Page { html, .. } => html,
         ReportAnswer::Data(data) => panic!("{data:?}"),
@@ -49,7 +49,7 @@ fn token(secret: Secret, ago: Duration) -> Secret {
 }
 
 /// One secret of each sort.
-fn fleet() -> Store {
+pub(crate) fn fleet() -> Store {
     let store = Store::new();
     store.secret("shop/well", Some("stack-admin-token"), |secret| token(secret, 2 * HOUR).with_tag("Contact", "web@x"));
     store.secret("shop/late", Some("stack-admin-token"), |secret| token(secret, 100 * DAY));
@@ -180,16 +180,22 @@ async fn page_tells_what_is_urgent_first_and_holds_no_value() {
     }
 }
 
-#[tokio::test]
-async fn hostile_names_and_tags_are_text_on_the_page() {
-    let store = Store::new();
-    let hostile = r#"shop/<script>alert(1)</script>"'&<img src=x onerror=alert(1)>"#;
-    store.secret(hostile, Some("stack-admin-token"), |secret| {
+/// Adds a late secret whose name and tags are markup, and returns its name.
+pub(crate) fn hostile(store: &Store) -> &'static str {
+    let name = r#"shop/<script>alert(1)</script>"'&<img src=x onerror=alert(1)>"#;
+    store.secret(name, Some("stack-admin-token"), |secret| {
         let secret = token(secret, 100 * DAY).with_tag("owner", "</td><h1>x").with_tag("contact", "\"><b>");
         secret.with_tag("rotation:overlap", "<i>").with(|told| {
             told.rotation_rules.expression = Some("<s>&".to_owned());
         })
     });
+    name
+}
+
+#[tokio::test]
+async fn hostile_names_and_tags_are_text_on_the_page() {
+    let store = Store::new();
+    let hostile = hostile(&store);
     let html = page(&operator(&[]), &store).await;
     for markup in ["<script", "<img", "</td><h1>", "<b>\"", "<i>", "<s>", "alert(1)</"] {
         assert!(!html.contains(markup), "{markup}: {html}");
@@ -344,7 +350,7 @@ fn prefix_does_not_break_out_of_a_query() {
 }
 
 /// CloudWatch Logs that answers each call to an operation with the next of its answers, and keeps what it was asked.
-fn logs(mut answers: Vec<(&'static str, Value)>) -> (String, std::thread::JoinHandle<Vec<Value>>) {
+pub(crate) fn logs(mut answers: Vec<(&'static str, Value)>) -> (String, std::thread::JoinHandle<Vec<Value>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let served = std::thread::spawn(move || {
