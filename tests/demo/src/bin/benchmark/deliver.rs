@@ -19,6 +19,8 @@ pub(crate) async fn measure() -> Result<(), Failure> {
             (consumers.executable, consumers.events, consumers.schedule) = (Some(executable.clone()), false, None);
         }
         let scene = Scene::start(plan).await?;
+        // Only what a function rotates is copied.
+        scene.configure().await?;
         starts.push(Start::of(&scene.sandbox.host().invoke(DELIVER, "{}".into()).await?)?);
         scene.sandbox.reset_calls();
         let answer = scene.deliver(&json!({})).await?.map_err(|error| format!("deliver: {error}"))?;

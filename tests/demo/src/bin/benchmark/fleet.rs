@@ -7,6 +7,7 @@ use end_to_end::{Failure, OPERATE, PREFIX, Plan, Scene, build_with};
 use sandbox::lambda_host::{FunctionConfig, Invocation};
 use sandbox::{Sandbox, Settings};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// The longest that Lambda gives an invocation.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -17,20 +18,7 @@ const OVERLAP_OVER: Duration = Duration::from_secs(26 * 60 * 60);
 /// Sweeps `secrets` copies of one that was rotated: when all of them have just been, and when none needs a look.
 pub(crate) async fn measure(secrets: usize) -> Result<(), Failure> {
     let executable = build_with(OPERATE, &["--release", "--package", OPERATE])?;
-    let state = tempfile::tempdir()?;
-    let plan = Plan { instances: 0, ..Plan::text(&"x".repeat(64)) };
-    let scene = Scene::start(Plan {
-        sandbox: Settings { state_dir: Some(state.path().to_owned()), ..Settings::default() },
-        ..plan
-    });
-    let scene = scene.await?;
-    if !scene.rotate().await?.is_success() {
-        return Err("the rotation of the one secret failed".into());
-    }
-    drop(scene);
-    let file = state.path().join("secrets.json");
-    let fleet = multiply(&std::fs::read(&file)?, secrets)?;
-
+    let fleet = Fleet::of(secrets).await?;
     println!(
         "| a sweep over {secrets} secrets, release build, 128 MB | calls | least possible | seconds | memory, MB |"
     );
@@ -43,11 +31,7 @@ pub(crate) async fn measure(secrets: usize) -> Result<(), Failure> {
         // The stage of each old token has to be taken away.
         ("every overlap is over, and is ended", OVERLAP_OVER, pages + secrets),
     ] {
-        let ahead = u64::try_from(later.as_millis())?;
-        std::fs::write(&file, json!({ "clock_ahead_millis": ahead, "secrets": fleet }).to_string())?;
-        let settings =
-            Settings { state_dir: Some(state.path().to_owned()), state_is_read_only: true, ..Settings::default() };
-        let sandbox = Sandbox::start(settings).await?;
+        let sandbox = fleet.sandbox(later).await?;
         let invocation = sweep(&sandbox, executable.clone()).await?;
         let answer: Value = serde_json::from_slice(&invocation.payload)?;
         if answer["managed"] != secrets || answer["failed"] != 0 || !answer["continueFrom"].is_null() {
@@ -66,10 +50,17 @@ pub(crate) async fn measure(secrets: usize) -> Result<(), Failure> {
 }
 
 async fn sweep(sandbox: &Sandbox, executable: PathBuf) -> Result<Invocation, Failure> {
+    deploy(sandbox, executable, "sweep")?;
+    let event = json!({ "action": "sweep" }).to_string();
+    Ok(sandbox.host().invoke(OPERATE, event.into()).await?)
+}
+
+/// Deploys `operate` with one action.
+pub(crate) fn deploy(sandbox: &Sandbox, executable: PathBuf, action: &str) -> Result<(), Failure> {
     let environment = [
         ("AWS_ENDPOINT_URL", sandbox.endpoint()),
         ("SECRET_NAME_PREFIX", PREFIX.to_owned()),
-        ("ALLOWED_ACTIONS", "sweep".to_owned()),
+        ("ALLOWED_ACTIONS", action.to_owned()),
     ];
     sandbox.host().register(FunctionConfig {
         name: OPERATE.to_owned(),
@@ -79,23 +70,51 @@ async fn sweep(sandbox: &Sandbox, executable: PathBuf) -> Result<Invocation, Fai
         memory_mb: 128,
     })?;
     sandbox.reset_calls();
-    let event = json!({ "action": "sweep" }).to_string();
-    Ok(sandbox.host().invoke(OPERATE, event.into()).await?)
+    Ok(())
 }
 
-/// Copies of the one secret in the sandbox's state, each with a name of its own.
-fn multiply(state: &[u8], copies: usize) -> Result<Value, Failure> {
-    let state: Value = serde_json::from_slice(state)?;
-    let one = &state["secrets"][0];
-    if !one.is_object() {
-        return Err("the state has no secret".into());
+/// The state of a sandbox with many secrets.
+pub(crate) struct Fleet {
+    pub(crate) secrets: Vec<Value>,
+    state: TempDir,
+}
+
+impl Fleet {
+    /// Copies of one secret that was rotated, each with a name of its own.
+    pub(crate) async fn of(copies: usize) -> Result<Self, Failure> {
+        let state = tempfile::tempdir()?;
+        let plan = Plan { instances: 0, ..Plan::text(&"x".repeat(64)) };
+        let scene = Scene::start(Plan {
+            sandbox: Settings { state_dir: Some(state.path().to_owned()), ..Settings::default() },
+            ..plan
+        });
+        let scene = scene.await?;
+        if !scene.rotate().await?.is_success() {
+            return Err("the rotation of the one secret failed".into());
+        }
+        drop(scene);
+        let one: Value = serde_json::from_slice(&std::fs::read(state.path().join("secrets.json"))?)?;
+        let one = &one["secrets"][0];
+        if !one.is_object() {
+            return Err("the state has no secret".into());
+        }
+        let copies = (0..copies).map(|number| {
+            let mut copy = one.clone();
+            let name = format!("{PREFIX}service-{number:05}/admin-token");
+            copy["arn"] = json!(format!("arn:aws:secretsmanager:us-east-1:000000000000:secret:{name}-AbCdEf"));
+            copy["name"] = json!(name);
+            copy
+        });
+        Ok(Self { secrets: copies.collect(), state })
     }
-    let copies = (0..copies).map(|number| {
-        let mut copy = one.clone();
-        let name = format!("{PREFIX}{number}/admin-token");
-        copy["arn"] = json!(format!("arn:aws:secretsmanager:us-east-1:000000000000:secret:{name}-AbCdEf"));
-        copy["name"] = json!(name);
-        copy
-    });
-    Ok(Value::Array(copies.collect()))
+
+    /// A sandbox with the secrets, so much later. It changes nothing in the state.
+    pub(crate) async fn sandbox(&self, later: Duration) -> Result<Sandbox, Failure> {
+        let ahead = u64::try_from(later.as_millis())?;
+        let state = json!({ "clock_ahead_millis": ahead, "secrets": self.secrets });
+        std::fs::write(self.state.path().join("secrets.json"), state.to_string())?;
+        let settings =
+            Settings { state_dir: Some(self.state.path().to_owned()), state_is_read_only: true, ..Settings::default() };
+        Ok(Sandbox::start(settings).await?)
+    }
 }

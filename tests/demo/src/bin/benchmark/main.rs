@@ -1,6 +1,10 @@
-//! What a rotation costs, against a function that does nothing: `cargo run --package demo --bin benchmark`. The same of `deliver`:
-//! `cargo run --package demo --bin benchmark -- deliver`. What a sweep over many
-//! secrets costs: `cargo run --package demo --bin benchmark -- fleet 10000`. What re-encryption of rows costs: `… -- rows 1000000`, and how that grows: `… -- rows 1000000 5000000`.
+//! What things cost:
+//!
+//! - `cargo run --package demo --bin benchmark`: a rotation, against a function that does nothing
+//! - `… -- deliver`: a run of `deliver`, against the same
+//! - `… -- fleet 10000`: a sweep over many secrets
+//! - `… -- report 10000`: a report of many secrets
+//! - `… -- rows 1000000`: the re-encryption of rows, and `… -- rows 1000000 5000000`: how it grows
 //!
 //! All are release builds, measured in turns in one run, so that the ratio holds where the times do not. The sandbox
 //! is spoken to without TLS; a real connection adds a handshake to the first call of each process.
@@ -8,6 +12,7 @@
 
 mod deliver;
 mod fleet;
+mod report;
 mod rows;
 
 use std::io::Write as _;
@@ -32,10 +37,11 @@ async fn main() -> Result<(), Failure> {
         [] => rotations().await,
         ["deliver"] => deliver::measure().await,
         ["fleet", secrets] => fleet::measure(secrets.parse()?).await,
+        ["report", secrets] => report::measure(secrets.parse()?).await,
         ["rows", rows] => rows::measure(rows.parse()?, rows.parse()?).await,
         ["rows", rows, most] => rows::measure(rows.parse()?, most.parse()?).await,
         _ => Err(
-            "usage: cargo run --package demo --bin benchmark [-- deliver | -- fleet NUMBER | -- rows NUMBER [LARGEST]]"
+            "usage: cargo run --package demo --bin benchmark [-- deliver | -- fleet NUMBER | -- report NUMBER | -- rows NUMBER [LARGEST]]"
                 .into(),
         ),
     }
