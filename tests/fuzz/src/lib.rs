@@ -44,7 +44,7 @@ pub fn event(bytes: &[u8]) {
         Ok(event) => {
             assert!((32..=64).contains(&event.version.as_str().len()));
             assert!((1..=2048).contains(&event.secret_id.len()));
-            // The other members are no secrets, and may say the same: also in the form of Debug, which writes a tab as \t.
+            // The other members are no secrets, and may say the same. Debug writes a tab as \t.
             let told =
                 [event.version.as_str(), &event.secret_id].iter().any(|text| format!("{text:?}").contains(VALUE));
             assert!(told || !format!("{event:?}").contains(VALUE), "Debug shows the RotationToken");

@@ -59,7 +59,8 @@ async function open(tab) {
   await tab.emulateMediaType("print");
   seen.print = await tab.evaluate(look);
   const pdf = await tab.pdf({ path: join(folder, "page.pdf"), preferCSSPageSize: true, printBackground: true });
-  seen.print.sheets = [...Buffer.from(pdf).toString("latin1").matchAll(/\/MediaBox \[([^\]]+)\]/g)].map((box) => box[1]);
+  const boxes = Buffer.from(pdf).toString("latin1").matchAll(/\/MediaBox \[([^\]]+)\]/g);
+  seen.print.sheets = [...boxes].map((box) => box[1]);
   await tab.emulateMediaType("screen");
   await tab.setViewport({ width: 390, height: 800 });
   seen.overflowOnPhone = await tab.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
@@ -119,6 +120,7 @@ async function colours(png) {
     const pixels = new Uint32Array(canvas.getImageData(0, 0, picture.width, picture.height).data.buffer);
     const counts = new Map();
     for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
-    return { width: picture.width, height: picture.height, colours: counts.size, share: Math.max(...counts.values()) / pixels.length };
+    const share = Math.max(...counts.values()) / pixels.length;
+    return { width: picture.width, height: picture.height, colours: counts.size, share };
   }, Buffer.from(png).toString("base64"));
 }
