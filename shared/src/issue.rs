@@ -354,8 +354,9 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         if !due.iter().any(|(_, value)| self.same(subject, value, &back) == Ok(true)) {
             return Ok(None);
         }
-        let is_due = due.iter().any(|(version, _)| version == previous);
-        if !is_due && subject.now < value.created + LONGEST_ATTEMPT {
+        // A rollback stores its version under a label of its own, and a person under none.
+        let is_of_rollback = seen.secret.versions.stages(previous).any(Stage::is_of_operation);
+        if is_of_rollback && subject.now < value.created + LONGEST_ATTEMPT {
             return Ok(Some(back));
         }
         match self.store.move_stage(self.secret_id, Stage::Previous, Some(previous), None).await {

@@ -231,7 +231,7 @@ async fn no_way_leads_back_to_a_revoked_credential() {
     let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
     let store = secret(2 * HOUR);
     // Somebody edited another member, and the rotation replaced that version.
-    store.change(NAME, |secret| secret.put("edited", &value(1, 9), DAY, &[]));
+    store.change(NAME, |secret| secret.put("edited", &value(1, 9), 2 * HOUR + HOUR / 60, &[]));
     store.change(NAME, |secret| secret.attach("AWSPREVIOUS", &version("edited")));
     assert_eq!(ask(&operator, &store, "revoke").await.unwrap()["provenRefused"], true);
     assert_eq!((issuer.alive(), store.holder(NAME, "AWSPREVIOUS")), (vec!["key-2".to_owned()], None));
@@ -241,7 +241,8 @@ async fn no_way_leads_back_to_a_revoked_credential() {
 async fn revoke_spares_what_a_rollback_is_about_to_bring_back() {
     let (issuer, operator) = Issuer::start(&["key-1", "key-2"]).await;
     let store = secret(2 * HOUR);
-    store.change(NAME, |secret| secret.put("back", &value(1, 9), Duration::ZERO, &[]));
+    let stored = Marker::Operation.on(&version("back"));
+    store.change(NAME, |secret| secret.put("back", &value(1, 9), Duration::ZERO, &[stored.as_str()]));
     store.change(NAME, |secret| secret.attach("AWSPREVIOUS", &version("back")));
     assert_eq!(ask(&operator, &store, "revoke").await.unwrap()["provenRefused"], false);
     assert_eq!((issuer.alive().len(), store.holder(NAME, "AWSPREVIOUS")), (2, Some(version("back"))));
