@@ -225,9 +225,14 @@ pub(crate) fn ask<M: Model>(world: &mut Inner<M>, operation: Operation) -> Inten
     let in_use = in_use(model, &state);
     let rolled_back = world.asked.rolled_back_to.is_some() && world.asked.rolled_back_to == in_use;
     let back = if rolled_back { in_use } else { model.back(&state) };
-    if operation == Operation::Compromise && world.asked.exposed.is_empty() {
-        let current = state.value_at(&Stage::Current);
-        world.asked.exposed = current.map(|current| model.exposed_with(current)).unwrap_or_default();
+    let current = state.value_at(&Stage::Current);
+    let exposed = current.map(|current| model.exposed_with(current)).unwrap_or_default();
+    // The one before has come to its end, and its answer is not there yet.
+    let is_over = world.scenario.staleness == Staleness::None
+        && Marker::Compromised.holders(&state.listed()).next().is_none()
+        && exposed.is_disjoint(&world.asked.exposed);
+    if operation == Operation::Compromise && (world.asked.exposed.is_empty() || is_over) {
+        world.asked.exposed = exposed;
         world.asked.exposed_at = world.asked.changes;
     }
     if world.scenario.staleness != Staleness::None && !world.asked.replaced.is_empty() {
