@@ -364,8 +364,9 @@ impl<'a, T: Target> Round<'a, T> {
                     self.accepted_by.insert(instance);
                     Asked::Accepted
                 }
+                // An instance that is refreshed may refuse the other tokens.
                 Verdict::Refused => {
-                    self.refused_by.extend(instance);
+                    self.refused_by.extend(instance.filter(|instance| !self.is_done(instance)));
                     Asked::Refused
                 }
                 Verdict::Redirect(status) => return Err(RotationError::TargetRedirects { operation, status }),
@@ -377,6 +378,11 @@ impl<'a, T: Target> Round<'a, T> {
             },
         };
         Ok(self.last)
+    }
+
+    /// Whether the instance has been refreshed, with any of the tokens.
+    fn is_done(&self, instance: &str) -> bool {
+        self.operation == Operation::Refresh && self.accepted_by.contains(instance)
     }
 
     fn complete(&self) -> bool {
@@ -412,13 +418,16 @@ impl<'a, T: Target> Round<'a, T> {
             return Ok(());
         }
         // The error names the obstacle, whichever instance answered last.
+        let is_done = self.last_instance.as_deref().is_some_and(|instance| self.is_done(instance));
         Err(match self.last {
-            Asked::Refused => refused,
+            Asked::Refused if !is_done => refused,
             _ if !self.refused_by.is_empty() => refused,
             Asked::NoAnswer if seen == 0 => {
                 RotationError::TargetUnavailable { operation, problem: self.last_problem.clone() }
             }
-            Asked::NoAnswer | Asked::Accepted => RotationError::InstanceMissing { operation, seen, expected },
+            Asked::NoAnswer | Asked::Accepted | Asked::Refused => {
+                RotationError::InstanceMissing { operation, seen, expected }
+            }
         })
     }
 }

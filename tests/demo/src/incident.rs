@@ -23,7 +23,7 @@ pub(crate) async fn perform(out: &Output, executable: PathBuf, operate: PathBuf)
     let first = new_token()?;
     let mut plan = Plan::json(&format!("{{ \"{FIELD}\": \"{}\", \"port\": 8080 }}", first.expose()));
     plan.tags.push(("rotation:verify", "after"));
-    plan.environment.push(("TARGET_TIMEOUT", "2s".to_owned()));
+    plan.environment.push(("TARGET_TIMEOUT", "3s".to_owned()));
     plan.sandbox.rotation_attempts = 1;
     let scene = Scene::start(Plan { executable: Some(executable), ..plan }).await?.with_operator_at(operate, &[])?;
     check(scene.rotate().await?.is_success(), "the rotation before the incident succeeds")?;

@@ -38,6 +38,19 @@ async fn silent_instance_is_missing_when_the_others_accept() {
     }
 }
 
+/// An instance that is refreshed knows one of the tokens, and refuses the others.
+#[tokio::test(start_paused = true)]
+async fn refusals_by_a_refreshed_instance_hide_no_silence() {
+    for step in 0..200 {
+        let fake = Fake::new(2, Duration::from_millis(1_000 + 11 * step), |call| {
+            let verdict = if call.token == OLD { Verdict::Accepted } else { Verdict::Refused };
+            if call.number % 2 == 0 { At(verdict, "a") } else { Slow(seconds(0.3), Verdict::Unwell(503)) }
+        });
+        let missing = RotationError::InstanceMissing { operation: "refresh", seen: 1, expected: 2 };
+        assert_eq!(fake.refresh(&[OLD, NEW], LONG).await, Err(missing), "{step}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn duplicates_in_step_do_not_hide_instances_from_each_other() {
     let fake = Fake::new(2, seconds(10.0), |call| At(only_new(&call.token), INSTANCES[call.number % 2]));
