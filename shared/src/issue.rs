@@ -38,6 +38,7 @@ use crate::deadline::Deadline;
 use crate::document::Document;
 use crate::error::RotationError;
 use crate::kind::{Phase, Revocation, SecretKind, Subject, Values};
+use crate::moves::if_readable;
 use crate::session::{ROLLBACK_RESERVE, Session, Snapshot};
 use crate::store::{SecretStore, StoreErrorKind, VersionValue};
 use crate::versions::{Attempt, Stage, VersionId};
@@ -204,7 +205,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
     /// One read for each label, up to two calls for each credential, and three if `AWSPREVIOUS` is there.
     ///
     /// # Errors
-    /// The first failure. All others were tried. If the credential in use does not work, no other one is revoked.
+    /// The first failure. All others were tried. If the credential in use does not work, no older one is revoked.
     pub async fn revoke_unused(
         &self,
         seen: &Snapshot,
@@ -215,7 +216,9 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         let versions = &seen.secret.versions;
         let is_young = seen.secret.last_changed.is_none_or(|changed| subject.now < changed + LONGEST_USE);
         let is_operated_to = |current| versions.stages(current).any(Stage::is_of_operation);
-        if is_young && versions.holder(&Stage::Current).is_some_and(is_operated_to) {
+        // An operator's request has looked at that, and says what to do.
+        let looks = in_use.until != Until::Now;
+        if looks && is_young && versions.holder(&Stage::Current).is_some_and(is_operated_to) {
             return Ok(Unused { gone: 0, later: 1 });
         }
         let (mut unused, mut failed, mut due) = (Unused::default(), None, vec![]);
@@ -252,13 +255,11 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
     ) -> Result<Option<Revocation>, RotationError> {
         let versions = &seen.secret.versions;
         let is_open = versions.holder(&Stage::Pending) == Some(&attempt.of);
-        if subject.now < attempt.began + LONGEST_ATTEMPT {
+        // What the version holds has no mark yet, if the attempt died in between.
+        if is_open || subject.now < attempt.began + LONGEST_ATTEMPT {
             return Ok(None);
         }
         let value = self.store.get(self.secret_id, &attempt.of).await?;
-        if is_open && value.is_none() {
-            return Ok(None);
-        }
         // A version without another label is nobody's: its rotation was abandoned before it got its mark.
         let is_kept = versions.stages(&attempt.of).any(|stage| stage.attempt().is_none());
         let held = value.filter(|_| is_kept).map(|value| self.parse(seen, &value)).transpose()?;
@@ -277,7 +278,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         subject: &Subject<'_>,
         in_use: InUse<'_>,
         version: &VersionId,
-    ) -> Result<Option<(VersionId, Document)>, RotationError> {
+    ) -> Result<Option<Due>, RotationError> {
         if is_current_or_pending(seen, version) {
             return Ok(None);
         }
@@ -285,10 +286,10 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         if !is_over(subject, in_use, &value) {
             return Ok(None);
         }
-        let value = self.parse(seen, &value)?;
+        let (value, created) = (self.parse(seen, &value)?, value.created);
         // An edit of another member makes a version with the same credential.
         let is_of_current = in_use.current.map_or(Ok(false), |(current, _)| self.same(subject, &value, current))?;
-        Ok((!is_of_current).then(|| (version.clone(), value)))
+        Ok((!is_of_current).then(|| Due { version: version.clone(), value, created }))
     }
 
     /// Revokes the credentials of versions whose use is over. Their labels go with them.
@@ -297,17 +298,23 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         seen: &Snapshot,
         subject: &Subject<'_>,
         in_use: InUse<'_>,
-        due: Vec<(VersionId, Document)>,
+        mut due: Vec<Due>,
         rng: &mut StdRng,
     ) -> Result<Unused, RotationError> {
-        if let (Some((new, _)), true) = (in_use.current, in_use.until != Until::Now) {
-            // If it does not work, an older one may be all that consumers have. An operator's request has asked already.
-            let values = Values { old: None, new };
-            self.kind.test(subject, values, Phase::AfterPromotion, self.deadline, rng).await?;
-        }
-        let back = self.close_way_back(seen, subject, &due).await?;
         let (mut later, mut failed, mut gone) = (0, None, Vec::<Document>::new());
-        for (version, value) in due {
+        if let (Some((new, created)), true) = (in_use.current, in_use.until != Until::Now)
+            && due.iter().any(|due| due.created < created)
+        {
+            // An operator's request has asked already.
+            let values = Values { old: None, new };
+            if let Err(error) = self.kind.test(subject, values, Phase::Configuration, self.deadline, rng).await {
+                // An older one may be all that consumers have. A younger one was given up or rolled back.
+                due.retain(|due| due.created >= created);
+                failed = Some(error);
+            }
+        }
+        let back = self.close_way_back(seen, subject, in_use, &due).await?;
+        for Due { version, value, .. } in due {
             if self.deadline.left().is_zero() {
                 failed = failed.or(self.require_time().err());
                 break;
@@ -342,17 +349,23 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         &self,
         seen: &Snapshot,
         subject: &Subject<'_>,
-        due: &[(VersionId, Document)],
+        in_use: InUse<'_>,
+        due: &[Due],
     ) -> Result<Option<Document>, RotationError> {
         let Some(previous) = seen.secret.versions.holder(&Stage::Previous) else { return Ok(None) };
         if is_current_or_pending(seen, previous) {
             return Ok(None);
         }
-        let Some(value) = self.store.get(self.secret_id, previous).await? else { return Ok(None) };
-        // No rollback goes to a value that nobody can take apart.
+        // No rollback goes to a value that nobody can read or take apart.
+        let value = if_readable(self.store.get(self.secret_id, previous).await)?;
+        let Some(value) = value else { return Ok(None) };
         let Ok(back) = self.parse(seen, &value) else { return Ok(None) };
-        if !due.iter().any(|(_, value)| self.same(subject, value, &back) == Ok(true)) {
+        if !due.iter().any(|due| self.same(subject, &due.value, &back) == Ok(true)) {
             return Ok(None);
+        }
+        // It was current not long ago, although an older version with the same credential was replaced long ago.
+        if !is_over(subject, in_use, &value) {
+            return Ok(Some(back));
         }
         // A rollback stores its version under a label of its own, and a person under none.
         let is_of_rollback = seen.secret.versions.stages(previous).any(Stage::is_of_operation);
@@ -369,6 +382,14 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
     fn same(&self, subject: &Subject<'_>, one: &Document, other: &Document) -> Result<bool, RotationError> {
         self.kind.needs_no_delivery(subject.policy, one, other, subject.now)
     }
+}
+
+/// A version whose credential is to be revoked.
+#[derive(Debug)]
+struct Due {
+    version: VersionId,
+    value: Document,
+    created: SystemTime,
 }
 
 fn is_current_or_pending(seen: &Snapshot, version: &VersionId) -> bool {

@@ -153,7 +153,7 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
     /// Whether a replaced value works as before; `reason` says why the new one failed. A credential may have ended, or an
     /// operator has revoked it since a retry saw the promotion succeed. If its issuer does not answer, the version stays
     /// that was proven before its promotion, unless its credential was refused since.
-    async fn still_works(
+    pub async fn still_works(
         &self,
         subject: &Subject<'_>,
         old: &Document,

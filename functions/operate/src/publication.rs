@@ -224,6 +224,12 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
         let Err(reason) = self.settle(now, old, self.session.deadline_to_settle(), rng).await else {
             return Ok(self.take_off_if_there(now, Marker::Operation).await?);
         };
+        if let Some(old) = old
+            && !self.session.still_works(&now.subject(), old, &reason, rng).await
+        {
+            let outcome = format!("version {} does not work either, so that this one stays", before.version);
+            return Err(OperateError::DidNotVerify { reason: Box::new(reason), outcome });
+        }
         // Of a keyring, others may have loaded the one that is put away, and encrypt with its primary key.
         let in_use_meanwhile = old.is_some() && !matches!(self.session.kind.ring(&now.policy, &now.current), Ok(None));
         let outcome = match self.put_back(now, &before, in_use_meanwhile).await {

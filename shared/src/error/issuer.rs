@@ -88,7 +88,7 @@ crate::named_errors! {
         } => InCreate,
         /// The issuer says that a credential does not work.
         #[error(
-            "the issuer {function} says that the {which} credential does not work; a pending version is given up: look into the issuer's log, then run rotate-secret again"
+            "the issuer {function} says that the {which} credential does not work (a pending one is given up): look into the issuer's log, then run rotate-secret again"
         )]
         CredentialRefused {
             /// The function.

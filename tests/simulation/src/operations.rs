@@ -119,7 +119,7 @@ impl<M: Model> Operator<M> {
             Operation::Compromise => {
                 proven(serde_json::to_value(on.compromise_issued(secret, Some(SECRET), &mut rng).await?))
             }
-            // A sweep ends no overlap of a credential by itself: it revokes as the next rotation does.
+            // The next rotation revokes. What a sweep does beyond that is not searched.
             Operation::EndOverlap => Ok(()),
             Operation::Restore => Err(not_for_credentials(Action::Restore)),
             Operation::Retire => Err(not_for_credentials(Action::Retire)),

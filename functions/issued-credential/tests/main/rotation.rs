@@ -184,19 +184,24 @@ async fn a_credential_that_dies_when_it_is_current_is_put_back() {
 /// An operator may revoke it when a retry of the rotation has succeeded, while the first try still waits for an answer.
 #[tokio::test(start_paused = true)]
 async fn no_rotation_goes_back_to_a_dead_credential() {
-    for last in [refused(), Reply::Lost] {
+    let (refused, lost) = (|| vec![refused()], || vec![Reply::Lost, Reply::Lost]);
+    let ok = || Reply::Says(r#"{"version":1,"status":"ok"}"#.to_owned());
+    // What the issuer says of the new one, what of the old one, and how the rotation ends.
+    for (new, old, name) in [
+        (refused(), refused(), "RollbackFailed"),
+        (refused(), lost(), "VerificationFailed"),
+        (refused(), vec![ok()], "VerificationFailed"),
+        (lost(), refused(), "RollbackFailed"),
+        (lost(), lost(), "RollbackFailed"),
+        (lost(), vec![ok()], "VerificationFailed"),
+    ] {
+        let case = format!("{new:?}, {old:?}");
         let (store, provider) = secret();
-        let ok = || Reply::Says(r#"{"version":1,"status":"ok"}"#.to_owned());
-        for reply in [refused(), ok(), ok(), ok(), last.clone(), last] {
+        for reply in refused().into_iter().chain([ok(), ok(), ok()]).chain(new).chain(old) {
             provider.reply("verify", reply);
         }
-        provider.state().alive.clear();
-        store.open(1);
-        for step in [Step::CreateSecret, Step::SetSecret, Step::TestSecret] {
-            store.step(1, step, &provider).await.unwrap();
-        }
-        assert_eq!(store.step(1, Step::FinishSecret, &provider).await.unwrap_err().name(), "RollbackFailed");
-        assert!(store.is_at(1, &Stage::Current));
+        assert_eq!(store.rotate(1, &provider).await.unwrap_err().name(), name, "{case}");
+        assert_eq!(store.is_at(1, &Stage::Current), name == "RollbackFailed", "{case}");
     }
 }
 

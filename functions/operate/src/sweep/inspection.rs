@@ -5,7 +5,7 @@ use std::time::Duration;
 use issued_credential::IssuedCredential;
 use issued_credential::issuer::Issuer;
 use rand::rngs::StdRng;
-use rotation::error::RotationError;
+use rotation::error::{IssuerError, RotationError};
 use rotation::issue::{InUse, Until};
 use rotation::kind::SecretKind;
 use rotation::lambda::randomness;
@@ -225,7 +225,11 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
             let until = Until::OverlapSince(changed);
             let in_use = InUse { current: Some((&snapshot.current, snapshot.created)), until };
             let unused = self.session.revoke_unused(&snapshot, &snapshot.subject(), in_use, rng).await;
-            let unused = unused.map_err(Failure::of_overlap)?;
+            let unused = unused.map_err(|error| match &error {
+                // The one in use, which is asked about before an older one is revoked.
+                RotationError::Issuer(IssuerError::CredentialRefused { .. }) => Failure::of_value(error),
+                _ => Failure::of_overlap(error),
+            })?;
             if unused.gone > 0 {
                 return Ok(CheckResult::Revoked(None));
             }
