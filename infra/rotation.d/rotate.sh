@@ -179,7 +179,7 @@ rotate() {
       conclude
       exit
     fi
-    goes_on="The rotation has succeeded; rotation status $name shows its delivery"
+    goes_on="The rotation has succeeded; rotation deliver $name --dry-run shows its delivery"
     if has_consumers "$name"; then conclude_with_delivery "$name"; fi
     conclude
     exit

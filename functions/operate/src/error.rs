@@ -174,10 +174,10 @@ rotation::named_errors! {
 fn not_managed(name: &str, function: Option<&str>) -> String {
     match function {
         Some(function) => format!(
-            "operate has only status, doctor and abort for secret {name}: it is rotated by {function}, and only names that end with admin-token or encryption-key say what a secret holds; ask whoever runs that function, which may rotate it well"
+            "operate has only status, doctor and abort for secret {name}: it is rotated by {function}, and only names that end with admin-token, encryption-key or issued-credential say what a secret holds; ask whoever runs that function, which may rotate it well"
         ),
         None => format!(
-            "operate has only put and rollback for secret {name}: no function rotates it; have it rotated by the function for what it holds, a token or a keyring, as infra/ADOPT.md says under \"Adopt an existing secret\""
+            "operate has only put and rollback for secret {name}: no function rotates it; have it rotated by the function for what it holds, a token, a keyring or a credential, as infra/ADOPT.md says under \"Adopt an existing secret\""
         ),
     }
 }

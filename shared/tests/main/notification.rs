@@ -50,7 +50,7 @@ fn examples() -> Vec<Notification> {
         notification(State::OverlapEnded, &[]),
         notification(
             State::RotationFailed {
-                error: "TargetRejectedToken".to_owned(),
+                error: "TargetRefused".to_owned(),
                 reason: "the application answers 401 to the new token".to_owned(),
             },
             &[rotate],

@@ -30,7 +30,7 @@ const NOT_RUN: [(&str, &str); 18] = [
     ("aws sns get-topic-attributes", "there is no topic"),
     ("aws stepfunctions ", "tests/template runs the state machine"),
     ("cargo ", "it starts a sandbox, or is run by tests/verify"),
-    ("reencrypt", "it needs a database: tests/stored-rows"),
+    ("reencrypt", "it needs a database: the program rows has one"),
     ("sam ", "tests/template runs it"),
     ("> 40000", "the sandbox's filters compare for equality only"),
     ("!= \"success\"", "the sandbox's filters compare for equality only"),

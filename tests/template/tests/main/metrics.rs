@@ -255,7 +255,8 @@ fn the_runbooks_commands_ask_once_and_wait() {
         assert!(invocations[0].contains(asks), "{invocations:?}");
     }
     let command = page_of("infra/rotation.d/aws.sh");
-    assert!(command.contains("AWS_MAX_ATTEMPTS=1 aws_cli lambda invoke --cli-read-timeout 0 "), "{command}");
+    // No function runs longer than 900 seconds.
+    assert!(command.contains("AWS_MAX_ATTEMPTS=1 aws_cli lambda invoke --cli-read-timeout 910 "), "{command}");
 }
 
 /// Datapoints that CloudWatch retrieves for an alarm that looks at three (CloudWatch user guide, "How alarm state is evaluated when data is
