@@ -319,23 +319,27 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
                 failed = failed.or(self.require_time().err());
                 break;
             }
+            if back.as_ref().is_some_and(|back| self.same(subject, &value, back) != Ok(false)) {
+                later += 1;
+                continue;
+            }
+            // Another version of the same credential.
             let is_gone = gone.iter().any(|other| self.same(subject, &value, other) == Ok(true));
-            let revoked = async {
-                if back.as_ref().is_some_and(|back| self.same(subject, &value, back) != Ok(false)) {
-                    return Ok(Revocation::Later);
-                }
-                let is_gone = gone.iter().any(|other| self.same(subject, &value, other) == Ok(true));
-                let revoked =
-                    if is_gone { Revocation::Gone } else { self.kind.revoke(subject, &value, self.deadline).await? };
-                if revoked == Revocation::Gone {
-                    self.take_off(Stage::issued(&version), &version).await?;
-                }
-                Ok(revoked)
+            let revoked = match is_gone {
+                true => Ok(Revocation::Gone),
+                false => self.kind.revoke(subject, &value, self.deadline).await,
             };
-            match revoked.await {
-                Ok(Revocation::Gone) if is_gone => {}
-                Ok(Revocation::Gone) => gone.push(value),
-                Ok(Revocation::Later) => later += 1,
+            let ended = match revoked {
+                Ok(Revocation::Gone) => self.take_off(Stage::issued(&version), &version).await.map_err(Into::into),
+                Ok(Revocation::Later) => {
+                    later += 1;
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            match ended {
+                Ok(()) if !is_gone => gone.push(value),
+                Ok(()) => {}
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
