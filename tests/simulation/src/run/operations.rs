@@ -73,34 +73,40 @@ impl<M: Model> Service<'_, M> {
                 Refusal::ForGood => return Ok(Rotated::Refused(error.name())),
                 Refusal::ForNow => {}
             }
-            match error {
-                // It has made a credential that nobody holds, and has no room for another one.
-                OperateError::NotFinished { .. } if self.refusals.contains_key("IssuerFailed") => {
-                    Box::pin(self.finish(Operation::Abort)).await?;
-                    self.pass(LONGEST_ATTEMPT).await;
-                }
-                OperateError::NotFinished { .. } => {
-                    self.pass(DEFAULT_ABORT_AFTER).await;
-                    self.world.reload();
-                }
-                OperateError::TooYoungToAbort { .. } => self.pass(ABORT_AFTER).await,
-                OperateError::RotationOpen { .. } if self.world.lock().state().incomplete_rotation().is_none() => {
-                    self.pass(DEFAULT_ABORT_AFTER).await;
-                }
-                OperateError::RotationOpen { .. } => {
-                    let version = self.world.rotate_secret();
-                    if self.rotate_alone(&version).await? != Rotated::Done {
-                        self.be_patient().await?;
-                    }
-                    // It has no room at the provider.
-                    if self.refusals.contains_key("IssuerFailed") {
-                        Box::pin(self.finish(Operation::Abort)).await?;
-                    }
-                }
-                _ => self.be_patient().await?,
-            }
+            self.wait_after(&error).await?;
         }
         Err(format!("no repetition of {operation} succeeds"))
+    }
+
+    /// Waits until an operation that was refused for now may be asked for again.
+    async fn wait_after(&mut self, error: &OperateError) -> Result<(), String> {
+        match error {
+            // It has made a credential that nobody holds, and has no room for another one.
+            OperateError::NotFinished { .. } if self.refusals.contains_key("IssuerFailed") => {
+                Box::pin(self.finish(Operation::Abort)).await?;
+                self.pass(LONGEST_ATTEMPT).await;
+            }
+            OperateError::NotFinished { .. } => {
+                self.pass(DEFAULT_ABORT_AFTER).await;
+                self.world.reload();
+            }
+            OperateError::TooYoungToAbort { .. } => self.pass(ABORT_AFTER).await,
+            OperateError::RotationOpen { .. } if self.world.lock().state().incomplete_rotation().is_none() => {
+                self.pass(DEFAULT_ABORT_AFTER).await;
+            }
+            OperateError::RotationOpen { .. } => {
+                let version = self.world.rotate_secret();
+                if self.rotate_alone(&version).await? != Rotated::Done {
+                    self.be_patient().await?;
+                }
+                // It has no room at the provider.
+                if self.refusals.contains_key("IssuerFailed") {
+                    Box::pin(self.finish(Operation::Abort)).await?;
+                }
+            }
+            _ => self.be_patient().await?,
+        }
+        Ok(())
     }
 
     /// What is done is not done again.
