@@ -47,11 +47,18 @@ refuse_history() {
 # of a pasted text would be typed into the shell, so it is read and refused.
 read_typed() {
   local LC_ALL=C line several=false
+  # Before the prompt: what is pasted at once would be shown.
+  terminal=$(stty -g)
+  trap 'stty "$terminal"' EXIT
+  stty -echo
+  printf 'Value (it is not shown): ' >&2
   IFS= read -rs value
   if IFS= read -rs -t 1 -n 1 line; then
     several=true
     while IFS= read -rs -t 1 -n 1000 line; do :; done
   fi
+  stty "$terminal"
+  trap - EXIT
   printf '\n' >&2
   if $several || [ ${#value} -ge 4095 ]; then
     fail 2 'the value has several lines, or is longer than a terminal passes on: use < FILE'
@@ -63,7 +70,6 @@ read_value() {
   local newline=$'\n'
   value=''
   if [ -t 0 ]; then
-    printf 'Value (it is not shown): ' >&2
     read_typed
   elif IFS= read -r -d '' value; then
     fail 2 'the value has a NUL byte: encode it in base64'
