@@ -24,6 +24,7 @@ for (;;) {
   try {
     answer = await handler(await next.json());
   } catch (error) {
+    console.error(error); // As Lambda's runtime does, for the function's log.
     what = "error";
     answer = { errorType: error.name, errorMessage: error.message };
   }

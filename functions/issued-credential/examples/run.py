@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import traceback
 import urllib.request
 
 handler = runpy.run_path(os.environ["ISSUER"])["handler"]
@@ -13,5 +14,6 @@ while True:
     try:
         what, answer = "response", handler(event, None)
     except Exception as error:
+        traceback.print_exc()  # As Lambda's runtime does, for the function's log.
         what, answer = "error", {"errorType": type(error).__name__, "errorMessage": str(error)}
     urllib.request.urlopen("%s/%s/%s" % (runtime, id, what), json.dumps(answer).encode())
