@@ -55,7 +55,8 @@ async fn census_out_of_time_goes_on_and_its_last_answer_is_whole() {
         let answer = bench.invoke_as("slow", &request).await.unwrap();
         invocations += 1;
         let rows: u64 = answer["columns"].as_array().unwrap().iter().map(|one| one["rows"].as_u64().unwrap()).sum();
-        assert!(rows > before, "{answer}");
+        // The time may be up just after the last row.
+        assert!(rows > before || answer["next"].is_null(), "{answer}");
         before = rows;
         if invocations == 1 {
             began = answer["began"].clone();
