@@ -163,13 +163,11 @@ impl<K: SecretKind, S: SecretStore> Session<'_, K, S> {
         if !self.kind.is_issued() {
             return true;
         }
-        let is_refusal =
-            |error: &RotationError| matches!(error, RotationError::Issuer(IssuerError::CredentialRefused { .. }));
         let deadline = self.deadline.within(self.kind.settle_time(), ROLLBACK_RESERVE / 2);
         let values = Values { old: None, new: old };
         match self.kind.test(subject, values, Phase::AfterPromotion, deadline, rng).await {
             Ok(()) => true,
-            Err(error) => is_refusal(reason) && !is_refusal(&error),
+            Err(error) => refuses_credential(reason) && !refuses_credential(&error),
         }
     }
 
@@ -294,4 +292,10 @@ fn not_refreshed(seen: &Snapshot, error: &RotationError) {
 /// before it could see the promotion.
 fn may_be_a_stale_read(error: &RotationError) -> bool {
     matches!(error, RotationError::TargetRefused { .. } | RotationError::ConsumersUnproven { .. })
+}
+
+/// Whether an issuer says that a credential does not work.
+#[must_use]
+pub fn refuses_credential(error: &RotationError) -> bool {
+    matches!(error, RotationError::Issuer(IssuerError::CredentialRefused { .. }))
 }

@@ -249,17 +249,16 @@ impl<S: SecretStore, E, F, N> Run<'_, S, E, F, N> {
     /// What cannot be taken off now, the next run takes.
     async fn take_off_what_is_over(&self, source: &mut Source<'_>) {
         let labels = &mut source.labels;
-        let mut over = labels.delivering.split_off(1.min(labels.delivering.len()));
+        let older = labels.delivering.split_off(1.min(labels.delivering.len()));
+        let mut over: Vec<_> = older.into_iter().map(|mark| (mark.version, mark.stage)).collect();
         if labels.reached_all().is_none() && labels.delivered.as_ref() == Some(&labels.current) {
-            let (version, stage, began) = (labels.current.clone(), delivered_stage(), UNIX_EPOCH);
-            over.push(Mark { version, stage, began });
-            labels.delivered = None;
+            over.extend(labels.delivered.take().map(|version| (version, delivered_stage())));
         }
         if self.dry_run {
             return;
         }
-        for mark in over {
-            let taken = move_if_there(self.ports.store, source.name, mark.stage, Some(&mark.version), None).await;
+        for (version, stage) in over {
+            let taken = move_if_there(self.ports.store, source.name, stage, Some(&version), None).await;
             if let Err(error) = taken {
                 tracing::warn!(target: AUDIT, secret = source.name, %error, "a label was not taken off");
             }

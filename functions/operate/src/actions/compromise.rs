@@ -95,6 +95,9 @@ impl<K: TokenKind, S: OperationStore> Operation<'_, K, S> {
         if self.session.kind.replaces_at_once(&snapshot.policy) {
             return self.compromise_staged(snapshot, replaced, rng).await;
         }
+        if replaced.is_none() {
+            self.mark_leaked(&snapshot, rng).await?;
+        }
         let (exposed, now) = self.replace_by_rotation(&snapshot, replaced, rng).await?;
         let secret = now.secret.clone();
         let RevokeAnswer { version, tokens_revoked, proven_refused } =
@@ -119,7 +122,12 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
     ) -> Result<CompromiseAnswer, OperateError> {
         let snapshot = self.snapshot_to_replace(secret, confirm).await?;
         let replaced = self.replaced(&snapshot).await?;
-        let earlier = if replaced.is_none() { self.make_room(&snapshot, rng).await? } else { Unused::default() };
+        let mut earlier = Unused::default();
+        if replaced.is_none() {
+            // First: whoever dies then is asked again.
+            self.mark_leaked(&snapshot, rng).await?;
+            earlier = self.make_room(&snapshot, rng).await;
+        }
         let (exposed, now) = self.replace_by_rotation(&snapshot, replaced, rng).await?;
         let unused = self.revoke_issued_snapshot(&now, rng).await?;
         // Until the issuer says that it is gone, the same request asks again.
@@ -131,25 +139,21 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
         let version = now.current_id;
         Ok(CompromiseAnswer { version, replaced: exposed, effect: Effect::Token { tokens_revoked, proven_refused } })
     }
-}
 
-impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
     /// Revokes what is older than a leaked credential, as far as that is possible in a short time. A provider may have room for two, and
     /// within an overlap there are two.
-    async fn make_room(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Result<Unused, OperateError> {
-        // First: whoever dies then is asked again.
-        self.attach(Marker::Compromised, &snapshot.current_id).await?;
+    async fn make_room(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Unused {
         let deadline = self.session.deadline.within(LONGEST_ROOM, Duration::ZERO);
         // A rotation that found no room may be open.
         let revoked = deadline.bound(self.revoke_others(snapshot, rng)).await;
         let problem = match revoked {
-            Some(Ok(unused)) => return Ok(unused),
+            Some(Ok(unused)) => return unused,
             Some(Err(error)) => error.to_string(),
             None => "the issuer takes too long".to_owned(),
         };
         let secret = snapshot.secret.name.as_str();
         tracing::warn!(secret, problem, "older credentials are revoked after the rotation, and not before it");
-        Ok(Unused::default())
+        Unused::default()
     }
 }
 
@@ -193,8 +197,7 @@ impl<K: KeyringKind, S: OperationStore> Operation<'_, K, S> {
         rng: &mut StdRng,
     ) -> Result<Option<Snapshot>, OperateError> {
         let Some(value) = self.session.kind.as_compromised(&snapshot.subject(), &snapshot.current)? else {
-            self.rehearse(snapshot, rng)?;
-            self.attach(Marker::Compromised, &snapshot.current_id).await?;
+            self.mark_leaked(snapshot, rng).await?;
             return Ok(None);
         };
         self.session.kind.create(&snapshot.subject(), &value, rng)?;
@@ -253,19 +256,15 @@ impl<K: OperatedKind, S: OperationStore> Operation<'_, K, S> {
     ) -> Result<(VersionId, Snapshot), OperateError> {
         let (exposed, version) = match replaced {
             Some(exposed) => (exposed, snapshot.current_id.clone()),
-            None => {
-                self.rehearse(snapshot, rng)?;
-                self.attach(Marker::Compromised, &snapshot.current_id).await?;
-                self.rotate_away(snapshot, rng).await?
-            }
+            None => self.rotate_away(snapshot, rng).await?,
         };
         Ok((exposed, self.replacement(&version, snapshot).await?))
     }
 
-    /// Where no rotation can follow, nothing is marked, and the refusal says what to change first.
-    fn rehearse(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Result<(), OperateError> {
+    /// Marks what is current as leaked. Where no rotation can follow, nothing is marked, and the refusal says what to change first.
+    async fn mark_leaked(&self, snapshot: &Snapshot, rng: &mut StdRng) -> Result<(), OperateError> {
         self.session.kind.create(&snapshot.subject(), &snapshot.current, rng)?;
-        Ok(())
+        self.attach(Marker::Compromised, &snapshot.current_id).await
     }
 
     /// The version that the current one has replaced, if an earlier try or another request has come so far.

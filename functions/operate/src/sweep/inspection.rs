@@ -5,10 +5,11 @@ use std::time::Duration;
 use issued_credential::IssuedCredential;
 use issued_credential::issuer::Issuer;
 use rand::rngs::StdRng;
-use rotation::error::{IssuerError, RotationError};
+use rotation::error::RotationError;
 use rotation::issue::{InUse, Until};
 use rotation::kind::SecretKind;
 use rotation::lambda::randomness;
+use rotation::rollback::refuses_credential;
 use rotation::session::Session;
 use rotation::store::{Described, OperationStore, StoreErrorKind};
 use rotation::target::Target as _;
@@ -225,10 +226,10 @@ impl<I: Issuer, S: OperationStore> Operation<'_, IssuedCredential<I>, S> {
             let until = Until::OverlapSince(changed);
             let in_use = InUse { current: Some((&snapshot.current, snapshot.created)), until };
             let unused = self.session.revoke_unused(&snapshot, &snapshot.subject(), in_use, rng).await;
-            let unused = unused.map_err(|error| match &error {
+            let unused = unused.map_err(|error| match refuses_credential(&error) {
                 // The one in use, which is asked about before an older one is revoked.
-                RotationError::Issuer(IssuerError::CredentialRefused { .. }) => Failure::of_value(error),
-                _ => Failure::of_overlap(error),
+                true => Failure::of_value(error),
+                false => Failure::of_overlap(error),
             })?;
             if unused.gone > 0 {
                 return Ok(CheckResult::Revoked(None));
