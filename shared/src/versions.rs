@@ -104,7 +104,7 @@ impl Stage {
     }
 }
 
-/// How the label begins that an action of an operator has on its version until it has come to its end.
+/// The beginning of the label on a version that an operator's action has made, until the action has come to its end.
 pub const OPERATION: &str = "ROTATION-OPERATION";
 /// The prefix of the labels of versions whose credential was issued, and is not revoked yet.
 const ISSUED: &str = "ROTATION-ISSUED-";
